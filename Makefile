@@ -1,0 +1,70 @@
+# Everything one ever types. CI runs the same targets (.ci/run).
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+SCRATCH ?= .scratch
+# The commit whose contracts `make lint` must not break; see tools/check_contracts.sh.
+BASE ?=
+
+PY := $(VENV)/bin/python
+# Stamps: set-up runs again only when what it installs from has changed.
+DEV := $(VENV)/.installed-dev
+EMBEDDED := $(VENV)/.installed-embedded
+# The development environment holds all that the demonstration needs.
+RUNNABLE := $(if $(wildcard $(DEV)),$(DEV),$(EMBEDDED))
+
+.PHONY: help setup demo up test test-fault lint types proto proto-check bench requirements clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(DEV) ## Make .venv with everything that development needs
+
+$(DEV): requirements/dev.txt requirements/build.txt pyproject.toml tools/setup_environment.sh
+	tools/setup_environment.sh $(VENV) requirements/dev.txt requirements/build.txt
+	@touch $@
+
+$(EMBEDDED): requirements/embedded.txt requirements/build.txt pyproject.toml tools/setup_environment.sh
+	tools/setup_environment.sh $(VENV) requirements/embedded.txt requirements/build.txt
+	@touch $@
+
+demo: $(RUNNABLE) ## Show real searches permitted, refused and proved, on this machine
+	$(VENV)/bin/countersign demo
+
+up: $(RUNNABLE) ## Run every part on this machine until Ctrl-C
+	$(VENV)/bin/countersign up
+
+test: $(DEV) ## Run all suites (the fault suite in its short form)
+	$(PY) -m pytest
+
+test-fault: $(DEV) ## Run the fault suite in its long form
+	$(PY) -m pytest tests/fault --fault-rounds 25
+
+lint: $(DEV) ## Check style, contracts, imports and the house rules
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	PATH="$(abspath $(VENV))/bin:$$PATH" tools/check_contracts.sh $(SCRATCH)/contracts "$(BASE)"
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest -q tests/tidy
+
+types: $(DEV) ## Check the types, strictly
+	$(VENV)/bin/mypy
+
+proto: $(DEV) ## Write the Python beside each contract
+	PATH="$(abspath $(VENV))/bin:$$PATH" python tools/generate_protos.py --scratch $(SCRATCH)/proto
+
+proto-check: $(DEV) ## Fail if the Python beside a contract is stale
+	PATH="$(abspath $(VENV))/bin:$$PATH" tools/check_generated.sh $(SCRATCH)/proto-check
+
+bench: $(DEV) ## Measure searches and appends beside their bare counterparts
+	$(PY) bench/ledger_appends.py
+	$(PY) bench/search.py
+
+requirements: ## Pin every dependency anew, by hash (needs uv)
+	tools/pin_requirements.sh
+
+clean: ## Remove what the tools left (the environment stays: rm -r .venv)
+	rm -rf $(SCRATCH) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find bench proto services tests tools -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Makes the virtual environment and installs the given requirement files into it, each by its hash.
+#   tools/setup_environment.sh FOLDER REQUIREMENTS...
+# PYTHON names the interpreter; by default the first of python3, python3.13, … that is new enough.
+set -euo pipefail
+
+readonly folder=$1
+shift
+
+new_enough() {
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+        if new_enough "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    echo "Countersign needs Python 3.11, 3.12 or 3.13, and found none (tried: ${PYTHON:-python3 python3.13 python3.12 python3.11})." >&2
+    echo "Install one, or name it: make setup PYTHON=/path/to/python3.12" >&2
+    return 1
+}
+
+make_environment() {
+    local python=$1
+    # Debian ships Python without ensurepip, and then `venv` leaves half an environment behind.
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        echo "$python cannot make virtual environments: its venv module is not installed." >&2
+        echo "On Debian and Ubuntu: sudo apt-get install python3-venv" >&2
+        return 1
+    fi
+    "$python" -m venv "$folder"
+}
+
+if ! new_enough "$folder/bin/python"; then
+    python=$(find_python)
+    make_environment "$python"
+fi
+
+arguments=()
+for file in "$@"; do
+    arguments+=(-r "$file")
+done
+# Wheels only: a source archive would fetch what it builds with, and that has no hash here.
+"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    --require-hashes --only-binary :all: "${arguments[@]}"
+"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    --no-deps --no-index --no-build-isolation -e .
