@@ -1,0 +1,332 @@
+"""The bus: request and reply between our services, and durable orders and answers, over NATS.
+
+Invariants:
+- A message is never sent later than its caller waits for it: nothing is buffered while disconnected,
+  each request carries its deadline, and a service drops what has passed it.
+- A durable publish returns only after JetStream has acknowledged it.
+- A delivery is acknowledged only after its handler has returned.
+- When the client has closed for good, `closed` is set and the process must end: a process that looks
+  alive but hears nothing is worse than one that restarts.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import nats
+import nats.errors
+import nats.js.errors
+from google.protobuf.message import DecodeError, Message
+from google.rpc import status_pb2
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import api
+from opentelemetry.trace import SpanKind, StatusCode
+
+from shared import messaging, telemetry
+from shared.deliveries import Delivery as Delivery
+from shared.deliveries import Poison as Poison
+from shared.deliveries import Puller
+from shared.deliveries import Retry as Retry
+from shared.errors import (
+    Broken,
+    InvalidRequest,
+    Overloaded,
+    ServiceError,
+    TooLate,
+    Unavailable,
+    from_status,
+    to_status,
+)
+from shared.settings import BusSettings
+
+log = logging.getLogger(__name__)
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+CONNECT_TIMEOUT_S: Final = 30
+"""How long a starting process waits for the bus, so that any start order works."""
+ACK_TIMEOUT_S: Final = 8
+"""A cluster elects a new stream leader within 7 s (measured); an acknowledgement may take as long."""
+PING_INTERVAL_S: Final = 5
+"""With two pings outstanding, a half-open link is found in about 15 s."""
+
+_DEADLINE: Final = "Countersign-Deadline"
+_ERROR: Final = "Nats-Service-Error-Code"
+
+
+def tls_context(settings: BusSettings) -> ssl.SSLContext:
+    """Presents our certificate and checks the server's."""
+    context = ssl.create_default_context(cafile=str(settings.tls.authority))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(settings.tls.certificate, settings.tls.key)
+    return context
+
+
+class Bus:
+    """A connection to NATS."""
+
+    def __init__(self, client: Client, closed: asyncio.Event) -> None:
+        self._client = client
+        self._jetstream = client.jetstream(timeout=ACK_TIMEOUT_S)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pullers: list[Puller] = []
+        self.closed = closed
+
+    @classmethod
+    async def connect(cls, settings: BusSettings, name: str) -> "Bus":
+        """Connects; raises Unavailable when there is no server within CONNECT_TIMEOUT_S."""
+        closed = asyncio.Event()
+        client = Client()
+        bus = cls(client, closed)
+
+        async def on_error(error: Exception) -> None:
+            # An exception here would end the client's read loop and leave a deaf process.
+            log.warning("bus error", extra={"fields": {"error": type(error).__name__}})
+
+        async def on_closed() -> None:
+            closed.set()
+
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await client.connect(
+                    servers=list(settings.servers),
+                    name=name,
+                    tls=tls_context(settings),
+                    tls_handshake_first=True,
+                    inbox_prefix=f"_INBOX_{name}",
+                    pending_size=0,
+                    ping_interval=PING_INTERVAL_S,
+                    max_outstanding_pings=2,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=1,
+                    connect_timeout=3,
+                    error_cb=on_error,
+                    closed_cb=on_closed,
+                    reconnected_cb=bus._on_reconnected,
+                )
+                await client.flush()
+        except (TimeoutError, OSError, nats.errors.Error, ssl.SSLError) as error:
+            raise Unavailable(
+                "BUS_UNAVAILABLE", f"no NATS server answered within {CONNECT_TIMEOUT_S} s"
+            ) from error
+        return bus
+
+    @property
+    def is_connected(self) -> bool:
+        """True while the connection stands."""
+        return bool(self._client.is_connected)
+
+    async def _on_reconnected(self) -> None:
+        for puller in self._pullers:
+            await puller.pull()
+
+    # Request and reply
+
+    async def request(
+        self, subject: str, message: Message, response: type[Response], timeout_s: float
+    ) -> Response:
+        """Asks a service. Raises the ServiceError it raised, or Unavailable."""
+        headers = {_DEADLINE: str(int((time.time() + timeout_s) * 1000))}
+        with messaging.span(f"publish {subject}", SpanKind.CLIENT, subject, "send") as span:
+            telemetry.inject(headers)
+            started = time.perf_counter()
+            try:
+                reply = await self._client.request(
+                    subject, message.SerializeToString(), timeout=timeout_s, headers=headers
+                )
+            except (nats.errors.Error, TimeoutError, OSError) as error:
+                span.set_status(StatusCode.ERROR)
+                raise Unavailable(
+                    "SERVICE_UNAVAILABLE",
+                    f"no answer on {subject} ({type(error).__name__})",
+                    metadata={"subject": subject},
+                    retry_after_s=1,
+                ) from error
+            finally:
+                messaging.record_operation(subject, "send", started)
+        if reply.headers and _ERROR in reply.headers:
+            raise from_status(status_pb2.Status.FromString(reply.data))
+        return response.FromString(reply.data)
+
+    async def serve(
+        self,
+        subject: str,
+        queue: str,
+        request: type[Request],
+        handler: Callable[[Request], Awaitable[Message]],
+        in_flight_max: int,
+    ) -> None:
+        """Answers requests on a subject, sharing them with others of the same queue."""
+        in_flight = 0
+
+        async def answer(message: Msg) -> None:
+            nonlocal in_flight
+            try:
+                data, headers = await self._handled(subject, message, request, handler)
+                # Not `message.respond`, which would echo the request's headers.
+                with contextlib.suppress(nats.errors.Error, OSError):
+                    await self._client.publish(message.reply, data, headers=headers)
+            finally:
+                in_flight -= 1
+
+        async def on_message(message: Msg) -> None:
+            nonlocal in_flight
+            if in_flight >= in_flight_max:
+                error = Overloaded(
+                    "SERVICE_BUSY",
+                    f"{subject} has {in_flight_max} requests in flight",
+                    retry_after_s=1,
+                )
+                data, headers = _error_reply(error)
+                await self._client.publish(message.reply, data, headers=headers)
+                return
+            in_flight += 1
+            self._spawn(answer(message))
+
+        await self._client.subscribe(subject, queue=queue, cb=on_message)
+        await self._client.flush()
+
+    async def _handled(
+        self,
+        subject: str,
+        message: Msg,
+        request: type[Request],
+        handler: Callable[[Request], Awaitable[Message]],
+    ) -> tuple[bytes, dict[str, str] | None]:
+        headers = message.headers or {}
+        started = time.perf_counter()
+        with (
+            telemetry.continued(headers),
+            messaging.span(f"process {subject}", SpanKind.SERVER, subject, "process") as span,
+        ):
+            try:
+                if int(headers.get(_DEADLINE, "0")) < time.time() * 1000:
+                    raise TooLate("DEADLINE_PASSED", f"a request on {subject} came too late")
+                return (await handler(request.FromString(message.data))).SerializeToString(), None
+            except ServiceError as error:
+                return _error_reply(error)
+            except (DecodeError, ValueError) as error:
+                log.exception("request not understood", extra={"fields": {"subject": subject}})
+                invalid = InvalidRequest("MESSAGE_INVALID", f"{subject}: {type(error).__name__}")
+                return _error_reply(invalid)
+            except Exception:
+                log.exception("request failed", extra={"fields": {"subject": subject}})
+                span.set_status(StatusCode.ERROR)
+                return _error_reply(Broken("INTERNAL", "internal error"))
+            finally:
+                messaging.process_duration.record(
+                    time.perf_counter() - started, {"messaging.destination.template": subject}
+                )
+
+    # Durable messages
+
+    async def publish_durable(
+        self, subject: str, data: bytes, message_id: str, template: str
+    ) -> None:
+        """Publishes to the stream that holds the subject; returns once it is durable.
+
+        Within the stream's window a second message with the same id is dropped. `template` is the
+        subject with its changing parts named, for telemetry. Raises Unavailable.
+        """
+        headers = {"Nats-Msg-Id": message_id}
+        with messaging.span(f"publish {template}", SpanKind.PRODUCER, template, "send") as span:
+            telemetry.inject(headers)
+            started = time.perf_counter()
+            try:
+                await self._jetstream.publish(subject, data, headers=headers)
+            except (nats.errors.Error, TimeoutError, OSError) as error:
+                span.set_status(StatusCode.ERROR)
+                raise Unavailable(
+                    "BUS_UNAVAILABLE",
+                    f"the bus did not take a message on {template} ({type(error).__name__})",
+                    retry_after_s=1,
+                ) from error
+            finally:
+                messaging.record_operation(template, "send", started)
+
+    async def consume(
+        self,
+        stream: str,
+        consumer: str,
+        handler: Callable[[Delivery], Awaitable[None]],
+        in_flight_max: int,
+        template: str,
+    ) -> None:
+        """Handles the messages of a durable consumer until the bus is closed."""
+        puller = Puller(
+            self._client, self._spawn, stream, consumer, handler, in_flight_max, template
+        )
+        self._pullers.append(puller)
+        await puller.start()
+
+    async def ensure_stream(self, config: api.StreamConfig) -> None:
+        """Makes the stream, or brings an existing one to this configuration. Raises Unavailable."""
+        with _as_unavailable(f"stream {config.name}"):
+            try:
+                await self._jetstream.add_stream(config)
+            except nats.js.errors.BadRequestError:
+                await self._jetstream.update_stream(config)
+
+    async def ensure_consumer(self, stream: str, config: api.ConsumerConfig) -> None:
+        """Makes the durable consumer, or updates it. Raises Unavailable."""
+        with _as_unavailable(f"consumer {config.durable_name} of {stream}"):
+            await self._jetstream.add_consumer(stream, config)
+
+    async def last_message(self, stream: str, subject: str) -> bytes | None:
+        """The newest message on a subject, None when there is none. Raises Unavailable."""
+        with _as_unavailable(f"stream {stream}"):
+            try:
+                message = await self._jetstream.get_last_msg(stream, subject)
+            except nats.js.errors.NotFoundError:
+                return None
+            return bytes(message.data or b"")
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Deletes what a stream holds on a subject. Raises Unavailable."""
+        with _as_unavailable(f"stream {stream}"):
+            await self._jetstream.purge_stream(stream, subject=subject)
+
+    async def close(self) -> None:
+        """Lets handlers finish, for a bounded time, and closes."""
+        for puller in self._pullers:
+            puller.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=ACK_TIMEOUT_S)
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+            await self._client.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _error_reply(error: ServiceError) -> tuple[bytes, dict[str, str]]:
+    status = to_status(error)
+    return status.SerializeToString(), {_ERROR: str(status.code)}
+
+
+@contextlib.contextmanager
+def _as_unavailable(what: str) -> Any:
+    try:
+        yield
+    except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:
+        raise Unavailable(
+            "BUS_UNAVAILABLE", f"{what}: {type(error).__name__}", retry_after_s=1
+        ) from error
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: BusSettings, name: str) -> AsyncIterator[Bus]:
+    """A bus that is closed at the end."""
+    bus = await Bus.connect(settings, name)
+    try:
+        yield bus
+    finally:
+        await bus.close()

@@ -1,0 +1,82 @@
+"""The life of a process: read its configuration, run until told to stop, stop in order."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import uvloop
+
+from shared import logs, telemetry
+from shared.errors import ServiceError
+from shared.registry import RegistryError
+from shared.settings import ProcessSettings, SettingsError
+from shared.signing import BadKey
+
+log = logging.getLogger(__name__)
+
+Settings = TypeVar("Settings", bound=ProcessSettings)
+
+
+class Running(Protocol):
+    """A service that runs."""
+
+    ended: asyncio.Event
+    """Set when it cannot go on: the process ends with an error, to be started afresh."""
+
+
+def run_process(
+    name: str,
+    description: str,
+    settings_class: type[Settings],
+    running: Callable[[Settings], AbstractAsyncContextManager[Running]],
+) -> None:
+    """The `main` of a service. Exit codes: 0 told to stop, 1 could not go on, 2 wrong configuration."""
+    parser = argparse.ArgumentParser(prog=f"countersign-{name}", description=description)
+    parser.add_argument("config", type=Path, help="configuration file (TOML)")
+    try:
+        settings = settings_class.load(parser.parse_args().config)
+    except SettingsError as error:
+        sys.exit(_complain(name, error))
+    logs.configure(f"countersign-{name}", settings.telemetry.log_level)
+    started = telemetry.start(f"countersign-{name}", settings.telemetry)
+    try:
+        code = uvloop.run(_live(name, running(settings)))
+    except (SettingsError, RegistryError, BadKey) as error:
+        code = _complain(name, error)
+    except ServiceError as error:
+        log.error("cannot start", extra={"fields": {"reason": error.reason, "why": error.message}})
+        code = 1
+    finally:
+        started.stop()
+    sys.exit(code)
+
+
+def _complain(name: str, error: Exception) -> int:
+    sys.stderr.write(f"countersign-{name}: {error}\n")
+    return 2
+
+
+async def _live(name: str, service: AbstractAsyncContextManager[Running]) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with service as running:
+        log.info("ready", extra={"fields": {"process": name}})
+        waits = [asyncio.create_task(event.wait()) for event in (stop, running.ended)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*waits)
+        if running.ended.is_set() and not stop.is_set():
+            log.error("cannot go on; ending so that a fresh process takes over")
+            return 1
+    return 0

@@ -1,0 +1,220 @@
+"""Who takes part: agencies, systems, galleries and officers, and the public keys that they are known by.
+
+Two files, because they change hands differently. The *registry* (TOML) says what each participant is;
+directives are evaluated against it. The *trust roots* (JSON) are the public keys of log, broker,
+connectors and identity providers; each connector and client holds its own copy and takes keys from
+nowhere else.
+
+Agencies are named by ORI, jurisdictions by ISO 3166-2, officers by an identifier of their agency that
+is not their name. Both files are read strictly: an unknown or dangling name stops the start.
+"""
+
+import base64
+import binascii
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from countersign.type.v1.search_pb2 import GalleryClass, SearchFacts
+
+Ori = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{9}$")]
+Jurisdiction = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,62}$")]
+OfficerId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
+Course = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9-]{0,62}$")]
+GalleryClassName = Literal[
+    "booking_photos", "driver_licences", "passports", "missing_persons", "web_scraped"
+]
+
+
+class RegistryError(Exception):
+    """The registry or the trust roots cannot be read; the message names file and field."""
+
+
+def _key_bytes(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return base64.b64decode(value, validate=True)
+        except binascii.Error as error:
+            raise ValueError("not standard base64") from error
+    return value
+
+
+Key32 = Annotated[bytes, BeforeValidator(_key_bytes), Field(min_length=32, max_length=32)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Agency(_Strict):
+    """A department or other body with an ORI."""
+
+    name: str
+    jurisdiction: Jurisdiction
+
+
+class System(_Strict):
+    """One face-recognition system."""
+
+    name: str
+    operator: Ori
+    commercial: bool
+    """True for a commercial service of a third party."""
+
+
+class Gallery(_Strict):
+    """A set of face images within a system."""
+
+    name: str
+    system: Name
+    owner: Ori
+    gallery_class: GalleryClassName
+
+    @property
+    def proto_class(self) -> GalleryClass.ValueType:
+        """The class as the contracts name it."""
+        return GalleryClass.Value(f"GALLERY_CLASS_{self.gallery_class.upper()}")
+
+
+class NamedList(_Strict):
+    """A list of officers that an agency keeps, such as those who may use a system."""
+
+    title: str
+    owner: Ori
+
+
+class Officer(_Strict):
+    """An officer of an agency."""
+
+    agency: Ori
+    active: bool
+    lists: tuple[Name, ...] = ()
+    certificates: Mapping[Course, date] = Field(default_factory=dict)
+    """Course to the first day on which the certificate no longer counts."""
+
+
+@dataclass(frozen=True)
+class PartiesOf:
+    """Who must be asked about a search. None where the registry does not know."""
+
+    origin: str
+    beneficiary: str | None
+    operator: str | None
+    gallery_owner: str | None
+    jurisdictions: tuple[str, ...]
+    gallery_class: GalleryClass.ValueType
+
+
+class Registry(_Strict):
+    """Who takes part, without keys."""
+
+    agencies: Mapping[Ori, Agency]
+    systems: Mapping[Name, System] = Field(default_factory=dict)
+    galleries: Mapping[Name, Gallery] = Field(default_factory=dict)
+    lists: Mapping[Name, NamedList] = Field(default_factory=dict)
+    officers: Mapping[OfficerId, Officer] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _no_dangling_names(self) -> Self:
+        """Cedar skips a rule whose entity is missing, so a dangling name could undo a prohibition."""
+        wanted: list[tuple[str, str, Mapping[str, Any]]] = [
+            (f"systems.{k}.operator", v.operator, self.agencies) for k, v in self.systems.items()
+        ]
+        for key, gallery in self.galleries.items():
+            wanted.append((f"galleries.{key}.system", gallery.system, self.systems))
+            wanted.append((f"galleries.{key}.owner", gallery.owner, self.agencies))
+        wanted += [(f"lists.{k}.owner", v.owner, self.agencies) for k, v in self.lists.items()]
+        for key, officer in self.officers.items():
+            wanted.append((f"officers.{key}.agency", officer.agency, self.agencies))
+            wanted += [(f"officers.{key}.lists", name, self.lists) for name in officer.lists]
+        for where, name, known in wanted:
+            if name not in known:
+                raise ValueError(f"{where} names {name!r}, which the registry does not have")
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> "Registry":
+        """Reads a TOML file; raises RegistryError."""
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+            raise RegistryError(f"cannot read the registry {path}: {error}") from error
+
+    @cached_property
+    def sha256(self) -> bytes:
+        """Digest of what it says, whatever the order of its lines."""
+        return hashlib.sha256(self.model_dump_json(round_trip=True).encode()).digest()
+
+    def parties(self, facts: SearchFacts) -> PartiesOf:
+        """Who must be asked about a search. Computed here, never taken from the caller."""
+        beneficiary = facts.beneficiary_agency if facts.HasField("beneficiary_agency") else None
+        system = self.systems.get(facts.system)
+        gallery = self.galleries.get(facts.gallery)
+        if gallery is not None and gallery.system != facts.system:
+            gallery = None
+        operator = system.operator if system else None
+        owner = gallery.owner if gallery else None
+        involved = [facts.origin_agency, beneficiary, operator, owner]
+        known = [self.agencies[ori] for ori in involved if ori is not None and ori in self.agencies]
+        return PartiesOf(
+            origin=facts.origin_agency,
+            beneficiary=beneficiary,
+            operator=operator,
+            gallery_owner=owner,
+            jurisdictions=tuple(sorted({agency.jurisdiction for agency in known})),
+            gallery_class=gallery.proto_class
+            if gallery
+            else GalleryClass.GALLERY_CLASS_UNSPECIFIED,
+        )
+
+
+class SystemKeys(_Strict):
+    """The public keys of one system's connector."""
+
+    sealing_public_key: Key32
+    """X25519: probes are sealed to it."""
+    answer_verify_key: Key32
+    """Ed25519: answers are signed with it."""
+
+
+class IdentityProvider(_Strict):
+    """Who vouches for an agency's officers."""
+
+    issuer: str
+    jwks: Mapping[str, Any]
+    """JSON Web Key Set (RFC 7517) with the public keys that sign officer tokens."""
+
+
+class TrustRoots(_Strict):
+    """Public keys that are taken as true. Each holder has its own copy."""
+
+    log_verifier_keys: tuple[str, ...] = Field(min_length=1)
+    """C2SP signed-note verifier keys of the ledger."""
+    broker_verify_keys: tuple[Key32, ...] = Field(min_length=1)
+    """Ed25519: orders are signed with one of them."""
+    systems: Mapping[Name, SystemKeys] = Field(default_factory=dict)
+    identity_providers: Mapping[Ori, IdentityProvider] = Field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> "TrustRoots":
+        """Reads a JSON file; raises RegistryError."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise RegistryError(f"cannot read the trust roots {path}: {error}") from error

@@ -1,0 +1,85 @@
+"""Ed25519 signatures (RFC 8032) over exact bytes, each bound to what it is for.
+
+What is signed is the context, one zero byte and the data, so that a signature made for one purpose
+never verifies for another.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+ORDER_CONTEXT: Final = "countersign/order/v1"
+ANSWER_CONTEXT: Final = "countersign/answer/v1"
+
+
+class BadSignature(Exception):
+    """The signature does not verify, or the key is not one."""
+
+
+class BadKey(Exception):
+    """A key file is missing or holds no key of the expected kind."""
+
+
+def key_id(raw_public_key: bytes) -> str:
+    """Short name of a key: the first 8 bytes of its SHA-256, in hex. Finds a key, proves nothing."""
+    return hashlib.sha256(raw_public_key).digest()[:8].hex()
+
+
+class VerifyKey:
+    """An Ed25519 public key, 32 raw bytes."""
+
+    def __init__(self, raw: bytes) -> None:
+        try:
+            self._key = Ed25519PublicKey.from_public_bytes(raw)
+        except ValueError as error:
+            raise BadKey("an Ed25519 public key has 32 bytes") from error
+        self.raw = raw
+        self.key_id = key_id(raw)
+
+    def verify(self, context: str, data: bytes, signature: bytes) -> None:
+        """Raises BadSignature unless the signature is this key's over the context and the data."""
+        try:
+            self._key.verify(signature, context.encode() + b"\0" + data)
+        except InvalidSignature:
+            raise BadSignature(f"no valid signature of key {self.key_id}") from None
+
+
+class SigningKey:
+    """An Ed25519 private key."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.verify_key = VerifyKey(key.public_key().public_bytes_raw())
+        self.key_id = self.verify_key.key_id
+
+    @classmethod
+    def generate(cls) -> "SigningKey":
+        """A new key."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> "SigningKey":
+        """Reads a PKCS #8 PEM file; raises BadKey."""
+        try:
+            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        except (OSError, ValueError, TypeError) as error:
+            raise BadKey(f"cannot read a private key from {path}: {error}") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise BadKey(f"the key in {path} is not an Ed25519 key")
+        return cls(key)
+
+    def pem(self) -> bytes:
+        """The key as PKCS #8 PEM, not encrypted: write it with mode 0600."""
+        return self._key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    def sign(self, context: str, data: bytes) -> bytes:
+        """64 bytes over the context and the data."""
+        return self._key.sign(context.encode() + b"\0" + data)

@@ -1,0 +1,112 @@
+"""Officer tokens: the origin agency's identity provider vouches for the natural person who asks.
+
+A token is a JWT (RFC 7519) signed with EdDSA or ES256 by a key of the JWKS that the agency
+registered. `iss` is the agency's issuer, `aud` names the broker, `sub` is the officer, `exp` and `iat`
+bound its life, and `nonce` (OpenID Connect Core, section 2) is the search id, so that a token serves
+one search only.
+"""
+
+from datetime import timedelta
+from typing import Any, Final
+
+import jwt
+
+from shared.clock import Clock
+from shared.errors import NotAllowed, NotAuthentic
+from shared.registry import IdentityProvider, Registry, TrustRoots
+
+AUDIENCE: Final = "countersign-broker"
+ALGORITHMS: Final = ("EdDSA", "ES256")
+LIFETIME_MAX: Final = timedelta(minutes=15)
+"""A longer-lived token could be taken from one officer's desk and used by another."""
+CLOCK_SKEW_MAX: Final = timedelta(seconds=30)
+"""How far the identity provider's clock may be from ours."""
+
+
+class OfficerTokens:
+    """Checks officer tokens against the registered identity providers."""
+
+    def __init__(self, registry: Registry, trust: TrustRoots, clock: Clock) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._keys = {
+            ori: (provider.issuer, _signing_keys(provider))
+            for ori, provider in trust.identity_providers.items()
+        }
+
+    def verify(self, token: str, origin_agency: str, search_id: str) -> str:
+        """The officer's identifier. Raises NotAuthentic, or NotAllowed for another agency's officer."""
+        issuer, keys = self._keys.get(origin_agency, (None, {}))
+        if issuer is None:
+            raise NotAuthentic(
+                "IDENTITY_PROVIDER_UNKNOWN",
+                f"agency {origin_agency} has registered no identity provider for its officers",
+            )
+        claims = self._claims(token, issuer, keys)
+        if claims["nonce"] != search_id:
+            raise NotAuthentic(
+                "OFFICER_TOKEN_UNBOUND", "the officer token was issued for another search"
+            )
+        officer = str(claims["sub"])
+        known = self._registry.officers.get(officer)
+        if known is not None and known.agency != origin_agency:
+            raise NotAllowed(
+                "OFFICER_TOKEN_FOREIGN", "the officer belongs to another agency than the token's"
+            )
+        return officer
+
+    def _claims(self, token: str, issuer: str, keys: dict[str, jwt.PyJWK]) -> dict[str, Any]:
+        try:
+            header = jwt.get_unverified_header(token)
+            key = keys.get(str(header.get("kid")))
+            if key is None:
+                raise NotAuthentic(
+                    "OFFICER_TOKEN_FOREIGN",
+                    "the officer token is not signed by a key of the origin agency's provider",
+                )
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=ALGORITHMS,
+                audience=AUDIENCE,
+                issuer=issuer,
+                options={
+                    "require": ["iss", "aud", "sub", "exp", "iat", "nonce"],
+                    # Checked below, against our clock.
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_nbf": False,
+                },
+            )
+        except jwt.InvalidTokenError as error:
+            raise NotAuthentic(
+                "OFFICER_TOKEN_INVALID", f"the officer token is not acceptable: {_plain(error)}"
+            ) from error
+        self._check_times(claims)
+        return claims
+
+    def _check_times(self, claims: dict[str, Any]) -> None:
+        times = [claims["iat"], claims["exp"], claims.get("nbf", claims["iat"])]
+        if not all(isinstance(time, int | float) and 0 < time < 2**40 for time in times):
+            raise NotAuthentic("OFFICER_TOKEN_INVALID", "the officer token's times are not numbers")
+        issued, expires, not_before = times
+        now, skew = self._clock.now().timestamp(), CLOCK_SKEW_MAX.total_seconds()
+        if now >= expires + skew:
+            raise NotAuthentic("OFFICER_TOKEN_EXPIRED", "the officer token has expired")
+        if now < max(issued, not_before) - skew:
+            raise NotAuthentic("OFFICER_TOKEN_INVALID", "the officer token is not valid yet")
+        if expires - issued > LIFETIME_MAX.total_seconds():
+            raise NotAuthentic(
+                "OFFICER_TOKEN_INVALID",
+                f"the officer token lives longer than {LIFETIME_MAX} allow",
+            )
+
+
+def _signing_keys(provider: IdentityProvider) -> dict[str, jwt.PyJWK]:
+    keys = jwt.PyJWKSet.from_dict(dict(provider.jwks)).keys
+    return {key.key_id: key for key in keys if key.key_id and key.algorithm_name in ALGORITHMS}
+
+
+def _plain(error: jwt.InvalidTokenError) -> str:
+    """The kind of the failure. PyJWT's own text may quote the token."""
+    return type(error).__name__
