@@ -114,7 +114,7 @@ class _Door(grpc.aio.ServerInterceptor):
         ],
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        handler = await continuation(details)
+        handler: Any = await continuation(details)
         method = str(details.method)
         if handler is None or method.startswith((_HEALTH, _REFLECTION)):
             return handler

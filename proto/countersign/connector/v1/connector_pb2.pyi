@@ -244,6 +244,7 @@ class SearchAnswer(_message.Message):
     ANSWERED_AT_FIELD_NUMBER: _builtins.int
     FOUND_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    REQUEST_SHA256_FIELD_NUMBER: _builtins.int
     search_id: _builtins.str
     """The search."""
     order_sha256: _builtins.bytes
@@ -252,6 +253,10 @@ class SearchAnswer(_message.Message):
     """The system that answers."""
     gallery: _builtins.str
     """The gallery searched."""
+    request_sha256: _builtins.bytes
+    """Digest of the BoundRequest in the order, which the ledger's SearchDecided entry bears too: broker and
+    requester check it without having the order.
+    """
     @_builtins.property
     def answered_at(self) -> _timestamp_pb2.Timestamp:
         """When the connector finished."""
@@ -274,10 +279,11 @@ class SearchAnswer(_message.Message):
         answered_at: _timestamp_pb2.Timestamp | None = ...,
         found: Global___CandidatesFound | None = ...,
         failure: Global___SearchFailure | None = ...,
+        request_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at", "failure", b"failure", "found", b"found", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at", "failure", b"failure", "found", b"found", "gallery", b"gallery", "order_sha256", b"order_sha256", "result", b"result", "search_id", b"search_id", "system", b"system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at", "failure", b"failure", "found", b"found", "gallery", b"gallery", "order_sha256", b"order_sha256", "request_sha256", b"request_sha256", "result", b"result", "search_id", b"search_id", "system", b"system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["found", "failure"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
