@@ -27,8 +27,9 @@ Settings = TypeVar("Settings", bound=ProcessSettings)
 class Running(Protocol):
     """A service that runs."""
 
-    ended: asyncio.Event
-    """Set when it cannot go on: the process ends with an error, to be started afresh."""
+    @property
+    def ended(self) -> asyncio.Event:
+        """Set when it cannot go on: the process ends with an error, to be started afresh."""
 
 
 def run_process(

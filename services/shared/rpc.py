@@ -113,7 +113,7 @@ class _Door(grpc.aio.ServerInterceptor):
             [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
         ],
         details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> Any:
         handler: Any = await continuation(details)
         method = str(details.method)
         if handler is None or method.startswith((_HEALTH, _REFLECTION)):

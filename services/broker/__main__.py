@@ -1,0 +1,128 @@
+"""Starts the broker."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import stamina
+
+from broker.admission import SERVICE, Admission
+from broker.answers import Answers
+from broker.config import BrokerSettings
+from broker.ending import Ending
+from broker.ledger import Ledger
+from broker.searching import Searching
+from broker.service import BrokerServicer
+from broker.streams import ANSWERS_CONSUMER, ANSWERS_STREAM, ensure_answers, ensure_orders
+from broker.watch import KnownSearches
+from countersign.broker.v1.broker_pb2_grpc import add_BrokerServiceServicer_to_server
+from shared.bus import Bus, connected
+from shared.clock import SystemClock
+from shared.errors import Unavailable
+from shared.identity import SpiffeId
+from shared.process import run_process
+from shared.registry import Registry, TrustRoots
+from shared.rpc import RunningServer, start_server
+from shared.signing import SigningKey
+from shared.tokens import OfficerTokens
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 10.0
+ANSWERS_IN_FLIGHT_MAX = 256
+
+RPCS = (
+    "CheckSearch",
+    "SubmitSearch",
+    "GetSearch",
+    "WatchSearch",
+    "ListSearches",
+    "CancelSearch",
+    "ListSystems",
+)
+
+
+@dataclass(frozen=True)
+class RunningBroker:
+    """A broker that serves."""
+
+    server: RunningServer
+    ended: asyncio.Event
+
+
+def _agency(caller: SpiffeId) -> bool:
+    return caller.kind == "agency"
+
+
+async def _ensure_streams(bus: Bus, registry: Registry, settings: BrokerSettings) -> None:
+    async for attempt in stamina.retry_context(on=Unavailable, attempts=10, timeout=60):
+        with attempt:
+            await ensure_answers(bus, settings)
+            for system in registry.systems:
+                await ensure_orders(bus, system, settings)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
+    """A broker, from its settings."""
+    registry = Registry.load(settings.registry)
+    trust = TrustRoots.load(settings.trust_roots)
+    signing_key = SigningKey.load(settings.order_signing_key)
+    clock = SystemClock()
+    async with connected(settings.bus, "broker") as bus:
+        await _ensure_streams(bus, registry, settings)
+        ledger, known = Ledger(bus), KnownSearches()
+        answers = Answers(bus=bus, ledger=ledger, known=known, trust=trust)
+        ending = Ending(bus=bus, ledger=ledger, known=known, clock=clock)
+        searching = Searching(
+            bus=bus,
+            ledger=ledger,
+            admission=Admission(OfficerTokens(registry, trust, clock), ledger),
+            known=known,
+            trust=trust,
+            signing_key=signing_key,
+            clock=clock,
+            default_wait_s=settings.default_wait.total_seconds(),
+        )
+        servicer = BrokerServicer(
+            searching=searching,
+            answers=answers,
+            ending=ending,
+            ledger=ledger,
+            known=known,
+            registry=registry,
+            trust=trust,
+        )
+        await bus.consume(
+            ANSWERS_STREAM,
+            ANSWERS_CONSUMER,
+            answers.take_in,
+            ANSWERS_IN_FLIGHT_MAX,
+            "answers.{system}.{search}",
+        )
+        server = await start_server(
+            lambda grpc_server: add_BrokerServiceServicer_to_server(servicer, grpc_server),
+            services=[SERVICE],
+            listen=settings.listen,
+            trust_domain=settings.trust_domain,
+            access={f"/{SERVICE}/{rpc}": _agency for rpc in RPCS},
+        )
+        sweeping = asyncio.create_task(ending.keep_sweeping())
+        sweeping.add_done_callback(lambda _: bus.closed.set())
+        try:
+            yield RunningBroker(server, bus.closed)
+        finally:
+            await server.stop(GRACE_S)
+            sweeping.cancel()
+            await asyncio.gather(sweeping, return_exceptions=True)
+
+
+def main() -> None:
+    """Entry point of `countersign-broker`."""
+    run_process("broker", "Takes face searches from agency systems.", BrokerSettings, running)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Who may ask for what: the calling agency and its officer. What is turned away is recorded."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from broker.ledger import Ledger
+from broker.record import Record, rejected_entry
+from countersign.ledger.v1.entry_pb2 import RequestRejected
+from countersign.type.v1.search_pb2 import SearchFacts
+from shared.errors import Conflict, NotAllowed, NotAuthentic, ServiceError
+from shared.identity import SpiffeId
+from shared.tokens import OfficerTokens
+
+SERVICE: Final = "countersign.broker.v1.BrokerService"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: who makes it, and to which RPC."""
+
+    caller: SpiffeId
+    rpc: str
+
+
+class Admission:
+    """Admits officers of the calling agency, and records everyone else."""
+
+    def __init__(self, tokens: OfficerTokens, ledger: Ledger) -> None:
+        self._tokens = tokens
+        self._ledger = ledger
+
+    async def officer(self, call: Call, facts: SearchFacts, token: str) -> str:
+        """The officer who asks. Raises NotAllowed or NotAuthentic, recorded."""
+        try:
+            if facts.origin_agency != call.caller.name:
+                raise NotAllowed(
+                    "ORIGIN_NOT_CALLER",
+                    f"{call.caller} may not ask in the name of agency {facts.origin_agency}",
+                )
+            return self._tokens.verify(token, facts.origin_agency, facts.search_id)
+        except (NotAllowed, NotAuthentic) as error:
+            await self._record(call, facts.search_id, error)
+            raise
+
+    async def conflict(self, call: Call, record: Record, request_sha256: bytes) -> ServiceError:
+        """The error for an id that stands for another request, recorded."""
+        recorded = record.decision.request_sha256
+        digests = {"rejected_request_sha256": request_sha256.hex()}
+        if record.origin_agency == call.caller.name:
+            # Another agency learns that the id is taken, not what for.
+            digests["recorded_request_sha256"] = recorded.hex()
+        error = Conflict(
+            "SEARCH_ID_TAKEN",
+            "the search id stands for another request; choose a new id for a new search",
+            metadata=digests,
+        )
+        await self._record(call, record.search_id, error, recorded, request_sha256)
+        return error
+
+    async def _record(
+        self,
+        call: Call,
+        search_id: str,
+        error: ServiceError,
+        recorded_sha256: bytes = b"",
+        rejected_sha256: bytes = b"",
+    ) -> None:
+        event = RequestRejected(
+            rpc=f"{SERVICE}/{call.rpc}",
+            caller=str(call.caller),
+            reason=error.reason,
+            recorded_request_sha256=recorded_sha256,
+            rejected_request_sha256=rejected_sha256,
+        )
+        await self._ledger.append(rejected_entry(search_id, event))

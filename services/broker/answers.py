@@ -1,0 +1,118 @@
+"""Answers from connectors: verified, recorded, and only then released."""
+
+import hashlib
+import logging
+
+from google.protobuf.message import DecodeError
+
+from broker.ledger import Ledger
+from broker.record import Record, answered_entry, rejected_entry
+from broker.streams import ANSWERS_STREAM, answer_subject
+from broker.watch import KnownSearches
+from countersign.connector.v1.connector_pb2 import SearchAnswer, SignedAnswer
+from countersign.ledger.v1.entry_pb2 import RequestRejected
+from shared.bus import Bus, Delivery, Poison, Retry
+from shared.errors import ServiceError
+from shared.registry import TrustRoots
+from shared.signing import ANSWER_CONTEXT, BadSignature, VerifyKey
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+
+
+class AnswerRefused(Exception):
+    """The answer does not verify; the message is a stable reason."""
+
+
+def verified_answer(signed: SignedAnswer, record: Record, verify_key: VerifyKey) -> SearchAnswer:
+    """The answer, if it is the connector's to this search. Raises AnswerRefused."""
+    try:
+        verify_key.verify(ANSWER_CONTEXT, signed.answer, signed.signature)
+    except BadSignature:
+        raise AnswerRefused("ANSWER_SIGNATURE") from None
+    try:
+        answer = SearchAnswer.FromString(signed.answer)
+    except DecodeError:
+        raise AnswerRefused("ANSWER_UNREADABLE") from None
+    if answer.search_id != record.search_id or answer.system != record.system:
+        raise AnswerRefused("ANSWER_MISMATCH")
+    if answer.WhichOneof("result") is None:
+        raise AnswerRefused("ANSWER_EMPTY")
+    rejected = answer.HasField("failure") and not answer.request_sha256
+    # A connector that could not read the order has no digest to bind to; a list always has one.
+    if not rejected and answer.request_sha256 != record.decision.request_sha256:
+        raise AnswerRefused("ANSWER_MISMATCH")
+    return answer
+
+
+class Answers:
+    """Takes answers in and gives them out."""
+
+    def __init__(
+        self, *, bus: Bus, ledger: Ledger, known: KnownSearches, trust: TrustRoots
+    ) -> None:
+        self._bus = bus
+        self._ledger = ledger
+        self._known = known
+        self._keys = {
+            system: VerifyKey(keys.answer_verify_key) for system, keys in trust.systems.items()
+        }
+
+    async def take_in(self, delivery: Delivery) -> None:
+        """Handles one delivery. A crash after the append and before the return delivers again."""
+        try:
+            await self._take_in(delivery)
+        except ServiceError as error:
+            raise Retry(RETRY_S) from error
+
+    async def _take_in(self, delivery: Delivery) -> None:
+        _, system, search_id = delivery.subject.split(".")
+        record = self._known.get(search_id) or await self._ledger.look_up(search_id)
+        if record is None or not record.permitted:
+            await self._set_aside(system, search_id, "ANSWER_TO_NO_SEARCH")
+            return
+        if record.ended is not None:
+            # Delivered again after it was recorded, or too late: the end on record stands.
+            self._known.put(record)
+            return
+        key = self._keys.get(system)
+        try:
+            if key is None or system != record.system:
+                raise AnswerRefused("ANSWER_SIGNATURE")
+            signed = SignedAnswer.FromString(delivery.data)
+            answer = verified_answer(signed, record, key)
+        except (AnswerRefused, DecodeError) as refused:
+            reason = str(refused) if isinstance(refused, AnswerRefused) else "ANSWER_UNREADABLE"
+            await self._set_aside(system, search_id, reason)
+            raise Poison from refused
+        digest = hashlib.sha256(signed.answer).digest()
+        appended = await self._ledger.append(answered_entry(record, answer, digest))
+        # Only now, when the end is durable, may anyone see the answer.
+        ended = record.ended_by(appended.receipt)
+        if ended.answer_sha256 == digest:
+            self._known.put_answer(search_id, signed)
+        self._known.put(ended)
+
+    async def _set_aside(self, system: str, search_id: str, reason: str) -> None:
+        log.error("answer refused", extra={"fields": {"system": system, "reason": reason}})
+        event = RequestRejected(rpc="answers", caller=f"connector of {system}", reason=reason)
+        await self._ledger.append(rejected_entry(search_id, event))
+
+    async def give_out(self, record: Record) -> SignedAnswer | None:
+        """The recorded answer, if it is still held: exactly the one whose digest is on record."""
+        if not record.answer_sha256:
+            return None
+        at_hand = self._known.answer(record.search_id)
+        if at_hand is not None:
+            return at_hand
+        subject = answer_subject(record.system, record.search_id)
+        data = await self._bus.last_message(ANSWERS_STREAM, subject)
+        if data is None:
+            return None
+        signed = SignedAnswer.FromString(data)
+        if hashlib.sha256(signed.answer).digest() != record.answer_sha256:
+            log.error("held answer is not the recorded one")
+            return None
+        self._known.put_answer(record.search_id, signed)
+        return signed

@@ -1,0 +1,30 @@
+"""The broker's configuration."""
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from shared.settings import BusSettings, ConfigPath, ListenSettings, ProcessSettings
+
+
+class BrokerSettings(ProcessSettings):
+    """One file, `broker.toml`."""
+
+    trust_domain: str
+    """SPIFFE trust domain of every caller; certificates of another are refused."""
+    listen: ListenSettings
+    bus: BusSettings
+    registry: ConfigPath
+    """Registry of agencies, systems, galleries and officers (TOML)."""
+    trust_roots: ConfigPath
+    """Public keys of connectors and identity providers (JSON)."""
+    order_signing_key: ConfigPath
+    """Ed25519 private key that signs orders; its public half is in every connector's trust roots."""
+    default_wait: timedelta = Field(default=timedelta(minutes=15), gt=timedelta(0))
+    """How long an order waits for its connector when the request does not say (ISO 8601 or seconds)."""
+    answers_kept: timedelta = Field(default=timedelta(hours=24), gt=timedelta(minutes=1))
+    """How long sealed answers are kept on the bus for the requester to fetch."""
+    orders_bytes_max: int = Field(default=1024**3, gt=4 * 1024**2)
+    """Bound of one system's waiting orders, in bytes; past it new orders are refused."""
+    streams_replicas: int = Field(default=1, ge=1, le=5)
+    """Copies of orders and answers on the bus: 1 on one node, 3 in a cluster."""

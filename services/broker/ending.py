@@ -1,0 +1,93 @@
+"""Ends that no connector brings: the deadline, and the origin agency's withdrawal."""
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from broker.ledger import Ledger
+from broker.record import Record, expired_entry, withdrawn_entry
+from broker.streams import order_subject, orders_stream
+from broker.watch import KnownSearches
+from countersign.ledger.v1.append_pb2 import PendingEntry
+from shared import telemetry
+from shared.bus import Bus
+from shared.clock import Clock
+from shared.errors import Broken, ServiceError
+
+log = logging.getLogger(__name__)
+
+SWEEP_S: Final = 0.5
+RESYNC_S: Final = 30.0
+"""Searches that other brokers decided are taken into care at least this often."""
+
+
+class Ending:
+    """Ends searches under the one key that an end can have."""
+
+    def __init__(self, *, bus: Bus, ledger: Ledger, known: KnownSearches, clock: Clock) -> None:
+        self._bus = bus
+        self._ledger = ledger
+        self._known = known
+        self._clock = clock
+        telemetry.meter.create_observable_gauge(
+            "countersign.searches.open",
+            [self._count_open],
+            unit="{search}",
+            description="Permitted searches without an end",
+        )
+        telemetry.meter.create_observable_gauge(
+            "countersign.searches.open.age",
+            [self._oldest_open],
+            unit="s",
+            description="Age of the oldest permitted search without an end",
+        )
+
+    def _count_open(self, _: CallbackOptions) -> list[Observation]:
+        return [Observation(len(self._known.open))]
+
+    def _oldest_open(self, _: CallbackOptions) -> list[Observation]:
+        now = self._clock.now().timestamp()
+        ages = [now - record.decided_at.seconds for record in list(self._known.open.values())]
+        return [Observation(max(ages, default=0))]
+
+    async def withdraw(self, record: Record) -> Record:
+        """Ends the search by withdrawal, unless it has ended."""
+        return await self._end(record, withdrawn_entry(record)) if record.is_open else record
+
+    async def keep_sweeping(self) -> None:
+        """Expires what is past its deadline, for ever. Survives an unreachable ledger."""
+        loop = asyncio.get_running_loop()
+        resync_at = 0.0
+        while True:
+            try:
+                if loop.time() >= resync_at:
+                    for record in await self._ledger.open_searches():
+                        if self._known.get(record.search_id) is None:
+                            self._known.put(record)
+                    resync_at = loop.time() + RESYNC_S
+                await self._sweep()
+            except ServiceError as error:
+                log.warning("sweep put off", extra={"fields": {"reason": error.reason}})
+            await asyncio.sleep(SWEEP_S)
+
+    async def _sweep(self) -> None:
+        now = self._clock.now()
+        for record in list(self._known.open.values()):
+            if record.deadline <= now:
+                await self._end(record, expired_entry(record))
+
+    async def _end(self, record: Record, pending: PendingEntry) -> Record:
+        appended = await self._ledger.append(pending)
+        ended = record.ended_by(appended.receipt)
+        if ended.end is None or ended.end.search_id != record.search_id:
+            raise Broken("LEDGER_ANSWER", "the ledger answered with another search's end")
+        self._known.put(ended)
+        # The order is not to be run any more. The connector checks the deadline and the ledger's
+        # key makes a late answer void, so this only keeps payloads from lying about.
+        with contextlib.suppress(ServiceError):
+            subject = order_subject(record.system, record.search_id)
+            await self._bus.purge(orders_stream(record.system), subject)
+        return ended

@@ -1,0 +1,257 @@
+"""What the ledger has on record of a search, and what that means. Pure.
+
+A search is nothing but its entries: at most one SearchDecided and, for a permitted search, at most
+one terminal entry. Its state follows from them and from nothing else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from countersign.broker.v1.broker_pb2 import Search, SearchState
+from countersign.connector.v1.connector_pb2 import SearchAnswer
+from countersign.ledger.v1.append_pb2 import PendingEntry, SensitiveField
+from countersign.ledger.v1.entry_pb2 import (
+    Entry,
+    RequestRejected,
+    SearchAnswered,
+    SearchChecked,
+    SearchDecided,
+    SearchExpired,
+    SearchFailed,
+    SearchSummary,
+    SearchUndecided,
+    SearchWithdrawn,
+)
+from countersign.policy.v1.policy_pb2 import EvaluateResponse
+from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Receipt, VerdictOutcome
+from countersign.type.v1.search_pb2 import SearchFacts
+
+CANDIDATES_DEFAULT: Final = 20
+"""What FBI's FRS returns when the request does not say."""
+
+_END_STATES: Final = {
+    "search_answered": SearchState.SEARCH_STATE_ANSWERED,
+    "search_failed": SearchState.SEARCH_STATE_FAILED,
+    "search_expired": SearchState.SEARCH_STATE_EXPIRED,
+    "search_withdrawn": SearchState.SEARCH_STATE_WITHDRAWN,
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """A decided search."""
+
+    search_id: str
+    decided: Receipt
+    decision: SearchDecided
+    decided_at: Timestamp
+    ended: Receipt | None = None
+    end: Entry | None = None
+
+    @classmethod
+    def from_receipts(cls, decided: Receipt, ended: Receipt | None) -> "Record":
+        """Reads the entries."""
+        entry = Entry.FromString(decided.leaf)
+        record = cls(entry.search_id, decided, entry.search_decided, entry.recorded_at)
+        return record.ended_by(ended) if ended is not None else record
+
+    def ended_by(self, ended: Receipt) -> "Record":
+        """The record with its terminal entry."""
+        return replace(self, ended=ended, end=Entry.FromString(ended.leaf))
+
+    @property
+    def origin_agency(self) -> str:
+        """Who asked."""
+        return self.decision.summary.origin_agency
+
+    @property
+    def system(self) -> str:
+        """The system that was asked for."""
+        return self.decision.summary.system
+
+    @property
+    def permitted(self) -> bool:
+        """True when every party permitted it."""
+        return self.decision.decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+
+    @property
+    def is_open(self) -> bool:
+        """True while its end is still to come."""
+        return self.permitted and self.end is None
+
+    @property
+    def state(self) -> SearchState.ValueType:
+        """Where it stands."""
+        if not self.permitted:
+            return SearchState.SEARCH_STATE_REFUSED
+        if self.end is None:
+            return SearchState.SEARCH_STATE_PENDING
+        return _END_STATES[str(self.end.WhichOneof("event"))]
+
+    @property
+    def deadline(self) -> datetime:
+        """When it expires, aware, in UTC."""
+        return self.decision.deadline.ToDatetime(UTC)
+
+    @property
+    def answer_sha256(self) -> bytes:
+        """Digest of the answer on record; empty when there is none."""
+        if self.end is None:
+            return b""
+        if self.end.HasField("search_answered"):
+            return self.end.search_answered.answer_sha256
+        return self.end.search_failed.answer_sha256
+
+    def as_search(self) -> Search:
+        """The search as agency systems see it, without its answer."""
+        search = Search(
+            search_id=self.search_id,
+            state=self.state,
+            summary=self.decision.summary,
+            decision=self.decision.decision,
+            decision_receipt=self.decided,
+            decide_time=self.decided_at,
+        )
+        if self.permitted:
+            search.deadline.CopyFrom(self.decision.deadline)
+        if self.ended is not None and self.end is not None:
+            search.end_receipt.CopyFrom(self.ended)
+            search.failure_reason = self.end.search_failed.reason
+        return search
+
+
+def is_permitted(decision: Decision) -> bool:
+    """True only if there are verdicts and every one permits, whatever the outcome field says."""
+    return (
+        decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+        and len(decision.verdicts) > 0
+        and all(v.outcome == VerdictOutcome.VERDICT_OUTCOME_PERMIT for v in decision.verdicts)
+    )
+
+
+def summary_of(facts: SearchFacts, evaluated: EvaluateResponse) -> SearchSummary:
+    """What oversight counts."""
+    parties = evaluated.parties
+    return SearchSummary(
+        origin_agency=parties.origin_agency,
+        beneficiary_agency=parties.beneficiary_agency,
+        operator_agency=parties.operator_agency,
+        gallery_owner=parties.gallery_owner,
+        jurisdictions=parties.jurisdictions,
+        system=facts.system,
+        gallery=facts.gallery,
+        gallery_class=parties.gallery_class,
+        purpose=facts.purpose,
+        suspicion=facts.suspicion,
+        offence=facts.offence,
+        provenance=facts.provenance,
+        capture_mode=facts.capture_mode,
+        candidates_max=facts.candidates_max or CANDIDATES_DEFAULT,
+    )
+
+
+def _sensitive(facts: SearchFacts, officer: str) -> Sequence[SensitiveField]:
+    """Each is committed to even when empty, so that its absence is not public either."""
+    return [
+        SensitiveField(field="officer", value=officer),
+        SensitiveField(field="case_number", value=facts.case_number),
+        SensitiveField(field="narrative", value=facts.narrative),
+    ]
+
+
+def checked_entry(facts: SearchFacts, officer: str, evaluated: EvaluateResponse) -> PendingEntry:
+    """A dry run."""
+    event = SearchChecked(summary=summary_of(facts, evaluated), decision=evaluated.decision)
+    entry = Entry(search_id=facts.search_id, search_checked=event)
+    return PendingEntry(entry=entry, sensitive=_sensitive(facts, officer))
+
+
+def decided_entry(
+    facts: SearchFacts,
+    officer: str,
+    evaluated: EvaluateResponse,
+    request_sha256: bytes,
+    deadline: datetime,
+) -> PendingEntry:
+    """The decision. Its key makes the search id mean one search for ever."""
+    event = SearchDecided(
+        summary=summary_of(facts, evaluated),
+        request_sha256=request_sha256,
+        decision=evaluated.decision,
+    )
+    if is_permitted(evaluated.decision):
+        event.deadline.FromDatetime(deadline)
+    return PendingEntry(
+        entry=Entry(search_id=facts.search_id, search_decided=event),
+        sensitive=_sensitive(facts, officer),
+        idempotency_key=f"decided/{facts.search_id}",
+    )
+
+
+def undecided_entry(facts: SearchFacts, officer: str, reason: str) -> PendingEntry:
+    """No decision could be made; the id stays free."""
+    event = SearchUndecided(origin_agency=facts.origin_agency, system=facts.system, reason=reason)
+    entry = Entry(search_id=facts.search_id, search_undecided=event)
+    return PendingEntry(entry=entry, sensitive=_sensitive(facts, officer))
+
+
+def rejected_entry(search_id: str, event: RequestRejected) -> PendingEntry:
+    """A call that was turned away."""
+    return PendingEntry(entry=Entry(search_id=search_id, request_rejected=event))
+
+
+def _end_entry(record: Record, entry: Entry) -> PendingEntry:
+    """A terminal entry: the key is the same for every kind, so there is exactly one."""
+    entry.search_id = record.search_id
+    return PendingEntry(entry=entry, idempotency_key=f"end/{record.search_id}")
+
+
+def answered_entry(record: Record, answer: SearchAnswer, answer_sha256: bytes) -> PendingEntry:
+    """The end by an answer: candidates, or a failure."""
+    if answer.HasField("failure"):
+        failed = SearchFailed(
+            decided_index=record.decided.index,
+            origin_agency=record.origin_agency,
+            system=record.system,
+            reason=answer.failure.reason,
+            check=answer.failure.check,
+            answer_sha256=answer_sha256,
+        )
+        return _end_entry(record, Entry(search_failed=failed))
+    answered = SearchAnswered(
+        decided_index=record.decided.index,
+        origin_agency=record.origin_agency,
+        system=record.system,
+        gallery=answer.gallery,
+        answer_sha256=answer_sha256,
+        candidates_returned=answer.found.returned,
+        candidates_above_threshold=answer.found.above_threshold,
+        gallery_size=answer.found.gallery_size,
+        algorithm=answer.found.algorithm,
+    )
+    return _end_entry(record, Entry(search_answered=answered))
+
+
+def expired_entry(record: Record) -> PendingEntry:
+    """The end by the deadline."""
+    event = SearchExpired(
+        decided_index=record.decided.index,
+        origin_agency=record.origin_agency,
+        system=record.system,
+        deadline=record.decision.deadline,
+    )
+    return _end_entry(record, Entry(search_expired=event))
+
+
+def withdrawn_entry(record: Record) -> PendingEntry:
+    """The end by the origin agency's wish."""
+    event = SearchWithdrawn(
+        decided_index=record.decided.index,
+        origin_agency=record.origin_agency,
+        system=record.system,
+    )
+    return _end_entry(record, Entry(search_withdrawn=event))

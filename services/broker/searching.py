@@ -1,0 +1,183 @@
+"""A search from its submission to its order.
+
+Order of the durable steps, and what a crash between them leaves:
+1. the decision is asked for; nothing is on record yet and a retry starts afresh;
+2. SearchDecided is appended under the search's key; a crash now leaves a permitted search without an
+   order, which a retry with the same id sends, or which expires on record;
+3. the order, which carries the receipt of 2, is published; a crash now leaves an order that the
+   connector answers, and the answer is taken in after the restart.
+The caller hears only after 3, or after 2 when refused.
+"""
+
+import asyncio
+from datetime import datetime
+from typing import Final
+
+from broker.admission import Admission, Call
+from broker.ledger import Ledger
+from broker.record import Record, checked_entry, decided_entry, is_permitted, undecided_entry
+from broker.streams import order_subject
+from broker.watch import KnownSearches
+from countersign.broker.v1.broker_pb2 import (
+    CheckSearchRequest,
+    CheckSearchResponse,
+    Search,
+    SubmitSearchRequest,
+)
+from countersign.connector.v1.connector_pb2 import SearchOrder, SignedOrder
+from countersign.policy.v1.policy_pb2 import EvaluateRequest, EvaluateResponse
+from countersign.type.v1.decision_pb2 import DecisionOutcome
+from countersign.type.v1.search_pb2 import SearchFacts
+from shared import telemetry
+from shared.binding import bind, request_digest
+from shared.bus import Bus
+from shared.clock import Clock
+from shared.errors import Broken, InvalidRequest, ServiceError, Unavailable
+from shared.registry import TrustRoots
+from shared.signing import ORDER_CONTEXT, SigningKey, key_id
+
+POLICY_TIMEOUT_S: Final = 5
+"""A decision takes milliseconds; this covers a restart of the policy service."""
+
+_decisions = telemetry.meter.create_counter(
+    "countersign.decisions", unit="{decision}", description="Decisions recorded, by outcome"
+)
+
+
+class Searching:
+    """Checks and submits searches."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        ledger: Ledger,
+        admission: Admission,
+        known: KnownSearches,
+        trust: TrustRoots,
+        signing_key: SigningKey,
+        clock: Clock,
+        default_wait_s: float,
+    ) -> None:
+        self._bus = bus
+        self._ledger = ledger
+        self._admission = admission
+        self._known = known
+        self._trust = trust
+        self._signing_key = signing_key
+        self._clock = clock
+        self._default_wait_s = default_wait_s
+        self._submissions: dict[str, asyncio.Task[Search]] = {}
+
+    async def check(self, caller: Call, request: CheckSearchRequest) -> CheckSearchResponse:
+        """Asks every party and records that it was asked. Sends nothing."""
+        officer = await self._admission.officer(caller, request.facts, request.officer_token)
+        evaluated = await self._evaluate(request.facts, officer, self._clock.now())
+        appended = await self._ledger.append(checked_entry(request.facts, officer, evaluated))
+        return CheckSearchResponse(decision=evaluated.decision, receipt=appended.receipt)
+
+    async def submit(self, caller: Call, request: SubmitSearchRequest) -> Search:
+        """Has the search decided, recorded and, if permitted, sent."""
+        search_id = request.facts.search_id
+        while (earlier := self._submissions.get(search_id)) is not None:
+            await asyncio.wait([earlier])
+        # Shielded: a caller that gives up must not leave a recorded decision without its order.
+        task = asyncio.create_task(self._submit(caller, request), name=search_id)
+        self._submissions[search_id] = task
+        task.add_done_callback(self._submitted)
+        return await asyncio.shield(task)
+
+    def _submitted(self, task: asyncio.Task[Search]) -> None:
+        del self._submissions[task.get_name()]
+        if not task.cancelled():
+            task.exception()  # a caller that has gone must not leave a warning
+
+    async def _submit(self, caller: Call, request: SubmitSearchRequest) -> Search:
+        facts = request.facts
+        officer = await self._admission.officer(caller, facts, request.officer_token)
+        self._check_sealed_to(request)
+        bound = bind(facts, officer, request.sealed_probe, request.answer_public_key, request.salt)
+        digest = request_digest(bound)
+        record = self._known.get(facts.search_id)
+        if record is None:
+            record = await self._decide(facts, officer, digest)
+        if record.decision.request_sha256 != digest:
+            raise await self._admission.conflict(caller, record, digest)
+        if record.is_open and record.deadline > self._clock.now():
+            await self._send(record, bound, request)
+        return record.as_search()
+
+    def _check_sealed_to(self, request: SubmitSearchRequest) -> None:
+        keys = self._trust.systems.get(request.facts.system)
+        if keys is not None and request.sealed_probe.key_id != key_id(keys.sealing_public_key):
+            raise InvalidRequest(
+                "PROBE_SEALED_TO_OTHER_KEY",
+                "the probe is not sealed to the system's key; take the key from the trust roots",
+            )
+
+    async def _decide(self, facts: SearchFacts, officer: str, digest: bytes) -> Record:
+        now = self._clock.now()
+        evaluated = await self._evaluate(facts, officer, now)
+        wait_s = self._default_wait_s
+        if facts.HasField("expires_after"):
+            wait_s = facts.expires_after.ToTimedelta().total_seconds()
+        deadline = datetime.fromtimestamp(now.timestamp() + wait_s, now.tzinfo)
+        appended = await self._ledger.append(
+            decided_entry(facts, officer, evaluated, digest, deadline)
+        )
+        if appended.existing:
+            # Decided before, by another broker or before a restart: that decision stands.
+            found = await self._ledger.look_up(facts.search_id)
+            if found is None:
+                raise Broken("LEDGER_ANSWER", "the ledger has the key but not the search")
+            record = found
+        else:
+            record = Record.from_receipts(appended.receipt, None)
+            outcome = DecisionOutcome.Name(evaluated.decision.outcome)
+            _decisions.add(1, {"outcome": outcome.removeprefix("DECISION_OUTCOME_").lower()})
+        self._known.put(record)
+        return record
+
+    async def _evaluate(self, facts: SearchFacts, officer: str, now: datetime) -> EvaluateResponse:
+        request = EvaluateRequest(facts=facts, officer=officer)
+        request.at.FromDatetime(now)
+        try:
+            evaluated = await self._bus.request(
+                "policy.evaluate", request, EvaluateResponse, POLICY_TIMEOUT_S
+            )
+            outcome = evaluated.decision.outcome
+            permits = outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+            refuses = outcome == DecisionOutcome.DECISION_OUTCOME_REFUSED
+            if not (permits or refuses) or permits != is_permitted(evaluated.decision):
+                raise Broken("POLICY_ANSWER", "the decision does not follow from its verdicts")
+        except ServiceError as error:
+            await self._ledger.append(undecided_entry(facts, officer, "POLICY_UNAVAILABLE"))
+            raise Unavailable(
+                "POLICY_UNAVAILABLE",
+                "no decision could be made, so nothing was sent; try again with the same id",
+                retry_after_s=1,
+            ) from error
+        return evaluated
+
+    async def _send(self, record: Record, bound: bytes, request: SubmitSearchRequest) -> None:
+        order = SearchOrder(
+            search_id=record.search_id,
+            system=record.system,
+            bound_request=bound,
+            decision_receipt=record.decided,
+            sealed_probe=request.sealed_probe,
+            deadline=record.decision.deadline,
+        )
+        order.issued_at.FromDatetime(self._clock.now())
+        data = order.SerializeToString()
+        signed = SignedOrder(
+            order=data,
+            key_id=self._signing_key.key_id,
+            signature=self._signing_key.sign(ORDER_CONTEXT, data),
+        )
+        await self._bus.publish_durable(
+            order_subject(record.system, record.search_id),
+            signed.SerializeToString(),
+            message_id=f"order/{record.search_id}",
+            template="orders.{system}.{search}",
+        )

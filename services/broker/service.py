@@ -1,0 +1,183 @@
+"""The gRPC face of the broker: decodes, calls, encodes."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator
+from typing import Final
+
+from broker.admission import Call
+from broker.answers import Answers
+from broker.ending import Ending
+from broker.ledger import Ledger
+from broker.record import Record
+from broker.searching import Searching
+from broker.watch import KnownSearches
+from countersign.broker.v1 import broker_pb2 as pb
+from countersign.broker.v1.broker_pb2_grpc import BrokerServiceServicer
+from shared.errors import InvalidRequest, NotFound
+from shared.registry import Registry, TrustRoots
+from shared.rpc import Context, caller
+
+PAGE_DEFAULT: Final = 50
+WATCH_POLL_S: Final = 2.0
+"""Another broker may have taken the answer in; the ledger is asked this often."""
+
+
+class BrokerServicer(BrokerServiceServicer):
+    """See broker.proto."""
+
+    def __init__(
+        self,
+        *,
+        searching: Searching,
+        answers: Answers,
+        ending: Ending,
+        ledger: Ledger,
+        known: KnownSearches,
+        registry: Registry,
+        trust: TrustRoots,
+    ) -> None:
+        self._searching = searching
+        self._answers = answers
+        self._ending = ending
+        self._ledger = ledger
+        self._known = known
+        self._registry = registry
+        self._trust = trust
+
+    async def CheckSearch(  # noqa: N802  # named by the contract
+        self, request: pb.CheckSearchRequest, context: Context
+    ) -> pb.CheckSearchResponse:
+        """See broker.proto."""
+        return await self._searching.check(Call(caller(context), "CheckSearch"), request)
+
+    async def SubmitSearch(  # noqa: N802
+        self, request: pb.SubmitSearchRequest, context: Context
+    ) -> pb.SubmitSearchResponse:
+        """See broker.proto."""
+        search = await self._searching.submit(Call(caller(context), "SubmitSearch"), request)
+        return pb.SubmitSearchResponse(search=search)
+
+    async def GetSearch(  # noqa: N802
+        self, request: pb.GetSearchRequest, context: Context
+    ) -> pb.GetSearchResponse:
+        """See broker.proto."""
+        record = await self._record(request.search_id, context)
+        return pb.GetSearchResponse(search=await self._with_answer(record))
+
+    async def WatchSearch(  # noqa: N802
+        self, request: pb.WatchSearchRequest, context: Context
+    ) -> AsyncIterator[pb.WatchSearchResponse]:
+        """See broker.proto."""
+        record = await self._record(request.search_id, context)
+        with self._known.changes(record.search_id) as changed:
+            record = self._known.get(record.search_id) or record
+            while record.is_open:
+                yield pb.WatchSearchResponse(search=record.as_search())
+                while record.is_open:
+                    record = await self._changed(record, changed)
+            yield pb.WatchSearchResponse(search=await self._with_answer(record))
+
+    async def _changed(self, record: Record, changed: asyncio.Event) -> Record:
+        try:
+            async with asyncio.timeout(WATCH_POLL_S):
+                await changed.wait()
+        except TimeoutError:
+            found = await self._ledger.look_up(record.search_id)
+            if found is not None and not found.is_open:
+                self._known.put(found)
+        changed.clear()
+        return self._known.get(record.search_id) or record
+
+    async def ListSearches(  # noqa: N802
+        self, request: pb.ListSearchesRequest, context: Context
+    ) -> pb.ListSearchesResponse:
+        """See broker.proto."""
+        size = request.page_size or PAGE_DEFAULT
+        before = _read_token(request.page_token)
+        records = await self._ledger.searches_of(caller(context).name, size, before)
+        token = _write_token(records[-1].decided.index) if len(records) == size else ""
+        searches = [record.as_search() for record in records]
+        return pb.ListSearchesResponse(searches=searches, next_page_token=token)
+
+    async def CancelSearch(  # noqa: N802
+        self, request: pb.CancelSearchRequest, context: Context
+    ) -> pb.CancelSearchResponse:
+        """See broker.proto."""
+        record = await self._record(request.search_id, context)
+        ended = await self._ending.withdraw(record)
+        return pb.CancelSearchResponse(search=ended.as_search())
+
+    async def ListSystems(  # noqa: N802
+        self, request: pb.ListSystemsRequest, context: Context
+    ) -> pb.ListSystemsResponse:
+        """See broker.proto."""
+        names = sorted(self._registry.systems)
+        start = _read_token(request.page_token)
+        size = request.page_size or PAGE_DEFAULT
+        page = names[start : start + size]
+        more = start + size < len(names)
+        return pb.ListSystemsResponse(
+            systems=[self._system(name) for name in page],
+            next_page_token=_write_token(start + size) if more else "",
+        )
+
+    def _system(self, name: str) -> pb.System:
+        system = self._registry.systems[name]
+        keys = self._trust.systems.get(name)
+        return pb.System(
+            id=name,
+            name=system.name,
+            operator_agency=system.operator,
+            commercial=system.commercial,
+            galleries=[
+                pb.Gallery(id=key, owner_agency=gallery.owner, gallery_class=gallery.proto_class)
+                for key, gallery in sorted(self._registry.galleries.items())
+                if gallery.system == name
+            ],
+            sealing_public_key=keys.sealing_public_key if keys else b"",
+            answer_verify_key=keys.answer_verify_key if keys else b"",
+        )
+
+    async def _record(self, search_id: str, context: Context) -> Record:
+        record = self._known.get(search_id)
+        if record is None or record.is_open:
+            # An open search may have been ended by another broker.
+            record = await self._ledger.look_up(search_id)
+            if record is not None:
+                self._known.put(record)
+        if record is None or record.origin_agency != caller(context).name:
+            raise NotFound("SEARCH_UNKNOWN", f"your agency has no search {search_id}")
+        return record
+
+    async def _with_answer(self, record: Record) -> pb.Search:
+        search = record.as_search()
+        answer = await self._answers.give_out(record)
+        if answer is not None:
+            search.answer.CopyFrom(answer)
+        return search
+
+
+def _write_token(position: int) -> str:
+    return base64.urlsafe_b64encode(f"v1:{position}".encode()).decode()
+
+
+def _read_token(token: str) -> int:
+    """The position in a page token, 0 for none. Raises InvalidRequest."""
+    if not token:
+        return 0
+    try:
+        version, _, position = (
+            base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
+        )
+        if (
+            version == "v1"
+            and position.isascii()
+            and position.isdecimal()
+            and int(position) < 2**63
+        ):
+            return int(position)
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        pass
+    raise InvalidRequest("PAGE_TOKEN_INVALID", "page_token is not one that this service gave")

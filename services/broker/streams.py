@@ -1,0 +1,90 @@
+"""The durable streams of the bus: orders to each system, answers from all."""
+
+from datetime import timedelta
+from typing import Final
+
+from nats.js import api
+
+from broker.config import BrokerSettings
+from shared.bus import Bus
+
+ANSWERS_STREAM: Final = "ANSWERS"
+ANSWERS_CONSUMER: Final = "broker"
+ORDERS_CONSUMER: Final = "connector"
+DUPLICATE_WINDOW: Final = timedelta(minutes=10)
+"""A client that retries within it cannot make a second order."""
+ACK_WAIT: Final = timedelta(seconds=60)
+"""A connector that says nothing for so long has lost the order; it is delivered again."""
+DELIVERIES_MAX: Final = 5
+"""An order that broke its connector this often is left to expire."""
+ORDERS_IN_FLIGHT_MAX: Final = 256
+ANSWERS_BYTES_MAX: Final = 4 * 1024**3
+
+
+def orders_stream(system: str) -> str:
+    """Name of the stream with a system's orders."""
+    return f"ORDERS_{system.upper().replace('-', '_')}"
+
+
+def order_subject(system: str, search_id: str) -> str:
+    """Subject of one order."""
+    return f"orders.{system}.{search_id}"
+
+
+def answer_subject(system: str, search_id: str) -> str:
+    """Subject of one answer."""
+    return f"answers.{system}.{search_id}"
+
+
+async def ensure_orders(bus: Bus, system: str, settings: BrokerSettings) -> None:
+    """Makes the work queue of one system. Raises Unavailable."""
+    stream = orders_stream(system)
+    await bus.ensure_stream(
+        api.StreamConfig(
+            name=stream,
+            subjects=[f"orders.{system}.*"],
+            retention=api.RetentionPolicy.WORK_QUEUE,
+            discard=api.DiscardPolicy.NEW,
+            storage=api.StorageType.FILE,
+            num_replicas=settings.streams_replicas,
+            max_bytes=settings.orders_bytes_max,
+            max_age=timedelta(days=7).total_seconds(),
+            duplicate_window=DUPLICATE_WINDOW.total_seconds(),
+        )
+    )
+    await bus.ensure_consumer(
+        stream,
+        api.ConsumerConfig(
+            durable_name=ORDERS_CONSUMER,
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT.total_seconds(),
+            max_deliver=DELIVERIES_MAX,
+            max_ack_pending=ORDERS_IN_FLIGHT_MAX,
+        ),
+    )
+
+
+async def ensure_answers(bus: Bus, settings: BrokerSettings) -> None:
+    """Makes the stream of answers, from which requesters are served. Raises Unavailable."""
+    await bus.ensure_stream(
+        api.StreamConfig(
+            name=ANSWERS_STREAM,
+            subjects=["answers.*.*"],
+            retention=api.RetentionPolicy.LIMITS,
+            discard=api.DiscardPolicy.NEW,
+            storage=api.StorageType.FILE,
+            num_replicas=settings.streams_replicas,
+            max_bytes=ANSWERS_BYTES_MAX,
+            max_age=settings.answers_kept.total_seconds(),
+            duplicate_window=DUPLICATE_WINDOW.total_seconds(),
+        )
+    )
+    await bus.ensure_consumer(
+        ANSWERS_STREAM,
+        api.ConsumerConfig(
+            durable_name=ANSWERS_CONSUMER,
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT.total_seconds(),
+            max_ack_pending=1024,
+        ),
+    )

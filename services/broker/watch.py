@@ -1,0 +1,69 @@
+"""Searches that this broker knows of, and those who wait for them to change."""
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final
+
+from broker.record import Record
+from countersign.connector.v1.connector_pb2 import SignedAnswer
+
+RECORDS_MAX: Final = 10_000
+"""Ended searches kept at hand; older ones are looked up in the ledger."""
+ANSWERS_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Sealed answers kept at hand; older ones are fetched from the bus."""
+
+
+class KnownSearches:
+    """What this broker has at hand. A cache: all of it can be had from the ledger and the bus."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Record] = {}
+        self._ended: OrderedDict[str, Record] = OrderedDict()
+        self._answers: OrderedDict[str, SignedAnswer] = OrderedDict()
+        self._answers_bytes = 0
+        self._changes: dict[str, list[asyncio.Event]] = {}
+
+    def get(self, search_id: str) -> Record | None:
+        """The record, if at hand."""
+        return self.open.get(search_id) or self._ended.get(search_id)
+
+    def put(self, record: Record) -> None:
+        """Keeps a record and wakes those who watch it. An ended search never opens again."""
+        if record.is_open:
+            if record.search_id not in self._ended:
+                self.open[record.search_id] = record
+        else:
+            self.open.pop(record.search_id, None)
+            self._ended[record.search_id] = record
+            while len(self._ended) > RECORDS_MAX:
+                self._ended.popitem(last=False)
+        for changed in self._changes.get(record.search_id, ()):
+            changed.set()
+
+    def answer(self, search_id: str) -> SignedAnswer | None:
+        """The answer, if at hand."""
+        return self._answers.get(search_id)
+
+    def put_answer(self, search_id: str, answer: SignedAnswer) -> None:
+        """Keeps an answer at hand, at the cost of the oldest."""
+        if search_id in self._answers:
+            return
+        self._answers[search_id] = answer
+        self._answers_bytes += answer.ByteSize()
+        while self._answers_bytes > ANSWERS_BYTES_MAX:
+            _, dropped = self._answers.popitem(last=False)
+            self._answers_bytes -= dropped.ByteSize()
+
+    @contextlib.contextmanager
+    def changes(self, search_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the search changes."""
+        changed = asyncio.Event()
+        self._changes.setdefault(search_id, []).append(changed)
+        try:
+            yield changed
+        finally:
+            self._changes[search_id].remove(changed)
+            if not self._changes[search_id]:
+                del self._changes[search_id]
