@@ -19,6 +19,12 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 DOMAIN = "countersign"
 
 
+def _number(status: grpc.StatusCode) -> int:
+    code = status.value[0]
+    assert isinstance(code, int)
+    return code
+
+
 @dataclass(frozen=True)
 class FieldViolation:
     """One field of a request that breaks a rule."""
@@ -153,9 +159,3 @@ def from_status(status: status_pb2.Status) -> ServiceError:
         violations=violations,
         retry_after_s=retry_after_s,
     )
-
-
-def _number(status: grpc.StatusCode) -> int:
-    code = status.value[0]
-    assert isinstance(code, int)
-    return code

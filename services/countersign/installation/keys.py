@@ -1,0 +1,104 @@
+"""The signing and sealing keys of an installation, and the trust roots that hold their public halves.
+
+A key is made once and reused: a ledger whose key changed could no longer be verified, and a probe
+sealed to a lost key could never be opened.
+"""
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from countersign.installation.files import write_public, write_secret
+from countersign.installation.identity_provider import DevelopmentIdentityProvider
+from shared.registry import Registry
+from shared.sealing import PrivateKey
+from shared.signing import SigningKey
+from tlog.note import Verifier
+
+LEDGER_ORIGIN: Final = "countersign.test/ledger"
+"""The log's name, which stands in the first line of each checkpoint and names its key."""
+
+
+@dataclass(frozen=True)
+class KeyFiles:
+    """Where each private key lies, below one folder."""
+
+    folder: Path
+
+    @property
+    def broker_order(self) -> Path:
+        """Ed25519: the broker signs orders with it."""
+        return self.folder / "broker-order.pem"
+
+    @property
+    def ledger_note(self) -> Path:
+        """Ed25519: the ledger signs checkpoints with it."""
+        return self.folder / "ledger-note.pem"
+
+    @property
+    def ledger_vkey(self) -> Path:
+        """The ledger's verifier key (C2SP signed note), as text. Not secret: publish it."""
+        return self.folder / "ledger.vkey"
+
+    def sealing(self, system: str) -> Path:
+        """X25519: the connector opens probes with it."""
+        return self.folder / f"connector-{system}-sealing.pem"
+
+    def answer(self, system: str) -> Path:
+        """Ed25519: the connector signs answers with it."""
+        return self.folder / f"connector-{system}-answer.pem"
+
+    def identity_provider(self, ori: str) -> Path:
+        """Ed25519: the agency's development identity provider signs officer tokens with it."""
+        return self.folder / f"identity-provider-{ori}.pem"
+
+
+def issuer_of(ori: str) -> str:
+    """The issuer that an agency's development identity provider calls itself."""
+    return f"https://identity.countersign.test/{ori}"
+
+
+def ensure_keys(files: KeyFiles, registry: Registry) -> dict[str, object]:
+    """Makes the keys that are missing; gives the trust roots. Raises BadKey for a damaged file."""
+    verifier = Verifier(LEDGER_ORIGIN, _signing_key(files.ledger_note).verify_key.raw)
+    write_public(files.ledger_vkey, f"{verifier.vkey}\n".encode())
+    return {
+        "log_verifier_keys": [verifier.vkey],
+        "broker_verify_keys": [_text(_signing_key(files.broker_order).verify_key.raw)],
+        "systems": {
+            system: {
+                "sealing_public_key": _text(_sealing_key(files.sealing(system)).public_key),
+                "answer_verify_key": _text(_signing_key(files.answer(system)).verify_key.raw),
+            }
+            for system in registry.systems
+        },
+        "identity_providers": {
+            ori: DevelopmentIdentityProvider(
+                issuer_of(ori), _signing_key(files.identity_provider(ori))
+            ).registration()
+            for ori in registry.agencies
+        },
+    }
+
+
+def write_trust_roots(path: Path, trust_roots: dict[str, object]) -> None:
+    """Writes them as `shared.registry.TrustRoots` reads them."""
+    write_public(path, (json.dumps(trust_roots, indent=2) + "\n").encode())
+
+
+def _signing_key(path: Path) -> SigningKey:
+    if not path.exists():
+        write_secret(path, SigningKey.generate().pem())
+    return SigningKey.load(path)
+
+
+def _sealing_key(path: Path) -> PrivateKey:
+    if not path.exists():
+        write_secret(path, PrivateKey.generate().pem())
+    return PrivateKey.load(path)
+
+
+def _text(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()

@@ -1,0 +1,188 @@
+"""The NATS server's configuration: who may say and hear what on the bus.
+
+Invariants:
+- A client is who its certificate's SPIFFE ID says; there are no passwords, and nobody is let in without
+  a certificate.
+- Broker, policy, ledger and their streams share one account. Each connector has an account of its own,
+  into which only its own orders' consumer and its own answers' subjects are imported. A connector can
+  therefore not even name another system's subjects: the server never routes them to it, and where a
+  connector makes the server send a reply, that reply stays in the connector's account.
+- Within an account each user may publish and subscribe exactly what it needs.
+- JetStream writes a message to disk before it acknowledges it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from shared.identity import SpiffeId
+from shared.settings import TlsFiles
+
+PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
+"""An order: a sealed probe of 2 MiB with its proof, and room for headers."""
+CONNECTIONS_MAX: Final = 256
+"""Replicas and reconnecting clients of one installation; more is a fault or an attack."""
+REPLY_EXPIRES: Final = "30s"
+"""How long a service may take to answer; callers wait 5 s."""
+STREAM_BYTES_MAX: Final = 2 * 1024**3
+"""Room on disk for each stream, twice the broker's default bound of one system's waiting orders."""
+MEMORY_BYTES_MAX: Final = 64 * 1024**2
+"""Nothing of ours is kept in memory only."""
+
+POLICY_SUBJECTS: Final = ("policy.evaluate",)
+LEDGER_SUBJECTS: Final = (
+    "ledger.append",
+    "ledger.look_up_search",
+    "ledger.list_open_searches",
+    "ledger.list_searches",
+)
+ANSWERS_STREAM: Final = "ANSWERS"
+ANSWERS_CONSUMER: Final = "broker"
+ORDERS_CONSUMER: Final = "connector"
+
+_CORE: Final = "COUNTERSIGN"
+
+
+@dataclass(frozen=True)
+class NatsServer:
+    """What differs between installations."""
+
+    trust_domain: str
+    host: str
+    port: int
+    tls: TlsFiles
+    store: Path
+    """Folder of JetStream's streams."""
+    systems: Sequence[str]
+    """Systems whose connectors may connect."""
+
+
+def render(server: NatsServer) -> str:
+    """The configuration file. NATS reads JSON; the comment at its top is NATS's own syntax."""
+    accounts: dict[str, Any] = {
+        "SYS": {"users": []},
+        _CORE: {
+            "jetstream": "enabled",
+            "users": [
+                _broker(server),
+                _service(server, "policy", POLICY_SUBJECTS),
+                _service(server, "ledger", LEDGER_SUBJECTS),
+            ],
+            "exports": [export for system in sorted(server.systems) for export in _exports(system)],
+        },
+    }
+    for system in sorted(server.systems):
+        accounts[_account(system)] = _connector(server, system)
+    config = {
+        "server_name": "countersign",
+        "listen": f"{server.host}:{server.port}",
+        "max_payload": PAYLOAD_BYTES_MAX,
+        "max_connections": CONNECTIONS_MAX,
+        "ping_interval": "10s",
+        "ping_max": 2,
+        "write_deadline": "10s",
+        "tls": {
+            "cert_file": str(server.tls.certificate),
+            "key_file": str(server.tls.key),
+            "ca_file": str(server.tls.authority),
+            "min_version": "1.3",
+            "verify_and_map": True,
+            "handshake_first": True,
+        },
+        "jetstream": {
+            "store_dir": str(server.store),
+            "max_memory_store": MEMORY_BYTES_MAX,
+            # The server counts what streams reserve, not what they hold.
+            "max_file_store": STREAM_BYTES_MAX * (len(server.systems) + 2),
+            "sync_interval": "always",
+        },
+        "system_account": "SYS",
+        "accounts": accounts,
+    }
+    return f"# Written by countersign up.\n{json.dumps(config, indent=2)}\n"
+
+
+def orders_stream(system: str) -> str:
+    """Name of the stream that holds a system's orders."""
+    return f"ORDERS_{system.upper().replace('-', '_')}"
+
+
+def _account(system: str) -> str:
+    return f"SYSTEM_{system.upper().replace('-', '_')}"
+
+
+def _user(
+    identity: SpiffeId, publish: dict[str, list[str]], subscribe: Sequence[str], **more: object
+) -> dict[str, Any]:
+    return {
+        "user": str(identity),
+        "permissions": {"publish": publish, "subscribe": {"allow": list(subscribe)}, **more},
+    }
+
+
+def _broker(server: NatsServer) -> dict[str, Any]:
+    streams = [*(orders_stream(system) for system in sorted(server.systems)), ANSWERS_STREAM]
+    consumers = [(stream, ORDERS_CONSUMER) for stream in streams[:-1]]
+    consumers.append((ANSWERS_STREAM, ANSWERS_CONSUMER))
+    publish = [*POLICY_SUBJECTS, *LEDGER_SUBJECTS, "orders.>"]
+    publish += [
+        f"$JS.API.STREAM.{verb}.{stream}"
+        for stream in streams
+        for verb in ("CREATE", "UPDATE", "INFO", "PURGE", "MSG.GET")
+    ]
+    for stream, consumer in consumers:
+        publish += [
+            f"$JS.API.CONSUMER.CREATE.{stream}.{consumer}",
+            f"$JS.API.CONSUMER.CREATE.{stream}.{consumer}.>",
+            f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}",
+            f"$JS.API.CONSUMER.INFO.{stream}.{consumer}",
+        ]
+    publish += [
+        f"$JS.API.CONSUMER.MSG.NEXT.{ANSWERS_STREAM}.{ANSWERS_CONSUMER}",
+        f"$JS.ACK.{ANSWERS_STREAM}.{ANSWERS_CONSUMER}.>",
+    ]
+    identity = SpiffeId(server.trust_domain, "service", "broker")
+    return _user(identity, {"allow": publish}, ["_INBOX_broker.>"])
+
+
+def _service(server: NatsServer, name: str, subjects: Sequence[str]) -> dict[str, Any]:
+    """A service says nothing but replies, and hears its subjects only as a member of its queue."""
+    return _user(
+        SpiffeId(server.trust_domain, "service", name),
+        {"deny": [">"]},
+        [*(f"{subject} {name}" for subject in subjects), f"_INBOX_{name}.>"],
+        allow_responses={"max": 1, "expires": REPLY_EXPIRES},
+    )
+
+
+def _connector_subjects(system: str) -> tuple[str, str, str]:
+    stream = orders_stream(system)
+    return (
+        f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{ORDERS_CONSUMER}",
+        f"$JS.ACK.{stream}.{ORDERS_CONSUMER}.>",
+        f"answers.{system}.>",
+    )
+
+
+def _exports(system: str) -> list[dict[str, Any]]:
+    pull, acknowledge, answers = _connector_subjects(system)
+    to = [_account(system)]
+    return [
+        # One pull request brings many orders, hence a stream of responses.
+        {"service": pull, "response_type": "stream", "accounts": to},
+        {"service": acknowledge, "accounts": to},
+        {"service": answers, "accounts": to},
+    ]
+
+
+def _connector(server: NatsServer, system: str) -> dict[str, Any]:
+    subjects = _connector_subjects(system)
+    identity = SpiffeId(server.trust_domain, "connector", system)
+    return {
+        "users": [
+            _user(identity, {"allow": list(subjects)}, [f"_INBOX_connector-{system}.>"]),
+        ],
+        "imports": [{"service": {"account": _CORE, "subject": subject}} for subject in subjects],
+    }
