@@ -1,0 +1,254 @@
+"""From a verified order to a signed answer: open the probe, have it compared, seal what was found.
+
+Every order that is answered at all gets a signed answer, for failures too. Nothing about the probe
+or the candidates is logged, and candidates leave only sealed to the requester.
+"""
+
+import hmac
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+
+import stamina
+
+from connector.proof import OrderRefused, SignedBytes, VerifiedOrder
+from connector.system import (
+    CANDIDATES_DEFAULT,
+    CANDIDATES_MAX,
+    FaceSystem,
+    Findings,
+    ProbeRefused,
+    SystemFailed,
+)
+from countersign.connector.v1.connector_pb2 import (
+    Candidate,
+    CandidateList,
+    CandidatesFound,
+    FaceBox,
+    FailureReason,
+    ProbeQuality,
+    ScoreScale,
+    SearchAnswer,
+    SearchFailure,
+    SignedAnswer,
+)
+from shared.clock import Clock
+from shared.sealing import PrivateKey, Unopenable, candidates_info, probe_info, seal
+from shared.signing import ANSWER_CONTEXT, BadKey, SigningKey
+
+NOTICE = (
+    "Investigative lead only. These records resemble the probe; none of them has been identified "
+    "as the person in it. People who are not that person can score high. A trained examiner must compare "
+    "every candidate, and no arrest, charge or warrant may rest on this list alone."
+)
+
+CANDIDATE_ID_BYTES = 16
+"""Length of a candidate's identifier: too long to guess or to meet twice."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a failing system is asked again."""
+
+    attempts: int
+    wait_initial_s: float
+    wait_max_s: float
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How this system's scores are to be read."""
+
+    minimum: float
+    maximum: float
+    threshold: float
+    false_match_rate: float | None
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The connector's own secrets."""
+
+    answers: SigningKey
+    probes: PrivateKey
+    candidate_ids: bytes
+    """Turns the holder's record names into identifiers that mean nothing to others."""
+
+
+@dataclass(frozen=True)
+class AnsweredOrder:
+    """What an answer is to: enough of an order to answer it, verified or not."""
+
+    search_id: str
+    order_sha256: bytes
+    request_sha256: bytes
+
+
+class Answerer:
+    """Makes the answers of one system."""
+
+    def __init__(
+        self,
+        system: str,
+        gallery: str,
+        keys: Keys,
+        behind: FaceSystem,
+        scale: Scale,
+        retries: Retries,
+        clock: Clock,
+    ) -> None:
+        self._system = system
+        self._gallery = gallery
+        self._keys = keys
+        self._behind = behind
+        self._scale = scale
+        self._retries = retries
+        self._clock = clock
+
+    async def answer(self, order: VerifiedOrder) -> SignedAnswer:
+        """Run the order and answer it."""
+        about = AnsweredOrder(order.search_id, order.order_sha256, order.request_sha256)
+        try:
+            probe = self._keys.probes.open(
+                order.sealed_probe, probe_info(order.search_id, self._system)
+            )
+        except Unopenable:
+            return self._failed(about, FailureReason.FAILURE_REASON_PROBE_UNREADABLE)
+        wanted = min(order.facts.candidates_max or CANDIDATES_DEFAULT, CANDIDATES_MAX)
+        try:
+            findings = await self._search(probe, wanted)
+        except ProbeRefused as refused:
+            return self._failed(about, FailureReason.Value(f"FAILURE_REASON_{refused.reason}"))
+        except SystemFailed as error:
+            log.error("system behind failed", extra={"fields": {"why": str(error)}})
+            return self._failed(about, FailureReason.FAILURE_REASON_SYSTEM_ERROR)
+        try:
+            return self._found(order, about, findings, wanted)
+        except BadKey:
+            # Nobody could open an answer sealed to this key, so none is made.
+            return self.refused(about, OrderRefused("REQUEST_INVALID"))
+
+    def refused(self, about: AnsweredOrder, refused: OrderRefused) -> SignedAnswer:
+        """The answer to an order that may not be run."""
+        return self._failed(about, refused.reason, refused.check)
+
+    async def _search(self, probe: bytes, wanted: int) -> Findings:
+        async for attempt in stamina.retry_context(
+            on=SystemFailed,
+            attempts=self._retries.attempts,
+            timeout=None,
+            wait_initial=self._retries.wait_initial_s,
+            wait_max=self._retries.wait_max_s,
+            wait_jitter=self._retries.wait_initial_s,
+        ):
+            with attempt:
+                return await self._behind.search(probe, wanted)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _found(
+        self, order: VerifiedOrder, about: AnsweredOrder, findings: Findings, wanted: int
+    ) -> SignedAnswer:
+        searched_at = self._clock.now()
+        found = self._candidate_list(order.search_id, findings, wanted, searched_at)
+        sealed = seal(
+            order.answer_public_key,
+            found.SerializeToString(deterministic=True),
+            candidates_info(order.search_id, order.order_sha256),
+        )
+        result = CandidatesFound(
+            returned=len(found.candidates),
+            above_threshold=sum(candidate.above_threshold for candidate in found.candidates),
+            gallery_size=findings.gallery_size,
+            algorithm=self._behind.algorithm,
+            sealed_candidates=sealed,
+        )
+        return self._sign(about, lambda answer: answer.found.CopyFrom(result))
+
+    def _candidate_list(
+        self, search_id: str, findings: Findings, wanted: int, searched_at: datetime
+    ) -> CandidateList:
+        face = findings.face
+        scale = ScoreScale(
+            algorithm=self._behind.algorithm,
+            minimum=self._scale.minimum,
+            maximum=self._scale.maximum,
+            threshold=self._scale.threshold,
+            false_match_rate=self._scale.false_match_rate,
+        )
+        found = CandidateList(
+            search_id=search_id,
+            gallery=self._gallery,
+            gallery_size=findings.gallery_size,
+            requested=wanted,
+            score_scale=scale,
+            probe_face=FaceBox(x=face.x, y=face.y, width=face.width, height=face.height),
+            probe_quality=ProbeQuality(
+                detector_score=face.detector_score,
+                inter_eye_distance_px=face.inter_eye_distance_px,
+                sharpness=face.sharpness,
+            ),
+            probe_sha256=findings.probe_sha256,
+            clean_pixels_sha256=findings.clean_pixels_sha256,
+            notice=NOTICE,
+        )
+        found.searched_at.FromDatetime(searched_at)
+        # A system may return more than asked for, and in any order; the requester gets neither.
+        ranked = sorted(findings.resemblances, key=lambda one: -one.score)[:wanted]
+        for rank, resemblance in enumerate(ranked, start=1):
+            found.candidates.append(
+                Candidate(
+                    rank=rank,
+                    candidate_id=candidate_id(
+                        self._keys.candidate_ids, self._gallery, resemblance.record
+                    ),
+                    similarity_score=resemblance.score,
+                    above_threshold=resemblance.score >= self._scale.threshold,
+                    image_sha256=resemblance.image_sha256,
+                )
+            )
+        return found
+
+    def _failed(
+        self, about: AnsweredOrder, reason: FailureReason.ValueType, check: str = ""
+    ) -> SignedAnswer:
+        failure = SearchFailure(reason=reason, check=check)
+        return self._sign(about, lambda answer: answer.failure.CopyFrom(failure))
+
+    def _sign(
+        self, about: AnsweredOrder, put_result: Callable[[SearchAnswer], None]
+    ) -> SignedAnswer:
+        answer = SearchAnswer(
+            search_id=about.search_id,
+            order_sha256=about.order_sha256,
+            request_sha256=about.request_sha256,
+            system=self._system,
+            gallery=self._gallery,
+        )
+        answer.answered_at.FromDatetime(self._clock.now())
+        put_result(answer)
+        signed = answer.SerializeToString(deterministic=True)
+        return SignedAnswer(
+            answer=signed,
+            key_id=self._keys.answers.key_id,
+            signature=self._keys.answers.sign(ANSWER_CONTEXT, signed),
+        )
+
+
+def candidate_id(key: bytes, gallery: str, record: str) -> str:
+    """The holder's identifier of a record, which means nothing without the holder's key."""
+    mac = hmac.digest(key, b"\0".join([gallery.encode(), record.encode()]), "sha256")
+    return mac[:CANDIDATE_ID_BYTES].hex()
+
+
+def about_signed(signed: SignedBytes) -> AnsweredOrder:
+    """What an answer to an order with a good signature is to."""
+    return AnsweredOrder(signed.order.search_id, signed.order_sha256, signed.request_sha256)
+
+
+def about_unverified(order: bytes, search_id: str, request_sha256: bytes) -> AnsweredOrder:
+    """What an answer to an order without a good signature is to, as far as the order says."""
+    return AnsweredOrder(search_id, sha256(order).digest(), request_sha256)

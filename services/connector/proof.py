@@ -1,0 +1,221 @@
+"""Says whether an order proves that its search is permitted and recorded. Takes values, does no I/O.
+
+The steps, in order; the first that fails refuses the order with the word in brackets, which stands
+in the signed answer and in the ledger:
+
+1. The order is signed by a broker whose key the connector holds. [ORDER_SIGNATURE]
+2. What is signed is a whole order. [ORDER_MALFORMED]
+3. It is for this system. [WRONG_SYSTEM]
+4. It is neither stale nor from the future, and its deadline has not passed.
+   [ORDER_TIMES, ORDER_EXPIRED]
+5. Its receipt proves an entry to be in the log that the connector knows. [RECEIPT_INVALID]
+6. That entry is a decision on this search, every party permits, and the order's deadline is not later than
+   the one recorded. [DECISION_MISMATCH, DECISION_NOT_PERMITTED, DEADLINE_MISMATCH]
+7. The request in the order is the one decided on, of valid facts, for this search, system and
+   gallery. [REQUEST_MISMATCH, REQUEST_INVALID, WRONG_GALLERY]
+8. The sealed probe is the one that the request was bound to. [PROBE_MISMATCH]
+9. The connector's own agency permits: its directives, evaluated again. [OWN_DIRECTIVES]
+
+That the search has not been run before is seen from what the connector keeps (see `orders`).
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import protovalidate
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from countersign.connector.v1.connector_pb2 import FailureReason, SearchOrder, SignedOrder
+from countersign.ledger.v1.entry_pb2 import Entry, SearchDecided
+from countersign.type.v1.decision_pb2 import DecisionOutcome, Verdict, VerdictOutcome
+from countersign.type.v1.search_pb2 import BoundRequest, SealedPayload, SearchFacts
+from shared.binding import payload_digest, request_digest
+from shared.signing import ORDER_CONTEXT, BadSignature, VerifyKey
+from tlog.errors import TlogError
+from tlog.note import Verifier
+from tlog.proof import verify_receipt
+
+CLOCK_SKEW_MAX = timedelta(minutes=2)
+"""How far ahead of ours the broker's clock may be: more than time services let machines drift."""
+
+VALIDITY_MAX = timedelta(days=7)
+"""Longest time between making an order and its deadline: the longest wait that a search may ask for."""
+
+OwnDirectives = Callable[[BoundRequest, datetime], Sequence[Verdict]]
+"""Evaluates the directives of the connector's own agency: one verdict for each seat it holds. May
+not raise; what cannot be evaluated is a verdict of CANNOT_TELL."""
+
+
+class OrderRefused(Exception):
+    """The order may not be run; the reason and the failed check go into the answer."""
+
+    def __init__(
+        self,
+        check: str,
+        reason: FailureReason.ValueType = FailureReason.FAILURE_REASON_ORDER_REJECTED,
+    ) -> None:
+        super().__init__(check)
+        self.reason = reason
+        self.check = check
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """What the connector holds itself, against which every order is checked."""
+
+    system: str
+    gallery: str
+    broker_keys: Mapping[str, VerifyKey]
+    """By key id."""
+    logs: tuple[Verifier, ...]
+    own_directives: OwnDirectives
+
+
+@dataclass(frozen=True)
+class SignedBytes:
+    """An order of which the broker's signature is verified, and nothing else yet."""
+
+    order: SearchOrder
+    order_sha256: bytes
+    request_sha256: bytes
+
+
+@dataclass(frozen=True)
+class VerifiedOrder:
+    """An order that may be run."""
+
+    search_id: str
+    order_sha256: bytes
+    request_sha256: bytes
+    facts: SearchFacts
+    sealed_probe: SealedPayload
+    answer_public_key: bytes
+    deadline: datetime
+    decided_index: int
+
+
+def read_signed(signed: SignedOrder, broker_keys: Mapping[str, VerifyKey]) -> SignedBytes:
+    """Steps 1 and 2; raises OrderRefused."""
+    key = broker_keys.get(signed.key_id)
+    if key is None:
+        raise OrderRefused("ORDER_SIGNATURE")
+    try:
+        key.verify(ORDER_CONTEXT, signed.order, signed.signature)
+    except BadSignature:
+        raise OrderRefused("ORDER_SIGNATURE") from None
+    try:
+        order = SearchOrder.FromString(signed.order)
+    except DecodeError:
+        raise OrderRefused("ORDER_MALFORMED") from None
+    if not (order.HasField("deadline") and order.HasField("issued_at")):
+        raise OrderRefused("ORDER_MALFORMED")
+    return SignedBytes(
+        order=order,
+        order_sha256=hashlib.sha256(signed.order).digest(),
+        request_sha256=request_digest(order.bound_request),
+    )
+
+
+def verify(signed: SignedBytes, expected: Expectations, now: datetime) -> VerifiedOrder:
+    """Steps 3 to 9; raises OrderRefused."""
+    order = signed.order
+    if order.system != expected.system:
+        raise OrderRefused("WRONG_SYSTEM")
+    deadline = _check_times(order, now)
+    decided = _check_decision(order, expected.logs, deadline)
+    request = _check_request(signed, decided, expected)
+    if payload_digest(order.sealed_probe) != request.sealed_probe_sha256:
+        raise OrderRefused("PROBE_MISMATCH")
+    verdicts = expected.own_directives(request, now)
+    if not all_permit(verdicts):
+        raise OrderRefused("OWN_DIRECTIVES", FailureReason.FAILURE_REASON_NOT_PERMITTED_HERE)
+    return VerifiedOrder(
+        search_id=order.search_id,
+        order_sha256=signed.order_sha256,
+        request_sha256=signed.request_sha256,
+        facts=request.facts,
+        sealed_probe=order.sealed_probe,
+        answer_public_key=request.answer_public_key,
+        deadline=deadline,
+        decided_index=order.decision_receipt.index,
+    )
+
+
+def all_permit(verdicts: Sequence[Verdict]) -> bool:
+    """True if there are verdicts and each is a permit. Anything else, known or not, is none."""
+    permit = VerdictOutcome.VERDICT_OUTCOME_PERMIT
+    return bool(verdicts) and all(verdict.outcome == permit for verdict in verdicts)
+
+
+def _check_times(order: SearchOrder, now: datetime) -> datetime:
+    """Step 4. The deadline comes last, so that an expired order is known to be sound otherwise."""
+    issued_at, deadline = _instant(order.issued_at), _instant(order.deadline)
+    if issued_at > now + CLOCK_SKEW_MAX or not issued_at < deadline <= issued_at + VALIDITY_MAX:
+        raise OrderRefused("ORDER_TIMES")
+    if deadline <= now:
+        raise OrderRefused("ORDER_EXPIRED", FailureReason.FAILURE_REASON_ORDER_EXPIRED)
+    return deadline
+
+
+def _instant(timestamp: Timestamp) -> datetime:
+    try:
+        return timestamp.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise OrderRefused("ORDER_TIMES") from None
+
+
+def _check_decision(
+    order: SearchOrder, logs: tuple[Verifier, ...], deadline: datetime
+) -> SearchDecided:
+    """Steps 5 and 6."""
+    receipt = order.decision_receipt
+    if not any(_proves(log, receipt.leaf, receipt.tlog_proof, receipt.index) for log in logs):
+        raise OrderRefused("RECEIPT_INVALID")
+    try:
+        entry = Entry.FromString(receipt.leaf)
+    except DecodeError:
+        raise OrderRefused("DECISION_MISMATCH") from None
+    if entry.WhichOneof("event") != "search_decided" or entry.search_id != order.search_id:
+        raise OrderRefused("DECISION_MISMATCH")
+    decided = entry.search_decided
+    permitted = decided.decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+    if not permitted or not all_permit(decided.decision.verdicts):
+        raise OrderRefused("DECISION_NOT_PERMITTED")
+    if not decided.HasField("deadline") or deadline > _instant(decided.deadline):
+        raise OrderRefused("DEADLINE_MISMATCH")
+    return decided
+
+
+def _proves(log: Verifier, leaf: bytes, tlog_proof: str, index: int) -> bool:
+    try:
+        proved, _ = verify_receipt(leaf, tlog_proof, log)
+    except TlogError:
+        return False
+    return proved == index
+
+
+def _check_request(
+    signed: SignedBytes, decided: SearchDecided, expected: Expectations
+) -> BoundRequest:
+    """Step 7."""
+    if signed.request_sha256 != decided.request_sha256:
+        raise OrderRefused("REQUEST_MISMATCH")
+    try:
+        request = BoundRequest.FromString(signed.order.bound_request)
+    except DecodeError:
+        raise OrderRefused("REQUEST_INVALID") from None
+    facts = request.facts
+    if facts.search_id != signed.order.search_id or facts.system != expected.system:
+        raise OrderRefused("REQUEST_MISMATCH")
+    if facts.gallery != expected.gallery:
+        raise OrderRefused("WRONG_GALLERY")
+    if len(request.answer_public_key) != 32 or not request.officer or _violates(facts):
+        raise OrderRefused("REQUEST_INVALID")
+    return request
+
+
+def _violates(facts: SearchFacts) -> bool:
+    return bool(protovalidate.collect_violations(facts))

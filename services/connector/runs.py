@@ -1,0 +1,156 @@
+"""What the connector has answered: search id to signed answer, in one small SQLite file.
+
+Invariants:
+- An answer is durable here before it is published. A crash in between leaves an answer that is
+  published when the order is delivered again; a crash before leaves nothing, and the order runs again
+  with nobody having seen the first run's candidates.
+- A search has at most one answer, ever: the first that was kept.
+- Answers are kept longer than any order can be valid, so that an order whose answer was forgotten
+  is refused as expired.
+
+What is kept is sealed to the requester; the connector itself cannot read it back.
+"""
+
+import asyncio
+import contextlib
+import functools
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from connector.proof import CLOCK_SKEW_MAX, VALIDITY_MAX
+
+RETENTION_MIN = VALIDITY_MAX + CLOCK_SKEW_MAX + timedelta(days=1)
+"""Shortest retention: the longest that an order can be valid, and a day."""
+
+BUSY_S_MAX = 5.0
+"""How long to wait for a lock that only a second connector on the same file could hold."""
+
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    search_id TEXT PRIMARY KEY,
+    request_sha256 BLOB NOT NULL,
+    signed_answer BLOB NOT NULL,
+    answered_at REAL NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE INDEX IF NOT EXISTS runs_by_time ON runs (answered_at);
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One search that was answered."""
+
+    search_id: str
+    request_sha256: bytes
+    signed_answer: bytes
+    """A serialised SignedAnswer."""
+    answered_at: datetime
+
+
+class RunStore:
+    """The file, written by one thread: answers that arrive together are committed together."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runs")
+        # Opened here so that a file that cannot be used stops the start.
+        self._database = sqlite3.connect(
+            path, timeout=BUSY_S_MAX, isolation_level=None, check_same_thread=False
+        )
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.executescript(_SCHEMA)
+        self._waiting: list[tuple[Run, asyncio.Future[Run]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+
+    async def find(self, search_id: str) -> Run | None:
+        """The answer that was kept for a search."""
+        return await self._in_thread(self._find, search_id)
+
+    async def keep(self, run: Run) -> Run:
+        """Return what is durable for the search: this answer, or one that was kept earlier."""
+        kept: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
+        self._waiting.append((run, kept))
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush())
+        return await kept
+
+    async def forget(self, before: datetime) -> int:
+        """Delete answers from before a time; return how many."""
+        return await self._in_thread(self._forget, before)
+
+    async def close(self) -> None:
+        """Finish what is being written and close the file."""
+        if self._flushing is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._flushing
+        await self._in_thread(self._database.close)
+        self._writer.shutdown()
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            try:
+                durable = await self._in_thread(self._insert, [run for run, _ in batch])
+            except sqlite3.Error as error:
+                for _, kept in batch:
+                    if not kept.done():
+                        kept.set_exception(error)
+            else:
+                for (_, kept), run in zip(batch, durable, strict=True):
+                    if not kept.done():
+                        kept.set_result(run)
+
+    async def _in_thread(
+        self,
+        function: Callable[Arguments, Returned],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Returned:
+        call = functools.partial(function, *arguments, **named)
+        return await asyncio.get_running_loop().run_in_executor(self._writer, call)
+
+    def _find(self, search_id: str) -> Run | None:
+        row = self._database.execute(
+            "SELECT request_sha256, signed_answer, answered_at FROM runs WHERE search_id = ?",
+            (search_id,),
+        ).fetchone()
+        if row is None:
+            return None
+        request_sha256, signed_answer, answered_at = row
+        return Run(
+            search_id, request_sha256, signed_answer, datetime.fromtimestamp(answered_at, UTC)
+        )
+
+    def _insert(self, runs: Sequence[Run]) -> list[Run]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            durable = [self._insert_one(run) for run in runs]
+            # A crash before this line leaves none of the batch, after it all.
+            self._database.execute("COMMIT")
+        except sqlite3.Error:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            raise
+        return durable
+
+    def _insert_one(self, run: Run) -> Run:
+        inserted = self._database.execute(
+            "INSERT INTO runs VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (run.search_id, run.request_sha256, run.signed_answer, run.answered_at.timestamp()),
+        )
+        earlier = None if inserted.rowcount else self._find(run.search_id)
+        return earlier or run
+
+    def _forget(self, before: datetime) -> int:
+        return self._database.execute(
+            "DELETE FROM runs WHERE answered_at < ?", (before.timestamp(),)
+        ).rowcount
