@@ -1,0 +1,87 @@
+"""The connector's configuration."""
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from connector.runs import RETENTION_MIN
+from shared.registry import Name
+from shared.settings import BusSettings, ConfigPath, ListenSettings, ProcessSettings, Section
+
+
+class ReferenceAdapter(Section):
+    """The reference matcher over a folder of JPEG files."""
+
+    adapter: Literal["reference"] = "reference"
+    folder: ConfigPath
+    """The gallery: one face in each .jpg or .jpeg file, also in folders below."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that compare, each with about 200 MB; one serves about 15 searches a second."""
+    search_s_max: float = Field(default=20.0, gt=0, le=600)
+    """Longest wait for one comparison; past it the worker is killed."""
+    cpu_s_max: int = Field(default=10, ge=1, le=600)
+    """CPU seconds for one comparison, enforced by the kernel."""
+    memory_mb_max: int = Field(default=640, ge=64, le=8192)
+    """Address space for one comparison, above what models and gallery take, enforced by the kernel."""
+    eye_distance_px_min: float = Field(default=20.0, ge=0, le=1000)
+    """Faces with eyes closer together are too small to compare."""
+
+
+class AnswersAtOnceAdapter(Section):
+    """FOR LOAD TESTS ONLY: fixed candidates, and no picture is compared."""
+
+    adapter: Literal["answers-at-once"]
+
+
+class ScaleSettings(Section):
+    """How the scores of the system behind are to be read."""
+
+    minimum: float = -1.0
+    maximum: float = 1.0
+    threshold: float
+    """From here on a candidate is called a possible match. Depends on matcher and gallery: measure it."""
+    false_match_rate: float | None = Field(default=None, ge=0, le=1)
+    """Share of strangers that reach the threshold, as measured; leave out when it was not."""
+
+
+class RetrySettings(Section):
+    """How often a failing system is asked again before the search fails."""
+
+    attempts: int = Field(default=3, ge=1, le=10)
+    wait_initial_s: float = Field(default=0.5, ge=0, le=60)
+    wait_max_s: float = Field(default=5.0, ge=0, le=600)
+
+
+class ConnectorSettings(ProcessSettings):
+    """One file, `connector.toml`."""
+
+    trust_domain: str
+    """SPIFFE trust domain of those who may ask for the connector's health."""
+    listen: ListenSettings
+    """The gRPC port: health and reflection, nothing else."""
+    bus: BusSettings
+    system: Name
+    """The system that this connector stands before."""
+    gallery: Name
+    """The gallery that it searches. Orders for another are refused."""
+    registry: ConfigPath
+    """Registry of agencies, systems, galleries and officers (TOML): this connector's own copy."""
+    trust_roots: ConfigPath
+    """Public keys of the log and the broker (JSON): this connector's own copy."""
+    directives: ConfigPath
+    """Folder with the directives of the agency that runs the system; others' in it are not used."""
+    answer_signing_key: ConfigPath
+    """Ed25519 private key that signs answers."""
+    probe_opening_key: ConfigPath
+    """X25519 private key that probes are sealed to."""
+    state: ConfigPath
+    """Folder for what the connector keeps: answers, embeddings, the key of candidate identifiers."""
+    behind: Annotated[ReferenceAdapter | AnswersAtOnceAdapter, Field(discriminator="adapter")]
+    scale: ScaleSettings
+    retries: RetrySettings = RetrySettings()
+    orders_in_flight_max: int = Field(default=16, ge=1, le=1024)
+    """Orders worked on at once, in memory with their probes (2 MiB each at most)."""
+    answers_kept: timedelta = Field(default=timedelta(days=30), ge=RETENTION_MIN)
+    """How long sealed answers are kept for orders that are delivered again; longer than any order
+    can be valid."""

@@ -1,0 +1,208 @@
+"""What becomes of each order that the bus delivers.
+
+| the order                                                 | what happens                            |
+|-----------------------------------------------------------|-----------------------------------------|
+| cannot be read, or is not of the search its subject names | set aside; nobody could be answered     |
+| bears no good signature                                   | answered ORDER_REJECTED, not kept       |
+| was answered before                                       | the same answer is published again      |
+| is being worked on                                        | delivered again later                   |
+| fails another check                                       | answered with the check's word, kept    |
+| verifies                                                  | run, answered, kept, published          |
+
+What is kept is durable before it is published, and the order is acknowledged after that. A kill
+at any moment therefore leads to the same answer, or to a run whose candidates nobody has seen.
+
+An answer to an order without a good signature is not kept, or whoever can write to the bus could
+spend the answer of a search that is yet to come.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from google.protobuf.message import DecodeError
+
+from connector.answering import AnsweredOrder, Answerer, about_signed
+from connector.proof import Expectations, OrderRefused, SignedBytes, read_signed, verify
+from connector.runs import Run, RunStore
+from countersign.connector.v1.connector_pb2 import (
+    FailureReason,
+    SearchAnswer,
+    SearchOrder,
+    SignedAnswer,
+    SignedOrder,
+)
+from shared import telemetry
+from shared.bus import Delivery, Poison, Retry
+from shared.clock import Clock
+from shared.errors import ServiceError
+
+IN_PROGRESS_EVERY_S = 15.0
+"""A quarter of the minute after which the bus takes an order for lost."""
+
+RETRY_S = 2.0
+"""Wait before an order comes again when bus or disk failed, or while it is being worked on."""
+
+ANSWERS_TEMPLATE = "answers.{system}.{search}"
+
+log = logging.getLogger(__name__)
+
+_answers = telemetry.meter.create_counter(
+    "countersign.connector.answers",
+    unit="{answer}",
+    description="Answers published, by result: candidates found, or why none",
+)
+_run_duration = telemetry.meter.create_histogram(
+    "countersign.connector.run.duration",
+    unit="s",
+    description="Duration of running a verified order, from opening the probe to the signed answer",
+    explicit_bucket_boundaries_advisory=telemetry.DURATION_BUCKETS_S,
+)
+
+
+class Publisher(Protocol):
+    """The part of the bus that answers need."""
+
+    async def publish_durable(
+        self, subject: str, data: bytes, message_id: str, template: str
+    ) -> None:
+        """Publishes durably; raises ServiceError."""
+
+
+class Orders:
+    """Handles deliveries of one system's orders."""
+
+    def __init__(
+        self,
+        expected: Expectations,
+        answerer: Answerer,
+        runs: RunStore,
+        bus: Publisher,
+        clock: Clock,
+    ) -> None:
+        self._expected = expected
+        self._answerer = answerer
+        self._runs = runs
+        self._bus = bus
+        self._clock = clock
+        self._working: set[str] = set()
+
+    async def take(self, delivery: Delivery) -> None:
+        """Handle one delivery: returns once its answer is published; raises Retry or Poison."""
+        signed, search_id = self._read(delivery)
+        if search_id in self._working:
+            raise Retry(RETRY_S)
+        self._working.add(search_id)
+        try:
+            async with _said_in_progress(delivery):
+                answer = await self._answer(signed, search_id)
+                await self._publish(search_id, answer)
+        except (ServiceError, sqlite3.Error) as error:
+            log.warning("answer delayed", extra={"fields": {"error": type(error).__name__}})
+            raise Retry(RETRY_S) from error
+        finally:
+            self._working.discard(search_id)
+
+    def _read(self, delivery: Delivery) -> tuple[SignedOrder, str]:
+        """The order and the search that it claims to be of, nothing of it verified."""
+        try:
+            signed = SignedOrder.FromString(delivery.data)
+            search_id = SearchOrder.FromString(signed.order).search_id
+        except DecodeError:
+            raise Poison("the order cannot be read") from None
+        if not search_id or delivery.subject != f"orders.{self._expected.system}.{search_id}":
+            raise Poison("the order is not of the search that its subject names")
+        return signed, search_id
+
+    async def _answer(self, unverified: SignedOrder, search_id: str) -> SignedAnswer:
+        try:
+            signed = read_signed(unverified, self._expected.broker_keys)
+        except OrderRefused as refused:
+            # Without a request digest, which only a verified order could vouch for.
+            about = AnsweredOrder(search_id, hashlib.sha256(unverified.order).digest(), b"")
+            return self._refuse(about, refused)
+        earlier = await self._runs.find(search_id)
+        if earlier is not None:
+            return self._replay(signed, earlier)
+        answer = await self._run(signed)
+        kept = await self._runs.keep(
+            Run(
+                search_id=search_id,
+                request_sha256=signed.request_sha256,
+                signed_answer=answer.SerializeToString(),
+                answered_at=self._clock.now(),
+            )
+        )
+        return SignedAnswer.FromString(kept.signed_answer)
+
+    def _replay(self, signed: SignedBytes, earlier: Run) -> SignedAnswer:
+        """The answer that was given; another request under the same search id gets none."""
+        if earlier.request_sha256 != signed.request_sha256:
+            return self._refuse(about_signed(signed), OrderRefused("SEARCH_ALREADY_RUN"))
+        log.info("answer published again")
+        return SignedAnswer.FromString(earlier.signed_answer)
+
+    async def _run(self, signed: SignedBytes) -> SignedAnswer:
+        with telemetry.tracer.start_as_current_span("connector.verify", record_exception=False):
+            try:
+                order = verify(signed, self._expected, self._clock.now())
+            except OrderRefused as refused:
+                return self._refuse(about_signed(signed), refused)
+        started = time.perf_counter()
+        with telemetry.tracer.start_as_current_span("connector.run", record_exception=False):
+            answer = await self._answerer.answer(order)
+        _run_duration.record(time.perf_counter() - started)
+        return answer
+
+    def _refuse(self, about: AnsweredOrder, refused: OrderRefused) -> SignedAnswer:
+        reason = FailureReason.Name(refused.reason)
+        fields = {"reason": reason, "check": refused.check, "search_id": about.search_id}
+        log.warning("order refused", extra={"fields": fields})
+        return self._answerer.refused(about, refused)
+
+    async def _publish(self, search_id: str, answer: SignedAnswer) -> None:
+        # The id is of the answer, not of the search: a rejected forgery must not make the bus drop
+        # the true answer as a duplicate.
+        digest = hashlib.sha256(answer.answer).hexdigest()
+        await self._bus.publish_durable(
+            f"answers.{self._expected.system}.{search_id}",
+            answer.SerializeToString(),
+            message_id=f"answer/{search_id}/{digest}",
+            template=ANSWERS_TEMPLATE,
+        )
+        _answers.add(1, {"result": _result(answer)})
+
+
+def _result(answer: SignedAnswer) -> str:
+    made = SearchAnswer.FromString(answer.answer)
+    if made.HasField("found"):
+        return "FOUND"
+    return FailureReason.Name(made.failure.reason).removeprefix("FAILURE_REASON_")
+
+
+@contextlib.asynccontextmanager
+async def _said_in_progress(delivery: Delivery) -> AsyncIterator[None]:
+    """Tell the bus now and then that the order is still being worked on."""
+
+    async def say() -> None:
+        while True:
+            await asyncio.sleep(IN_PROGRESS_EVERY_S)
+            try:
+                await delivery.in_progress()
+            except Exception as error:  # noqa: BLE001
+                # Without it the order is at worst delivered again, which finds it being worked on.
+                fields = {"error": type(error).__name__}
+                log.warning("could not say in progress", extra={"fields": fields})
+
+    saying = asyncio.create_task(say())
+    try:
+        yield
+    finally:
+        saying.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await saying
