@@ -1,0 +1,171 @@
+"""Completes what the broker sends into the exact bytes of an entry, and its openings.
+
+Invariants:
+- the bytes made here are what is hashed, stored and served; nothing serialises an entry again;
+- a sensitive value enters an entry only as a commitment under a fresh random salt, so that without
+  its opening it cannot be found by trying values.
+"""
+
+import hmac
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from countersign.ledger.v1.append_pb2 import PendingEntry
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED
+from shared.clock import Clock
+from shared.errors import FieldViolation, InvalidRequest
+from tlog.tiles import ENTRY_BYTES_MAX
+
+SCHEMA_EPOCH: Final = 1
+COMMITMENT_CONTEXT: Final = b"countersign/commitment/v1\0"
+SALT_BYTES: Final = 32
+
+SENSITIVE_FIELDS_MAX: Final = 16
+"""A search has three; the bound keeps a faulty appender from filling the openings."""
+SENSITIVE_VALUE_BYTES_MAX: Final = 32 * 1024
+"""A narrative of 4,000 characters takes at most 16,000 bytes."""
+IDEMPOTENCY_KEY_CHARACTERS_MAX: Final = 200
+
+_FIELD_NAME = re.compile("[a-z][a-z_]{0,39}")
+
+_EVENTS = {field.name: field for field in Entry.DESCRIPTOR.oneofs_by_name["event"].fields}
+KINDS: Final = {name: field.number for name, field in _EVENTS.items()}
+"""Each kind of entry with its number: that of the event's field."""
+
+DECIDED: Final = KINDS["search_decided"]
+TERMINAL: Final = frozenset(
+    KINDS[name]
+    for name in ("search_answered", "search_failed", "search_expired", "search_withdrawn")
+)
+_WITH_SUMMARY = frozenset(
+    name for name, field in _EVENTS.items() if "summary" in field.message_type.fields_by_name
+)
+_WITH_ORIGIN = frozenset(
+    name for name, field in _EVENTS.items() if "origin_agency" in field.message_type.fields_by_name
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What stands behind a commitment: kept apart from the entry, disclosed by right."""
+
+    field: str
+    salt: bytes
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedEntry:
+    """An entry ready to be appended, with what it is found by."""
+
+    leaf: bytes
+    idempotency_key: str | None
+    kind: int
+    search_id: str | None
+    origin_agency: str | None
+    permitted: bool
+    openings: tuple[Opening, ...]
+
+
+def commit_to(field: str, salt: bytes, value: str) -> bytes:
+    """Give the commitment to a value (see entry.proto)."""
+    message = COMMITMENT_CONTEXT + field.encode() + b"\0" + value.encode()
+    return hmac.digest(salt, message, "sha256")
+
+
+class Completer:
+    """Completes the entries of one appender."""
+
+    def __init__(
+        self, recorded_by: str, clock: Clock, random: Callable[[int], bytes] = os.urandom
+    ) -> None:
+        self._recorded_by = recorded_by
+        self._clock = clock
+        self._random = random
+
+    def complete(self, pending: PendingEntry, place: str) -> CompletedEntry:
+        """Give the entry's bytes and openings. `place` names the entry in the error.
+
+        Raises InvalidRequest.
+        """
+        kind = _check(pending, place)
+        entry = Entry()
+        entry.CopyFrom(pending.entry)
+        entry.schema_epoch = SCHEMA_EPOCH
+        entry.recorded_at.FromDatetime(self._clock.now())
+        entry.recorded_by = self._recorded_by
+        salts = self._random(SALT_BYTES * len(pending.sensitive))
+        openings = []
+        for number, sensitive in enumerate(pending.sensitive):
+            salt = salts[number * SALT_BYTES : (number + 1) * SALT_BYTES]
+            commitment = commit_to(sensitive.field, salt, sensitive.value)
+            entry.commitments.add(field=sensitive.field, commitment=commitment)
+            openings.append(Opening(sensitive.field, salt, sensitive.value))
+        leaf = entry.SerializeToString(deterministic=True)
+        if len(leaf) > ENTRY_BYTES_MAX:
+            raise InvalidRequest(
+                "ENTRY_TOO_LARGE",
+                f"{place} has {len(leaf)} bytes; an entry has at most {ENTRY_BYTES_MAX}",
+                metadata={"bytes": str(len(leaf)), "bytes_max": str(ENTRY_BYTES_MAX)},
+            )
+        return CompletedEntry(
+            leaf=leaf,
+            idempotency_key=pending.idempotency_key or None,
+            kind=KINDS[kind],
+            search_id=entry.search_id.lower() or None,
+            origin_agency=_origin_agency(entry, kind),
+            permitted=entry.search_decided.decision.outcome == DECISION_OUTCOME_PERMITTED
+            and KINDS[kind] == DECIDED,
+            openings=tuple(openings),
+        )
+
+
+def _check(pending: PendingEntry, place: str) -> str:
+    """Give the name of the event; refuse what the ledger alone may set, and what has no bound."""
+    entry = pending.entry
+    kind = entry.WhichOneof("event")
+    if kind is None:
+        raise _invalid(f"{place}.entry.event", "is not given")
+    for field in ("schema_epoch", "recorded_by", "commitments"):
+        if getattr(entry, field):
+            raise _invalid(f"{place}.entry.{field}", "is set by the ledger")
+    if entry.HasField("recorded_at"):
+        raise _invalid(f"{place}.entry.recorded_at", "is set by the ledger")
+    if len(pending.idempotency_key) > IDEMPOTENCY_KEY_CHARACTERS_MAX:
+        raise _invalid(
+            f"{place}.idempotency_key", f"has more than {IDEMPOTENCY_KEY_CHARACTERS_MAX} characters"
+        )
+    if len(pending.sensitive) > SENSITIVE_FIELDS_MAX:
+        raise _invalid(f"{place}.sensitive", f"has more than {SENSITIVE_FIELDS_MAX} fields")
+    names = [sensitive.field for sensitive in pending.sensitive]
+    if len(set(names)) != len(names):
+        raise _invalid(f"{place}.sensitive", "names a field twice")
+    for sensitive in pending.sensitive:
+        if not _FIELD_NAME.fullmatch(sensitive.field):
+            raise _invalid(f"{place}.sensitive", "a field's name is lower-case letters and _")
+        if len(sensitive.value.encode()) > SENSITIVE_VALUE_BYTES_MAX:
+            raise _invalid(
+                f"{place}.sensitive", f"a value has more than {SENSITIVE_VALUE_BYTES_MAX} bytes"
+            )
+    return kind
+
+
+def _origin_agency(entry: Entry, kind: str) -> str | None:
+    event = getattr(entry, kind)
+    if kind in _WITH_SUMMARY:
+        return event.summary.origin_agency or None
+    if kind in _WITH_ORIGIN:
+        return event.origin_agency or None
+    return None
+
+
+def _invalid(field: str, description: str) -> InvalidRequest:
+    return InvalidRequest(
+        "ENTRY_INVALID",
+        f"{field} {description}",
+        violations=[FieldViolation(field, description)],
+    )
