@@ -1,3 +1,47 @@
-"""Fixtures that every suite may use."""
+"""What all suites share: how long the fault suite runs, and picking tests by the promise they prove."""
 
-pytest_plugins = ["support.nats_servers"]
+import pytest
+
+# Once each is enough to see that a fault is survived; `make test-fault` asks for more, each round
+# with a seed of its own.
+FAULT_ROUNDS_DEFAULT = 1
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the project's own options."""
+    group = parser.getgroup("countersign")
+    group.addoption(
+        "--fault-rounds",
+        type=int,
+        default=FAULT_ROUNDS_DEFAULT,
+        help="how often each fault test with a random seed is repeated (default: %(default)s)",
+    )
+    group.addoption(
+        "--promise",
+        type=int,
+        default=None,
+        metavar="N",
+        help="run only the tests that prove promise N of docs/promises.md",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps the tests of one promise, if one was named."""
+    promise = config.getoption("--promise")
+    if promise is None:
+        return
+    kept = [item for item in items if promise in promises_of(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def promises_of(item: pytest.Item) -> set[int]:
+    """The numbers of the promises that a test is marked to prove."""
+    return {number for mark in item.iter_markers("promise") for number in mark.args}
+
+
+@pytest.fixture(name="fault_rounds", scope="session")
+def _fault_rounds(request: pytest.FixtureRequest) -> int:
+    """How often a fault test with a random seed repeats."""
+    rounds: int = request.config.getoption("--fault-rounds")
+    return rounds

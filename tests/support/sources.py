@@ -1,0 +1,82 @@
+"""The project's own files, as the tidy tests read them: parsed, and without generated code."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = ("bench", "services", "tests", "tools")
+GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$")
+# For a tree that is no clone: what the tools leave there is not ours to judge.
+NOT_OURS = {".git", ".scratch", ".venv", "__pycache__", "build", "dist"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One Python file of ours."""
+
+    path: Path
+    text: str
+    tree: ast.Module
+
+    @property
+    def name(self) -> str:
+        """Its path below the root, for messages."""
+        return str(self.path.relative_to(ROOT))
+
+
+@cache
+def files() -> tuple[Path, ...]:
+    """All files that are tracked, or would be if one added everything now."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listing.returncode == 0:
+        paths = [ROOT / name.decode() for name in listing.stdout.split(b"\0") if name]
+    else:
+        paths = [path for path in ROOT.rglob("*") if not NOT_OURS & set(path.parts)]
+    return tuple(sorted(path for path in paths if path.is_file()))
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Name and text of every file that is text."""
+    for path in files():
+        content = path.read_bytes()
+        if b"\0" not in content:
+            yield str(path.relative_to(ROOT)), content.decode()
+
+
+@cache
+def sources() -> tuple[Source, ...]:
+    """All Python that people write."""
+    found = []
+    for path in files():
+        top = path.relative_to(ROOT).parts[0]
+        if path.suffix == ".py" and top in CODE and not GENERATED.search(path.name):
+            text = path.read_text()
+            found.append(Source(path, text, ast.parse(text, filename=str(path))))
+    return tuple(found)
+
+
+def below(folder: str) -> list[Source]:
+    """The Python below one folder."""
+    return [source for source in sources() if source.path.is_relative_to(ROOT / folder)]
+
+
+def marked_promises() -> dict[int, set[str]]:
+    """Which test files prove which promise, by their `@pytest.mark.promise(n)`."""
+    proved: dict[int, set[str]] = {}
+    for source in below("tests"):
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("mark.promise"):
+                for argument in node.args:
+                    number = ast.literal_eval(argument)
+                    proved.setdefault(number, set()).add(source.name)
+    return proved
