@@ -70,7 +70,7 @@ class BrokerServicer(BrokerServiceServicer):
         self, request: pb.WatchSearchRequest, context: Context
     ) -> AsyncIterator[pb.WatchSearchResponse]:
         """See broker.proto."""
-        record = await self._record(request.search_id, context)
+        record = await self._record(request.search_id, context, fresh=False)
         with self._known.changes(record.search_id) as changed:
             record = self._known.get(record.search_id) or record
             while record.is_open:
@@ -140,9 +140,9 @@ class BrokerServicer(BrokerServiceServicer):
             answer_verify_key=keys.answer_verify_key if keys else b"",
         )
 
-    async def _record(self, search_id: str, context: Context) -> Record:
+    async def _record(self, search_id: str, context: Context, fresh: bool = True) -> Record:
         record = self._known.get(search_id)
-        if record is None or record.is_open:
+        if record is None or (fresh and record.is_open):
             # An open search may have been ended by another broker.
             record = await self._ledger.look_up(search_id)
             if record is not None:

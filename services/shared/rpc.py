@@ -301,12 +301,14 @@ async def start_server(
     return running
 
 
-def open_channel(address: str, tls: TlsFiles) -> grpc.aio.Channel:
+def open_channel(
+    address: str, tls: TlsFiles, options: Sequence[tuple[str, Any]] = CHANNEL_OPTIONS
+) -> grpc.aio.Channel:
     """A channel with mutual TLS. The server's certificate must name the host of the address."""
     credentials = grpc.ssl_channel_credentials(
         tls.authority.read_bytes(), tls.key.read_bytes(), tls.certificate.read_bytes()
     )
-    return grpc.aio.secure_channel(address, credentials, options=list(CHANNEL_OPTIONS))
+    return grpc.aio.secure_channel(address, credentials, options=list(options))
 
 
 def service_error(error: grpc.aio.AioRpcError) -> ServiceError:

@@ -1,0 +1,168 @@
+"""Calls to the broker, with deadlines, retries of what may be retried, and one trace for each."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Final
+
+import grpc
+import jwt
+
+from countersign.broker.v1 import broker_pb2 as pb
+from countersign.broker.v1.broker_pb2_grpc import BrokerServiceStub
+from countersign.client.config import ClientSettings
+from countersign.client.prepare import PreparedSearch, prepare
+from countersign.client.verify import OpenedAnswer, open_answer
+from countersign.type.v1.search_pb2 import SearchFacts
+from shared import telemetry
+from shared.errors import TooLate, Unavailable
+from shared.registry import TrustRoots
+from shared.rpc import CHANNEL_OPTIONS, call, open_channel, service_error
+
+SERVICE: Final = "countersign.broker.v1.BrokerService"
+TIMEOUT_S: Final = 20.0
+"""Covers the broker's own waits for policy, ledger and bus with one retry of each."""
+WAIT_S: Final = 300.0
+SUBMIT_ATTEMPTS: Final = 4
+"""A submission is idempotent by its id, so it may be sent again when the broker was unreachable."""
+
+RETRIES: Final = {
+    "methodConfig": [
+        {
+            "name": [{"service": SERVICE}],
+            "retryPolicy": {
+                "maxAttempts": SUBMIT_ATTEMPTS,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+"""Every RPC of the broker may be repeated: submission by its id, withdrawal because it ends once."""
+
+END_STATES: Final = frozenset(
+    {
+        pb.SEARCH_STATE_REFUSED,
+        pb.SEARCH_STATE_ANSWERED,
+        pb.SEARCH_STATE_FAILED,
+        pb.SEARCH_STATE_EXPIRED,
+        pb.SEARCH_STATE_WITHDRAWN,
+    }
+)
+
+
+def officer_of(token: str) -> str:
+    """The officer that a token names, unverified: the broker verifies, we only look."""
+    claims = jwt.decode(token, options={"verify_signature": False})
+    return str(claims["sub"])
+
+
+class Client:
+    """An agency system's connection to the broker."""
+
+    def __init__(self, channel: grpc.aio.Channel, trust: TrustRoots) -> None:
+        self._stub = BrokerServiceStub(channel)
+        self.trust = trust
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(cls, settings: ClientSettings) -> AsyncIterator["Client"]:
+        """A client that is closed at the end. Raises RegistryError for unreadable trust roots."""
+        trust = TrustRoots.load(settings.trust_roots)
+        options = (*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(RETRIES)))
+        async with open_channel(settings.broker.address, settings.tls, options) as channel:
+            yield cls(channel, trust)
+
+    def prepare(self, facts: SearchFacts, picture: bytes) -> PreparedSearch:
+        """See `prepare.prepare`."""
+        return prepare(facts, picture, self.trust)
+
+    def open_answer(
+        self, prepared: PreparedSearch, search: pb.Search, officer: str
+    ) -> OpenedAnswer:
+        """See `verify.open_answer`."""
+        return open_answer(prepared, search, officer, self.trust)
+
+    async def check(self, facts: SearchFacts, officer_token: str) -> pb.CheckSearchResponse:
+        """Asks what every party would say. Sends nothing; is recorded. Raises ServiceError."""
+        request = pb.CheckSearchRequest(facts=facts, officer_token=officer_token)
+        return await call(
+            self._stub.CheckSearch, request, name=f"{SERVICE}/CheckSearch", timeout_s=TIMEOUT_S
+        )
+
+    async def submit(self, prepared: PreparedSearch, officer_token: str) -> pb.Search:
+        """Submits, or submits again. Raises ServiceError."""
+        response = await call(
+            self._stub.SubmitSearch,
+            prepared.request(officer_token),
+            name=f"{SERVICE}/SubmitSearch",
+            timeout_s=TIMEOUT_S,
+        )
+        return response.search
+
+    async def get(self, search_id: str) -> pb.Search:
+        """The search as it stands. Raises ServiceError."""
+        request = pb.GetSearchRequest(search_id=search_id)
+        response = await call(
+            self._stub.GetSearch, request, name=f"{SERVICE}/GetSearch", timeout_s=TIMEOUT_S
+        )
+        return response.search
+
+    async def watch(
+        self, search_id: str, timeout_s: float = WAIT_S
+    ) -> AsyncGenerator[pb.Search, None]:
+        """The search now and at each change, until it has ended. Raises ServiceError."""
+        request = pb.WatchSearchRequest(search_id=search_id)
+        headers: dict[str, str] = {}
+        telemetry.inject(headers)
+        stream = self._stub.WatchSearch(request, timeout=timeout_s, metadata=tuple(headers.items()))
+        try:
+            async for response in stream:
+                yield response.search
+        except grpc.aio.AioRpcError as error:
+            raise service_error(error) from error
+        finally:
+            stream.cancel()
+
+    async def wait(self, search_id: str, timeout_s: float = WAIT_S) -> pb.Search:
+        """The search once it has ended; watches again when the broker went away. Raises ServiceError."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    try:
+                        async with contextlib.aclosing(self.watch(search_id, timeout_s)) as changes:
+                            async for search in changes:
+                                if search.state in END_STATES:
+                                    return search
+                    except Unavailable as error:
+                        await asyncio.sleep(error.retry_after_s or 1)
+        except TimeoutError:
+            raise TooLate(
+                "STILL_PENDING",
+                f"the search has not ended within {timeout_s:.0f} s; watch it again",
+            ) from None
+
+    async def cancel(self, search_id: str) -> pb.Search:
+        """Withdraws the search, unless it has ended. Raises ServiceError."""
+        request = pb.CancelSearchRequest(search_id=search_id)
+        response = await call(
+            self._stub.CancelSearch, request, name=f"{SERVICE}/CancelSearch", timeout_s=TIMEOUT_S
+        )
+        return response.search
+
+    async def list(self, page_size: int = 0, page_token: str = "") -> pb.ListSearchesResponse:
+        """One page of the agency's searches, newest first. Raises ServiceError."""
+        request = pb.ListSearchesRequest(page_size=page_size, page_token=page_token)
+        return await call(
+            self._stub.ListSearches, request, name=f"{SERVICE}/ListSearches", timeout_s=TIMEOUT_S
+        )
+
+    async def systems(self, page_size: int = 0, page_token: str = "") -> pb.ListSystemsResponse:
+        """One page of the systems. Raises ServiceError."""
+        request = pb.ListSystemsRequest(page_size=page_size, page_token=page_token)
+        return await call(
+            self._stub.ListSystems, request, name=f"{SERVICE}/ListSystems", timeout_s=TIMEOUT_S
+        )
