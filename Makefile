@@ -15,7 +15,7 @@ EMBEDDED := $(VENV)/.installed-embedded
 # The development environment holds all that the demonstration needs.
 RUNNABLE := $(if $(wildcard $(DEV)),$(DEV),$(EMBEDDED))
 
-.PHONY: help setup demo up test test-fault lint types proto proto-check bench requirements clean
+.PHONY: help setup demo up test test-fault lint contracts types proto proto-check bench requirements clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,21 +42,23 @@ test: $(DEV) ## Run all suites (the fault suite in its short form)
 test-fault: $(DEV) ## Run the fault suite in its long form
 	$(PY) -m pytest tests/fault --fault-rounds 25
 
-lint: $(DEV) ## Check style, contracts, imports and the house rules
+lint: $(DEV) contracts ## Check style, contracts, imports and the house rules
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	PATH="$(abspath $(VENV))/bin:$$PATH" tools/check_contracts.sh $(SCRATCH)/contracts "$(BASE)"
 	$(VENV)/bin/lint-imports
 	$(PY) -m pytest -q tests/tidy
+
+contracts: $(DEV) ## Lint the contracts and compare them with the last release (or BASE=commit)
+	@PATH="$(abspath $(VENV))/bin:$$PATH" tools/check_contracts.sh $(SCRATCH)/contracts "$(BASE)"
 
 types: $(DEV) ## Check the types, strictly
 	$(VENV)/bin/mypy
 
 proto: $(DEV) ## Write the Python beside each contract
-	PATH="$(abspath $(VENV))/bin:$$PATH" python tools/generate_protos.py --scratch $(SCRATCH)/proto
+	@PATH="$(abspath $(VENV))/bin:$$PATH" python tools/generate_protos.py --scratch $(SCRATCH)/proto
 
 proto-check: $(DEV) ## Fail if the Python beside a contract is stale
-	PATH="$(abspath $(VENV))/bin:$$PATH" tools/check_generated.sh $(SCRATCH)/proto-check
+	@PATH="$(abspath $(VENV))/bin:$$PATH" tools/check_generated.sh $(SCRATCH)/proto-check
 
 bench: $(DEV) ## Measure searches and appends beside their bare counterparts
 	$(PY) bench/ledger_appends.py

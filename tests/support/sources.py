@@ -3,10 +3,11 @@
 import ast
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("bench", "services", "tests", "tools")
@@ -80,3 +81,10 @@ def marked_promises() -> dict[int, set[str]]:
                     number = ast.literal_eval(argument)
                     proved.setdefault(number, set()).add(source.name)
     return proved
+
+
+def listed(offenders: Collection[Any]) -> str:
+    """All offenders, one a line; pytest's own account of a long list leaves most of it out."""
+    if isinstance(offenders, Mapping):
+        offenders = [f"{name}: {what}" for name, what in offenders.items()]
+    return "\n" + "\n".join(sorted(str(one) for one in offenders))

@@ -7,7 +7,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from support.sources import Source, below, sources, texts
+from support.sources import Source, below, listed, sources, texts
 
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
@@ -34,13 +34,13 @@ def words(name: str) -> set[str]:
 
 def test_every_module_says_what_it_is_for() -> None:
     offenders = [one.name for one in sources() if not ast.get_docstring(one.tree)]
-    assert offenders == []
+    assert not offenders, listed(offenders)
 
 
 def test_modules_are_read_in_a_sitting() -> None:
     lengths = {source.name: len(source.text.splitlines()) for source in sources()}
     offenders = {name: lines for name, lines in lengths.items() if lines > MODULE_LINES_MAX}
-    assert offenders == {}
+    assert not offenders, listed(offenders)
 
 
 def test_functions_fit_on_a_screen() -> None:
@@ -51,7 +51,7 @@ def test_functions_fit_on_a_screen() -> None:
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 if lines > FUNCTION_LINES_MAX:
                     offenders[f"{place} {node.name}"] = lines
-    assert offenders == {}
+    assert not offenders, listed(offenders)
 
 
 def test_names_say_what_a_thing_does() -> None:
@@ -62,7 +62,7 @@ def test_names_say_what_a_thing_does() -> None:
         for place, node in nodes(source):
             if isinstance(node, Function | ast.ClassDef) and words(node.name) & EMPTY_WORDS:
                 offenders.append(f"{place} {node.name}")
-    assert offenders == []
+    assert not offenders, listed(offenders)
 
 
 def test_known_gaps_have_an_issue() -> None:
@@ -72,7 +72,7 @@ def test_known_gaps_have_an_issue() -> None:
         for number, line in enumerate(text.splitlines(), start=1)
         if UNNUMBERED_TODO.search(line) and not name.startswith("requirements/")
     ]
-    assert offenders == []
+    assert not offenders, listed(offenders)
 
 
 def test_grpc_status_codes_stay_in_two_modules() -> None:
@@ -87,7 +87,7 @@ def test_grpc_status_codes_stay_in_two_modules() -> None:
             )
             if attribute or imported:
                 offenders.append(place)
-    assert offenders == []
+    assert not offenders, listed(offenders)
 
 
 def test_only_the_command_line_prints() -> None:
@@ -98,7 +98,7 @@ def test_only_the_command_line_prints() -> None:
         for place, node in nodes(source):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
                 offenders.append(place)
-    assert offenders == []
+    assert not offenders, listed(offenders)
 
 
 def test_stand_ins_are_classes_of_ours() -> None:
@@ -111,7 +111,7 @@ def test_stand_ins_are_classes_of_ours() -> None:
                 module = node.names[0].name
             if module and module.startswith("unittest"):
                 offenders.append(place)
-    assert offenders == []
+    assert not offenders, listed(offenders)
 
 
 def test_tests_wait_for_conditions_and_not_for_time() -> None:
@@ -123,4 +123,4 @@ def test_tests_wait_for_conditions_and_not_for_time() -> None:
             yields = isinstance(node, ast.Call) and ast.unparse(node) == "asyncio.sleep(0)"
             if sleeps and not yields and not source.name.startswith("tests/support/"):
                 offenders.append(place)
-    assert offenders == []
+    assert not offenders, listed(offenders)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from support.sources import ROOT, files, texts
+from support.sources import ROOT, files, listed, texts
 
 FILE_BYTES_MAX = 1_500_000
 # The pictures of the demonstration are small; a photograph off a camera is a mistake.
@@ -52,7 +52,8 @@ def anchors(markdown: str) -> set[str]:
 
 
 def test_no_file_names_a_package_registry() -> None:
-    assert lines_with(REGISTRY_HOST) == []
+    offenders = lines_with(REGISTRY_HOST)
+    assert not offenders, listed(offenders)
 
 
 def test_no_file_names_the_registry_of_this_machine() -> None:
@@ -68,7 +69,8 @@ def test_no_file_names_the_registry_of_this_machine() -> None:
 
 
 def test_no_file_names_a_path_of_a_machine() -> None:
-    assert lines_with(MACHINE_PATH) == []
+    offenders = lines_with(MACHINE_PATH)
+    assert not offenders, listed(offenders)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_requirements_are_pinned_by_hash_and_name_no_source(path: Path) -> None:
         for line in path.read_text().splitlines()
         if not REQUIREMENT.fullmatch(line) and not REQUIREMENT_HASH.fullmatch(line)
     ]
-    assert offenders == []
+    assert not offenders, listed(offenders)
 
 
 def test_large_files_stay_out() -> None:
@@ -89,7 +91,7 @@ def test_large_files_stay_out() -> None:
         allowed = PICTURE_BYTES_MAX if path.suffix in PICTURES else FILE_BYTES_MAX
         if path.stat().st_size > allowed:
             offenders[str(path.relative_to(ROOT))] = path.stat().st_size
-    assert offenders == {}
+    assert not offenders, listed(offenders)
 
 
 def test_links_between_documents_resolve() -> None:
@@ -106,4 +108,4 @@ def test_links_between_documents_resolve() -> None:
                 offenders.append(f"{path.relative_to(ROOT)}: {link}")
             elif anchor and anchor not in anchors(target.read_text()):
                 offenders.append(f"{path.relative_to(ROOT)}: {link} (no such heading)")
-    assert offenders == []
+    assert not offenders, listed(offenders)

@@ -5,7 +5,7 @@ import tomllib
 from importlib.metadata import packages_distributions
 from typing import Any
 
-from support.sources import ROOT, marked_promises, texts
+from support.sources import ROOT, listed, marked_promises, texts
 
 PROMISES = range(1, 10)
 # Later issues bring the others; these three must never be without a test.
@@ -52,40 +52,45 @@ def test_top_level_names_are_ours_alone() -> None:
     offenders = {
         name: brought[name] for name in names if set(brought.get(name, [])) - {"countersign"}
     }
-    assert offenders == {}
+    assert not offenders, listed(offenders)
 
 
 def test_namespace_package_has_no_init() -> None:
     """A services/countersign/__init__.py would hide the generated code of proto/countersign."""
     folders = ("proto/countersign", "services/countersign", "tests")
-    assert [name for name in folders if (ROOT / name / "__init__.py").exists()] == []
+    offenders = [name for name in folders if (ROOT / name / "__init__.py").exists()]
+    assert not offenders, listed(offenders)
 
 
 def test_promise_markers_name_a_promise() -> None:
     offenders = {
         number: where for number, where in marked_promises().items() if number not in PROMISES
     }
-    assert offenders == {}
+    assert not offenders, listed(offenders)
 
 
 def test_promises_one_three_and_six_are_proved() -> None:
-    assert PROMISES_PROVED - marked_promises().keys() == set()
+    offenders = PROMISES_PROVED - marked_promises().keys()
+    assert not offenders, listed(offenders)
 
 
 def test_promises_page_lists_the_tests() -> None:
-    """The page names, for each promise, the files whose tests prove it: all of them and no other."""
+    """The page names, for each promise, the files whose tests prove it: all of them, no other.
+
+    What fails is shown with the list that should stand there.
+    """
     page = (ROOT / "docs" / "promises.md").read_text()
-    listed: dict[int, set[str]] = {}
+    named: dict[int, set[str]] = {}
     for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
         number = int(section.split(".")[0])
-        listed[number] = set(re.findall(r"`(tests/[\w/]+\.py)`", section))
+        named[number] = set(re.findall(r"`(tests/[\w/]+\.py)`", section))
     proved = marked_promises()
     offenders = {
         f"promise {number}": sorted(proved.get(number, set()))
         for number in PROMISES
-        if listed.get(number) != proved.get(number, set())
+        if named.get(number) != proved.get(number, set())
     }
-    assert offenders == {}, "docs/promises.md must list exactly these files"
+    assert not offenders, listed(offenders)
 
 
 def test_every_dependency_is_pinned_and_explained() -> None:
@@ -98,14 +103,16 @@ def test_every_dependency_is_pinned_and_explained() -> None:
 
 def test_every_development_tool_is_pinned() -> None:
     groups = project()["dependency-groups"]
-    assert requirement_names([*groups["dev"], *groups["build"]]) - pinned_names("dev") == set()
+    offenders = requirement_names([*groups["dev"], *groups["build"]]) - pinned_names("dev")
+    assert not offenders, listed(offenders)
 
 
 def test_decisions_are_listed() -> None:
     """The list in the first record is how one finds the others."""
     folder = ROOT / "docs" / "decisions"
     listing = (folder / "README.md").read_text()
-    assert [path.name for path in folder.glob("0*.md") if path.name not in listing] == []
+    offenders = [path.name for path in folder.glob("0*.md") if path.name not in listing]
+    assert not offenders, listed(offenders)
 
 
 def test_make_targets_are_explained() -> None:
@@ -113,4 +120,5 @@ def test_make_targets_are_explained() -> None:
     declared = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert declared is not None
     helped = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
-    assert set(declared[1].split()) - helped == set()
+    offenders = set(declared[1].split()) - helped
+    assert not offenders, listed(offenders)
