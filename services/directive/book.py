@@ -1,0 +1,234 @@
+"""The directives of all parties, ready to be asked.
+
+Each party has its own slice of rules for each stretch of time, and no two parties' rules ever meet in
+one set: a merged set would let one agency's permit speak for another. All slices are built when the
+book is loaded, so whatever is wrong with one is known before the first search.
+"""
+
+import dataclasses
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+import cedarpy
+from cedarpy import pst
+
+from countersign.type.v1.decision_pb2 import DirectiveVersion
+from directive import document, guards
+from directive.document import MANIFEST_FILE, Document, DocumentError
+from directive.entities import known_names
+from directive.guards import DirectiveRefused, Finding, KnownNames
+from directive.rules import Rule, walk
+from directive.vocabulary import Vocabulary
+from shared.registry import Registry
+
+
+class BookError(Exception):
+    """The directives are not loaded: not one of them. The message says why, for every one."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = tuple(reasons)
+
+
+@dataclass(frozen=True)
+class Directive:
+    """A directive that has passed every guard."""
+
+    document: Document
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """The head or one condition of a permitting rule, as a rule of its own."""
+
+    key: str
+    rule: Rule
+    clause: int
+    reads_seat: bool
+    """Whether it says for which seat the rule is meant."""
+
+    @property
+    def words(self) -> str:
+        """What is required, in the directive's words."""
+        return self.rule.requirements[self.clause]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One party's rules in force over one stretch of time."""
+
+    party: str
+    directives: tuple[Directive, ...]
+    rules: Mapping[str, Rule]
+    policies: cedarpy.PolicySet
+    versions: tuple[DirectiveVersion, ...]
+
+    @cached_property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """What the permitting rules require, part by part."""
+        return tuple(
+            requirement
+            for rule in self.rules.values()
+            if rule.permits
+            for requirement in _requirements(rule)
+        )
+
+    @cached_property
+    def requirement_probes(self) -> cedarpy.PolicySet:
+        """One permit for each requirement: those that do not fire were not met. It never decides."""
+        anything = pst.ScopeAny()
+        probes = {}
+        for requirement in self.requirements:
+            template = requirement.rule.template
+            if requirement.clause == 0:
+                probe = dataclasses.replace(template, clauses=())
+            else:
+                clause = template.clauses[requirement.clause - 1]
+                probe = pst.Template("", "permit", anything, anything, anything, (clause,), {})
+            probes[requirement.key] = dataclasses.replace(probe, id=requirement.key, annotations={})
+        return cedarpy.PolicySet.from_pst(pst.PolicySet({}, probes, ()))
+
+
+@dataclass(frozen=True)
+class _Calendar:
+    """A party's slices: `slices[i]` holds from `starts[i]` until the next start."""
+
+    starts: tuple[date, ...]
+    slices: tuple[Slice | None, ...]
+
+
+class Book:
+    """Every party's directives. Immutable."""
+
+    def __init__(self, directives: Iterable[Directive], vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.directives = {d.document.name: d for d in sorted(directives, key=_name)}
+        by_party: dict[str, list[Directive]] = {}
+        for directive in self.directives.values():
+            by_party.setdefault(directive.document.manifest.party, []).append(directive)
+        _check_prefixes(self.directives.values())
+        self._calendars = {party: _calendar(party, own) for party, own in by_party.items()}
+
+    def slice(self, party: str, day: date) -> Slice | None:
+        """The party's rules in force on that day; None when none are."""
+        calendar = self._calendars.get(party)
+        if calendar is None:
+            return None
+        position = bisect_right(calendar.starts, day)
+        return calendar.slices[position - 1] if position else None
+
+
+def load_book(folder: Path, vocabulary: Vocabulary, registry: Registry) -> Book:
+    """Loads every directive below the folder, or none: raises BookError.
+
+    A directive is never skipped. If a department's prohibition cannot be read, loading the others
+    would answer without it.
+    """
+    known = known_names(registry)
+    loaded, reasons = [], []
+    try:
+        folders = sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError as error:
+        raise BookError([f"{folder}: {error.strerror}"]) from error
+    for path in folders:
+        try:
+            loaded.append(load_directive(path, vocabulary, known))
+        except DocumentError as error:
+            reasons.append(str(error))
+        except DirectiveRefused as refused:
+            reasons += [str(finding) for finding in refused.findings]
+    if reasons:
+        raise BookError(reasons)
+    if not loaded:
+        raise BookError([f"{folder}: holds no directive"])
+    try:
+        return Book(loaded, vocabulary)
+    except DirectiveRefused as refused:
+        raise BookError([str(finding) for finding in refused.findings]) from refused
+
+
+def load_directive(folder: Path, vocabulary: Vocabulary, known: KnownNames) -> Directive:
+    """One directive through every guard; raises DocumentError or DirectiveRefused."""
+    read = document.read(folder)
+    return Directive(read, guards.check(read, vocabulary, known))
+
+
+def _name(directive: Directive) -> str:
+    return directive.document.name
+
+
+def _check_prefixes(directives: Iterable[Directive]) -> None:
+    owners: dict[str, str] = {}
+    findings = []
+    for directive in directives:
+        manifest = directive.document.manifest
+        owner = owners.setdefault(manifest.rule_prefix, manifest.party)
+        if owner != manifest.party:
+            findings.append(
+                Finding(
+                    "ID_PREFIX",
+                    f"{manifest.name}/{MANIFEST_FILE}",
+                    "",
+                    f"the prefix {manifest.rule_prefix!r} belongs to party {owner}",
+                )
+            )
+    if findings:
+        raise DirectiveRefused(findings)
+
+
+def _calendar(party: str, directives: Sequence[Directive]) -> _Calendar:
+    manifests = [directive.document.manifest for directive in directives]
+    starts = sorted(
+        {m.effective_from for m in manifests}
+        | {m.effective_until for m in manifests if m.effective_until is not None}
+    )
+    slices = [
+        _slice(party, [d for d in directives if d.document.manifest.in_force(start)])
+        for start in starts
+    ]
+    return _Calendar(tuple(starts), tuple(slices))
+
+
+def _slice(party: str, directives: Sequence[Directive]) -> Slice | None:
+    if not directives:
+        return None
+    rules: dict[str, Rule] = {}
+    for directive in directives:
+        for rule in directive.rules:
+            if rule.id in rules:
+                raise DirectiveRefused(
+                    [
+                        Finding(
+                            "ID_DUPLICATE",
+                            directive.document.rules_file,
+                            rule.id,
+                            "is also a rule of another directive in force at the same time",
+                        )
+                    ]
+                )
+            rules[rule.id] = rule
+    policies = pst.PolicySet({}, {rule.id: rule.template for rule in rules.values()}, ())
+    return Slice(
+        party=party,
+        directives=tuple(directives),
+        rules=rules,
+        policies=cedarpy.PolicySet.from_pst(policies),
+        versions=tuple(
+            DirectiveVersion(name=d.document.name, sha256=d.document.sha256) for d in directives
+        ),
+    )
+
+
+def _requirements(rule: Rule) -> Iterator[Requirement]:
+    for number in sorted(rule.requirements):
+        clause = rule.template.clauses[number - 1] if number else None
+        yield Requirement(f"{rule.id}#{number}", rule, number, _reads_seat(clause))
+
+
+def _reads_seat(clause: pst.Clause | None) -> bool:
+    return any(isinstance(node, pst.GetAttr) and node.attr == "seat" for node in walk(clause))

@@ -1,0 +1,219 @@
+"""What the parties' directives say of one search.
+
+Invariants:
+- One engine call for each seat, with that party's own rules in force on the day. Never merged.
+- A verdict permits only if the engine allowed, named at least one permitting rule and no other, and
+  reported no error. Everything else forbids or cannot tell, and both refuse.
+- The decision permits only if there are verdicts and every one permits.
+- What was missing is worked out after the verdict and never changes it.
+"""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import cedarpy
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from countersign.type.v1.decision_pb2 import (
+    Decision,
+    DecisionOutcome,
+    Obligation,
+    Seat,
+    UnmetRequirement,
+    Verdict,
+    VerdictOutcome,
+)
+from countersign.type.v1.search_pb2 import SearchFacts
+from directive import entities, self_test
+from directive.book import Book, Slice
+from directive.question import Fault, Question, SeatOf, ask
+from directive.rules import Rule
+from shared.registry import Registry
+
+ENGINE: Final = f"cedarpy {importlib.metadata.version('cedarpy')}"
+
+_DIGEST_CONTEXT: Final = b"countersign/policy-set/v1\0"
+
+
+@dataclass(frozen=True)
+class SeatVerdict:
+    """A verdict with the duties of its determining rules."""
+
+    verdict: Verdict
+    obligations: tuple[Obligation, ...]
+
+    @property
+    def permits(self) -> bool:
+        """Whether it permits."""
+        return self.verdict.outcome == VerdictOutcome.VERDICT_OUTCOME_PERMIT
+
+
+def conjunction(verdicts: Iterable[Verdict]) -> DecisionOutcome.ValueType:
+    """PERMITTED if there are verdicts and every one permits, else REFUSED."""
+    outcomes = [verdict.outcome for verdict in verdicts]
+    if outcomes and all(o == VerdictOutcome.VERDICT_OUTCOME_PERMIT for o in outcomes):
+        return DecisionOutcome.DECISION_OUTCOME_PERMITTED
+    return DecisionOutcome.DECISION_OUTCOME_REFUSED
+
+
+class Evaluator:
+    """Applies one book to one registry. Immutable; build a new one when either changes."""
+
+    def __init__(self, book: Book, registry: Registry) -> None:
+        """Raises EntitiesError, or EngineUntrustworthy when the engine fails its self-test."""
+        self._book = book
+        self._registry = registry
+        self._schema = book.vocabulary.schema
+        self._entities = entities.build(registry, book.vocabulary)
+        self_test.run(self._entities, registry, book.vocabulary)
+
+    def evaluate(self, facts: SearchFacts, officer: str, at: datetime) -> Decision:
+        """All parties' verdicts and the decision. Pure: the same arguments decide the same."""
+        question = self._ask(facts, officer, at)
+        seats = [self._of_seat(question, seat) for seat in question.seats]
+        verdicts = [seat.verdict for seat in seats]
+        decision = Decision(
+            outcome=conjunction(verdicts),
+            verdicts=verdicts,
+            engine=ENGINE,
+            policy_set_sha256=self._digest(verdicts),
+        )
+        decision.evaluated_at.CopyFrom(_timestamp(question.at))
+        permitted = decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+        # A permit's duties fall away with a refusal; a prohibition's duties are about the attempt.
+        decision.obligations.extend(
+            _union(o for s in seats if permitted or not s.permits for o in s.obligations)
+        )
+        return decision
+
+    def evaluate_party(
+        self, facts: SearchFacts, officer: str, at: datetime, party: str
+    ) -> tuple[SeatVerdict, ...]:
+        """One party's verdicts, one for each seat that it holds; none when it holds no seat.
+
+        No verdicts are no permit: judge them with `conjunction`.
+        """
+        question = self._ask(facts, officer, at)
+        return tuple(
+            self._of_seat(question, seat) for seat in question.seats if seat.party == party
+        )
+
+    def _ask(self, facts: SearchFacts, officer: str, at: datetime) -> Question:
+        return ask(facts, officer, at, self._registry, self._book.vocabulary)
+
+    def _of_seat(self, question: Question, seat: SeatOf) -> SeatVerdict:
+        faults = list(question.faults)
+        if seat.fault is not None and seat.fault not in faults:
+            faults.append(seat.fault)
+        rules = self._book.slice(seat.party, question.at.date()) if seat.fault is None else None
+        if rules is None and seat.fault is None:
+            faults.append(Fault.NO_DIRECTIVE)
+        if rules is None or faults:
+            return SeatVerdict(_cannot_tell(seat, faults, rules), ())
+        return self._apply(question, seat, rules)
+
+    def _apply(self, question: Question, seat: SeatOf, rules: Slice) -> SeatVerdict:
+        word = self._book.vocabulary.word("Seat", seat.seat)
+        assert word is not None, "every seat has a word; the vocabulary was checked"
+        request = question.request(word)
+        result = cedarpy.is_authorized(request, rules.policies, self._entities, self._schema)
+        if result.decision is cedarpy.Decision.NoDecision:
+            return SeatVerdict(_cannot_tell(seat, [Fault.NO_DECISION], rules), ())
+        named = sorted(result.diagnostics.reasons)
+        determining = [rules.rules[name] for name in named if name in rules.rules]
+        allowed = result.decision is cedarpy.Decision.Allow
+        if (
+            # Cedar skips a rule that errs; had it been a prohibition, it would be gone.
+            result.diagnostics.errors
+            or len(determining) != len(named)
+            or any(rule.permits != allowed for rule in determining)
+            or (allowed and not determining)
+        ):
+            verdict = _cannot_tell(seat, [Fault.EVALUATION_ERROR], rules)
+            verdict.rules.extend(rule.as_proto() for rule in determining)
+            return SeatVerdict(verdict, ())
+        outcome = (
+            VerdictOutcome.VERDICT_OUTCOME_PERMIT
+            if allowed
+            else VerdictOutcome.VERDICT_OUTCOME_FORBID
+        )
+        verdict = Verdict(
+            seat=seat.seat,
+            party=seat.party,
+            outcome=outcome,
+            rules=[rule.as_proto() for rule in determining],
+            directives=rules.versions,
+        )
+        if not determining:
+            verdict.unmet.extend(self._unmet(request, rules))
+        return SeatVerdict(verdict, tuple(_obligations(determining, seat.party)))
+
+    def _unmet(self, request: dict[str, object], rules: Slice) -> list[UnmetRequirement]:
+        """Which parts of the permitting rules did not hold. Informs; never decides."""
+        if not rules.requirements:
+            return []
+        result = cedarpy.is_authorized(
+            request, rules.requirement_probes, self._entities, self._schema
+        )
+        met = set(result.diagnostics.reasons)
+        missing = [part for part in rules.requirements if part.key not in met]
+        # A rule for another seat is no way to cure this refusal, unless there is no other.
+        elsewhere = {part.rule.id for part in missing if part.reads_seat}
+        here = [part for part in missing if part.rule.id not in elsewhere]
+        return [
+            UnmetRequirement(
+                rule_id=part.rule.id,
+                clause=part.clause,
+                requirement=part.words,
+                citation=part.rule.citation,
+            )
+            for part in here or missing
+        ]
+
+    def _digest(self, verdicts: Sequence[Verdict]) -> bytes:
+        """SHA-256 over all that must be the same to decide the same, besides the question."""
+        applied = {v.name: v.sha256 for verdict in verdicts for v in verdict.directives}
+        sha256 = hashlib.sha256(_DIGEST_CONTEXT)
+        sha256.update(self._book.vocabulary.sha256)
+        sha256.update(self._registry.sha256)
+        sha256.update(ENGINE.encode() + b"\0")
+        for name, digest in sorted(applied.items()):
+            sha256.update(name.encode() + b"\0" + digest)
+        return sha256.digest()
+
+
+def _cannot_tell(seat: SeatOf, faults: Sequence[Fault], rules: Slice | None) -> Verdict:
+    return Verdict(
+        seat=seat.seat,
+        party=seat.party,
+        outcome=VerdictOutcome.VERDICT_OUTCOME_CANNOT_TELL,
+        faults=[str(fault) for fault in faults],
+        directives=rules.versions if rules else (),
+    )
+
+
+def _obligations(rules: Sequence[Rule], party: str) -> Iterable[Obligation]:
+    for rule in rules:
+        for kind, parameters in rule.obligations:
+            yield Obligation(kind=kind, parameters=parameters, rule_id=rule.id, party=party)
+
+
+def _union(obligations: Iterable[Obligation]) -> list[Obligation]:
+    """Each duty once, in a fixed order."""
+    distinct = {(o.party, o.rule_id, o.kind, o.parameters): o for o in obligations}
+    return [distinct[key] for key in sorted(distinct)]
+
+
+def _timestamp(at: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp
+
+
+def seat_name(seat: Seat.ValueType) -> str:
+    """The seat for a person: "gallery owner"."""
+    return Seat.Name(seat).removeprefix("SEAT_").lower().replace("_", " ")

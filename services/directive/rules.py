@@ -1,0 +1,83 @@
+"""The rules of a directive, as Cedar's typed tree with what their annotations say.
+
+Annotations that have a meaning: @id, @title, @citation, @requirement_N and @obligation_<kind>.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Final
+
+from cedarpy import pst
+
+from countersign.type.v1.decision_pb2 import DeterminingRule, RuleEffect
+
+OBLIGATION_KINDS: Final = frozenset({"log", "notice", "notify", "peer_review", "report", "retain"})
+"""The duties that the broker knows how to discharge and record; others could not be kept."""
+
+REQUIREMENT: Final = re.compile(r"requirement_(0|[1-9][0-9]{0,2})")
+OBLIGATION: Final = re.compile(r"obligation_([a-z_]+)")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of a party."""
+
+    id: str
+    title: str
+    citation: str
+    template: pst.Template
+    """With our identifier in place of Cedar's positional one, which shifts when text is added."""
+
+    @property
+    def permits(self) -> bool:
+        """Whether it permits; otherwise it forbids."""
+        return bool(self.template.effect == "permit")
+
+    @property
+    def has_conditional_head(self) -> bool:
+        """Whether the head names who or which gallery."""
+        return not (
+            isinstance(self.template.principal, pst.ScopeAny)
+            and isinstance(self.template.resource, pst.ScopeAny)
+        )
+
+    @property
+    def requirements(self) -> dict[int, str]:
+        """Number of the requirement (0 is the head) to its words."""
+        return {
+            int(match[1]): words
+            for key, words in self.template.annotations.items()
+            if (match := REQUIREMENT.fullmatch(key))
+        }
+
+    @property
+    def obligations(self) -> tuple[tuple[str, str], ...]:
+        """Kind and parameters of each duty that it imposes, sorted."""
+        return tuple(
+            sorted(
+                (match[1], parameters)
+                for key, parameters in self.template.annotations.items()
+                if (match := OBLIGATION.fullmatch(key))
+            )
+        )
+
+    def as_proto(self) -> DeterminingRule:
+        """The rule as verdicts name it."""
+        effect = RuleEffect.RULE_EFFECT_PERMIT if self.permits else RuleEffect.RULE_EFFECT_FORBID
+        return DeterminingRule(id=self.id, title=self.title, citation=self.citation, effect=effect)
+
+
+def walk(node: object) -> Iterator[Any]:
+    """Every node of a typed tree, the node itself first. Cedar bounds the depth at 100."""
+    yield node
+    if isinstance(node, dict):
+        children: tuple[object, ...] = tuple(node.values())
+    elif isinstance(node, tuple):
+        children = node
+    elif is_dataclass(node) and not isinstance(node, type):
+        children = tuple(getattr(node, field.name) for field in fields(node))
+    else:
+        return
+    for child in children:
+        yield from walk(child)

@@ -1,0 +1,134 @@
+"""The words in which directives are written: a Cedar schema with closed lists.
+
+Invariants:
+- Each closed list is exactly an enum of the contracts, so that no value of a search is without a
+  word and no word without a value. A vocabulary that differs is not loaded.
+- A number that the contracts do not name, and "unspecified", have no word. There is no default.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cedarpy
+from google.protobuf.descriptor import EnumDescriptor
+
+from countersign.type.v1 import decision_pb2, search_pb2
+
+NAMESPACE: Final = "Countersign"
+FILE_NAME: Final = "vocabulary.cedarschema"
+SCHEMA_BYTES_MAX: Final = 256 * 1024
+"""Far above what a person can review; keeps a wrong path from being read into memory."""
+
+_VERSION = re.compile(r'@version\("(?P<version>[^"]+)"\)\s*namespace\s+(?P<name>\w+)')
+_CLOSED_LIST = re.compile(r"\bentity\s+(?P<name>\w+)\s+enum\s*\[(?P<words>[^\]]*)\]")
+_OPEN_KIND = re.compile(r"\bentity\s+(?P<name>\w+)\b(?!\s+enum)")
+_WORD = re.compile(r'"([^"]*)"')
+
+
+class VocabularyError(Exception):
+    """The vocabulary cannot be used; the message names the file and the term."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The schema with its closed lists."""
+
+    version: str
+    text: str
+    sha256: bytes
+    schema: cedarpy.Schema
+    closed_lists: Mapping[str, tuple[str, ...]]
+    """Entity type ("Purpose") to its words."""
+    open_kinds: frozenset[str]
+    """Entity types whose members the registry names ("Agency")."""
+    _words: Mapping[str, Mapping[int, str]]
+
+    @classmethod
+    def load(cls, folder: Path) -> "Vocabulary":
+        """Reads `vocabulary.cedarschema` in the folder; raises VocabularyError."""
+        path = folder / FILE_NAME
+        try:
+            with path.open("rb") as file:
+                content = file.read(SCHEMA_BYTES_MAX + 1)
+        except OSError as error:
+            raise VocabularyError(f"{path}: {error}") from error
+        if len(content) > SCHEMA_BYTES_MAX:
+            raise VocabularyError(f"{path}: larger than {SCHEMA_BYTES_MAX} bytes")
+        try:
+            return cls.parse(content)
+        except (VocabularyError, UnicodeDecodeError) as error:
+            raise VocabularyError(f"{path}: {error}") from error
+
+    @classmethod
+    def parse(cls, content: bytes) -> "Vocabulary":
+        """Reads the bytes of a vocabulary; raises VocabularyError."""
+        text = content.decode("utf-8")
+        try:
+            schema = cedarpy.Schema.from_str(text)
+        except ValueError as error:
+            raise VocabularyError(f"not a Cedar schema: {error}") from error
+        # Cedar's own rendering has no comments, so that a pattern cannot match inside one.
+        plain = str(schema)
+        version = _VERSION.search(plain)
+        if version is None or version["name"] != NAMESPACE:
+            raise VocabularyError(f'does not begin with @version("...") namespace {NAMESPACE}')
+        closed = {
+            match["name"]: tuple(_WORD.findall(match["words"]))
+            for match in _CLOSED_LIST.finditer(plain)
+        }
+        words = {enum.name: _words_of(enum) for enum in mirrored_enums()}
+        _check_mirror(closed, words)
+        return cls(
+            version=version["version"],
+            text=text,
+            sha256=hashlib.sha256(content).digest(),
+            schema=schema,
+            closed_lists=closed,
+            open_kinds=frozenset(match["name"] for match in _OPEN_KIND.finditer(plain)),
+            _words=words,
+        )
+
+    def word(self, enum: str, number: int) -> str | None:
+        """The word for a value of an enum of the contracts; None when there is none."""
+        return self._words[enum].get(number)
+
+    def number(self, enum: str, word: str) -> int | None:
+        """The value of the contracts for a word; None when there is none."""
+        return next((n for n, known in self._words[enum].items() if known == word), None)
+
+
+def mirrored_enums() -> Iterator[EnumDescriptor]:
+    """The enums of the contracts that the vocabulary mirrors."""
+    yield decision_pb2.DESCRIPTOR.enum_types_by_name["Seat"]
+    yield from search_pb2.DESCRIPTOR.enum_types_by_name.values()
+
+
+def _words_of(enum: EnumDescriptor) -> dict[int, str]:
+    prefix = re.sub(r"(?<!^)([A-Z])", r"_\1", enum.name).upper() + "_"
+    return {
+        value.number: _camel(value.name.removeprefix(prefix))
+        for value in enum.values
+        if value.number != 0
+    }
+
+
+def _camel(shout: str) -> str:
+    first, *rest = shout.split("_")
+    return first.lower() + "".join(part.capitalize() for part in rest)
+
+
+def _check_mirror(
+    closed: Mapping[str, tuple[str, ...]], words: Mapping[str, Mapping[int, str]]
+) -> None:
+    """Each list and its enum say the same, both ways."""
+    for name in sorted(set(closed) ^ set(words)):
+        where = "vocabulary" if name in closed else "contracts"
+        raise VocabularyError(f"{name}: only the {where} have this list")
+    for name, listed in closed.items():
+        different = sorted(set(listed) ^ set(words[name].values()))
+        if different:
+            raise VocabularyError(f"{name}: vocabulary and contracts differ in {different}")
