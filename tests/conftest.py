@@ -2,6 +2,8 @@
 
 import pytest
 
+pytest_plugins = ["support.nats_servers"]
+
 # Once each is enough to see that a fault is survived; `make test-fault` asks for more, each round
 # with a seed of its own.
 FAULT_ROUNDS_DEFAULT = 1

@@ -1,0 +1,247 @@
+"""Who may say and hear what on the bus, shown on a real server."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import nats
+import nats.errors
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from nats.aio.client import Client
+from nats.js import api
+
+from shared.bus import Bus, Delivery, tls_context
+from shared.errors import Unavailable
+from shared.identity import Kind
+from support.nats_servers import NatsUnderTest
+
+VIOLATION = "permissions violation"
+
+
+class Intruder:
+    """A client that holds a real certificate and says what it likes."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.client = Client()
+
+    @classmethod
+    async def connect(
+        cls, server: NatsUnderTest, kind: Kind, name: str, inbox: str | None = None
+    ) -> "Intruder":
+        """Connects with the certificate of this identity."""
+        intruder = cls()
+
+        async def on_error(error: Exception) -> None:
+            intruder.errors.append(str(error).lower())
+
+        settings = server.bus_settings(kind, name)
+        await intruder.client.connect(
+            servers=list(settings.servers),
+            tls=tls_context(settings),
+            tls_handshake_first=True,
+            inbox_prefix=inbox or f"_INBOX_{name}",
+            error_cb=on_error,
+            allow_reconnect=False,
+        )
+        return intruder
+
+    async def settled(self) -> None:
+        """Returns once the server has answered everything said so far."""
+        await self.client.flush()
+        await self.client.flush()
+
+    async def refused_to_publish(self, subject: str, reply: str = "") -> bool:
+        """True when the server refuses the publication."""
+        self.errors.clear()
+        await self.client.publish(subject, b"forged", reply=reply)
+        await self.settled()
+        return any(VIOLATION in error for error in self.errors)
+
+    async def refused_to_hear(self, subject: str, queue: str = "") -> bool:
+        """True when the server refuses the subscription."""
+        self.errors.clear()
+        await self.client.subscribe(subject, queue=queue)
+        await self.settled()
+        return any(VIOLATION in error for error in self.errors)
+
+
+@pytest.fixture
+async def broker(nats_server: NatsUnderTest) -> AsyncIterator[Bus]:
+    """The broker's connection, with the streams of two systems."""
+    bus = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
+    for system in ("LACRIS", "FACEFIND"):
+        await bus.ensure_stream(
+            api.StreamConfig(
+                name=f"ORDERS_{system}",
+                subjects=[f"orders.{system.lower()}.*"],
+                retention=api.RetentionPolicy.WORK_QUEUE,
+            )
+        )
+        await bus.ensure_consumer(
+            f"ORDERS_{system}", api.ConsumerConfig(durable_name="connector", ack_wait=30)
+        )
+    await bus.ensure_stream(api.StreamConfig(name="ANSWERS", subjects=["answers.*.*"]))
+    await bus.ensure_consumer("ANSWERS", api.ConsumerConfig(durable_name="broker", ack_wait=30))
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture
+async def connector(nats_server: NatsUnderTest) -> AsyncIterator[Intruder]:
+    """A connector of lacris that does not keep to its task."""
+    intruder = await Intruder.connect(
+        nats_server, "connector", "lacris", inbox="_INBOX_connector-lacris"
+    )
+    yield intruder
+    await intruder.client.close()
+
+
+async def test_an_order_and_its_answer_pass(nats_server: NatsUnderTest, broker: Bus) -> None:
+    connector = await Bus.connect(
+        nats_server.bus_settings("connector", "lacris"), "connector-lacris"
+    )
+    answers: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+
+    async def on_order(order: Delivery) -> None:
+        await connector.publish_durable(
+            "answers.lacris.1", order.data, "1", "answers.<system>.<id>"
+        )
+
+    async def on_answer(answer: Delivery) -> None:
+        await answers.put((answer.subject, answer.data))
+
+    await connector.consume("ORDERS_LACRIS", "connector", on_order, 4, "orders.<system>.<id>")
+    await broker.consume("ANSWERS", "broker", on_answer, 4, "answers.<system>.<id>")
+    await broker.publish_durable("orders.lacris.1", b"order", "1", "orders.<system>.<id>")
+    async with asyncio.timeout(10):
+        assert await answers.get() == ("answers.lacris.1", b"order")
+    await connector.close()
+
+
+@pytest.mark.promise(7)
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "ledger.append",
+        "policy.evaluate",
+        "orders.lacris.1",
+        "orders.facefind.1",
+        "answers.facefind.1",
+        "$JS.API.CONSUMER.MSG.NEXT.ORDERS_FACEFIND.connector",
+        "$JS.API.CONSUMER.MSG.NEXT.ANSWERS.broker",
+        "$JS.API.STREAM.MSG.GET.ORDERS_LACRIS",
+        "$JS.API.STREAM.PURGE.ORDERS_LACRIS",
+        "$JS.API.CONSUMER.CREATE.ORDERS_LACRIS.mine",
+        "$JS.ACK.ORDERS_FACEFIND.connector.1.1.1.1.1",
+        "_INBOX_broker.1",
+    ],
+)
+async def test_a_connector_says_nothing_but_its_answers(
+    connector: Intruder, broker: Bus, subject: str
+) -> None:
+    assert await connector.refused_to_publish(subject, reply="_INBOX_connector-lacris.1")
+
+
+@pytest.mark.promise(7)
+@pytest.mark.parametrize(
+    "subject",
+    [">", "orders.>", "answers.>", "ledger.append", "_INBOX_broker.>", "_INBOX.>", "$JS.>"],
+)
+async def test_a_connector_hears_nothing_but_its_inbox(
+    connector: Intruder, broker: Bus, subject: str
+) -> None:
+    assert await connector.refused_to_hear(subject)
+
+
+async def test_a_connector_cannot_have_the_bus_speak_for_it(
+    nats_server: NatsUnderTest, connector: Intruder, broker: Bus
+) -> None:
+    """The server checks no reply subject, so its replies must not leave the connector's account."""
+    ledger = await Bus.connect(nats_server.bus_settings("service", "ledger"), "ledger")
+    heard: list[object] = []
+
+    async def append(request: StringValue) -> StringValue:
+        heard.append(request)
+        return request
+
+    await ledger.serve("ledger.append", "ledger", StringValue, append, 4)
+    await broker.publish_durable("orders.lacris.1", b"order", "1", "orders.<system>.<id>")
+    pull = json.dumps({"batch": 1, "expires": 1_000_000_000}).encode()
+    subject = "$JS.API.CONSUMER.MSG.NEXT.ORDERS_LACRIS.connector"
+    await connector.client.publish(subject, pull, reply="answers.facefind.1")
+    await connector.client.publish(subject, pull, reply="ledger.append")
+    await connector.client.publish("answers.lacris.2", b"x", reply="ledger.append")
+    await connector.settled()
+    await broker.publish_durable("orders.lacris.3", b"order", "3", "orders.<system>.<id>")
+    assert await broker.last_message("ANSWERS", "answers.lacris.2") == b"x"
+    assert await broker.last_message("ANSWERS", "answers.facefind.1") is None
+    assert not heard
+    await ledger.close()
+
+
+@pytest.mark.parametrize("name", ["policy", "ledger"])
+async def test_a_service_only_replies(nats_server: NatsUnderTest, broker: Bus, name: str) -> None:
+    service = await Intruder.connect(nats_server, "service", name)
+    for subject in ("ledger.append", "policy.evaluate", "orders.lacris.1", "answers.lacris.1"):
+        assert await service.refused_to_publish(subject), subject
+    other = {"policy": "ledger.append", "ledger": "policy.evaluate"}[name]
+    own = {"policy": "policy.evaluate", "ledger": "ledger.append"}[name]
+    for subject in (other, "orders.>", "answers.>", own):
+        assert await service.refused_to_hear(subject), subject
+    assert not await service.refused_to_hear(own, queue=name)
+    await service.client.close()
+
+
+async def test_the_broker_cannot_take_orders_from_a_queue(
+    nats_server: NatsUnderTest, broker: Bus
+) -> None:
+    intruder = await Intruder.connect(nats_server, "service", "broker")
+    assert await intruder.refused_to_publish(
+        "$JS.API.CONSUMER.MSG.NEXT.ORDERS_LACRIS.connector", reply="_INBOX_broker.1"
+    )
+    assert await intruder.refused_to_publish("$JS.API.STREAM.DELETE.ORDERS_LACRIS")
+    await intruder.client.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("agency", "CA0194200"), ("connector", "unheard-of"), ("operator", "broker")]
+)
+async def test_an_identity_without_a_place_on_the_bus_is_not_let_in(
+    nats_server: NatsUnderTest, kind: Kind, name: str
+) -> None:
+    with pytest.raises((nats.errors.Error, OSError)):
+        await Intruder.connect(nats_server, kind, name)
+
+
+async def test_nobody_is_let_in_without_a_certificate(nats_server: NatsUnderTest) -> None:
+    settings = nats_server.bus_settings("service", "broker")
+    context = tls_context(settings)
+    bare = type(context)(context.protocol)
+    bare.load_verify_locations(settings.tls.authority)
+    with pytest.raises((nats.errors.Error, OSError)):
+        await Client().connect(
+            servers=list(settings.servers),
+            tls=bare,
+            tls_handshake_first=True,
+            allow_reconnect=False,
+            connect_timeout=3,
+        )
+
+
+async def test_what_the_server_acknowledged_survives_its_being_killed(
+    nats_server: NatsUnderTest, broker: Bus
+) -> None:
+    await broker.publish_durable("orders.lacris.1", b"order", "1", "orders.<system>.<id>")
+    nats_server.kill()
+    nats_server.start()
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                kept = await broker.last_message("ORDERS_LACRIS", "orders.lacris.1")
+            except Unavailable:
+                await asyncio.sleep(0.1)
+                continue
+            break
+    assert kept == b"order"
