@@ -15,7 +15,7 @@ EMBEDDED := $(VENV)/.installed-embedded
 # The development environment holds all that the demonstration needs.
 RUNNABLE := $(if $(wildcard $(DEV)),$(DEV),$(EMBEDDED))
 
-.PHONY: help setup demo up test test-fault lint contracts types proto proto-check bench requirements clean
+.PHONY: help setup demo up test test-fault lint contracts types proto proto-check bench promises requirements audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,8 +64,14 @@ bench: $(DEV) ## Measure searches and appends beside their bare counterparts
 	$(PY) bench/ledger_appends.py
 	$(PY) bench/search.py
 
+promises: $(DEV) ## Write into docs/promises.md which tests prove what
+	$(PY) tools/list_promises.py
+
 requirements: ## Pin every dependency anew, by hash (needs uv)
 	tools/pin_requirements.sh
+
+audit: $(DEV) ## Ask the package index for known weaknesses of what we pin
+	$(VENV)/bin/pip-audit --disable-pip --require-hashes -r requirements/embedded.txt
 
 clean: ## Remove what the tools left (the environment stays: rm -r .venv)
 	rm -rf $(SCRATCH) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -75,10 +75,7 @@ def test_promises_one_three_and_six_are_proved() -> None:
 
 
 def test_promises_page_lists_the_tests() -> None:
-    """The page names, for each promise, the files whose tests prove it: all of them, no other.
-
-    What fails is shown with the list that should stand there.
-    """
+    """The page names all files whose tests prove a promise; `make promises` writes them there."""
     page = (ROOT / "docs" / "promises.md").read_text()
     named: dict[int, set[str]] = {}
     for section in re.split(r"^## ", page, flags=re.MULTILINE)[1:]:
