@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from buf.validate import validate_pb2
 from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
@@ -13,6 +12,8 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
     FileDescriptorSet,
 )
+
+from buf.validate import validate_pb2
 
 HEADER = """# Reference of the contracts
 

@@ -1,0 +1,176 @@
+"""A bus within the test, with a ledger and a policy service behind it that can be made to fail.
+
+It keeps what was asked and published, in order, so that a test can say what must come before what.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from google.protobuf.message import Message
+
+from countersign.ledger.v1.append_pb2 import (
+    AppendRequest,
+    AppendResponse,
+    ListOpenSearchesRequest,
+    ListOpenSearchesResponse,
+    ListSearchesRequest,
+    ListSearchesResponse,
+    LookUpSearchRequest,
+    LookUpSearchResponse,
+)
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.policy.v1.policy_pb2 import EvaluateRequest, EvaluateResponse, Parties
+from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Receipt, VerdictOutcome
+from shared.errors import Unavailable
+
+PERMITTED = DecisionOutcome.DECISION_OUTCOME_PERMITTED
+REFUSED = DecisionOutcome.DECISION_OUTCOME_REFUSED
+
+
+class LedgerInMemory:
+    """Entries by index, with idempotency keys; `lost` and `kept_but_failed` break the next appends."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.keys: dict[str, int] = {}
+        self.lost = 0
+        self.kept_but_failed = 0
+
+    def append(self, request: AppendRequest) -> AppendResponse:
+        """Appends like the ledger service."""
+        if self.lost:
+            self.lost -= 1
+            raise Unavailable("SERVICE_UNAVAILABLE", "the ledger is down")
+        response = AppendResponse()
+        for pending in request.entries:
+            existing = pending.idempotency_key in self.keys
+            if existing:
+                index = self.keys[pending.idempotency_key]
+            else:
+                index = len(self.entries)
+                entry = Entry()
+                entry.CopyFrom(pending.entry)
+                entry.schema_epoch = 1
+                self.entries.append(entry)
+                if pending.idempotency_key:
+                    self.keys[pending.idempotency_key] = index
+            response.appended.add(receipt=self.receipt(index), existing=existing)
+        if self.kept_but_failed:
+            self.kept_but_failed -= 1
+            raise Unavailable("SERVICE_UNAVAILABLE", "the answer was lost")
+        return response
+
+    def receipt(self, index: int) -> Receipt:
+        """A receipt without a proof."""
+        return Receipt(index=index, leaf=self.entries[index].SerializeToString())
+
+    def look_up(self, request: LookUpSearchRequest) -> LookUpSearchResponse:
+        """What is on record of a search."""
+        response = LookUpSearchResponse()
+        decided = self.keys.get(f"decided/{request.search_id}")
+        ended = self.keys.get(f"end/{request.search_id}")
+        if decided is not None:
+            response.decided.CopyFrom(self.receipt(decided))
+        if ended is not None:
+            response.ended.CopyFrom(self.receipt(ended))
+        return response
+
+    def list_open(self, _: ListOpenSearchesRequest) -> ListOpenSearchesResponse:
+        """Permitted searches without an end."""
+        response = ListOpenSearchesResponse()
+        for index, entry in enumerate(self.entries):
+            permitted = entry.search_decided.decision.outcome == PERMITTED
+            if permitted and f"end/{entry.search_id}" not in self.keys:
+                response.decided.append(self.receipt(index))
+        return response
+
+    def list_searches(self, request: ListSearchesRequest) -> ListSearchesResponse:
+        """An agency's searches, newest first."""
+        response = ListSearchesResponse()
+        before = request.before_index or len(self.entries)
+        for index in reversed(range(before)):
+            entry = self.entries[index]
+            mine = entry.search_decided.summary.origin_agency == request.origin_agency
+            if entry.HasField("search_decided") and mine:
+                found = self.look_up(LookUpSearchRequest(search_id=entry.search_id))
+                response.searches.append(found)
+            if len(response.searches) == request.page_size:
+                break
+        return response
+
+    def kinds(self) -> list[str]:
+        """What happened, in order."""
+        return [str(entry.WhichOneof("event")) for entry in self.entries]
+
+
+class PolicyThatSays:
+    """Answers every question alike."""
+
+    def __init__(self, outcome: DecisionOutcome.ValueType = PERMITTED) -> None:
+        self.outcome = outcome
+        self.down = False
+
+    def evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
+        """One verdict, and the decision that follows from it."""
+        if self.down:
+            raise Unavailable("SERVICE_UNAVAILABLE", "the policy service is down")
+        decision = Decision(outcome=self.outcome, evaluated_at=request.at)
+        says = (
+            VerdictOutcome.VERDICT_OUTCOME_PERMIT
+            if self.outcome == PERMITTED
+            else VerdictOutcome.VERDICT_OUTCOME_FORBID
+        )
+        decision.verdicts.add(party=request.facts.origin_agency, outcome=says)
+        parties = Parties(origin_agency=request.facts.origin_agency)
+        return EvaluateResponse(decision=decision, parties=parties)
+
+
+class BusInMemory:
+    """Stands in for shared.bus.Bus."""
+
+    def __init__(self) -> None:
+        self.ledger = LedgerInMemory()
+        self.policy = PolicyThatSays()
+        self.published: dict[str, bytes] = {}
+        self.happened: list[str] = []
+        """Subjects asked and published, in order."""
+        self.publishing_fails = 0
+        self.has_published = asyncio.Event()
+        self.before: dict[str, Callable[[], Awaitable[None]]] = {}
+        """What to wait for before a subject is answered."""
+        self._handlers: dict[str, Callable[[Any], Message]] = {
+            "ledger.append": self.ledger.append,
+            "ledger.look_up_search": self.ledger.look_up,
+            "ledger.list_open_searches": self.ledger.list_open,
+            "ledger.list_searches": self.ledger.list_searches,
+            "policy.evaluate": self.policy.evaluate,
+        }
+
+    async def request(self, subject: str, message: Any, _response: Any, _timeout_s: float) -> Any:
+        """Asks the ledger or the policy service."""
+        if subject in self.before:
+            await self.before[subject]()
+        answer = self._handlers[subject](message)
+        self.happened.append(subject)
+        return answer
+
+    async def publish_durable(
+        self, subject: str, data: bytes, message_id: str, template: str
+    ) -> None:
+        """Keeps the message."""
+        del message_id, template
+        if self.publishing_fails:
+            self.publishing_fails -= 1
+            raise Unavailable("BUS_UNAVAILABLE", "the bus is down")
+        self.published.setdefault(subject, data)
+        self.has_published.set()
+        self.happened.append(subject)
+
+    async def last_message(self, _stream: str, subject: str) -> bytes | None:
+        """What was published on a subject."""
+        return self.published.get(subject)
+
+    async def purge(self, _stream: str, subject: str) -> None:
+        """Forgets what was published on a subject."""
+        self.published.pop(subject, None)

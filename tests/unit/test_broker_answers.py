@@ -1,0 +1,196 @@
+"""Answers are released only once recorded, and a search ends once."""
+
+import asyncio
+
+import pytest
+
+from broker.answers import AnswerRefused, verified_answer
+from broker.record import Record
+from countersign.broker.v1 import broker_pb2 as pb
+from countersign.connector.v1.connector_pb2 import (
+    FAILURE_REASON_NO_FACE,
+    SearchAnswer,
+    SearchFailure,
+    SignedAnswer,
+)
+from shared.bus import Poison, Retry
+from shared.signing import ANSWER_CONTEXT, SigningKey
+from support.brokers import BrokerOnTheTable
+
+
+@pytest.fixture(name="broker")
+def _broker() -> BrokerOnTheTable:
+    return BrokerOnTheTable()
+
+
+async def submitted(broker: BrokerOnTheTable) -> str:
+    prepared = broker.prepared()
+    await broker.searching.submit(broker.call(), broker.request(prepared))
+    return prepared.search_id
+
+
+def record(broker: BrokerOnTheTable, search_id: str) -> Record:
+    found = broker.known.get(search_id)
+    assert found is not None
+    return found
+
+
+@pytest.mark.promise(1)
+async def test_an_answer_is_released_after_it_is_recorded(broker: BrokerOnTheTable) -> None:
+    search_id = await submitted(broker)
+    signed = broker.answer(search_id)
+    await broker.answers.take_in(broker.delivery(search_id, signed))
+    assert record(broker, search_id).state == pb.SEARCH_STATE_ANSWERED
+    assert await broker.answers.give_out(record(broker, search_id)) == signed
+    assert broker.bus.ledger.entries[-1].search_answered.candidates_returned == 3
+
+
+@pytest.mark.promise(1)
+@pytest.mark.parametrize("failure", ["lost", "kept_but_failed"])
+async def test_an_answer_that_the_ledger_did_not_confirm_is_held_back(
+    broker: BrokerOnTheTable, failure: str
+) -> None:
+    search_id = await submitted(broker)
+    delivery = broker.delivery(search_id, broker.answer(search_id))
+    setattr(broker.bus.ledger, failure, 1)
+    with pytest.raises(Retry):
+        await broker.answers.take_in(delivery)
+    assert record(broker, search_id).state == pb.SEARCH_STATE_PENDING
+    assert await broker.answers.give_out(record(broker, search_id)) is None
+    await broker.answers.take_in(delivery)
+    assert broker.bus.ledger.kinds() == ["search_decided", "search_answered"]
+    assert await broker.answers.give_out(record(broker, search_id)) is not None
+
+
+@pytest.mark.promise(1)
+async def test_an_answer_other_than_the_recorded_one_is_never_given_out(
+    broker: BrokerOnTheTable,
+) -> None:
+    search_id = await submitted(broker)
+    await broker.answers.take_in(broker.delivery(search_id, broker.answer(search_id)))
+    broker.delivery(search_id, broker.answer(search_id, gallery="another"))
+    broker.restart()
+    found = await broker.ledger.look_up(search_id)
+    assert found is not None
+    assert found.state == pb.SEARCH_STATE_ANSWERED
+    assert await broker.answers.give_out(found) is None
+
+
+async def test_an_answer_is_taken_in_by_a_restarted_broker(broker: BrokerOnTheTable) -> None:
+    search_id = await submitted(broker)
+    delivery = broker.delivery(search_id, broker.answer(search_id))
+    broker.restart()
+    await broker.answers.take_in(delivery)
+    await broker.answers.take_in(delivery)
+    assert broker.bus.ledger.kinds() == ["search_decided", "search_answered"]
+
+
+async def test_a_failure_ends_the_search_with_its_reason(broker: BrokerOnTheTable) -> None:
+    search_id = await submitted(broker)
+    answer = SearchAnswer.FromString(broker.answer(search_id).answer)
+    answer.failure.CopyFrom(SearchFailure(reason=FAILURE_REASON_NO_FACE))
+    data = answer.SerializeToString()
+    signed = SignedAnswer(answer=data, signature=broker.connector_key.sign(ANSWER_CONTEXT, data))
+    await broker.answers.take_in(broker.delivery(search_id, signed))
+    assert record(broker, search_id).as_search().failure_reason == FAILURE_REASON_NO_FACE
+
+
+@pytest.mark.promise(2)
+async def test_forged_answers_are_set_aside_on_record(broker: BrokerOnTheTable) -> None:
+    search_id = await submitted(broker)
+    genuine = broker.answer(search_id)
+    other = SigningKey.generate()
+    forged = SignedAnswer(
+        answer=genuine.answer, signature=other.sign(ANSWER_CONTEXT, genuine.answer)
+    )
+    with pytest.raises(Poison):
+        await broker.answers.take_in(broker.delivery(search_id, forged))
+    assert broker.bus.ledger.entries[-1].request_rejected.reason == "ANSWER_SIGNATURE"
+    assert record(broker, search_id).state == pb.SEARCH_STATE_PENDING
+
+
+@pytest.mark.promise(2)
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"search_id": "another"}, "ANSWER_MISMATCH"),
+        ({"system": "facefind"}, "ANSWER_MISMATCH"),
+        ({"request_sha256": b"\0" * 32}, "ANSWER_MISMATCH"),
+        ({"request_sha256": b""}, "ANSWER_MISMATCH"),
+    ],
+)
+async def test_an_answer_to_something_else_is_refused(
+    broker: BrokerOnTheTable, change: dict[str, object], reason: str
+) -> None:
+    search_id = await submitted(broker)
+    signed = broker.answer(search_id, **change)
+    with pytest.raises(AnswerRefused, match=reason):
+        verified_answer(signed, record(broker, search_id), broker.connector_key.verify_key)
+
+
+async def test_an_answer_to_no_search_is_recorded(broker: BrokerOnTheTable) -> None:
+    search_id = await submitted(broker)
+    delivery = broker.delivery(search_id, broker.answer(search_id))
+    broker.bus.ledger.keys.clear()
+    broker.restart()
+    await broker.answers.take_in(delivery)
+    assert broker.bus.ledger.entries[-1].request_rejected.reason == "ANSWER_TO_NO_SEARCH"
+
+
+@pytest.mark.promise(8)
+async def test_expiry_and_withdrawal_and_answer_make_one_end(broker: BrokerOnTheTable) -> None:
+    search_id = await submitted(broker)
+    delivery = broker.delivery(search_id, broker.answer(search_id))
+    pending = record(broker, search_id)
+    await asyncio.gather(broker.ending.withdraw(pending), broker.answers.take_in(delivery))
+    await broker.ending.withdraw(pending)
+    ends = [kind for kind in broker.bus.ledger.kinds() if kind != "search_decided"]
+    assert len(ends) == 1
+
+
+@pytest.mark.promise(1)
+async def test_a_search_past_its_deadline_expires_on_record(broker: BrokerOnTheTable) -> None:
+    search_id = await submitted(broker)
+    broker.clock.advance(minutes=16)
+    sweeping = asyncio.create_task(broker.ending.keep_sweeping())
+    with broker.known.changes(search_id) as changed:
+        async with asyncio.timeout(5):
+            await changed.wait()
+    sweeping.cancel()
+    assert record(broker, search_id).state == pb.SEARCH_STATE_EXPIRED
+    assert broker.bus.ledger.kinds() == ["search_decided", "search_expired"]
+    assert not broker.bus.published, "the order is purged"
+    late = broker.bus
+    assert late.ledger.entries[-1].search_expired.deadline == (
+        late.ledger.entries[0].search_decided.deadline
+    )
+
+
+@pytest.mark.promise(8)
+async def test_a_restarted_broker_finds_its_open_searches(broker: BrokerOnTheTable) -> None:
+    search_id = await submitted(broker)
+    broker.restart()
+    broker.clock.advance(minutes=16)
+    sweeping = asyncio.create_task(broker.ending.keep_sweeping())
+    with broker.known.changes(search_id) as changed:
+        async with asyncio.timeout(5):
+            await changed.wait()
+            while record(broker, search_id).is_open:
+                changed.clear()
+                await changed.wait()
+    sweeping.cancel()
+    assert broker.bus.ledger.kinds() == ["search_decided", "search_expired"]
+
+
+@pytest.mark.promise(1)
+async def test_a_late_answer_does_not_undo_an_expiry(broker: BrokerOnTheTable) -> None:
+    search_id = await submitted(broker)
+    delivery = broker.delivery(search_id, broker.answer(search_id))
+    await broker.ending.withdraw(record(broker, search_id))
+    await broker.answers.take_in(delivery)
+    broker.restart()
+    await broker.answers.take_in(delivery)
+    found = await broker.ledger.look_up(search_id)
+    assert found is not None
+    assert found.state == pb.SEARCH_STATE_WITHDRAWN
+    assert await broker.answers.give_out(found) is None

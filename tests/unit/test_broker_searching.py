@@ -1,0 +1,234 @@
+"""The broker's order of steps: nothing leaves unrecorded, and one id is one search."""
+
+import asyncio
+
+import pytest
+
+from broker.record import is_permitted
+from countersign.broker.v1 import broker_pb2 as pb
+from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
+from shared.errors import Conflict, InvalidRequest, NotAllowed, NotAuthentic, Unavailable
+from shared.registry import SystemKeys
+from shared.sealing import PrivateKey
+from support.brokers import LASD, OFFICER, BrokerOnTheTable, own_case
+from support.buses import REFUSED
+
+
+@pytest.fixture(name="broker")
+def _broker() -> BrokerOnTheTable:
+    return BrokerOnTheTable()
+
+
+@pytest.mark.promise(1)
+async def test_the_decision_is_durable_before_the_order_leaves(broker: BrokerOnTheTable) -> None:
+    prepared = broker.prepared()
+    search = await broker.searching.submit(broker.call(), broker.request(prepared))
+    assert search.state == pb.SEARCH_STATE_PENDING
+    assert broker.bus.happened == [
+        "policy.evaluate",
+        "ledger.append",
+        f"orders.lacris.{prepared.search_id}",
+    ]
+    assert broker.order(prepared.search_id).decision_receipt == search.decision_receipt
+
+
+@pytest.mark.promise(1)
+@pytest.mark.parametrize("failure", ["lost", "kept_but_failed"])
+async def test_no_order_leaves_when_the_ledger_did_not_answer(
+    broker: BrokerOnTheTable, failure: str
+) -> None:
+    setattr(broker.bus.ledger, failure, 1)
+    with pytest.raises(Unavailable):
+        await broker.searching.submit(broker.call(), broker.request(broker.prepared()))
+    assert not broker.bus.published
+
+
+@pytest.mark.promise(1)
+@pytest.mark.parametrize("failure", ["lost", "kept_but_failed"])
+async def test_a_retry_after_a_failed_append_completes_once(
+    broker: BrokerOnTheTable, failure: str
+) -> None:
+    prepared = broker.prepared()
+    setattr(broker.bus.ledger, failure, 1)
+    with pytest.raises(Unavailable):
+        await broker.searching.submit(broker.call(), broker.request(prepared))
+    search = await broker.searching.submit(broker.call(), broker.request(prepared))
+    assert search.state == pb.SEARCH_STATE_PENDING
+    assert broker.bus.ledger.kinds() == ["search_decided"]
+    assert list(broker.bus.published) == [f"orders.lacris.{prepared.search_id}"]
+
+
+async def test_a_retry_after_the_bus_failed_sends_the_recorded_order(
+    broker: BrokerOnTheTable,
+) -> None:
+    prepared = broker.prepared()
+    broker.bus.publishing_fails = 1
+    with pytest.raises(Unavailable):
+        await broker.searching.submit(broker.call(), broker.request(prepared))
+    broker.restart()
+    await broker.searching.submit(broker.call(), broker.request(prepared))
+    assert broker.bus.ledger.kinds() == ["search_decided"]
+    assert broker.order(prepared.search_id).decision_receipt.index == 0
+
+
+@pytest.mark.promise(1)
+@pytest.mark.promise(3)
+async def test_without_policy_nothing_is_sent_and_that_is_recorded(
+    broker: BrokerOnTheTable,
+) -> None:
+    prepared = broker.prepared()
+    broker.bus.policy.down = True
+    with pytest.raises(Unavailable) as raised:
+        await broker.searching.submit(broker.call(), broker.request(prepared))
+    assert raised.value.reason == "POLICY_UNAVAILABLE"
+    assert broker.bus.ledger.kinds() == ["search_undecided"]
+    assert not broker.bus.published
+    broker.bus.policy.down = False
+    search = await broker.searching.submit(broker.call(), broker.request(prepared))
+    assert search.state == pb.SEARCH_STATE_PENDING
+
+
+@pytest.mark.promise(1)
+async def test_a_refusal_is_recorded_and_nothing_is_sent(broker: BrokerOnTheTable) -> None:
+    broker.bus.policy.outcome = REFUSED
+    search = await broker.searching.submit(broker.call(), broker.request(broker.prepared()))
+    assert search.state == pb.SEARCH_STATE_REFUSED
+    assert search.decision_receipt.leaf
+    assert not search.HasField("deadline")
+    assert broker.bus.ledger.kinds() == ["search_decided"]
+    assert not broker.bus.published
+
+
+async def test_the_same_id_again_is_the_same_search(broker: BrokerOnTheTable) -> None:
+    prepared = broker.prepared()
+    first = await broker.searching.submit(broker.call(), broker.request(prepared))
+    again = await broker.searching.submit(broker.call(), broker.request(prepared))
+    broker.restart()
+    after_restart = await broker.searching.submit(broker.call(), broker.request(prepared))
+    assert first == again == after_restart
+    assert broker.bus.ledger.kinds() == ["search_decided"]
+
+
+async def test_submissions_of_one_id_at_once_make_one_search(broker: BrokerOnTheTable) -> None:
+    prepared = broker.prepared()
+    calls = [broker.searching.submit(broker.call(), broker.request(prepared)) for _ in range(5)]
+    searches = await asyncio.gather(*calls)
+    assert all(search == searches[0] for search in searches)
+    assert broker.bus.ledger.kinds() == ["search_decided"]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_the_same_id_with_other_content_is_a_conflict_on_record(
+    broker: BrokerOnTheTable, restarted: bool
+) -> None:
+    facts = own_case()
+    await broker.searching.submit(broker.call(), broker.request(broker.prepared(facts)))
+    if restarted:
+        broker.restart()
+    facts.narrative = "Another story."
+    with pytest.raises(Conflict) as raised:
+        await broker.searching.submit(broker.call(), broker.request(broker.prepared(facts)))
+    decided, rejected = broker.bus.ledger.entries
+    assert raised.value.metadata == {
+        "recorded_request_sha256": decided.search_decided.request_sha256.hex(),
+        "rejected_request_sha256": rejected.request_rejected.rejected_request_sha256.hex(),
+    }
+    assert rejected.request_rejected.reason == "SEARCH_ID_TAKEN"
+    assert len(broker.bus.published) == 1
+
+
+async def test_an_agency_cannot_ask_as_another_and_that_is_recorded(
+    broker: BrokerOnTheTable,
+) -> None:
+    with pytest.raises(NotAllowed) as raised:
+        await broker.searching.submit(broker.call(LASD), broker.request(broker.prepared()))
+    assert raised.value.reason == "ORIGIN_NOT_CALLER"
+    (entry,) = broker.bus.ledger.entries
+    assert entry.request_rejected.caller == f"spiffe://countersign.test/agency/{LASD}"
+    assert entry.request_rejected.rpc == "countersign.broker.v1.BrokerService/SubmitSearch"
+
+
+async def test_an_expired_token_is_turned_away_on_record(broker: BrokerOnTheTable) -> None:
+    request = broker.request(broker.prepared())
+    broker.clock.advance(hours=1)
+    with pytest.raises(NotAuthentic) as raised:
+        await broker.searching.submit(broker.call(), request)
+    assert raised.value.reason == "OFFICER_TOKEN_EXPIRED"
+    assert broker.bus.ledger.entries[0].request_rejected.reason == "OFFICER_TOKEN_EXPIRED"
+    assert broker.bus.happened == ["ledger.append"]
+
+
+async def test_a_token_for_another_search_is_turned_away(broker: BrokerOnTheTable) -> None:
+    stolen = broker.provider.token(OFFICER, own_case().search_id)
+    with pytest.raises(NotAuthentic) as raised:
+        await broker.searching.submit(broker.call(), broker.prepared().request(stolen))
+    assert raised.value.reason == "OFFICER_TOKEN_UNBOUND"
+
+
+async def test_a_probe_sealed_to_another_key_is_an_invalid_request(
+    broker: BrokerOnTheTable,
+) -> None:
+    prepared = broker.prepared()
+    old = broker.trust.systems["lacris"]
+    new = SystemKeys(
+        sealing_public_key=PrivateKey.generate().public_key, answer_verify_key=old.answer_verify_key
+    )
+    broker.trust = broker.trust.model_copy(update={"systems": {"lacris": new}})
+    broker.restart()
+    with pytest.raises(InvalidRequest) as raised:
+        await broker.searching.submit(broker.call(), broker.request(prepared))
+    assert raised.value.reason == "PROBE_SEALED_TO_OTHER_KEY"
+
+
+async def test_a_caller_that_gives_up_leaves_no_decision_without_its_order(
+    broker: BrokerOnTheTable,
+) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> None:
+        asked.set()
+        await go_on.wait()
+
+    broker.bus.before["ledger.append"] = slowly
+    prepared = broker.prepared()
+    call = asyncio.create_task(broker.searching.submit(broker.call(), broker.request(prepared)))
+    await asked.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    go_on.set()
+    async with asyncio.timeout(5):
+        await broker.bus.has_published.wait()
+    assert broker.order(prepared.search_id).search_id == prepared.search_id
+
+
+@pytest.mark.promise(1)
+async def test_a_dry_run_is_recorded_and_sends_nothing(broker: BrokerOnTheTable) -> None:
+    facts = own_case()
+    request = pb.CheckSearchRequest(
+        facts=facts, officer_token=broker.provider.token(OFFICER, facts.search_id)
+    )
+    response = await broker.searching.check(broker.call(rpc="CheckSearch"), request)
+    assert response.receipt.index == 0
+    assert broker.bus.ledger.kinds() == ["search_checked"]
+    assert not broker.bus.published
+
+
+@pytest.mark.promise(3)
+def test_a_decision_is_a_permit_only_when_every_verdict_permits() -> None:
+    decision = Decision(outcome=DecisionOutcome.DECISION_OUTCOME_PERMITTED)
+    assert not is_permitted(decision), "no party was asked"
+    decision.verdicts.add(outcome=VerdictOutcome.VERDICT_OUTCOME_PERMIT)
+    assert is_permitted(decision)
+    decision.verdicts.add(outcome=VerdictOutcome.VERDICT_OUTCOME_CANNOT_TELL)
+    assert not is_permitted(decision)
+
+
+@pytest.mark.promise(5)
+async def test_what_is_sensitive_reaches_the_ledger_as_openings_only(
+    broker: BrokerOnTheTable,
+) -> None:
+    await broker.searching.submit(broker.call(), broker.request(broker.prepared()))
+    leaf = broker.bus.ledger.entries[0].SerializeToString()
+    for secret in (b"26-0001", b"A shop was robbed.", OFFICER.encode()):
+        assert secret not in leaf
