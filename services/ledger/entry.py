@@ -41,12 +41,18 @@ TERMINAL: Final = frozenset(
     KINDS[name]
     for name in ("search_answered", "search_failed", "search_expired", "search_withdrawn")
 )
-_WITH_SUMMARY = frozenset(
-    name for name, field in _EVENTS.items() if "summary" in field.message_type.fields_by_name
-)
-_WITH_ORIGIN = frozenset(
-    name for name, field in _EVENTS.items() if "origin_agency" in field.message_type.fields_by_name
-)
+
+
+def _events_with(field_name: str) -> frozenset[str]:
+    return frozenset(
+        name
+        for name, event in _EVENTS.items()
+        if event.message_type and field_name in event.message_type.fields_by_name
+    )
+
+
+_WITH_SUMMARY = _events_with("summary")
+_WITH_ORIGIN = _events_with("origin_agency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +65,23 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
-class CompletedEntry:
-    """An entry ready to be appended, with what it is found by."""
+class IndexColumns:
+    """What an entry is found by, derived from the entry alone."""
 
-    leaf: bytes
-    idempotency_key: str | None
     kind: int
     search_id: str | None
     origin_agency: str | None
     permitted: bool
+    """True for the decision that opens a search."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedEntry:
+    """An entry ready to be appended."""
+
+    leaf: bytes
+    idempotency_key: str | None
+    columns: IndexColumns
     openings: tuple[Opening, ...]
 
 
@@ -115,11 +129,7 @@ class Completer:
         return CompletedEntry(
             leaf=leaf,
             idempotency_key=pending.idempotency_key or None,
-            kind=KINDS[kind],
-            search_id=entry.search_id.lower() or None,
-            origin_agency=_origin_agency(entry, kind),
-            permitted=entry.search_decided.decision.outcome == DECISION_OUTCOME_PERMITTED
-            and KINDS[kind] == DECIDED,
+            columns=_columns(entry, kind),
             openings=tuple(openings),
         )
 
@@ -154,13 +164,26 @@ def _check(pending: PendingEntry, place: str) -> str:
     return kind
 
 
-def _origin_agency(entry: Entry, kind: str) -> str | None:
+def index_columns(entry: Entry) -> IndexColumns | None:
+    """Give what an entry is found by; None when it has no event."""
+    kind = entry.WhichOneof("event")
+    return None if kind is None else _columns(entry, kind)
+
+
+def _columns(entry: Entry, kind: str) -> IndexColumns:
     event = getattr(entry, kind)
+    origin_agency = ""
     if kind in _WITH_SUMMARY:
-        return event.summary.origin_agency or None
-    if kind in _WITH_ORIGIN:
-        return event.origin_agency or None
-    return None
+        origin_agency = event.summary.origin_agency
+    elif kind in _WITH_ORIGIN:
+        origin_agency = event.origin_agency
+    number = KINDS[kind]
+    return IndexColumns(
+        kind=number,
+        search_id=entry.search_id.lower() or None,
+        origin_agency=origin_agency or None,
+        permitted=number == DECIDED and event.decision.outcome == DECISION_OUTCOME_PERMITTED,
+    )
 
 
 def _invalid(field: str, description: str) -> InvalidRequest:

@@ -11,12 +11,12 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ledger.entry import DECIDED, TERMINAL, CompletedEntry
+from ledger.entry import TERMINAL, CompletedEntry
 from shared.errors import NotReady
 from tlog.tiles import FullTile
 
@@ -92,48 +92,37 @@ class Storage:
                 "LEDGER_MISSING",
                 f"{path} is not there; to begin a new log, set create_if_missing = true once",
             )
-        return cls._open(path)
+        lock = _lock(path)
+        try:
+            return cls(path, lock, _open_for_writing(path))
+        except BaseException:
+            os.close(lock)
+            raise
 
     @classmethod
-    def create(cls, path: Path, head: Head) -> "Storage":
+    def create(cls, path: Path, head: Head) -> None:
         """Begin a new log with this head; raises NotReady when there is one already."""
-        if path.exists():
-            raise NotReady("LEDGER_EXISTS", f"{path} is there already")
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Made apart and renamed when whole: a crash before the rename leaves no half-made log.
-        unfinished = path.with_name(f"{path.name}.new")
-        unfinished.unlink(missing_ok=True)
-        with _connect(unfinished, "rwc") as connection:
+        lock = _lock(path)
+        try:
+            if path.exists():
+                raise NotReady("LEDGER_EXISTS", f"{path} is there already")
+            # Made apart and renamed when whole: a crash before the rename leaves no half-made log.
+            unfinished = path.with_name(f"{path.name}.new")
+            unfinished.unlink(missing_ok=True)
+            # Openings are in it: nobody but this user reads it. SQLite gives its log the same mode.
+            unfinished.touch(0o600)
+            connection = connect(unfinished, "rw")
             connection.executescript(f"BEGIN; {_SCHEMA}; PRAGMA user_version = {SCHEMA_VERSION};")
             connection.execute(
                 "INSERT INTO head VALUES (1, ?, ?, ?)", (head.size, head.root, head.checkpoint)
             )
             connection.execute("COMMIT")
-        connection.close()
-        unfinished.rename(path)
-        _sync_folder(path.parent)
-        return cls._open(path)
-
-    @classmethod
-    def _open(cls, path: Path) -> "Storage":
-        lock = _lock(path.with_name(f"{path.name}.lock"))
-        try:
-            connection = _connect(path, "rw")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA secure_delete = ON")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-        except sqlite3.Error as error:
-            os.close(lock)
-            raise NotReady("LEDGER_UNREADABLE", f"{path} cannot be opened: {error}") from error
-        if version != SCHEMA_VERSION:
             connection.close()
+            unfinished.rename(path)
+            _sync_folder(path.parent)
+        finally:
             os.close(lock)
-            raise NotReady(
-                "LEDGER_SCHEMA", f"{path} has schema {version}; this program knows {SCHEMA_VERSION}"
-            )
-        return cls(path, lock, connection)
 
     def close(self) -> None:
         """Close the file and give up the lock."""
@@ -164,25 +153,25 @@ class Storage:
 
     def add_entries(self, start: int, entries: Sequence[CompletedEntry]) -> None:
         """Insert entries from an index on, with their openings, and what they open and close."""
-        numbered = list(enumerate(entries, start))
+        numbered = [(i, one, one.columns) for i, one in enumerate(entries, start)]
         self.connection.executemany(
             "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (i, one.leaf, one.kind, one.search_id, one.origin_agency, one.idempotency_key)
-                for i, one in numbered
+                (i, one.leaf, has.kind, has.search_id, has.origin_agency, one.idempotency_key)
+                for i, one, has in numbered
             ],
         )
         openings = [
             (i, opening.field, opening.salt, opening.value)
-            for i, one in numbered
+            for i, one, _ in numbered
             for opening in one.openings
         ]
         if openings:
             self.connection.executemany("INSERT INTO openings VALUES (?, ?, ?, ?)", openings)
-        opened = [(i, one.search_id) for i, one in numbered if one.permitted and one.search_id]
+        opened = [(i, has.search_id) for i, _, has in numbered if has.permitted and has.search_id]
         if opened:
             self.connection.executemany("INSERT OR IGNORE INTO open_searches VALUES (?, ?)", opened)
-        ended = [(one.search_id,) for one in entries if one.kind in TERMINAL]
+        ended = [(has.search_id,) for _, _, has in numbered if has.kind in TERMINAL]
         if ended:
             self.connection.executemany("DELETE FROM open_searches WHERE search_id = ?", ended)
 
@@ -219,138 +208,8 @@ class Storage:
             self.connection.execute("ROLLBACK")
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which entries are wanted; None for no bound."""
-
-    start_index: int = 0
-    search_id: str | None = None
-    kind: int | None = None
-    origin_agency: str | None = None
-
-
-class Reading:
-    """A hand on the file that only reads. Used by one thread at a time."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-
-    @classmethod
-    def open(cls, path: Path) -> "Reading":
-        """Open a connection of its own, which sees what is committed."""
-        connection = _connect(path, "ro")
-        connection.execute("PRAGMA query_only = ON")
-        return cls(connection)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.connection.close()
-
-    def head(self) -> Head:
-        """Read the head."""
-        row = self.connection.execute("SELECT size, root, checkpoint FROM head").fetchone()
-        return Head(*row)
-
-    def leaf(self, index: int) -> bytes | None:
-        """Read one entry's bytes."""
-        row = self.connection.execute(
-            "SELECT leaf FROM entries WHERE entry_index = ?", (index,)
-        ).fetchone()
-        return None if row is None else row[0]
-
-    def leaves(self, start: int, count: int) -> list[bytes]:
-        """Read the bytes of entries in order; stops at a gap."""
-        rows = self.connection.execute(
-            "SELECT entry_index, leaf FROM entries WHERE entry_index >= ? AND entry_index < ?"
-            " ORDER BY entry_index",
-            (start, start + count),
-        )
-        leaves: list[bytes] = []
-        for index, leaf in rows:
-            if index != start + len(leaves):
-                break
-            leaves.append(leaf)
-        return leaves
-
-    def tile(self, level: int, number: int) -> bytes | None:
-        """Read a full tile."""
-        row = self.connection.execute(
-            "SELECT hashes FROM tiles WHERE level = ? AND number = ?", (level, number)
-        ).fetchone()
-        return None if row is None else row[0]
-
-    def find(self, wanted: Filter, size: int, count: int) -> list[tuple[int, bytes]]:
-        """Find entries below `size`, by index, at most `count`."""
-        conditions = ["entry_index >= :start", "entry_index < :size"]
-        values: Mapping[str, object] = {
-            "start": wanted.start_index,
-            "size": size,
-            "count": count,
-            "search_id": wanted.search_id,
-            "kind": wanted.kind,
-            "origin_agency": wanted.origin_agency,
-        }
-        conditions += [
-            f"{column} = :{column}"
-            for column in ("search_id", "kind", "origin_agency")
-            if values[column] is not None
-        ]
-        rows = self.connection.execute(
-            f"SELECT entry_index, leaf FROM entries WHERE {' AND '.join(conditions)}"  # noqa: S608
-            " ORDER BY entry_index LIMIT :count",
-            values,
-        )
-        return rows.fetchall()
-
-    def of_search(self, search_id: str, size: int) -> tuple[int | None, int | None]:
-        """Find the indexes of a search's decision and of its end."""
-        decided = ended = None
-        rows = self.connection.execute(
-            "SELECT entry_index, kind FROM entries WHERE search_id = ? AND entry_index < ?"
-            " ORDER BY entry_index",
-            (search_id, size),
-        )
-        for index, kind in rows:
-            if kind == DECIDED and decided is None:
-                decided = index
-            elif kind in TERMINAL and ended is None:
-                ended = index
-        return decided, ended
-
-    def open_searches(self, start: int, size: int, count: int) -> list[int]:
-        """List the decisions of permitted searches without an end, by index."""
-        rows = self.connection.execute(
-            "SELECT decided_index FROM open_searches WHERE decided_index >= ?"
-            " AND decided_index < ? ORDER BY decided_index LIMIT ?",
-            (start, size, count),
-        )
-        return [index for (index,) in rows]
-
-    def decisions_of(self, origin_agency: str, before: int, count: int) -> list[tuple[int, str]]:
-        """List an agency's decisions with their search ids, newest first."""
-        rows = self.connection.execute(
-            "SELECT entry_index, search_id FROM entries WHERE origin_agency = ?"
-            " AND kind = ? AND entry_index < ? AND search_id IS NOT NULL"
-            " ORDER BY entry_index DESC LIMIT ?",
-            (origin_agency, DECIDED, before, count),
-        )
-        return rows.fetchall()
-
-    def every_row(self) -> Iterator[tuple[int, bytes, int, str | None, str | None, str | None]]:
-        """Read every entry with its index columns, by index."""
-        yield from self.connection.execute(
-            "SELECT entry_index, leaf, kind, search_id, origin_agency, idempotency_key"
-            " FROM entries ORDER BY entry_index"
-        )
-
-    def every_opening(self) -> Iterator[tuple[int, str, bytes, str]]:
-        """Read every opening, by index."""
-        yield from self.connection.execute(
-            "SELECT entry_index, field, salt, value FROM openings ORDER BY entry_index, field"
-        )
-
-
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    """Open a connection; `mode` is ro, rw or rwc."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(
         uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=64
@@ -359,8 +218,27 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def _lock(path: Path) -> int:
+def _open_for_writing(path: Path) -> sqlite3.Connection:
+    try:
+        connection = connect(path, "rw")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.Error as error:
+        raise NotReady("LEDGER_UNREADABLE", f"{path} cannot be opened: {error}") from error
+    if version != SCHEMA_VERSION:
+        connection.close()
+        raise NotReady(
+            "LEDGER_SCHEMA", f"{path} has schema {version}; this program knows {SCHEMA_VERSION}"
+        )
+    return connection
+
+
+def _lock(database: Path) -> int:
     """Take the writer's lock, which the kernel gives back when the process ends, however it ends."""
+    path = database.with_name(f"{database.name}.lock")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -101,6 +101,12 @@ class TreeAtSize:
         """The root of the tree."""
         return self._ragged[-1] or EMPTY_ROOT
 
+    def leaf(self, index: int) -> bytes:
+        """Give the hash of a leaf."""
+        if not 0 <= index < self.size:
+            raise TlogError(f"there is no entry {index} in a tree of size {self.size}")
+        return self._subtree(0, index)
+
     def inclusion_proof(self, index: int) -> list[bytes]:
         """Give the siblings of a leaf from the bottom upward (RFC 6962 section 2.1.1)."""
         if not 0 <= index < self.size:

@@ -1,0 +1,121 @@
+"""Starts the ledger, or checks one: `python -m ledger [check] CONFIG`."""
+
+import argparse
+import asyncio
+import contextlib
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from countersign.ledger.v1.ledger_pb2_grpc import add_LedgerServiceServicer_to_server
+from ledger.bus_service import BusService
+from ledger.check import CheckFailed, check
+from ledger.config import LedgerSettings
+from ledger.entry import Completer
+from ledger.keys import load_signer
+from ledger.log import begin_log, opened
+from ledger.reading import Reading
+from ledger.service import RPCS, SERVICE, LedgerServicer
+from ledger.storage import Storage
+from shared.bus import connected
+from shared.clock import SystemClock
+from shared.identity import SpiffeId
+from shared.process import run_process
+from shared.rpc import RunningServer, start_server
+from shared.settings import SettingsError
+from shared.signing import BadKey
+
+GRACE_S = 5.0
+
+
+@dataclass(frozen=True)
+class RunningLedger:
+    """A ledger that serves."""
+
+    server: RunningServer
+    ended: asyncio.Event
+
+
+def _any_authenticated(_: SpiffeId) -> bool:
+    return True
+
+
+@contextlib.asynccontextmanager
+async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
+    """A ledger, from its settings."""
+    signer = load_signer(settings.signing_key, settings.origin)
+    if settings.create_if_missing and not settings.database.exists():
+        begin_log(settings.database, signer)
+    # The bus lets only the broker append (see the permissions of its users).
+    appender = SpiffeId(settings.trust_domain, "service", "broker")
+    async with contextlib.AsyncExitStack() as stack:
+        log = await stack.enter_async_context(opened(Storage.open(settings.database), signer))
+        bus = await stack.enter_async_context(connected(settings.bus, "ledger"))
+        servicer = LedgerServicer(log.archive, log.sequencer, signer.verifier.vkey)
+        server = await start_server(
+            lambda grpc_server: add_LedgerServiceServicer_to_server(servicer, grpc_server),
+            services=[SERVICE],
+            listen=settings.listen,
+            trust_domain=settings.trust_domain,
+            access={f"/{SERVICE}/{rpc}": _any_authenticated for rpc in RPCS},
+        )
+        stack.push_async_callback(server.stop, GRACE_S)
+        telling: set[asyncio.Task[None]] = set()
+
+        def tell_health(writable: bool) -> None:
+            task = asyncio.create_task(server.set_serving(SERVICE, writable))
+            telling.add(task)
+            task.add_done_callback(telling.discard)
+
+        log.sequencer.on_writable = tell_health
+        completer = Completer(str(appender), SystemClock())
+        await BusService(completer, log.sequencer, log.archive).serve(bus)
+        ended = asyncio.create_task(_first(bus.closed, log.sequencer.ended))
+        stack.callback(ended.cancel)
+        yield RunningLedger(server, log.sequencer.ended)
+
+
+async def _first(bus_closed: asyncio.Event, ended: asyncio.Event) -> None:
+    """End the process when the bus has closed for good, as when the writer has ended."""
+    await bus_closed.wait()
+    ended.set()
+
+
+def run_check(arguments: list[str]) -> int:
+    """Check a ledger; may run beside the service. Exit codes: 0 whole, 1 not, 2 wrong configuration."""
+    parser = argparse.ArgumentParser(
+        prog="countersign-ledger check", description="Re-reads and verifies everything stored."
+    )
+    parser.add_argument("config", type=Path, help="configuration file (TOML)")
+    try:
+        settings = LedgerSettings.load(parser.parse_args(arguments).config)
+        verifier = load_signer(settings.signing_key, settings.origin).verifier
+        with contextlib.closing(Reading.open(settings.database)) as reading:
+            found = check(reading, verifier)
+    except (SettingsError, BadKey) as error:
+        sys.stderr.write(f"countersign-ledger: {error}\n")
+        return 2
+    except sqlite3.Error as error:
+        sys.stderr.write(f"FAILED: {settings.database}: {error}\n")
+        return 1
+    except CheckFailed as error:
+        sys.stderr.write(f"FAILED: {error}\n")
+        return 1
+    sys.stdout.write(
+        f"WHOLE: {found.checkpoint.size} entries, {found.tiles} full tiles, {found.openings} openings, "
+        f"{found.open_searches} open searches under the signed checkpoint\n"
+    )
+    return 0
+
+
+def main() -> None:
+    """Entry point of `countersign-ledger`."""
+    if sys.argv[1:2] == ["check"]:
+        sys.exit(run_check(sys.argv[2:]))
+    run_process("ledger", "Keeps the log of entries.", LedgerSettings, running)
+
+
+if __name__ == "__main__":
+    main()

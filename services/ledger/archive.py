@@ -1,0 +1,190 @@
+"""Answers questions about what is on record, each from one published tree.
+
+SQLite reads block, so they run on a thread of their own, one after the other; a page is bounded in
+entries and in bytes, so that none holds up the others for long.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from ledger.reading import Filter, Reading
+from ledger.tree import Published, Receipts, Tiles
+from shared.errors import InvalidRequest, NotFound
+from tlog.merkle import TreeAtSize
+
+PAGE_BYTES_MAX: Final = 512 * 1024
+"""A page with its proofs stays below the bus's and gRPC's bounds on a message."""
+RECEIPT_PROOF_BYTES: Final = 1500
+"""What a proof adds to an entry at most, for counting: 30 hashes and a checkpoint."""
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """An entry with its proof against the newest checkpoint."""
+
+    index: int
+    leaf: bytes
+    tlog_proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOnRecord:
+    """What is on record of a search."""
+
+    decided: Receipt | None
+    ended: Receipt | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries by index, and where to go on; None at the end."""
+
+    entries: list[tuple[int, bytes]]
+    next_index: int | None
+
+
+class Archive:
+    """Reads entries and makes proofs. `published` gives the newest tree."""
+
+    def __init__(self, reading: Reading, tiles: Tiles, published: Callable[[], Published]) -> None:
+        self._reading = reading
+        self._tiles = tiles
+        self._published = published
+        self._thread = ThreadPoolExecutor(1, "ledger-reader")
+
+    def close(self) -> None:
+        """Finish what is being read and close."""
+        self._thread.shutdown(cancel_futures=True)
+        self._reading.close()
+
+    async def entry(self, index: int) -> bytes:
+        """Read one entry; raises NotFound."""
+        size = self._published().size
+        if index >= size:
+            raise _unknown(index, size)
+        leaf = await self._ask(lambda: self._reading.leaf(index))
+        if leaf is None:
+            raise _unknown(index, size)
+        return leaf
+
+    async def page(self, wanted: Filter, entries_max: int) -> Page:
+        """Read entries by index, bounded in number and bytes."""
+        size = self._published().size
+        return Page(
+            *await self._ask(lambda: self._reading.find(wanted, size, entries_max, PAGE_BYTES_MAX))
+        )
+
+    async def inclusion_proof(self, index: int, tree_size: int) -> tuple[int, list[bytes], str]:
+        """Give tree size, hashes, and the tlog-proof if the size is the newest; 0 asks for that.
+
+        Raises InvalidRequest or NotFound.
+        """
+        published = self._published()
+        size = _known_size(tree_size or published.size, published)
+        if index >= size:
+            raise _unknown(index, size)
+
+        def prove() -> tuple[int, list[bytes], str]:
+            hashes = self._tree(published, size).inclusion_proof(index)
+            newest = size == published.size
+            proof = Receipts(published, self._tiles, self._reading).proof(index) if newest else ""
+            return size, hashes, proof
+
+        return await self._ask(prove)
+
+    async def consistency_proof(self, first: int, second: int) -> tuple[int, list[bytes]]:
+        """Give the newer size and the hashes; 0 asks for the newest. Raises InvalidRequest."""
+        published = self._published()
+        size = _known_size(second or published.size, published)
+        if not 1 <= first <= size:
+            raise InvalidRequest(
+                "TREE_SIZES_INVALID", f"no proof leads from size {first} to size {size}"
+            )
+        hashes = await self._ask(lambda: self._tree(published, size).consistency_proof(first))
+        return size, hashes
+
+    async def search(self, search_id: str) -> SearchOnRecord:
+        """Look a search up."""
+        published = self._published()
+
+        def look_up() -> SearchOnRecord:
+            receipts = Receipts(published, self._tiles, self._reading)
+            return self._on_record(search_id, published, receipts)
+
+        return await self._ask(look_up)
+
+    async def open_searches(self, start: int, count_max: int) -> tuple[list[Receipt], int | None]:
+        """List permitted searches without an end, and where to go on; None at the end."""
+        published = self._published()
+
+        def look_up() -> tuple[list[Receipt], int | None]:
+            receipts = Receipts(published, self._tiles, self._reading)
+            indexes = self._reading.open_searches(start, published.size, count_max + 1)
+            found: list[Receipt] = []
+            page_bytes = 0
+            for index in indexes:
+                if len(found) == count_max or page_bytes > PAGE_BYTES_MAX:
+                    return found, index
+                found.append(_receipt(index, receipts))
+                page_bytes += len(found[-1].leaf) + RECEIPT_PROOF_BYTES
+            return found, None
+
+        return await self._ask(look_up)
+
+    async def searches_of(
+        self, origin_agency: str, before: int, count_max: int
+    ) -> list[SearchOnRecord]:
+        """List an agency's searches, newest first. `before` 0 is no bound."""
+        published = self._published()
+
+        def look_up() -> list[SearchOnRecord]:
+            receipts = Receipts(published, self._tiles, self._reading)
+            bound = min(before or published.size, published.size)
+            return [
+                self._on_record(search_id, published, receipts)
+                for _, search_id in self._reading.decisions_of(origin_agency, bound, count_max)
+            ]
+
+        return await self._ask(look_up)
+
+    def _on_record(
+        self, search_id: str, published: Published, receipts: Receipts
+    ) -> SearchOnRecord:
+        decided, ended = self._reading.of_search(search_id, published.size)
+        return SearchOnRecord(
+            None if decided is None else _receipt(decided, receipts),
+            None if ended is None else _receipt(ended, receipts),
+        )
+
+    def _tree(self, published: Published, size: int) -> TreeAtSize:
+        return published.at(size, self._tiles, self._reading)
+
+    async def _ask(self, question: Callable[[], Answer]) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, question)
+
+
+def _receipt(index: int, receipts: Receipts) -> Receipt:
+    return Receipt(index, *receipts.leaf_and_proof(index))
+
+
+def _known_size(size: int, published: Published) -> int:
+    if size > published.size:
+        raise NotFound(
+            "TREE_SIZE_UNKNOWN",
+            f"there is no tree of size {size}; the newest checkpoint is of size {published.size}",
+            metadata={"size": str(published.size)},
+        )
+    return size
+
+
+def _unknown(index: int, size: int) -> NotFound:
+    return NotFound(
+        "ENTRY_UNKNOWN",
+        f"there is no entry {index} in a tree of size {size}",
+        metadata={"size": str(size)},
+    )

@@ -1,0 +1,131 @@
+"""The ledger's side of the bus: the broker's appends and look-ups (append.proto)."""
+
+from typing import Final
+
+from countersign.ledger.v1 import append_pb2 as pb
+from countersign.type.v1 import decision_pb2
+from ledger import archive
+from ledger.archive import Archive, SearchOnRecord
+from ledger.entry import Completer
+from ledger.sequencer import Placed, Sequencer
+from shared.bus import Bus
+from shared.errors import FieldViolation, InvalidRequest
+from tlog.merkle import TREE_SIZE_MAX
+
+QUEUE: Final = "ledger"
+
+ENTRIES_MAX: Final = 256
+"""Entries of one AppendRequest, as its contract says."""
+APPENDS_IN_FLIGHT_MAX: Final = 64
+LOOK_UPS_IN_FLIGHT_MAX: Final = 256
+OPEN_SEARCHES_MAX: Final = 1000
+SEARCHES_MAX: Final = 100
+SEARCHES_DEFAULT: Final = 20
+
+
+class BusService:
+    """Translates; the sequencer writes and the archive answers."""
+
+    def __init__(self, completer: Completer, sequencer: Sequencer, archive: Archive) -> None:
+        self._completer = completer
+        self._sequencer = sequencer
+        self._archive = archive
+
+    async def serve(self, bus: Bus) -> None:
+        """Answer on the bus from now on."""
+        await bus.serve(
+            "ledger.append", QUEUE, pb.AppendRequest, self.append, APPENDS_IN_FLIGHT_MAX
+        )
+        await bus.serve(
+            "ledger.look_up_search",
+            QUEUE,
+            pb.LookUpSearchRequest,
+            self.look_up_search,
+            LOOK_UPS_IN_FLIGHT_MAX,
+        )
+        await bus.serve(
+            "ledger.list_open_searches",
+            QUEUE,
+            pb.ListOpenSearchesRequest,
+            self.list_open_searches,
+            LOOK_UPS_IN_FLIGHT_MAX,
+        )
+        await bus.serve(
+            "ledger.list_searches",
+            QUEUE,
+            pb.ListSearchesRequest,
+            self.list_searches,
+            LOOK_UPS_IN_FLIGHT_MAX,
+        )
+
+    async def append(self, request: pb.AppendRequest) -> pb.AppendResponse:
+        """Make entries durable together."""
+        if not 1 <= len(request.entries) <= ENTRIES_MAX:
+            raise _invalid("entries", f"{len(request.entries)} given; 1 to {ENTRIES_MAX} allowed")
+        completed = [
+            self._completer.complete(pending, f"entries[{number}]")
+            for number, pending in enumerate(request.entries)
+        ]
+        placed = await self._sequencer.append(completed)
+        return pb.AppendResponse(appended=[_appended(one) for one in placed])
+
+    async def look_up_search(self, request: pb.LookUpSearchRequest) -> pb.LookUpSearchResponse:
+        """Give what is on record of a search."""
+        if not request.search_id:
+            raise _invalid("search_id", "is not given")
+        return _on_record(await self._archive.search(request.search_id.lower()))
+
+    async def list_open_searches(
+        self, request: pb.ListOpenSearchesRequest
+    ) -> pb.ListOpenSearchesResponse:
+        """List the permitted searches without an end."""
+        start = _index(request.start_index, "start_index")
+        found, following = await self._archive.open_searches(start, OPEN_SEARCHES_MAX)
+        return pb.ListOpenSearchesResponse(
+            decided=[_receipt(one) for one in found], next_index=following or 0
+        )
+
+    async def list_searches(self, request: pb.ListSearchesRequest) -> pb.ListSearchesResponse:
+        """List an agency's searches, newest first."""
+        if not request.origin_agency:
+            raise _invalid("origin_agency", "is not given")
+        found = await self._archive.searches_of(
+            request.origin_agency,
+            _index(request.before_index, "before_index"),
+            min(request.page_size or SEARCHES_DEFAULT, SEARCHES_MAX),
+        )
+        return pb.ListSearchesResponse(searches=[_on_record(one) for one in found])
+
+
+def _appended(placed: Placed) -> pb.Appended:
+    receipt = decision_pb2.Receipt(
+        index=placed.index, leaf=placed.leaf, tlog_proof=placed.tlog_proof
+    )
+    return pb.Appended(receipt=receipt, existing=placed.existing)
+
+
+def _receipt(receipt: archive.Receipt) -> decision_pb2.Receipt:
+    return decision_pb2.Receipt(
+        index=receipt.index, leaf=receipt.leaf, tlog_proof=receipt.tlog_proof
+    )
+
+
+def _on_record(search: SearchOnRecord) -> pb.LookUpSearchResponse:
+    return pb.LookUpSearchResponse(
+        decided=None if search.decided is None else _receipt(search.decided),
+        ended=None if search.ended is None else _receipt(search.ended),
+    )
+
+
+def _index(value: int, field: str) -> int:
+    if value > TREE_SIZE_MAX:
+        raise _invalid(field, f"is more than {TREE_SIZE_MAX}")
+    return value
+
+
+def _invalid(field: str, description: str) -> InvalidRequest:
+    return InvalidRequest(
+        "INVALID_REQUEST",
+        f"{field}: {description}",
+        violations=[FieldViolation(field, description)],
+    )

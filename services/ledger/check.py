@@ -1,0 +1,138 @@
+"""Re-reads everything that the ledger stores and verifies it: the tests' oracle, the operator's command.
+
+`python -m ledger check CONFIG` may run beside the service. It trusts nothing but the public key:
+1. the stored checkpoint is signed by the log's key and says the stored size and root;
+2. the entries are numbered without a gap, and their hashes come to that root;
+3. every full tile is stored, holds the hashes below it, and no other tile is;
+4. every entry can be read, and its index columns are what its bytes say;
+5. every opening opens a commitment of its entry, and the open searches are those without an end.
+"""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
+
+from countersign.ledger.v1.entry_pb2 import Entry
+from ledger.entry import TERMINAL, commit_to, index_columns
+from ledger.reading import Reading
+from tlog.checkpoint import Checkpoint, open_checkpoint
+from tlog.errors import TlogError
+from tlog.merkle import Frontier, leaf_hash
+from tlog.note import Verifier
+from tlog.tiles import TILE_WIDTH, TreeEdge
+
+Progress = Callable[[int, int], None]
+
+
+class CheckFailed(Exception):
+    """What is stored is not what was signed; the message names the first place."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found to be whole."""
+
+    checkpoint: Checkpoint
+    tiles: int
+    openings: int
+    open_searches: int
+
+
+@dataclass
+class _Walk:
+    reading: Reading
+    frontier: Frontier = field(default_factory=Frontier)
+    edge: TreeEdge = field(default_factory=TreeEdge.empty)
+    open_searches: dict[str, int] = field(default_factory=dict)
+    tiles: int = 0
+
+
+def check(reading: Reading, verifier: Verifier, progress: Progress | None = None) -> Checked:
+    """Verify everything stored; raises CheckFailed. Reads one state of the file throughout."""
+    reading.connection.execute("BEGIN")
+    try:
+        head = reading.head()
+        try:
+            checkpoint = open_checkpoint(head.checkpoint, verifier)
+        except TlogError as error:
+            raise CheckFailed(f"head: {error}") from None
+        if (checkpoint.size, checkpoint.root) != (head.size, head.root):
+            raise CheckFailed("head: size and root are not what the checkpoint says")
+        walk = _Walk(reading)
+        _check_entries(walk, head.size, progress)
+        if walk.frontier.root() != head.root:
+            raise CheckFailed("entries: they do not come to the root that was signed")
+        if (stored := reading.count_tiles()) != walk.tiles:
+            raise CheckFailed(f"tiles: {stored} are stored, {walk.tiles} are full")
+        openings = _check_openings(reading)
+        if reading.every_open_search() != sorted((i, s) for s, i in walk.open_searches.items()):
+            raise CheckFailed("open searches: not those that were permitted and have no end")
+        return Checked(checkpoint, walk.tiles, openings, len(walk.open_searches))
+    finally:
+        reading.connection.execute("ROLLBACK")
+
+
+def _check_entries(walk: _Walk, size: int, progress: Progress | None) -> None:
+    leaves: list[bytes] = []
+    for index, leaf, *columns in walk.reading.every_row():
+        if index != walk.frontier.size:
+            raise CheckFailed(f"entry {walk.frontier.size}: it is missing")
+        found = leaf_hash(leaf)
+        walk.frontier.append(found)
+        leaves.append(found)
+        _check_entry(walk, index, leaf, tuple(columns))
+        if len(leaves) == TILE_WIDTH:
+            _check_tiles(walk, leaves)
+            leaves = []
+            if progress is not None:
+                progress(index + 1, size)
+    if walk.frontier.size != size:
+        raise CheckFailed(f"entries: {walk.frontier.size} are stored, {size} were signed for")
+    if progress is not None:
+        progress(size, size)
+
+
+def _check_entry(walk: _Walk, index: int, leaf: bytes, columns: tuple[object, ...]) -> None:
+    try:
+        entry = Entry.FromString(leaf)
+    except DecodeError:
+        raise CheckFailed(f"entry {index}: its bytes cannot be read") from None
+    expected = index_columns(entry)
+    if expected is None:
+        raise CheckFailed(f"entry {index}: it has no event")
+    if columns[:3] != (expected.kind, expected.search_id, expected.origin_agency):
+        raise CheckFailed(f"entry {index}: its index columns are not what its bytes say")
+    if expected.search_id and expected.permitted:
+        walk.open_searches.setdefault(expected.search_id, index)
+    elif expected.search_id and expected.kind in TERMINAL:
+        walk.open_searches.pop(expected.search_id, None)
+
+
+def _check_tiles(walk: _Walk, leaves: list[bytes]) -> None:
+    walk.edge, full = walk.edge.extended(leaves)
+    for one in full:
+        walk.tiles += 1
+        stored = walk.reading.tile(one.level, one.number)
+        if stored is None:
+            raise CheckFailed(f"tile {one.level}/{one.number}: it is missing")
+        if stored != one.tile.encoded:
+            raise CheckFailed(
+                f"tile {one.level}/{one.number}: it does not hold the hashes of what is below it"
+            )
+
+
+def _check_openings(reading: Reading) -> int:
+    count = 0
+    for index, name, salt, value in reading.every_opening():
+        count += 1
+        leaf = reading.leaf(index)
+        commitments = [] if leaf is None else Entry.FromString(leaf).commitments
+        expected = commit_to(name, salt, value)
+        if not any(
+            one.field == name and hmac.compare_digest(one.commitment, expected)
+            for one in commitments
+        ):
+            raise CheckFailed(f"opening {index}/{name}: it opens no commitment of the entry")
+    return count

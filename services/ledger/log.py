@@ -1,0 +1,48 @@
+"""Opens a ledger: its file, its tree checked against the signed checkpoint, its writer and reader."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ledger.archive import Archive
+from ledger.reading import Reading
+from ledger.sequencer import Sequencer
+from ledger.storage import Head, Storage
+from ledger.tree import Tiles, load_published
+from tlog.checkpoint import Checkpoint, sign_checkpoint
+from tlog.merkle import EMPTY_ROOT
+from tlog.note import Signer
+
+
+@dataclass(frozen=True)
+class OpenLog:
+    """A log that takes entries and answers questions."""
+
+    sequencer: Sequencer
+    archive: Archive
+
+
+def begin_log(path: Path, signer: Signer) -> None:
+    """Begin a log without entries; raises NotReady when there is one already."""
+    empty = Checkpoint(signer.verifier.name, 0, EMPTY_ROOT)
+    Storage.create(path, Head(0, EMPTY_ROOT, sign_checkpoint(empty, signer)))
+
+
+@contextlib.asynccontextmanager
+async def opened(storage: Storage, signer: Signer) -> AsyncIterator[OpenLog]:
+    """Open the log that is stored; closes the storage at the end. Raises NotReady if it is damaged."""
+    with contextlib.closing(storage):
+        published = await asyncio.to_thread(
+            load_published, Reading(storage.connection), signer.verifier
+        )
+        tiles = Tiles()
+        sequencer = Sequencer(storage, signer, published, tiles)
+        archive = Archive(Reading.open(storage.path), tiles, lambda: sequencer.published)
+        sequencer.start()
+        try:
+            yield OpenLog(sequencer, archive)
+        finally:
+            await sequencer.stop()
+            archive.close()

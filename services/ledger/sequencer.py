@@ -1,0 +1,365 @@
+"""The only writer: takes entries from a queue, commits them together, signs, and answers.
+
+Invariants:
+- an appender is answered only after the transaction that holds its entries is durable;
+- a checkpoint leaves this module only after the transaction that stores it is durable, so no two
+  that are out in the world can contradict each other;
+- when it is not known whether a commit happened, nothing more is written, everyone waiting is told
+  so, and the process must end: the start after it reads what is on disk.
+
+There is no timer: whatever has gathered while the last commit was under way is the next batch.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.entry import CompletedEntry
+from ledger.reading import Reading
+from ledger.storage import Head, Storage
+from ledger.tree import Published, Receipts, Tiles
+from shared import telemetry
+from shared.errors import NotReady, Overloaded, ServiceError, Unavailable
+from tlog.checkpoint import Checkpoint, sign_checkpoint
+from tlog.merkle import leaf_hash
+from tlog.note import Signer
+from tlog.tiles import FullTile, TreeEdge
+
+log = logging.getLogger(__name__)
+
+BATCH_ENTRIES_MAX: Final = 1000
+"""Past this a larger batch gains nothing and the first in it wait longer."""
+QUEUE_ENTRIES_MAX: Final = 8192
+"""About a second of work; who comes later is better told so."""
+QUEUE_BYTES_MAX: Final = 32 * 1024 * 1024
+STOP_TIMEOUT_S: Final = 10.0
+"""Bound on writing what is queued when the process is told to stop."""
+
+_entries_appended = telemetry.meter.create_counter(
+    "countersign.ledger.entries", unit="{entry}", description="Entries made durable"
+)
+_commit_duration = telemetry.meter.create_histogram(
+    "countersign.ledger.commit.duration",
+    unit="s",
+    description="From taking a batch until it is durable",
+    explicit_bucket_boundaries_advisory=telemetry.DURATION_BUCKETS_S,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An entry on record, with its proof."""
+
+    index: int
+    leaf: bytes
+    tlog_proof: str
+    existing: bool
+    """True when its idempotency key was on record already: this is that earlier entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    entries: Sequence[CompletedEntry]
+    size_bytes: int
+    done: asyncio.Future[list[Placed]]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Where each entry of each request goes, and which entries are new."""
+
+    places: list[list[tuple[int, bool]]]
+    fresh: list[CompletedEntry]
+
+
+@dataclass(frozen=True)
+class _Staged:
+    edge: TreeEdge
+    full: list[FullTile]
+
+
+class Sequencer:
+    """Puts entries in order and makes them durable. One per process."""
+
+    def __init__(
+        self, storage: Storage, signer: Signer, published: Published, tiles: Tiles
+    ) -> None:
+        self._storage = storage
+        self._signer = signer
+        self._published = published
+        self._tiles = tiles
+        self._reading = Reading(storage.connection)
+        self._loop = asyncio.get_running_loop()
+        self._arrival = threading.Condition()
+        self._queue: deque[_Request] = deque()
+        self._queued_entries = 0
+        self._queued_bytes = 0
+        self._stopping = False
+        self._grown = asyncio.Event()
+        self._thread = threading.Thread(target=self._write_until_stopped, name="ledger-writer")
+        self.ended = asyncio.Event()
+        """Set when nothing more can be written by this process."""
+        self.on_writable: Callable[[bool], None] = lambda _: None
+        """Told on the loop when writing begins to fail, and when it works again."""
+        self._writable = True
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Write what is queued, then end the writer."""
+        with self._arrival:
+            self._stopping = True
+            self._arrival.notify()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)
+
+    @property
+    def published(self) -> Published:
+        """The newest tree that is durable and signed."""
+        return self._published
+
+    async def grown(self, size: int) -> Published:
+        """Wait until the tree is larger than `size`."""
+        while True:
+            event = self._grown
+            if self._published.size > size:
+                return self._published
+            await event.wait()
+
+    async def append(self, entries: Sequence[CompletedEntry]) -> list[Placed]:
+        """Make entries durable together; returns once they are, in their order.
+
+        A caller that is cancelled does not take its entries back: they are appended all the same.
+        Raises Overloaded when nothing was taken, Unavailable when it was not written or nobody
+        knows; appending again with the same idempotency keys is then right.
+        """
+        assert 1 <= len(entries) <= BATCH_ENTRIES_MAX, "the door bounds the number of entries"
+        size_bytes = sum(len(one.leaf) for one in entries)
+        request = _Request(entries, size_bytes, self._loop.create_future())
+        with self._arrival:
+            if self._stopping or self.ended.is_set():
+                raise _not_writing()
+            if (
+                self._queued_entries + len(entries) > QUEUE_ENTRIES_MAX
+                or self._queued_bytes + size_bytes > QUEUE_BYTES_MAX
+            ):
+                raise Overloaded(
+                    "LEDGER_BUSY",
+                    f"{self._queued_entries} entries wait to be written",
+                    retry_after_s=1,
+                )
+            self._queue.append(request)
+            self._queued_entries += len(entries)
+            self._queued_bytes += size_bytes
+            self._arrival.notify()
+        return await request.done
+
+    # What follows runs on the writer's thread.
+
+    def _write_until_stopped(self) -> None:
+        while requests := self._take():
+            try:
+                self._write(requests)
+            except Exception:
+                log.exception("a batch failed in a way that nobody foresaw")
+                self._abandon(requests)
+
+    def _take(self) -> list[_Request]:
+        """Wait for requests and take what has gathered, up to the cap; none when told to stop."""
+        with self._arrival:
+            while not self._queue and not self._stopping:
+                self._arrival.wait()
+            taken: list[_Request] = []
+            count = 0
+            while self._queue and count + len(self._queue[0].entries) <= BATCH_ENTRIES_MAX:
+                request = self._queue.popleft()
+                taken.append(request)
+                count += len(request.entries)
+                self._queued_bytes -= request.size_bytes
+            self._queued_entries -= count
+            return taken
+
+    def _write(self, requests: list[_Request]) -> None:
+        started = time.perf_counter()
+        try:
+            batch, staged = self._stage(requests)
+        except (sqlite3.Error, ServiceError) as error:
+            # Nothing was signed and nothing can have become durable: only these appends fail.
+            if self._rolled_back():
+                self._refuse(requests, error)
+            else:
+                self._abandon(requests)
+            return
+        if staged is None:
+            self._storage.roll_back()
+        elif not self._commit(requests, staged):
+            return
+        else:
+            _entries_appended.add(len(batch.fresh))
+            _commit_duration.record(time.perf_counter() - started)
+        self._answer(requests, batch)
+
+    def _stage(self, requests: list[_Request]) -> tuple[_Batch, _Staged | None]:
+        """Put a batch into the transaction, all but its head."""
+        start = self._published.size
+        self._storage.begin()
+        batch = self._place(requests, start)
+        if not batch.fresh:
+            return batch, None
+        self._storage.add_entries(start, batch.fresh)
+        # Hashed from what the database gives back, and compared with what it was given: a bit that
+        # flipped on the way in must not be signed.
+        stored = self._storage.read_back(start)
+        if stored != [one.leaf for one in batch.fresh]:
+            raise NotReady("LEDGER_READ_BACK", "entries were read back other than written")
+        edge, full = self._published.edge.extended(leaf_hash(leaf) for leaf in stored)
+        self._storage.add_tiles(full)
+        return batch, _Staged(edge, full)
+
+    def _place(self, requests: list[_Request], start: int) -> _Batch:
+        keys = [e.idempotency_key for r in requests for e in r.entries if e.idempotency_key]
+        known = self._storage.indexes_of(keys)
+        fresh: list[CompletedEntry] = []
+        places: list[list[tuple[int, bool]]] = []
+        for request in requests:
+            placed: list[tuple[int, bool]] = []
+            for entry in request.entries:
+                key = entry.idempotency_key
+                if key is not None and (index := known.get(key)) is not None:
+                    placed.append((index, True))
+                    continue
+                index = start + len(fresh)
+                if key is not None:
+                    known[key] = index
+                fresh.append(entry)
+                placed.append((index, False))
+            places.append(placed)
+        return _Batch(places, fresh)
+
+    def _commit(self, requests: list[_Request], staged: _Staged) -> bool:
+        """Sign and commit. A crash before the commit leaves the old head, after it the new one."""
+        edge = staged.edge
+        for one in staged.full:
+            self._tiles.keep(one)
+        try:
+            following = self._sign(edge)
+            checkpoint = following.checkpoint
+            head = Head(edge.size, checkpoint.root, following.note)
+            self._storage.set_head(self._published.size, head)
+            self._storage.commit()
+        except sqlite3.Error as error:
+            if _not_on_disk(error) and self._rolled_back():
+                # The signed note is dropped here unseen.
+                self._refuse(requests, error)
+            else:
+                self._abandon(requests)
+            return False
+        self._published = following
+        return True
+
+    def _sign(self, edge: TreeEdge) -> Published:
+        unsigned = Published(edge, self._published.checkpoint, "")
+        root = unsigned.at(edge.size, self._tiles, self._reading).root
+        checkpoint = Checkpoint(self._signer.verifier.name, edge.size, root)
+        return Published(edge, checkpoint, sign_checkpoint(checkpoint, self._signer))
+
+    def _answer(self, requests: list[_Request], batch: _Batch) -> None:
+        receipts = Receipts(self._published, self._tiles, self._reading)
+        leaves = {}
+        first = self._published.size - len(batch.fresh)
+        for offset, entry in enumerate(batch.fresh):
+            leaves[first + offset] = entry.leaf
+        results: list[list[Placed] | ServiceError] = []
+        for places in batch.places:
+            try:
+                results.append([_placed(one, leaves, receipts) for one in places])
+            except ServiceError as error:
+                results.append(error)
+        self._on_loop(self._resolve, requests, results, True)
+
+    def _refuse(self, requests: list[_Request], error: Exception) -> None:
+        log.error(
+            "batch refused", extra={"fields": {"error": type(error).__name__}}, exc_info=error
+        )
+        refusal = Unavailable(
+            "LEDGER_WRITE_FAILED", "the ledger cannot write; nothing was recorded", retry_after_s=1
+        )
+        self._on_loop(self._resolve, requests, [refusal] * len(requests), False)
+
+    def _abandon(self, requests: list[_Request]) -> None:
+        """Stop for good: whether the last batch is on disk is found out by the next start."""
+        log.error("in doubt whether a batch is durable; nothing more is written")
+        with self._arrival:
+            self._stopping = True
+            waiting = [*requests, *self._queue]
+            self._queue.clear()
+        self._on_loop(self._resolve, waiting, [_not_writing()] * len(waiting), False)
+        self._on_loop(self.ended.set)
+
+    def _rolled_back(self) -> bool:
+        try:
+            self._storage.roll_back()
+        except sqlite3.Error:
+            return False
+        return True
+
+    def _on_loop(self, call: Callable[..., object], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    # Back on the loop.
+
+    def _resolve(
+        self,
+        requests: list[_Request],
+        results: list[list[Placed] | ServiceError],
+        written: bool,
+    ) -> None:
+        for request, result in zip(requests, results, strict=True):
+            if request.done.done():
+                continue  # its caller has gone; the entries are on record
+            if isinstance(result, ServiceError):
+                request.done.set_exception(result)
+            else:
+                request.done.set_result(result)
+        if written:
+            grown, self._grown = self._grown, asyncio.Event()
+            grown.set()
+        if written != self._writable:
+            self._writable = written
+            self.on_writable(written)
+
+
+def _placed(place: tuple[int, bool], leaves: dict[int, bytes], receipts: Receipts) -> Placed:
+    index, existing = place
+    leaf = leaves.get(index)
+    if leaf is None:
+        leaf, proof = receipts.leaf_and_proof(index)
+        return Placed(index, leaf, proof, existing)
+    return Placed(index, leaf, receipts.proof(index), existing)
+
+
+def _not_on_disk(error: sqlite3.Error) -> bool:
+    """Whether a failed commit certainly left nothing that a later start could take for a commit.
+
+    With a full disk or a read-only file the commit record, which is written last, was not written.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
+
+
+def _not_writing() -> Unavailable:
+    return Unavailable(
+        "LEDGER_STOPPED",
+        "the ledger has stopped writing; whether the entries are on record is known after its restart",
+        retry_after_s=1,
+    )

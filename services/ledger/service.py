@@ -1,0 +1,166 @@
+"""LedgerService: the ledger as any authenticated party reads it."""
+
+import base64
+import binascii
+import hashlib
+import struct
+from collections.abc import AsyncIterator
+from typing import Final
+
+from countersign.ledger.v1 import ledger_pb2 as pb
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceServicer
+from ledger.archive import Archive
+from ledger.entry import KINDS
+from ledger.reading import Filter
+from ledger.sequencer import Sequencer
+from shared.errors import FieldViolation, InvalidRequest
+from shared.rpc import Context
+from tlog.merkle import TREE_SIZE_MAX
+
+SERVICE: Final = "countersign.ledger.v1.LedgerService"
+RPCS: Final = (
+    "GetEntry",
+    "ListEntries",
+    "WatchEntries",
+    "GetCheckpoint",
+    "GetInclusionProof",
+    "GetConsistencyProof",
+)
+
+PAGE_DEFAULT: Final = 100
+WATCH_PAGE: Final = 100
+"""Entries a watcher may have waiting in memory here; a slow one reads on from the file later."""
+
+_TOKEN = struct.Struct(">BQ8s")
+_TOKEN_VERSION = 1
+
+
+class LedgerServicer(LedgerServiceServicer):
+    """Translates; the archive answers."""
+
+    def __init__(self, archive: Archive, sequencer: Sequencer, verifier_key: str) -> None:
+        self._archive = archive
+        self._sequencer = sequencer
+        self._verifier_key = verifier_key
+
+    async def GetEntry(  # noqa: N802
+        self, request: pb.GetEntryRequest, context: Context
+    ) -> pb.GetEntryResponse:
+        """See ledger.proto."""
+        leaf = await self._archive.entry(_index(request.index, "index"))
+        return pb.GetEntryResponse(record=_record(request.index, leaf))
+
+    async def ListEntries(  # noqa: N802
+        self, request: pb.ListEntriesRequest, context: Context
+    ) -> pb.ListEntriesResponse:
+        """See ledger.proto."""
+        start = _index(request.start_index, "start_index")
+        if request.page_token:
+            start = max(start, _read_token(request))
+        wanted = Filter(
+            start_index=start,
+            search_id=request.search_id.lower() or None,
+            kind=_kind(request.kind),
+            origin_agency=request.origin_agency or None,
+        )
+        page = await self._archive.page(wanted, request.page_size or PAGE_DEFAULT)
+        return pb.ListEntriesResponse(
+            records=[_record(index, leaf) for index, leaf in page.entries],
+            next_page_token="" if page.next_index is None else _token(page.next_index, request),
+        )
+
+    async def WatchEntries(  # noqa: N802
+        self, request: pb.WatchEntriesRequest, context: Context
+    ) -> AsyncIterator[pb.WatchEntriesResponse]:
+        """See ledger.proto."""
+        at = _index(request.start_index, "start_index")
+        while True:
+            await self._sequencer.grown(at)
+            page = await self._archive.page(Filter(start_index=at), WATCH_PAGE)
+            for index, leaf in page.entries:
+                yield pb.WatchEntriesResponse(record=_record(index, leaf))
+                at = index + 1
+
+    async def GetCheckpoint(  # noqa: N802
+        self, request: pb.GetCheckpointRequest, context: Context
+    ) -> pb.GetCheckpointResponse:
+        """See ledger.proto."""
+        return pb.GetCheckpointResponse(
+            checkpoint=self._sequencer.published.note, verifier_key=self._verifier_key
+        )
+
+    async def GetInclusionProof(  # noqa: N802
+        self, request: pb.GetInclusionProofRequest, context: Context
+    ) -> pb.GetInclusionProofResponse:
+        """See ledger.proto."""
+        size, hashes, proof = await self._archive.inclusion_proof(
+            _index(request.index, "index"), _index(request.tree_size, "tree_size")
+        )
+        return pb.GetInclusionProofResponse(tree_size=size, hashes=hashes, tlog_proof=proof)
+
+    async def GetConsistencyProof(  # noqa: N802
+        self, request: pb.GetConsistencyProofRequest, context: Context
+    ) -> pb.GetConsistencyProofResponse:
+        """See ledger.proto."""
+        size, hashes = await self._archive.consistency_proof(
+            _index(request.first_tree_size, "first_tree_size"),
+            _index(request.second_tree_size, "second_tree_size"),
+        )
+        return pb.GetConsistencyProofResponse(second_tree_size=size, hashes=hashes)
+
+
+def _record(index: int, leaf: bytes) -> pb.EntryRecord:
+    return pb.EntryRecord(index=index, leaf=leaf, entry=Entry.FromString(leaf))
+
+
+def _index(value: int, field: str) -> int:
+    if value > TREE_SIZE_MAX:
+        raise _invalid(field, f"is more than {TREE_SIZE_MAX}")
+    return value
+
+
+def _kind(name: str) -> int | None:
+    if not name:
+        return None
+    if name not in KINDS:
+        raise _invalid("kind", f"is not one of {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+def _filter_digest(request: pb.ListEntriesRequest) -> bytes:
+    """A token belongs to the question it was given for, with any page size."""
+    same = pb.ListEntriesRequest(
+        start_index=request.start_index,
+        search_id=request.search_id.lower(),
+        kind=request.kind,
+        origin_agency=request.origin_agency,
+    )
+    return hashlib.sha256(same.SerializeToString(deterministic=True)).digest()[:8]
+
+
+def _token(next_index: int, request: pb.ListEntriesRequest) -> str:
+    raw = _TOKEN.pack(_TOKEN_VERSION, next_index, _filter_digest(request))
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _read_token(request: pb.ListEntriesRequest) -> int:
+    text = request.page_token
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        version, next_index, digest = _TOKEN.unpack(raw)
+    except (binascii.Error, ValueError, struct.error):
+        raise _invalid("page_token", "is not one that this service gave") from None
+    if version != _TOKEN_VERSION or next_index > TREE_SIZE_MAX:
+        raise _invalid("page_token", "is not one that this service gave")
+    if digest != _filter_digest(request):
+        raise _invalid("page_token", "belongs to another question")
+    return int(next_index)
+
+
+def _invalid(field: str, description: str) -> InvalidRequest:
+    return InvalidRequest(
+        "INVALID_REQUEST",
+        f"{field} {description}",
+        violations=[FieldViolation(field, description)],
+    )

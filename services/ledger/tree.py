@@ -1,0 +1,160 @@
+"""The tree over the stored entries: its right edge in memory, its full tiles read when asked for.
+
+A `Published` tree never changes. The writer makes the next one and puts it in place of the last
+after the commit, so readers need no lock and never see what is not durable.
+"""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.reading import Reading
+from shared.errors import NotReady
+from tlog.checkpoint import Checkpoint, open_checkpoint
+from tlog.errors import TlogError
+from tlog.merkle import TreeAtSize, leaf_hash
+from tlog.note import Verifier
+from tlog.proof import write_proof
+from tlog.tiles import (
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    FullTile,
+    Tile,
+    TreeEdge,
+    decode_tile,
+    holding,
+    subtree_in,
+)
+
+TILES_CACHED_MAX: Final = 256
+"""About 37 kB each with the nodes between: 10 MB, and proofs of 65,536 recent entries at hand."""
+
+
+class Tiles:
+    """Full tiles with the nodes between, the most recently used ones in memory."""
+
+    def __init__(self) -> None:
+        self._cached: OrderedDict[tuple[int, int], Tile] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def keep(self, full: FullTile) -> None:
+        """Keep a tile in memory."""
+        with self._guard:
+            self._cached[full.level, full.number] = full.tile
+            if len(self._cached) > TILES_CACHED_MAX:
+                self._cached.popitem(last=False)
+
+    def tile(self, level: int, number: int, reading: Reading) -> Tile:
+        """Give a full tile; raises NotReady when the file does not hold it as it should."""
+        with self._guard:
+            if (found := self._cached.get((level, number))) is not None:
+                self._cached.move_to_end((level, number))
+                return found
+        stored = reading.tile(level, number)
+        if stored is None or len(stored) != TILE_WIDTH * 32:
+            raise damaged(f"tile {level}/{number} is not whole")
+        tile = Tile.of(decode_tile(stored))
+        self.keep(FullTile(level, number, tile))
+        return tile
+
+
+@dataclass(frozen=True)
+class Published:
+    """The tree at a size whose checkpoint is signed and durable."""
+
+    edge: TreeEdge
+    checkpoint: Checkpoint
+    note: str
+
+    @property
+    def size(self) -> int:
+        """How many entries it has."""
+        return self.checkpoint.size
+
+    def at(self, size: int, tiles: Tiles, reading: Reading) -> TreeAtSize:
+        """Give the tree as it was at a size up to this one."""
+        edge = self.edge
+
+        def subtree(level: int, index: int) -> bytes:
+            in_edge = edge.subtree(level, index)
+            if in_edge is not None:
+                return in_edge
+            return subtree_in(tiles.tile(*holding(level, index), reading), level, index)
+
+        return TreeAtSize(size, subtree)
+
+
+class Receipts:
+    """Writes receipts of entries against one published tree."""
+
+    def __init__(self, published: Published, tiles: Tiles, reading: Reading) -> None:
+        self._published = published
+        self._reading = reading
+        self._tree = published.at(published.size, tiles, reading)
+
+    def proof(self, index: int) -> str:
+        """Give the tlog-proof of an entry of this tree."""
+        return write_proof(index, self._tree.inclusion_proof(index), self._published.note)
+
+    def leaf_and_proof(self, index: int) -> tuple[bytes, str]:
+        """Read an entry and give its proof; raises NotReady if it is not what was hashed."""
+        leaf = self._reading.leaf(index)
+        if leaf is None or leaf_hash(leaf) != self._tree.leaf(index):
+            raise damaged(f"entry {index} is not what was appended")
+        return leaf, self.proof(index)
+
+
+def damaged(what: str) -> NotReady:
+    """Say that the file does not hold what was signed."""
+    return NotReady(
+        "LEDGER_DAMAGED", f"the ledger's file is damaged: {what}; run the ledger's check on it"
+    )
+
+
+def load_published(reading: Reading, verifier: Verifier) -> Published:
+    """Re-read and re-hash the right edge of the stored tree; raises NotReady if it is not the signed one.
+
+    1. The stored checkpoint is signed by this log's key and is of the stored size and root.
+    2. The unfinished tiles are built again: level 0 from the entries' bytes, each level above from
+       the full tiles below it.
+    3. They come to the signed root.
+    """
+    head = reading.head()
+    try:
+        checkpoint = open_checkpoint(head.checkpoint, verifier)
+    except TlogError as error:
+        raise NotReady(
+            "LEDGER_KEY_OR_CHECKPOINT",
+            f"the stored checkpoint is not one that this key signed for this log: {error}",
+        ) from error
+    if (checkpoint.size, checkpoint.root) != (head.size, head.root):
+        raise damaged("the head is not what its checkpoint says")
+    if reading.last_index() != head.size - 1:
+        raise damaged(f"there is another number of entries than the {head.size} signed for")
+    try:
+        edge = TreeEdge(head.size, _edge_tiles(reading, head.size))
+    except TlogError as error:
+        raise damaged(str(error)) from error
+    published = Published(edge, checkpoint, head.checkpoint)
+    if published.at(head.size, Tiles(), reading).root != checkpoint.root:
+        raise damaged("the stored entries do not come to the root that was signed")
+    return published
+
+
+def _edge_tiles(reading: Reading, size: int) -> list[Tile]:
+    start = size - size % TILE_WIDTH
+    leaves = reading.leaves(start, TILE_WIDTH)
+    tiles = [Tile.of(leaf_hash(leaf) for leaf in leaves)]
+    level = 1
+    while size >> TILE_HEIGHT * level:
+        count = size >> TILE_HEIGHT * level
+        below = Tiles()
+        tiles.append(
+            Tile.of(
+                below.tile(level - 1, number, reading).root
+                for number in range(count - count % TILE_WIDTH, count)
+            )
+        )
+        level += 1
+    return tiles
