@@ -1,0 +1,1 @@
+"""The `countersign` command: for detectives' systems, policy staff, auditors and operators."""

@@ -1,0 +1,116 @@
+"""What the command says, and how it ends.
+
+Results go to standard output, as tables for people or, with --json, as one JSON document for programs.
+Everything else (errors, progress) goes to standard error. Exit codes are the same for all commands.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import click
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from shared.errors import ServiceError
+
+OK: Final = 0
+REFUSED: Final = 1
+"""The answer is no: a search was refused or gave no list, or something did not verify."""
+USAGE: Final = 2
+"""The command was not understood, or its configuration cannot be used."""
+UNREACHABLE: Final = 3
+"""A server could not be reached, or turned the call away."""
+
+PLAIN_WIDTH: Final = 120
+"""Columns when the output is not a terminal: wide enough for every table of ours."""
+
+WHAT_NEXT: Final = {
+    "UNREACHABLE": "See that the installation runs (countersign up), and that the address in the "
+    "configuration file is right.",
+    "DEADLINE_EXCEEDED": "Try again; a search keeps its id, so nothing is done twice.",
+    "CALLER_NOT_ALLOWED": "The certificate in the configuration file does not allow this call.",
+    "OFFICER_TOKEN_EXPIRED": "Have a new token issued and call again with the same search id.",
+    "OFFICER_TOKEN_UNBOUND": "A token is good for one search: have one issued for this search id.",
+    "STILL_PENDING": "Follow it with: countersign search watch ID",
+}
+"""What a person can do about a failure, by its reason."""
+
+
+def out() -> Console:
+    """The console of results."""
+    return _console(sys.stdout)
+
+
+def err() -> Console:
+    """The console of everything else."""
+    return _console(sys.stderr)
+
+
+def _console(file: Any) -> Console:
+    width = None if file.isatty() else PLAIN_WIDTH
+    return Console(file=file, width=width, highlight=False, emoji=False, soft_wrap=False)
+
+
+def json_option(command: Any) -> Any:
+    """Adds --json to a command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+def message_dict(message: Message) -> dict[str, Any]:
+    """A message as JSON has it: fields by their names in the contracts, bytes in base64."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Prints a result for programs."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """A table in the command's own style. Cells are shown as they are: give them to `cells`."""
+    made = Table(
+        title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=False
+    )
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def cells(*values: object) -> list[str]:
+    """Text for the cells of a row, safe from being read as markup."""
+    return [escape(str(value)) for value in values]
+
+
+def print_error(error: Exception) -> None:
+    """Says what went wrong, why, and what can be done."""
+    console = err()
+    if not isinstance(error, ServiceError):
+        console.print(f"[bold red]Error:[/] {escape(str(error))}")
+        return
+    console.print(f"[bold red]Error:[/] {escape(error.message)} \\[{escape(error.reason)}]")
+    for violation in error.violations:
+        console.print(f"  {escape(violation.field)}: {escape(violation.description)}")
+    for name, value in error.metadata.items():
+        console.print(f"  {escape(name)}: {escape(value)}")
+    hint = WHAT_NEXT.get(error.reason)
+    if hint is None and error.retry_after_s is not None:
+        hint = f"Try again in {error.retry_after_s:g} s."
+    if hint is not None:
+        console.print(escape(hint))
+
+
+@contextlib.contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Shows that something is being waited for, when a person is looking."""
+    console = err()
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(escape(text)):
+        yield

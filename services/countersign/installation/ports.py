@@ -1,0 +1,75 @@
+"""The ports that an installation listens on."""
+
+import random
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+LOOPBACK: Final = "127.0.0.1"
+"""The only address that an installation listens on: its authority is for development."""
+PORT_BASE: Final = 7440
+"""First of the fixed ports: in a row, below those that the kernel gives to outgoing connections."""
+FREE_PORTS: Final = range(20_000, 32_000)
+"""Where free ports are looked for: also below those, so that none is taken before it is used."""
+ATTEMPTS_MAX: Final = 1000
+
+
+class NoFreePort(Exception):
+    """The loopback interface has no port left in the range."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """One for each process."""
+
+    broker: int
+    ledger: int
+    policy: int
+    nats: int
+    connectors: Mapping[str, int]
+    """By system."""
+
+    @classmethod
+    def fixed(cls, systems: Sequence[str], base: int = PORT_BASE) -> "Ports":
+        """In a row: broker, ledger, policy, NATS, then the connectors by the name of their system."""
+        return cls._of(iter(range(base, base + 4 + len(systems))).__next__, systems)
+
+    @classmethod
+    def free(cls, systems: Sequence[str]) -> "Ports":
+        """Ports on which nobody listens now. Raises NoFreePort."""
+        candidates = iter(random.sample(FREE_PORTS, ATTEMPTS_MAX))
+
+        def take() -> int:
+            for port in candidates:
+                if is_free(port):
+                    return port
+            raise NoFreePort(f"no free port from {FREE_PORTS.start} to {FREE_PORTS.stop - 1}")
+
+        return cls._of(take, systems)
+
+    @classmethod
+    def _of(cls, take: Callable[[], int], systems: Sequence[str]) -> "Ports":
+        return cls(
+            broker=take(),
+            ledger=take(),
+            policy=take(),
+            nats=take(),
+            connectors={system: take() for system in sorted(systems)},
+        )
+
+
+def is_free(port: int) -> bool:
+    """True when nobody listens on this port of the loopback interface."""
+    with socket.socket() as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+def address(port: int) -> str:
+    """`host:port`, as configuration files have it."""
+    return f"{LOOPBACK}:{port}"

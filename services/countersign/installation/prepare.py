@@ -1,0 +1,253 @@
+"""Makes a data directory ready: keys, certificates, and a configuration for each process.
+
+Idempotent: what must stay the same (keys, registry, directives, data) is made once; what follows from
+it and from the options (certificates near their end, configuration) is written anew at each start.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from countersign.installation import bundled, toml
+from countersign.installation.certificates import TRUST_DOMAIN, ensure_certificates
+from countersign.installation.files import write_public, write_secret
+from countersign.installation.keys import (
+    LEDGER_ORIGIN,
+    ensure_keys,
+    issuer_of,
+    write_trust_roots,
+)
+from countersign.installation.layout import Layout
+from countersign.installation.nats_config import NatsServer, render
+from countersign.installation.ports import LOOPBACK, Ports, address
+from shared.clock import Clock, SystemClock
+from shared.identity import SpiffeId
+from shared.registry import Registry
+from shared.settings import TlsFiles
+
+FACES_THRESHOLD: Final = 0.78
+"""From here on two of the drawn faces are called a possible match; see the faces' own README."""
+FACES_FALSE_MATCH_RATE: Final = 0.01
+"""Share of pairs of strangers among the drawn faces that reach it."""
+
+PROBER: Final = SpiffeId(TRUST_DOMAIN, "operator", "up")
+"""Asks the processes for their health."""
+
+
+@dataclass(frozen=True)
+class ExternalBus:
+    """A NATS server that somebody else runs, with the users of our own configuration."""
+
+    url: str
+    authority: Path | None = None
+    """Authority of its certificate, when that is not the installation's own."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A data directory that is ready to be run."""
+
+    layout: Layout
+    registry: Registry
+    ports: Ports
+    external_bus: ExternalBus | None
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """The systems whose connectors run here."""
+        return tuple(self.ports.connectors)
+
+    @property
+    def clients(self) -> dict[str, Path]:
+        """The configuration file of each agency system."""
+        return {ori: self.layout.client(ori) for ori in self.registry.agencies}
+
+
+def systems_run_here(registry: Registry) -> tuple[str, ...]:
+    """Systems with a gallery, but for commercial services, which would run their own connectors."""
+    with_gallery = {gallery.system for gallery in registry.galleries.values()}
+    return tuple(
+        sorted(
+            name
+            for name, system in registry.systems.items()
+            if name in with_gallery and not system.commercial
+        )
+    )
+
+
+def ensure_documents(layout: Layout) -> Registry:
+    """Puts registry and directives in place, unless they are there. Raises RegistryError."""
+    layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not layout.registry.exists():
+        write_public(layout.registry, bundled.registry().read_bytes())
+    if not layout.directives.exists():
+        # Complete under another name first: a half-copied folder would lack a prohibition.
+        unfinished = layout.root / ".directives"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(bundled.directives(), unfinished)
+        (unfinished / bundled.registry().name).unlink()
+        unfinished.rename(layout.directives)
+    return Registry.load(layout.registry)
+
+
+def prepare(
+    layout: Layout,
+    registry: Registry,
+    ports: Ports,
+    external_bus: ExternalBus | None = None,
+    clock: Clock | None = None,
+) -> Installation:
+    """Writes everything that the processes read. Raises PkiError and BadKey for damaged files."""
+    installation = Installation(layout, registry, ports, external_bus)
+    write_trust_roots(layout.trust_roots, ensure_keys(layout.keys, registry))
+    ensure_certificates(layout, _identities(installation), (clock or SystemClock()).now())
+    for folder in (layout.streams, layout.ledger.parent, layout.log("x").parent):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for system in installation.systems:
+        layout.connector_state(system).mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write_nats(installation)
+    for process, table in _configurations(installation).items():
+        _write(layout.config(process), table, f"Configuration of {process}. Written at each start.")
+    for ori in registry.agencies:
+        name = registry.agencies[ori].name
+        _write(layout.client(ori), _client(installation, ori), f"For agency systems of: {name}.")
+    return installation
+
+
+def _identities(installation: Installation) -> dict[SpiffeId, bool]:
+    service = {
+        SpiffeId(TRUST_DOMAIN, "service", name): True
+        for name in ("nats", "ledger", "policy", "broker")
+    }
+    connectors = {
+        SpiffeId(TRUST_DOMAIN, "connector", system): True for system in installation.systems
+    }
+    agencies = {
+        SpiffeId(TRUST_DOMAIN, "agency", ori): False for ori in installation.registry.agencies
+    }
+    return {**service, **connectors, **agencies, PROBER: False}
+
+
+def _write(file: Path, table: toml.Table, title: str) -> None:
+    write_secret(file, toml.render(table, title).encode())
+
+
+def _write_nats(installation: Installation) -> None:
+    layout = installation.layout.root.absolute()
+    server = NatsServer(
+        trust_domain=TRUST_DOMAIN,
+        host=LOOPBACK,
+        port=installation.ports.nats,
+        tls=Layout(layout).tls(SpiffeId(TRUST_DOMAIN, "service", "nats")),
+        store=Layout(layout).streams,
+        systems=sorted(installation.registry.systems),
+    )
+    write_secret(installation.layout.nats_config, render(server).encode())
+
+
+def _configurations(installation: Installation) -> Mapping[str, toml.Table]:
+    tables = {
+        "ledger": _ledger(installation),
+        "policy": _policy(installation),
+        "broker": _broker(installation),
+    }
+    for system in installation.systems:
+        tables[f"connector-{system}"] = _connector(installation, system)
+    return tables
+
+
+def _common(
+    installation: Installation, file: Path, identity: SpiffeId, port: int
+) -> dict[str, toml.Table | toml.Value]:
+    bus = installation.external_bus
+    own = installation.layout.tls(identity)
+    bus_tls = own
+    if bus is not None and bus.authority is not None:
+        bus_tls = own.model_copy(update={"authority": bus.authority.absolute()})
+    url = bus.url if bus is not None else f"tls://{address(installation.ports.nats)}"
+    return {
+        "trust_domain": TRUST_DOMAIN,
+        "listen": {"address": address(port), "tls": _tls(installation, file, own)},
+        "bus": {"servers": [url], "tls": _tls(installation, file, bus_tls)},
+    }
+
+
+def _tls(installation: Installation, file: Path, tls: TlsFiles) -> toml.Table:
+    seen = installation.layout.seen_from
+    return {
+        "certificate": seen(file, tls.certificate),
+        "key": seen(file, tls.key),
+        "authority": seen(file, tls.authority),
+    }
+
+
+def _ledger(installation: Installation) -> toml.Table:
+    layout, file = installation.layout, installation.layout.config("ledger")
+    identity = SpiffeId(TRUST_DOMAIN, "service", "ledger")
+    return {
+        "database": layout.seen_from(file, layout.ledger),
+        # Only the first time: a ledger that is gone must not be replaced by an empty one.
+        "create_if_missing": not layout.ledger_begun.exists(),
+        "origin": LEDGER_ORIGIN,
+        "signing_key": layout.seen_from(file, layout.keys.ledger_note),
+        **_common(installation, file, identity, installation.ports.ledger),
+    }
+
+
+def _policy(installation: Installation) -> toml.Table:
+    layout, file = installation.layout, installation.layout.config("policy")
+    identity = SpiffeId(TRUST_DOMAIN, "service", "policy")
+    return {
+        "registry": layout.seen_from(file, layout.registry),
+        "directives": layout.seen_from(file, layout.directives),
+        **_common(installation, file, identity, installation.ports.policy),
+    }
+
+
+def _broker(installation: Installation) -> toml.Table:
+    layout, file = installation.layout, installation.layout.config("broker")
+    identity = SpiffeId(TRUST_DOMAIN, "service", "broker")
+    return {
+        "registry": layout.seen_from(file, layout.registry),
+        "trust_roots": layout.seen_from(file, layout.trust_roots),
+        "order_signing_key": layout.seen_from(file, layout.keys.broker_order),
+        **_common(installation, file, identity, installation.ports.broker),
+    }
+
+
+def _connector(installation: Installation, system: str) -> toml.Table:
+    layout, file = installation.layout, installation.layout.config(f"connector-{system}")
+    identity = SpiffeId(TRUST_DOMAIN, "connector", system)
+    galleries = installation.registry.galleries
+    return {
+        "system": system,
+        "gallery": min(name for name, gallery in galleries.items() if gallery.system == system),
+        "registry": layout.seen_from(file, layout.registry),
+        "trust_roots": layout.seen_from(file, layout.trust_roots),
+        "directives": layout.seen_from(file, layout.directives),
+        "answer_signing_key": layout.seen_from(file, layout.keys.answer(system)),
+        "probe_opening_key": layout.seen_from(file, layout.keys.sealing(system)),
+        "state": layout.seen_from(file, layout.connector_state(system)),
+        "behind": {"adapter": "reference", "folder": str(bundled.gallery_folder())},
+        "scale": {"threshold": FACES_THRESHOLD, "false_match_rate": FACES_FALSE_MATCH_RATE},
+        **_common(installation, file, identity, installation.ports.connectors[system]),
+    }
+
+
+def _client(installation: Installation, ori: str) -> toml.Table:
+    layout, file, ports = installation.layout, installation.layout.client(ori), installation.ports
+    return {
+        "agency": ori,
+        "trust_roots": layout.seen_from(file, layout.trust_roots),
+        "state": layout.seen_from(file, layout.client_state(ori)),
+        "broker": {"address": address(ports.broker)},
+        "ledger": {"address": address(ports.ledger)},
+        "policy": {"address": address(ports.policy)},
+        "tls": _tls(installation, file, layout.tls(SpiffeId(TRUST_DOMAIN, "agency", ori))),
+        "identity_provider": {
+            "issuer": issuer_of(ori),
+            "signing_key": layout.seen_from(file, layout.keys.identity_provider(ori)),
+        },
+    }
