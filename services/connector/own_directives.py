@@ -19,9 +19,6 @@ from directive.vocabulary import Vocabulary, VocabularyError
 from shared.registry import Registry
 from shared.settings import SettingsError
 
-VOCABULARY_FILE = "vocabulary.cedarschema"
-"""The vocabulary that the directives are written in, beside their folders."""
-
 
 def load_own_directives(folder: Path, registry: Registry, agency: str) -> OwnDirectives:
     """What judges a request by the agency's directives; raises SettingsError.
@@ -30,7 +27,7 @@ def load_own_directives(folder: Path, registry: Registry, agency: str) -> OwnDir
     the system.
     """
     try:
-        vocabulary = Vocabulary.load(folder / VOCABULARY_FILE)
+        vocabulary = Vocabulary.load(folder)
         evaluator = Evaluator(load_book(folder, vocabulary, registry), registry)
     except (BookError, EntitiesError, EngineUntrustworthy, VocabularyError) as error:
         raise SettingsError(f"cannot use the directives in {folder}: {error}") from error

@@ -195,6 +195,11 @@ class ReferenceSystem:
         """The matcher and its version."""
         return ALGORITHM
 
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that run, for an operator and for tests."""
+        return sorted(worker.pid for worker in self._workers)
+
     async def start(self) -> int:
         """Start all workers, the first alone so that it enrols for the others."""
         gallery_size = 0

@@ -1,0 +1,105 @@
+"""What the connector remembers of the searches that it answered."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from connector.runs import RETENTION_MIN, Run, RunStore
+from connector.state import StateError, candidate_key, open_state
+from support.orders import NOW
+
+
+def run(search_id: str = "one", answer: bytes = b"an answer") -> Run:
+    return Run(search_id, b"r" * 32, answer, NOW)
+
+
+@pytest.fixture(name="store")
+async def _store(tmp_path: Path) -> AsyncIterator[RunStore]:
+    store = RunStore(tmp_path / "state" / "runs.sqlite")
+    yield store
+    await store.close()
+
+
+async def test_kept_answer_is_found_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    first = RunStore(path)
+    await first.keep(run())
+    await first.close()
+
+    second = RunStore(path)
+    assert await second.find("one") == run()
+    assert await second.find("another") is None
+    await second.close()
+
+
+async def test_answer_is_durable_when_keep_returns(store: RunStore, tmp_path: Path) -> None:
+    await store.keep(run())
+
+    reader = sqlite3.connect(tmp_path / "state" / "runs.sqlite")
+    assert reader.execute("SELECT signed_answer FROM runs").fetchall() == [(b"an answer",)]
+    reader.close()
+
+
+async def test_first_answer_stays(store: RunStore) -> None:
+    await store.keep(run())
+
+    kept = await store.keep(run(answer=b"another answer"))
+
+    assert kept == run()
+    assert await store.find("one") == run()
+
+
+async def test_answers_that_arrive_together_are_all_kept(store: RunStore) -> None:
+    runs = [run(str(number)) for number in range(100)]
+
+    kept = await asyncio.gather(*(store.keep(one) for one in runs))
+
+    assert kept == runs
+    assert await store.find("99") == runs[99]
+
+
+async def test_answers_past_their_time_are_deleted(store: RunStore) -> None:
+    await store.keep(run())
+
+    assert await store.forget(NOW) == 0
+    assert await store.forget(NOW + timedelta(seconds=1)) == 1
+    assert await store.find("one") is None
+
+
+async def test_failure_to_write_reaches_everyone_who_waits(store: RunStore, tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "state" / "runs.sqlite", isolation_level=None)
+    other.execute("DROP TABLE runs")
+    other.close()
+
+    outcomes = await asyncio.gather(
+        store.keep(run("one")), store.keep(run("two")), return_exceptions=True
+    )
+
+    assert all(isinstance(outcome, sqlite3.Error) for outcome in outcomes)
+
+
+def test_answers_outlive_every_order() -> None:
+    assert timedelta(days=7) < RETENTION_MIN
+
+
+def test_candidate_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    state = open_state(tmp_path / "state")
+
+    key = candidate_key(state)
+
+    assert len(key) == 32
+    assert candidate_key(open_state(tmp_path / "state")) == key
+    assert (state.folder / "candidate-ids.key").stat().st_mode & 0o777 == 0o600
+    assert state.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_damaged_candidate_key_stops_the_start(tmp_path: Path) -> None:
+    state = open_state(tmp_path)
+    (state.folder / "candidate-ids.key").write_bytes(b"short")
+
+    with pytest.raises(StateError, match="5 bytes"):
+        candidate_key(state)
