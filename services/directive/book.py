@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import cedarpy
@@ -107,7 +108,9 @@ class Book:
 
     def __init__(self, directives: Iterable[Directive], vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        self.directives = {d.document.name: d for d in sorted(directives, key=_name)}
+        ordered = sorted(directives, key=_name)
+        _check_names(ordered)
+        self.directives = {directive.document.name: directive for directive in ordered}
         by_party: dict[str, list[Directive]] = {}
         for directive in self.directives.values():
             by_party.setdefault(directive.document.manifest.party, []).append(directive)
@@ -160,6 +163,17 @@ def load_directive(folder: Path, vocabulary: Vocabulary, known: KnownNames) -> D
 
 def _name(directive: Directive) -> str:
     return directive.document.name
+
+
+def _check_names(ordered: Sequence[Directive]) -> None:
+    """Of two with one name, one would be lost, and its prohibitions with it."""
+    findings = [
+        Finding("NAME_DUPLICATE", f"{one.document.name}/{MANIFEST_FILE}", "", "the name is taken")
+        for one, other in pairwise(ordered)
+        if one.document.name == other.document.name
+    ]
+    if findings:
+        raise DirectiveRefused(findings)
 
 
 def _check_prefixes(directives: Iterable[Directive]) -> None:

@@ -52,20 +52,20 @@ def known_names(registry: Registry) -> KnownNames:
 
 def build(registry: Registry, vocabulary: Vocabulary) -> cedarpy.Entities:
     """The handle; raises EntitiesError."""
-    records = list(_records(registry, vocabulary))
-    check_references(records, vocabulary)
+    found = list(records(registry, vocabulary))
+    check_references(found, vocabulary)
     try:
-        return cedarpy.Entities.from_json_str(json.dumps(records), vocabulary.schema)
+        return cedarpy.Entities.from_json_str(json.dumps(found), vocabulary.schema)
     except ValueError as error:
         raise EntitiesError(f"the registry does not fit the vocabulary: {error}") from error
 
 
-def check_references(records: list[dict[str, Any]], vocabulary: Vocabulary) -> None:
+def check_references(found: list[dict[str, Any]], vocabulary: Vocabulary) -> None:
     """Every entity that one names exists; raises EntitiesError. Cedar itself does not look."""
-    present = {_uid(record["uid"]) for record in records}
+    present = {_uid(record["uid"]) for record in found}
     for kind, words in vocabulary.closed_lists.items():
         present.update((f"{NAMESPACE}::{kind}", word) for word in words)
-    for record in records:
+    for record in found:
         for named in _references([record["attrs"], record["parents"]]):
             if named not in present:
                 kind, name = named
@@ -105,7 +105,8 @@ def _record(
     }
 
 
-def _records(registry: Registry, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
+def records(registry: Registry, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
+    """The registry's entities in Cedar's JSON."""
     for code in sorted({agency.jurisdiction for agency in registry.agencies.values()}):
         yield _record("Jurisdiction", code)
     for ori, agency in registry.agencies.items():

@@ -36,6 +36,13 @@ from shared.registry import Registry
 
 ENGINE: Final = f"cedarpy {importlib.metadata.version('cedarpy')}"
 
+# Looking an enum's value up costs more than comparing it; a decision does both often.
+_PERMIT: Final = VerdictOutcome.VERDICT_OUTCOME_PERMIT
+_FORBID: Final = VerdictOutcome.VERDICT_OUTCOME_FORBID
+_CANNOT_TELL: Final = VerdictOutcome.VERDICT_OUTCOME_CANNOT_TELL
+_PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
+_REFUSED: Final = DecisionOutcome.DECISION_OUTCOME_REFUSED
+
 _DIGEST_CONTEXT: Final = b"countersign/policy-set/v1\0"
 
 
@@ -49,15 +56,15 @@ class SeatVerdict:
     @property
     def permits(self) -> bool:
         """Whether it permits."""
-        return self.verdict.outcome == VerdictOutcome.VERDICT_OUTCOME_PERMIT
+        return self.verdict.outcome == _PERMIT
 
 
 def conjunction(verdicts: Iterable[Verdict]) -> DecisionOutcome.ValueType:
     """PERMITTED if there are verdicts and every one permits, else REFUSED."""
     outcomes = [verdict.outcome for verdict in verdicts]
-    if outcomes and all(o == VerdictOutcome.VERDICT_OUTCOME_PERMIT for o in outcomes):
-        return DecisionOutcome.DECISION_OUTCOME_PERMITTED
-    return DecisionOutcome.DECISION_OUTCOME_REFUSED
+    if outcomes and all(o == _PERMIT for o in outcomes):
+        return _PERMITTED
+    return _REFUSED
 
 
 class Evaluator:
@@ -83,7 +90,7 @@ class Evaluator:
             policy_set_sha256=self._digest(verdicts),
         )
         decision.evaluated_at.CopyFrom(_timestamp(question.at))
-        permitted = decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+        permitted = decision.outcome == _PERMITTED
         # A permit's duties fall away with a refusal; a prohibition's duties are about the attempt.
         decision.obligations.extend(
             _union(o for s in seats if permitted or not s.permits for o in s.obligations)
@@ -134,18 +141,14 @@ class Evaluator:
             or (allowed and not determining)
         ):
             verdict = _cannot_tell(seat, [Fault.EVALUATION_ERROR], rules)
-            verdict.rules.extend(rule.as_proto() for rule in determining)
+            verdict.rules.extend(rule.as_proto for rule in determining)
             return SeatVerdict(verdict, ())
-        outcome = (
-            VerdictOutcome.VERDICT_OUTCOME_PERMIT
-            if allowed
-            else VerdictOutcome.VERDICT_OUTCOME_FORBID
-        )
+        outcome = _PERMIT if allowed else _FORBID
         verdict = Verdict(
             seat=seat.seat,
             party=seat.party,
             outcome=outcome,
-            rules=[rule.as_proto() for rule in determining],
+            rules=[rule.as_proto for rule in determining],
             directives=rules.versions,
         )
         if not determining:
@@ -190,7 +193,7 @@ def _cannot_tell(seat: SeatOf, faults: Sequence[Fault], rules: Slice | None) -> 
     return Verdict(
         seat=seat.seat,
         party=seat.party,
-        outcome=VerdictOutcome.VERDICT_OUTCOME_CANNOT_TELL,
+        outcome=_CANNOT_TELL,
         faults=[str(fault) for fault in faults],
         directives=rules.versions if rules else (),
     )

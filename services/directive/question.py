@@ -14,7 +14,7 @@ from typing import Any, Final
 from countersign.type.v1.decision_pb2 import Seat
 from countersign.type.v1.search_pb2 import SearchFacts
 from directive.entities import ref
-from directive.vocabulary import Vocabulary
+from directive.vocabulary import NAMESPACE, Vocabulary
 from shared.registry import Registry
 
 CANDIDATES_DEFAULT: Final = 20
@@ -59,9 +59,9 @@ class Question:
     _context: str
 
     def request(self, seat_word: str) -> dict[str, Any]:
-        """The engine's request for one seat."""
-        seat = json.dumps(ref("Seat", seat_word))
-        return {**self._request, "context": f'{{"seat": {seat}, {self._context}'}
+        """The engine's request for one seat. Written by hand: the words of a seat are plain letters."""
+        seat = f'{{"seat": {{"type": "{NAMESPACE}::Seat", "id": "{seat_word}"}}, '
+        return {**self._request, "context": seat + self._context}
 
 
 def ask(

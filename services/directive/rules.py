@@ -6,6 +6,7 @@ Annotations that have a meaning: @id, @title, @citation, @requirement_N and @obl
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from cedarpy import pst
@@ -29,7 +30,7 @@ class Rule:
     template: pst.Template
     """With our identifier in place of Cedar's positional one, which shifts when text is added."""
 
-    @property
+    @cached_property
     def permits(self) -> bool:
         """Whether it permits; otherwise it forbids."""
         return bool(self.template.effect == "permit")
@@ -42,7 +43,7 @@ class Rule:
             and isinstance(self.template.resource, pst.ScopeAny)
         )
 
-    @property
+    @cached_property
     def requirements(self) -> dict[int, str]:
         """Number of the requirement (0 is the head) to its words."""
         return {
@@ -51,7 +52,7 @@ class Rule:
             if (match := REQUIREMENT.fullmatch(key))
         }
 
-    @property
+    @cached_property
     def obligations(self) -> tuple[tuple[str, str], ...]:
         """Kind and parameters of each duty that it imposes, sorted."""
         return tuple(
@@ -62,6 +63,7 @@ class Rule:
             )
         )
 
+    @cached_property
     def as_proto(self) -> DeterminingRule:
         """The rule as verdicts name it."""
         effect = RuleEffect.RULE_EFFECT_PERMIT if self.permits else RuleEffect.RULE_EFFECT_FORBID

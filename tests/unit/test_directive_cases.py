@@ -1,0 +1,94 @@
+"""Every shipped directive decides its own cases as they state; a case that is wrong is noticed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from directive import cases
+from directive.cases import Case, CaseFile
+from directive.document import DocumentError
+from support.directives import DIRECTIVES, registry, shipped_book, vocabulary
+
+NAMES = sorted(shipped_book().directives)
+SHIPPED = [
+    pytest.param(name, case, id=f"{name}: {case.label}")
+    for name in NAMES
+    for case in cases.load(DIRECTIVES / name).cases
+]
+
+
+def run(name: str, file: CaseFile) -> cases.CasesReport:
+    return cases.run(shipped_book().directives[name], file, vocabulary(), registry())
+
+
+@pytest.mark.parametrize(("name", "case"), SHIPPED)
+def test_a_shipped_case_holds(name: str, case: Case) -> None:
+    alone = cases.load(DIRECTIVES / name).model_copy(update={"cases": (case,)})
+    (result,) = run(name, alone).results
+    assert result.problems == ()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_rule_is_shown_at_work(name: str) -> None:
+    assert run(name, cases.load(DIRECTIVES / name)).passed
+
+
+def test_the_catalogue_rows_that_these_directives_cover_are_cases() -> None:
+    ids = {case.id for name in NAMES for case in cases.load(DIRECTIVES / name).cases}
+    assert {"T01", "T02", "T03", "T05", "T06", "T08", "T76", "T78"} <= ids
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"expect": "forbid"}, "verdict: expected forbid; got permit"),
+        ({"rules": ["LAPD-2"]}, "rules: expected LAPD-2; got LAPD-1"),
+        ({"unmet": ["LAPD-1#3"]}, "unmet: expected LAPD-1#3; got none"),
+        ({"obligations": ["log"]}, "obligations: expected log; got log, notice"),
+        ({"faults": ["NO_DIRECTIVE"]}, "faults: expected NO_DIRECTIVE; got none"),
+        ({"seat": "operator"}, "does not hold the seat"),
+    ],
+)
+def test_a_case_that_states_otherwise_fails(change: dict[str, object], problem: str) -> None:
+    file = cases.load(DIRECTIVES / "lapd-2020-11-13")
+    wrong = file.cases[0].model_copy(update=change)
+    report = run("lapd-2020-11-13", file.model_copy(update={"cases": (wrong,)}))
+    assert not report.passed
+    assert any(problem in found for found in report.results[0].problems)
+
+
+def test_a_rule_that_no_case_shows_is_reported() -> None:
+    file = cases.load(DIRECTIVES / "lapd-2020-11-13")
+    report = run("lapd-2020-11-13", file.model_copy(update={"cases": file.cases[:1]}))
+    assert report.rules_not_fired == ("LAPD-2", "LAPD-3", "LAPD-4", "LAPD-5")
+    assert not report.passed
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda file: file.update(surprise=1), "surprise"),
+        (lambda file: file["cases"][0].update(expect="maybe"), "expect"),
+        (lambda file: file["cases"][0].update(given={"purpos": "sketch"}), "purpos"),
+        (lambda file: file["cases"][0].update(given={"purpose": "sketch"}), "not a Purpose"),
+        (lambda file: file.update(cases=[]), "cases"),
+        (lambda file: file.update(seat="chair"), "seat"),
+    ],
+)
+def test_a_case_file_with_a_mistake_is_refused_and_named(
+    tmp_path: Path, change: object, complaint: str
+) -> None:
+    assert callable(change)
+    content = yaml.safe_load((DIRECTIVES / "lapd-2020-11-13" / "cases.yaml").read_text())
+    change(content)
+    (tmp_path / "cases.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(DocumentError, match=complaint):
+        run("lapd-2020-11-13", cases.load(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["a: [", "- 1", "\x00", "!!python/object:os.system {}"])
+def test_what_is_not_yaml_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "cases.yaml").write_text(content)
+    with pytest.raises(DocumentError):
+        cases.load(tmp_path)
