@@ -44,6 +44,7 @@ arguments=()
 for file in "$@"; do
     arguments+=(-r "$file")
 done
+echo "Installing into $folder, each package checked by its hash; about a minute on a new machine …"
 # Wheels only: a source archive would fetch what it builds with, and that has no hash here.
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
     --require-hashes --only-binary :all: "${arguments[@]}"
