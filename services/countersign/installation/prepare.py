@@ -160,7 +160,7 @@ def _configurations(installation: Installation) -> Mapping[str, toml.Table]:
 
 def _common(
     installation: Installation, file: Path, identity: SpiffeId, port: int
-) -> dict[str, toml.Table | toml.Value]:
+) -> "dict[str, toml.Table | toml.Value]":
     bus = installation.external_bus
     own = installation.layout.tls(identity)
     bus_tls = own

@@ -150,7 +150,7 @@ async def _all(waits: Iterable[Coroutine[Any, Any, None]]) -> None:
         async with asyncio.TaskGroup() as group:
             for wait in waits:
                 group.create_task(wait)
-    except* PartFailed as failures:
+    except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
 
 

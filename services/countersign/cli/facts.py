@@ -1,0 +1,162 @@
+"""The options by which a person states the facts of a search.
+
+Each fact is asked for by name and none has a default: what a detective does not state, the software
+must not state for them. In particular the beneficiary is unknown unless it is given.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+import click
+
+from countersign.type.v1 import search_pb2 as pb
+
+_ENUMS: Final[Mapping[str, tuple[Any, str]]] = {
+    "purpose": (pb.Purpose, "PURPOSE_"),
+    "suspicion": (pb.SuspicionLevel, "SUSPICION_LEVEL_"),
+    "severity": (pb.OffenceSeverity, "OFFENCE_SEVERITY_"),
+    "provenance": (pb.ProbeProvenance, "PROBE_PROVENANCE_"),
+    "capture": (pb.CaptureMode, "CAPTURE_MODE_"),
+}
+
+
+def choices(fact: str) -> list[str]:
+    """The words for the values of one fact: "criminal-investigation"."""
+    enum, prefix = _ENUMS[fact]
+    return [word(name, prefix) for name in enum.keys() if not name.endswith("_UNSPECIFIED")]  # noqa: SIM118
+
+
+def word(name: str, prefix: str) -> str:
+    """A value's name in the contracts as a person types and reads it."""
+    return name.removeprefix(prefix).lower().replace("_", "-")
+
+
+def value(fact: str, chosen: str) -> int:
+    """The number of a word."""
+    enum, prefix = _ENUMS[fact]
+    return int(enum.Value(prefix + chosen.upper().replace("-", "_")))
+
+
+@dataclass(frozen=True)
+class StatedFacts:
+    """What the options said."""
+
+    search_id: str | None
+    system: str
+    gallery: str
+    beneficiary: str | None
+    own_case: bool
+    purpose: str
+    suspicion: str
+    severity: str
+    nibrs: str
+    statute: str
+    attempt: bool
+    provenance: str
+    capture: str
+    case_number: str
+    narrative: str
+    candidates: int
+    expires_after_s: int | None
+
+    def of(self, agency: str) -> pb.SearchFacts:
+        """The facts as this agency states them."""
+        if self.own_case and self.beneficiary is not None:
+            raise click.UsageError("give either --own-case or --beneficiary, not both")
+        facts = pb.SearchFacts(
+            search_id=self.search_id or str(uuid4()),
+            origin_agency=agency,
+            system=self.system,
+            gallery=self.gallery,
+            purpose=pb.Purpose.ValueType(value("purpose", self.purpose)),
+            suspicion=pb.SuspicionLevel.ValueType(value("suspicion", self.suspicion)),
+            offence=pb.Offence(
+                nibrs_code=self.nibrs,
+                statute=self.statute,
+                attempt=self.attempt,
+                severity=pb.OffenceSeverity.ValueType(value("severity", self.severity)),
+            ),
+            provenance=pb.ProbeProvenance.ValueType(value("provenance", self.provenance)),
+            capture_mode=pb.CaptureMode.ValueType(value("capture", self.capture)),
+            case_number=self.case_number,
+            narrative=self.narrative,
+            candidates_max=self.candidates,
+        )
+        if self.own_case:
+            facts.beneficiary_agency = agency
+        elif self.beneficiary is not None:
+            facts.beneficiary_agency = self.beneficiary
+        if self.expires_after_s is not None:
+            facts.expires_after.FromSeconds(self.expires_after_s)
+        return facts
+
+
+def _enum_option(fact: str, text: str) -> Callable[[Any], Any]:
+    return click.option(f"--{fact}", type=click.Choice(choices(fact)), required=True, help=text)
+
+
+_OPTIONS: Final = (
+    click.option(
+        "--system", required=True, help="System to search (see: countersign system list)."
+    ),
+    click.option("--gallery", required=True, help="Gallery within the system."),
+    click.option("--own-case", is_flag=True, help="The search is for the agency's own case."),
+    click.option(
+        "--beneficiary",
+        metavar="ORI",
+        help="Agency on whose behalf the search is made. Without this and --own-case it is unknown.",
+    ),
+    _enum_option("purpose", "Why the search is made."),
+    _enum_option("suspicion", "How strong the suspicion against the person in the probe is."),
+    _enum_option("severity", "How grave the offence is."),
+    click.option("--nibrs", default="", metavar="CODE", help="NIBRS offence code, such as 120."),
+    click.option("--statute", default="", help="Statute alleged to be violated, as it is cited."),
+    click.option("--attempt", is_flag=True, help="The offence was attempted and not completed."),
+    _enum_option("provenance", "Where the probe comes from."),
+    _enum_option("capture", "How the probe was captured."),
+    click.option(
+        "--case-number", default="", help="Case number. Only a commitment to it is public."
+    ),
+    click.option(
+        "--narrative", default="", help="What happened. Only a commitment to it is public."
+    ),
+    click.option(
+        "--candidates",
+        type=click.IntRange(0, 50),
+        default=0,
+        help="How many candidates to return, 1 to 50; 0 for the default of 20.",
+    ),
+    click.option(
+        "--expires-after",
+        "expires_after_s",
+        type=click.IntRange(1, 7 * 24 * 3600),
+        metavar="SECONDS",
+        help="How long the order may wait for the system.",
+    ),
+    click.option(
+        "--id",
+        "search_id",
+        metavar="UUID",
+        help="Identifier of the search. The same id with the same content is the same search; "
+        "a new one is made when it is left out.",
+    ),
+)
+
+
+def facts_options(command: Any) -> Any:
+    """Adds the options to a command, which gets them as `stated`."""
+
+    def with_facts(**given: Any) -> Any:
+        names = StatedFacts.__dataclass_fields__
+        stated = StatedFacts(**{name: given.pop(name) for name in names})
+        return command(stated=stated, **given)
+
+    with_facts.__doc__ = command.__doc__
+    with_facts.__name__ = command.__name__
+    wrapped: Any = with_facts
+    wrapped.__click_params__ = getattr(command, "__click_params__", [])
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped

@@ -1,0 +1,353 @@
+"""`countersign search`: ask for face searches and follow them."""
+
+import contextlib
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.markup import escape
+
+from countersign.broker.v1 import broker_pb2 as pb
+from countersign.cli.connection import config_option, load, run
+from countersign.cli.facts import StatedFacts, facts_options
+from countersign.cli.officer import officer_options, token_for
+from countersign.cli.output import (
+    OK,
+    REFUSED,
+    err,
+    json_option,
+    message_dict,
+    out,
+    print_json,
+    progress,
+)
+from countersign.cli.receipts import save_receipts
+from countersign.cli.search_view import (
+    print_candidates,
+    print_decision,
+    print_receipt,
+    print_search,
+    print_searches,
+    state_word,
+)
+from countersign.client import Client, ClientSettings, OpenedAnswer, PreparedSearch, verify_receipt
+from countersign.client.calls import END_STATES, WAIT_S, officer_of
+from countersign.client.prepare import NotPrepared
+from countersign.client.verify import verify_decision
+from countersign.type.v1.decision_pb2 import DecisionOutcome
+from countersign.type.v1.search_pb2 import SearchFacts
+
+PAGE_MAX: Final = 200
+LISTED_MAX: Final = 10_000
+
+_GOOD_STATES: Final = frozenset({pb.SEARCH_STATE_ANSWERED, pb.SEARCH_STATE_PENDING})
+
+search_id_argument = click.argument("search_id", metavar="ID")
+
+
+@click.group()
+def search() -> None:
+    """Ask for face searches and follow them."""
+
+
+@search.command()
+@facts_options
+@officer_options
+@config_option
+@json_option
+def check(
+    stated: StatedFacts, officer: str | None, token_file: Any, config: Path, as_json: bool
+) -> int:
+    """Ask what every party would say. Nothing is sent; the question is recorded.
+
+    Exit code 1 when the search would be refused.
+
+    \b
+    Example:
+      countersign search check --officer lapd-40123 --own-case \\
+        --system lacris --gallery lacris-booking --purpose criminal-investigation \\
+        --suspicion reasonable-suspicion --severity violent-felony --nibrs 120 \\
+        --provenance crime-scene-recording --capture stored-video-frame
+    """
+    settings = load(config)
+    facts = stated.of(settings.agency)
+    token = token_for(settings, facts.search_id, officer, token_file)
+    answer = run(_check(settings, facts, token))
+    if as_json:
+        print_json({"search_id": facts.search_id, **message_dict(answer)})
+    else:
+        print_decision(out(), answer.decision)
+        print_receipt(out(), "question", answer.receipt)
+    permitted = answer.decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+    return OK if permitted else REFUSED
+
+
+async def _check(
+    settings: ClientSettings, facts: SearchFacts, token: str
+) -> pb.CheckSearchResponse:
+    async with Client.connect(settings) as client:
+        with progress("asking every party"):
+            answer = await client.check(facts, token)
+        verify_receipt(answer.receipt, client.trust)
+    return answer
+
+
+@search.command()
+@click.argument("probe", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@facts_options
+@officer_options
+@config_option
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the answer.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=WAIT_S,
+    show_default=True,
+    help="How many seconds to wait.",
+)
+@click.option(
+    "--receipts",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Save the receipts here, to be verified offline.",
+)
+@json_option
+def submit(
+    probe: Path,
+    stated: StatedFacts,
+    officer: str | None,
+    token_file: Any,
+    config: Path,
+    wait: bool,
+    timeout: float,
+    receipts: Path | None,
+    as_json: bool,
+) -> int:
+    """Search for the face in the picture PROBE (JPEG, PNG or JPEG 2000).
+
+    The picture is cleaned and sealed here: only the system that searches can see it. Every receipt is
+    verified before anything is shown. Exit code 1 when the search is refused or gives no list.
+
+    \b
+    Example:
+      countersign search submit probe.jpg --officer lapd-40123 --own-case \\
+        --system lacris --gallery lacris-booking --purpose criminal-investigation \\
+        --suspicion reasonable-suspicion --severity violent-felony --nibrs 120 \\
+        --provenance crime-scene-recording --capture stored-video-frame \\
+        --receipts receipts
+    """
+    settings = load(config)
+    facts = stated.of(settings.agency)
+    token = token_for(settings, facts.search_id, officer, token_file)
+    found, answer = run(
+        submit_search(settings, facts, probe.read_bytes(), token, timeout if wait else None)
+    )
+    return _show(found, answer, receipts, as_json)
+
+
+async def submit_search(
+    settings: ClientSettings,
+    facts: SearchFacts,
+    picture: bytes,
+    token: str,
+    wait_s: float | None,
+) -> tuple[pb.Search, OpenedAnswer | None]:
+    """Submits, waits unless `wait_s` is None, verifies all and opens the answer."""
+    async with Client.connect(settings) as client:
+        prepared = _prepared(client, settings, facts, picture)
+        # Before the search is sent: a key that was lost afterwards could not be had again.
+        prepared.save(settings.state)
+        _remember_officer(settings, facts.search_id, officer_of(token))
+        with progress("asking every party, recording their decision"):
+            found = await client.submit(prepared, token)
+        if wait_s is not None and found.state not in END_STATES:
+            with progress(f"waiting for {facts.system} to answer"):
+                found = await client.wait(found.search_id, wait_s)
+        return found, _verified(client, settings, found)
+
+
+def _prepared(
+    client: Client, settings: ClientSettings, facts: SearchFacts, picture: bytes
+) -> PreparedSearch:
+    """The same bytes when the search was submitted before, so that it is the same search."""
+    with contextlib.suppress(NotPrepared):
+        kept = PreparedSearch.load(settings.state, facts.search_id)
+        if kept.facts == facts:
+            return kept
+    return client.prepare(facts, picture)
+
+
+def _verified(client: Client, settings: ClientSettings, found: pb.Search) -> OpenedAnswer | None:
+    """Checks the receipts; opens the answer when there is one and its key is here."""
+    verify_decision(found, client.trust)
+    if found.HasField("end_receipt"):
+        verify_receipt(found.end_receipt, client.trust)
+    if not found.HasField("answer"):
+        return None
+    try:
+        prepared = PreparedSearch.load(settings.state, found.search_id)
+        who = _officer_file(settings, found.search_id).read_text(encoding="utf-8")
+    except (NotPrepared, OSError):
+        return None
+    return client.open_answer(prepared, found, who)
+
+
+def _officer_file(settings: ClientSettings, search_id: str) -> Path:
+    return settings.state / f"{search_id}.officer"
+
+
+def _remember_officer(settings: ClientSettings, search_id: str, who: str) -> None:
+    """The decision is bound to the officer, who must be known again when the answer is opened."""
+    path = _officer_file(settings, search_id)
+    path.touch(mode=0o600)
+    path.write_text(who, encoding="utf-8")
+
+
+def _show(
+    found: pb.Search, answer: OpenedAnswer | None, receipts: Path | None, as_json: bool
+) -> int:
+    saved = save_receipts(receipts, found) if receipts is not None else []
+    candidates = answer.candidates if answer is not None else None
+    if as_json:
+        document = message_dict(found)
+        if candidates is not None:
+            document["candidate_list"] = message_dict(candidates)
+        print_json(document)
+    else:
+        console = out()
+        print_search(console, found)
+        if candidates is not None:
+            print_candidates(console, candidates)
+        elif found.state == pb.SEARCH_STATE_ANSWERED:
+            console.print("\nThe candidates open only where the search was submitted.")
+        for path in saved:
+            console.print(f"Receipt saved: {escape(str(path))}", soft_wrap=True)
+    return OK if found.state in _GOOD_STATES else REFUSED
+
+
+@search.command()
+@search_id_argument
+@config_option
+@click.option(
+    "--receipts",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Save the receipts here, to be verified offline.",
+)
+@json_option
+def get(search_id: str, config: Path, receipts: Path | None, as_json: bool) -> int:
+    """Show a search, and its candidates if it was submitted from here.
+
+    \b
+    Example:
+      countersign search get 0b8f6f0e-7a44-4c55-9f5e-3a2f0a6c1d11 --receipts receipts
+    """
+    settings = load(config)
+    found, answer = run(_get(settings, search_id))
+    return _show(found, answer, receipts, as_json)
+
+
+async def _get(settings: ClientSettings, search_id: str) -> tuple[pb.Search, OpenedAnswer | None]:
+    async with Client.connect(settings) as client:
+        found = await client.get(search_id)
+        return found, _verified(client, settings, found)
+
+
+@search.command()
+@search_id_argument
+@config_option
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=WAIT_S,
+    show_default=True,
+    help="How many seconds to watch.",
+)
+@json_option
+def watch(search_id: str, config: Path, timeout: float, as_json: bool) -> int:
+    """Follow a search until it has ended. With --json, one document at the end.
+
+    \b
+    Example:
+      countersign search watch 0b8f6f0e-7a44-4c55-9f5e-3a2f0a6c1d11
+    """
+    settings = load(config)
+    found, answer = run(_watch(settings, search_id, timeout))
+    return _show(found, answer, None, as_json)
+
+
+async def _watch(
+    settings: ClientSettings, search_id: str, timeout_s: float
+) -> tuple[pb.Search, OpenedAnswer | None]:
+    async with Client.connect(settings) as client:
+        first = await client.get(search_id)
+        found = first
+        if first.state not in END_STATES:
+            err().print(f"{state_word(first)}", markup=False)
+            with progress("waiting for the search to end"):
+                found = await client.wait(search_id, timeout_s)
+        return found, _verified(client, settings, found)
+
+
+@search.command(name="list")
+@config_option
+@click.option(
+    "--limit",
+    type=click.IntRange(1, LISTED_MAX),
+    default=50,
+    show_default=True,
+    help="How many at most.",
+)
+@json_option
+def list_searches(config: Path, limit: int, as_json: bool) -> int:
+    """List the agency's searches, newest first.
+
+    \b
+    Example:
+      countersign search list --limit 10
+    """
+    found = run(_list(load(config), limit))
+    if as_json:
+        print_json({"searches": [message_dict(one) for one in found]})
+    else:
+        print_searches(out(), found)
+    return OK
+
+
+async def _list(settings: ClientSettings, limit: int) -> list[pb.Search]:
+    found: list[pb.Search] = []
+    async with Client.connect(settings) as client:
+        token = ""
+        while len(found) < limit:
+            page = await client.list(min(PAGE_MAX, limit - len(found)), token)
+            found += page.searches
+            token = page.next_page_token
+            if not token:
+                break
+    return found
+
+
+@search.command()
+@search_id_argument
+@config_option
+@json_option
+def cancel(search_id: str, config: Path, as_json: bool) -> int:
+    """Withdraw a search that has not ended.
+
+    Exit code 1 when it had ended before.
+
+    \b
+    Example:
+      countersign search cancel 0b8f6f0e-7a44-4c55-9f5e-3a2f0a6c1d11
+    """
+    found = run(_cancel(load(config), search_id))
+    if as_json:
+        print_json(message_dict(found))
+    else:
+        print_search(out(), found)
+    return OK if found.state == pb.SEARCH_STATE_WITHDRAWN else REFUSED
+
+
+async def _cancel(settings: ClientSettings, search_id: str) -> pb.Search:
+    async with Client.connect(settings) as client:
+        return await client.cancel(search_id)

@@ -1,0 +1,141 @@
+"""Searches, decisions and candidates as a person reads them."""
+
+from collections.abc import Iterable
+from datetime import UTC
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.markup import escape
+
+from countersign.broker.v1.broker_pb2 import Search, SearchState
+from countersign.cli.facts import word
+from countersign.cli.output import cells, table
+from countersign.connector.v1.connector_pb2 import CandidateList, FailureReason
+from countersign.type.v1.decision_pb2 import (
+    Decision,
+    DecisionOutcome,
+    Receipt,
+    Seat,
+    VerdictOutcome,
+)
+from countersign.type.v1.search_pb2 import Purpose
+
+_STYLES = {
+    SearchState.SEARCH_STATE_REFUSED: "bold red",
+    SearchState.SEARCH_STATE_ANSWERED: "bold green",
+    SearchState.SEARCH_STATE_PENDING: "bold yellow",
+}
+
+
+def state_word(search: Search) -> str:
+    """Where it stands, in one word."""
+    return word(SearchState.Name(search.state), "SEARCH_STATE_")
+
+
+def time_text(time: Timestamp) -> str:
+    """Local time, to the second; a dash when there is none."""
+    if not time.ByteSize():
+        return "-"
+    return time.ToDatetime(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def print_search(console: Console, search: Search) -> None:
+    """The search, what the parties said, and its receipts."""
+    style = _STYLES.get(search.state, "bold")
+    console.print(f"Search {escape(search.search_id)}  [{style}]{state_word(search)}[/]")
+    print_decision(console, search.decision)
+    if search.state == SearchState.SEARCH_STATE_FAILED:
+        reason = word(FailureReason.Name(search.failure_reason), "FAILURE_REASON_")
+        console.print(f"\nThe system gave no list: {reason}")
+    if search.state == SearchState.SEARCH_STATE_PENDING:
+        console.print(f"\nWaits for the system until {time_text(search.deadline)}.")
+    print_receipt(console, "decision", search.decision_receipt)
+    if search.HasField("end_receipt"):
+        print_receipt(console, "end", search.end_receipt)
+
+
+def print_decision(console: Console, decision: Decision) -> None:
+    """Each party's verdict with its rules, then what would cure a refusal."""
+    permitted = decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+    verdict = "[bold green]Permitted[/]: every party permits." if permitted else _refusal(decision)
+    console.print(f"{verdict}\n")
+    parties = table("party", "seat", "says", "rule", "what it says", "where it is written")
+    for said in decision.verdicts:
+        seat = word(Seat.Name(said.seat), "SEAT_")
+        says = word(VerdictOutcome.Name(said.outcome), "VERDICT_OUTCOME_")
+        rows = [(rule.id, rule.title, rule.citation) for rule in said.rules]
+        rows += [(fault, "the directives could not be applied", "") for fault in said.faults]
+        for number, row in enumerate(rows or [("-", "no rule permits it", "")]):
+            head = (said.party or "unknown", seat, says) if number == 0 else ("", "", "")
+            parties.add_row(*cells(*head, *row))
+    console.print(parties)
+    _print_cures(console, decision)
+    if decision.obligations:
+        duties = table("duty", "parameters", "party", "rule", title="\nDuties that come with it")
+        for duty in decision.obligations:
+            duties.add_row(*cells(duty.kind, duty.parameters, duty.party, duty.rule_id))
+        console.print(duties)
+
+
+def _refusal(decision: Decision) -> str:
+    names = dict.fromkeys(
+        said.party or "an unknown party"
+        for said in decision.verdicts
+        if said.outcome != VerdictOutcome.VERDICT_OUTCOME_PERMIT
+    )
+    who = ", ".join(names) or "nobody was there to permit it"
+    return f"[bold red]Refused[/] by {escape(who)}. Nothing was sent."
+
+
+def _print_cures(console: Console, decision: Decision) -> None:
+    cures = table(
+        "party", "rule", "what is missing", "where it is written", title="\nWhat would cure it"
+    )
+    for said in decision.verdicts:
+        if said.outcome == VerdictOutcome.VERDICT_OUTCOME_PERMIT:
+            continue
+        for unmet in said.unmet:
+            cures.add_row(*cells(said.party, unmet.rule_id, unmet.requirement, unmet.citation))
+    if cures.row_count:
+        console.print(cures)
+
+
+def print_receipt(console: Console, what: str, receipt: Receipt) -> None:
+    """One line on where it is on record."""
+    console.print(f"\nThe {what} is on record as entry {receipt.index} of the ledger.")
+
+
+def print_candidates(console: Console, found: CandidateList) -> None:
+    """The candidates in the order of their scores, and the notice that must be shown with them."""
+    scale = found.score_scale
+    title = (
+        f"\n{len(found.candidates)} candidates from {found.gallery_size} records of {found.gallery}"
+    )
+    ranked = table("rank", "record", "score", "possible match", title=escape(title))
+    for candidate in found.candidates:
+        possible = "yes" if candidate.above_threshold else "no"
+        score = f"{candidate.similarity_score:.3f}"
+        ranked.add_row(*cells(candidate.rank, candidate.candidate_id, score, possible))
+    console.print(ranked)
+    console.print(
+        f"Scores by {escape(scale.algorithm)}; possible match from {scale.threshold:g} on."
+    )
+    console.print(f"\n[bold]{escape(found.notice)}[/]")
+
+
+def print_searches(console: Console, searches: Iterable[Search]) -> None:
+    """One row for each search."""
+    rows = table("search", "state", "decided", "system", "purpose", "on behalf of")
+    for search in searches:
+        summary = search.summary
+        rows.add_row(
+            *cells(
+                search.search_id,
+                state_word(search),
+                time_text(search.decide_time),
+                summary.system,
+                word(Purpose.Name(summary.purpose), "PURPOSE_"),
+                summary.beneficiary_agency or "unknown",
+            )
+        )
+    console.print(rows)

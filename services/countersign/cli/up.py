@@ -1,0 +1,156 @@
+"""`countersign up`: every part on this machine."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.markup import escape
+
+from countersign.cli.output import OK, REFUSED, USAGE, err, out, print_error
+from countersign.installation.certificates import TRUST_DOMAIN
+from countersign.installation.layout import Layout
+from countersign.installation.parts import NatsServerMissing, Part
+from countersign.installation.pki import PkiError
+from countersign.installation.ports import PORT_BASE, NoFreePort, Ports, address
+from countersign.installation.prepare import (
+    ExternalBus,
+    Installation,
+    ensure_documents,
+    prepare,
+    systems_run_here,
+)
+from countersign.installation.supervisor import AlreadyRunning, PartFailed, running
+from shared.registry import RegistryError
+from shared.signing import BadKey
+
+DEFAULT_FOLDER: Final = Path(".countersign")
+
+_UNUSABLE: Final = (
+    AlreadyRunning,
+    BadKey,
+    NatsServerMissing,
+    NoFreePort,
+    OSError,
+    PkiError,
+    RegistryError,
+)
+
+
+@click.command()
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="Data directory: keys, certificates, ledger, logs. Made when it is not there.",
+)
+@click.option(
+    "--port-base",
+    type=click.IntRange(1024, 65_000),
+    default=PORT_BASE,
+    show_default=True,
+    help="First port of a row: broker, ledger, policy, NATS, then the connectors.",
+)
+@click.option("--free-ports", is_flag=True, help="Take ports on which nobody listens instead.")
+@click.option(
+    "--nats-url",
+    metavar="URL",
+    help="Use this NATS server (tls://host:port) instead of starting the bundled one.",
+)
+@click.option(
+    "--nats-authority",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Authority of that server's certificate, when it is not the data directory's own.",
+)
+def up(
+    folder: Path,
+    port_base: int,
+    free_ports: bool,
+    nats_url: str | None,
+    nats_authority: Path | None,
+) -> int:
+    """Run every part on this machine until Ctrl-C.
+
+    The first start makes a certificate authority, keys, a registry and directives in the data
+    directory; later starts use them again. Everything listens on the loopback interface only.
+
+    \b
+    Example:
+      countersign up
+      countersign up --dir /srv/countersign --port-base 9000
+    """
+    layout = Layout(folder)
+    bus = ExternalBus(nats_url, nats_authority) if nats_url is not None else None
+    try:
+        registry = ensure_documents(layout)
+        systems = systems_run_here(registry)
+        ports = Ports.free(systems) if free_ports else Ports.fixed(systems, port_base)
+        installation = prepare(layout, registry, ports, bus)
+        return asyncio.run(_until_told(installation))
+    except _UNUSABLE as error:
+        print_error(error)
+        return USAGE
+
+
+async def _until_told(installation: Installation) -> int:
+    """Runs until SIGINT or SIGTERM (0), or until a process ends by itself (1)."""
+    work = asyncio.create_task(_supervise(installation))
+
+    def stop() -> None:
+        # A second signal changes nothing: stopping has its own bounds.
+        if not work.cancelling():
+            work.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        err().print("Stopped.")
+        return OK
+
+
+async def _supervise(installation: Installation) -> int:
+    try:
+        async with running(installation, _report) as supervisor:
+            _print_how_to_use(installation)
+            raise await supervisor.first_death()
+    except PartFailed as failure:
+        print_error(failure)
+        tail = failure.log_tail()
+        if tail:
+            err().print(escape(tail), style="dim")
+        return REFUSED
+
+
+def _report(part: Part, what: str) -> None:
+    err().print(
+        f"{escape(part.name):20} {what} {f'on {address(part.port)}' if what == 'ready' else ''}"
+    )
+
+
+def _print_how_to_use(installation: Installation) -> None:
+    console = out()
+    ports = installation.ports
+    console.print()
+    console.print("[bold]Everything runs.[/] Stop it with Ctrl-C.")
+    console.print(f"  broker  {address(ports.broker)}")
+    console.print(f"  ledger  {address(ports.ledger)}")
+    console.print(f"  policy  {address(ports.policy)}")
+    console.print(f"  data    {escape(str(installation.layout.root.absolute()))}")
+    console.print()
+    console.print(
+        "Act for an agency by naming its configuration file, for example in another shell:"
+    )
+    for ori, agency in installation.registry.agencies.items():
+        path = installation.layout.client(ori).absolute()
+        console.print(f"\n  # {escape(agency.name)}", soft_wrap=True)
+        console.print(f"  export COUNTERSIGN_CONFIG={escape(str(path))}", soft_wrap=True)
+    console.print("\nThen, for example: countersign system list")
+    console.print(
+        f"\nKeys and certificates are for trying things out: whoever can read the data directory can "
+        f"pass for anybody in {TRUST_DOMAIN}."
+    )
