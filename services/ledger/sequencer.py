@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 BATCH_ENTRIES_MAX: Final = 1000
 """Past this a larger batch gains nothing and the first in it wait longer."""
+BATCH_BYTES_MAX: Final = 1024 * 1024
+"""No further request is taken into a batch that has come to this."""
 QUEUE_ENTRIES_MAX: Final = 8192
 """About a second of work; who comes later is better told so."""
 QUEUE_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -179,13 +181,18 @@ class Sequencer:
             while not self._queue and not self._stopping:
                 self._arrival.wait()
             taken: list[_Request] = []
-            count = 0
-            while self._queue and count + len(self._queue[0].entries) <= BATCH_ENTRIES_MAX:
+            count = size_bytes = 0
+            while (
+                self._queue
+                and count + len(self._queue[0].entries) <= BATCH_ENTRIES_MAX
+                and size_bytes < BATCH_BYTES_MAX
+            ):
                 request = self._queue.popleft()
                 taken.append(request)
                 count += len(request.entries)
-                self._queued_bytes -= request.size_bytes
+                size_bytes += request.size_bytes
             self._queued_entries -= count
+            self._queued_bytes -= size_bytes
             return taken
 
     def _write(self, requests: list[_Request]) -> None:

@@ -27,6 +27,9 @@ WAL_PAGES_MAX: Final = 4000
 BUSY_TIMEOUT_MS: Final = 5000
 """Only a backup can hold the file; it does so for moments."""
 
+ROWS_PER_STATEMENT: Final = (128, 16, 4, 1)
+"""Few shapes of statement, so that each is compiled once; 128 rows of 6 values is far below the limit."""
+
 _SCHEMA: Final = """
 CREATE TABLE head (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
@@ -154,8 +157,8 @@ class Storage:
     def add_entries(self, start: int, entries: Sequence[CompletedEntry]) -> None:
         """Insert entries from an index on, with their openings, and what they open and close."""
         numbered = [(i, one, one.columns) for i, one in enumerate(entries, start)]
-        self.connection.executemany(
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)",
+        self._insert(
+            "INSERT INTO entries VALUES",
             [
                 (i, one.leaf, has.kind, has.search_id, has.origin_agency, one.idempotency_key)
                 for i, one, has in numbered
@@ -166,28 +169,43 @@ class Storage:
             for i, one, _ in numbered
             for opening in one.openings
         ]
-        if openings:
-            self.connection.executemany("INSERT INTO openings VALUES (?, ?, ?, ?)", openings)
+        self._insert("INSERT INTO openings VALUES", openings)
         opened = [(i, has.search_id) for i, _, has in numbered if has.permitted and has.search_id]
-        if opened:
-            self.connection.executemany("INSERT OR IGNORE INTO open_searches VALUES (?, ?)", opened)
-        ended = [(has.search_id,) for _, _, has in numbered if has.kind in TERMINAL]
+        self._insert("INSERT OR IGNORE INTO open_searches VALUES", opened)
+        ended = [has.search_id for _, _, has in numbered if has.kind in TERMINAL]
         if ended:
-            self.connection.executemany("DELETE FROM open_searches WHERE search_id = ?", ended)
+            self.connection.execute(
+                "DELETE FROM open_searches WHERE search_id IN (SELECT value FROM json_each(?))",
+                (json.dumps(ended),),
+            )
+
+    def _insert(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Insert many rows by few statements.
+
+        Each statement gives up the interpreter's lock and waits to have it back, which under load
+        takes longer than the insert.
+        """
+        at = 0
+        for count in ROWS_PER_STATEMENT:
+            while len(rows) - at >= count:
+                part = rows[at : at + count]
+                places = ", ".join([f"({', '.join('?' * len(part[0]))})"] * count)
+                self.connection.execute(f"{statement} {places}", [v for row in part for v in row])
+                at += count
 
     def read_back(self, start: int) -> list[bytes]:
-        """Read the leaves from an index on, as the database has them."""
-        rows = self.connection.execute(
-            "SELECT leaf FROM entries WHERE entry_index >= ? ORDER BY entry_index", (start,)
-        )
-        return [leaf for (leaf,) in rows]
+        """Read the leaves from an index on, as the database has them; in one step, see `_insert`."""
+        (hexes,) = self.connection.execute(
+            "SELECT group_concat(hex(leaf)) FROM"
+            " (SELECT leaf FROM entries WHERE entry_index >= ? ORDER BY entry_index)",
+            (start,),
+        ).fetchone()
+        return [bytes.fromhex(one) for one in (hexes or "").split(",")]
 
     def add_tiles(self, tiles: Iterable[FullTile]) -> None:
         """Insert tiles that have become full."""
-        self.connection.executemany(
-            "INSERT INTO tiles VALUES (?, ?, ?)",
-            [(one.level, one.number, one.tile.encoded) for one in tiles],
-        )
+        rows = [(one.level, one.number, one.tile.encoded) for one in tiles]
+        self._insert("INSERT INTO tiles VALUES", rows)
 
     def set_head(self, old_size: int, head: Head) -> None:
         """Replace the head of this size."""

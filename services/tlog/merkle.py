@@ -21,6 +21,9 @@ TREE_SIZE_MAX = 2**63 - 1
 # A tree of at most 2**63 leaves has no longer path (tlog-witness refuses longer proofs as well).
 PROOF_HASHES_MAX = 63
 
+# Proofs of entries that differ only in this many low bits are alike above that level.
+_SHARED_LEVELS = 6
+
 EMPTY_ROOT = sha256(b"").digest()
 
 SubtreeHash: TypeAlias = Callable[[int, int], bytes]
@@ -84,6 +87,7 @@ class TreeAtSize:
         self.size = size
         self._subtree = subtree
         self._ragged = self._right_edge()
+        self._upper: dict[int, list[bytes]] = {}
 
     def _right_edge(self) -> list[bytes | None]:
         """For each level, the hash of what lies right of the last complete subtree of that level."""
@@ -111,10 +115,18 @@ class TreeAtSize:
         """Give the siblings of a leaf from the bottom upward (RFC 6962 section 2.1.1)."""
         if not 0 <= index < self.size:
             raise TlogError(f"there is no entry {index} in a tree of size {self.size}")
+        # Neighbours share the upper part of their proofs.
+        neighbourhood = index >> _SHARED_LEVELS
+        upper = self._upper.get(neighbourhood)
+        if upper is None:
+            upper = self._upper[neighbourhood] = self._siblings(index, _SHARED_LEVELS, 64)
+        return self._siblings(index, 0, _SHARED_LEVELS) + upper
+
+    def _siblings(self, index: int, low: int, high: int) -> list[bytes]:
+        """Give the siblings on the path from a leaf, at the levels from `low` to below `high`."""
         proof: list[bytes] = []
         last = self.size - 1
-        level = 0
-        while last >> level:
+        for level in range(low, min(high, last.bit_length())):
             sibling = (index >> level) ^ 1
             complete = self.size >> level
             if sibling < complete:
@@ -122,7 +134,6 @@ class TreeAtSize:
             elif sibling == complete and (tail := self._ragged[level]) is not None:
                 proof.append(tail)
             # Otherwise this node has no sibling yet and stands for its own parent.
-            level += 1
         return proof
 
     def consistency_proof(self, first: int) -> list[bytes]:
