@@ -54,10 +54,10 @@ contracts: $(DEV) ## Lint the contracts and compare them with the last release (
 types: $(DEV) ## Check the types, strictly
 	$(VENV)/bin/mypy
 
-proto: $(DEV) ## Write the Python beside each contract
-	@PATH="$(abspath $(VENV))/bin:$$PATH" python tools/generate_protos.py --scratch $(SCRATCH)/proto
+proto: $(DEV) ## Write the Python beside each contract, and docs/reference.md
+	@PATH="$(abspath $(VENV))/bin:$$PATH" tools/write_generated.sh proto docs/reference.md $(SCRATCH)/proto
 
-proto-check: $(DEV) ## Fail if the Python beside a contract is stale
+proto-check: $(DEV) ## Fail if what follows from the contracts is stale
 	@PATH="$(abspath $(VENV))/bin:$$PATH" tools/check_generated.sh $(SCRATCH)/proto-check
 
 bench: $(DEV) ## Measure searches and appends beside their bare counterparts

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fails if the Python beside a contract is not what the contract gives now. Nothing is written
-# outside SCRATCH, so it also tells of work that is not committed yet.
+# Fails if what follows from the contracts is not what stands in the tree. Nothing is written outside
+# SCRATCH, so it also tells of work that is not committed yet.
 #   tools/check_generated.sh SCRATCH
 set -euo pipefail
 
@@ -9,9 +9,10 @@ readonly scratch=$1
 rm -rf "$scratch"
 mkdir -p "$scratch"
 cp -r proto "$scratch/proto"
-python tools/generate_protos.py --root "$scratch/proto" --scratch "$scratch"
-if ! diff -rq --exclude=__pycache__ proto "$scratch/proto"; then
-    echo "The generated code is stale: run 'make proto' and commit what it writes." >&2
+tools/write_generated.sh "$scratch/proto" "$scratch/reference.md" "$scratch"
+if ! diff -rq --exclude=__pycache__ proto "$scratch/proto" \
+    || ! diff -q docs/reference.md "$scratch/reference.md"; then
+    echo "What is generated from the contracts is stale: run 'make proto' and commit what it writes." >&2
     exit 1
 fi
 if git rev-parse --git-dir >/dev/null 2>&1; then
