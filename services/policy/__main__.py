@@ -1,0 +1,81 @@
+"""Starts the policy service."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from countersign.policy.v1.policy_pb2 import EvaluateRequest
+from countersign.policy.v1.policy_pb2_grpc import add_PolicyServiceServicer_to_server
+from directive.book import Book, BookError, load_book
+from directive.entities import EntitiesError
+from directive.evaluate import Evaluator
+from directive.self_test import EngineUntrustworthy
+from directive.vocabulary import Vocabulary, VocabularyError
+from policy.config import PolicySettings
+from policy.deciding import Deciding
+from policy.service import ACCESS, SERVICE, PolicyServicer
+from shared.bus import connected
+from shared.clock import SystemClock
+from shared.process import run_process
+from shared.registry import Registry
+from shared.rpc import RunningServer, start_server
+from shared.settings import SettingsError
+
+GRACE_S = 5.0
+IN_FLIGHT_MAX = 256
+"""A decision takes about two milliseconds: half a second of work, well within a caller's patience."""
+
+
+@dataclass(frozen=True)
+class RunningPolicy:
+    """A policy service that serves."""
+
+    server: RunningServer
+    ended: asyncio.Event
+
+
+def load(settings: PolicySettings, registry: Registry) -> tuple[Book, Evaluator]:
+    """The directives and what applies them; raises SettingsError. Never a part of the directives."""
+    try:
+        vocabulary = Vocabulary.load(settings.directives)
+        book = load_book(settings.directives, vocabulary, registry)
+        return book, Evaluator(book, registry)
+    except BookError as error:
+        reasons = "\n  ".join(error.reasons)
+        raise SettingsError(f"the directives are not loaded:\n  {reasons}") from error
+    except (VocabularyError, EntitiesError, EngineUntrustworthy) as error:
+        raise SettingsError(f"the directives are not loaded: {error}") from error
+
+
+@contextlib.asynccontextmanager
+async def running(settings: PolicySettings) -> AsyncIterator[RunningPolicy]:
+    """A policy service, from its settings."""
+    registry = Registry.load(settings.registry)
+    book, evaluator = load(settings, registry)
+    deciding = Deciding(evaluator, registry)
+    servicer = PolicyServicer(deciding, book, SystemClock())
+    async with connected(settings.bus, "policy") as bus:
+        server = await start_server(
+            lambda grpc_server: add_PolicyServiceServicer_to_server(servicer, grpc_server),
+            services=[SERVICE],
+            listen=settings.listen,
+            trust_domain=settings.trust_domain,
+            access=ACCESS,
+        )
+        try:
+            await bus.serve(
+                "policy.evaluate", "policy", EvaluateRequest, deciding.evaluate, IN_FLIGHT_MAX
+            )
+            yield RunningPolicy(server, bus.closed)
+        finally:
+            await server.stop(GRACE_S)
+
+
+def main() -> None:
+    """Entry point of `countersign-policy`."""
+    run_process("policy", "Says what the directives say.", PolicySettings, running)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Answers what the directives say of one search, and tells the operator of what could not be told."""
+
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from countersign.policy.v1.policy_pb2 import EvaluateRequest, EvaluateResponse, Parties
+from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
+from directive.evaluate import Evaluator, seat_name
+from directive.question import Fault
+from shared import telemetry
+from shared.errors import FieldViolation, InvalidRequest
+from shared.registry import Registry
+
+log = logging.getLogger(__name__)
+
+INCIDENTS: Final = frozenset({Fault.EVALUATION_ERROR, Fault.NO_DECISION})
+"""Faults of ours or of a directive, not of the request: somebody must look."""
+
+_duration = telemetry.meter.create_histogram(
+    "countersign.policy.evaluation.duration",
+    unit="s",
+    description="Time to work out one decision",
+    explicit_bucket_boundaries_advisory=telemetry.DURATION_BUCKETS_S,
+)
+_verdicts = telemetry.meter.create_counter(
+    "countersign.policy.verdicts", unit="{verdict}", description="Verdicts by outcome and fault"
+)
+
+
+class Deciding:
+    """Works out decisions. Takes some milliseconds of CPU each and never waits."""
+
+    def __init__(self, evaluator: Evaluator, registry: Registry) -> None:
+        self._evaluator = evaluator
+        self._registry = registry
+
+    async def evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
+        """The decision with the parties; raises InvalidRequest."""
+        missing = [name for name in ("facts", "at") if not request.HasField(name)]
+        if missing or not request.officer:
+            missing += [] if request.officer else ["officer"]
+            raise InvalidRequest(
+                "INVALID_REQUEST",
+                "the request lacks a field",
+                violations=[FieldViolation(name, "is required") for name in missing],
+            )
+        at = _moment(request.at)
+        started = time.perf_counter()
+        decision = self._evaluator.evaluate(request.facts, request.officer, at)
+        outcome = DecisionOutcome.Name(decision.outcome).removeprefix("DECISION_OUTCOME_").lower()
+        _duration.record(time.perf_counter() - started, {"outcome": outcome})
+        _tell(request.facts.search_id, decision)
+        return EvaluateResponse(decision=decision, parties=self._parties(request))
+
+    def _parties(self, request: EvaluateRequest) -> Parties:
+        parties = self._registry.parties(request.facts)
+        return Parties(
+            origin_agency=parties.origin,
+            beneficiary_agency=parties.beneficiary or "",
+            operator_agency=parties.operator or "",
+            gallery_owner=parties.gallery_owner or "",
+            jurisdictions=parties.jurisdictions,
+            gallery_class=parties.gallery_class,
+        )
+
+
+def _moment(at: Timestamp) -> datetime:
+    try:
+        return at.ToDatetime(UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(
+            "INVALID_REQUEST",
+            "the time is out of range",
+            violations=[FieldViolation("at", "is not a time between the years 1 and 9999")],
+        ) from error
+
+
+def _tell(search_id: str, decision: Decision) -> None:
+    for verdict in decision.verdicts:
+        outcome = VerdictOutcome.Name(verdict.outcome).removeprefix("VERDICT_OUTCOME_").lower()
+        _verdicts.add(1, {"outcome": outcome, "fault": verdict.faults[0] if verdict.faults else ""})
+        if INCIDENTS.intersection(verdict.faults):
+            log.error(
+                "a directive could not be applied",
+                extra={
+                    "fields": {
+                        "search": search_id,
+                        "party": verdict.party,
+                        "seat": seat_name(verdict.seat),
+                        "faults": list(verdict.faults),
+                        "directives": [version.name for version in verdict.directives],
+                    }
+                },
+            )
