@@ -151,21 +151,26 @@ def enrol(folder: Path, store_folder: Path, describer: Describer) -> Gallery:
     return Gallery(tuple(records), tuple(image_sha256s), np.array(rows, np.float32), unusable)
 
 
-def _pictures(folder: Path) -> Iterator[tuple[str, bytes]]:
+def record_names(folder: Path) -> list[str]:
+    """Each picture's path below the folder, in order; raises SystemUnusable."""
     try:
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        paths = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
     except OSError as error:
         raise SystemUnusable(f"cannot read the gallery folder {folder}: {error}") from error
     if len(paths) > RECORDS_MAX:
         raise SystemUnusable(f"the gallery folder {folder} has more than {RECORDS_MAX} pictures")
-    for path in paths:
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _pictures(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for record in record_names(folder):
         try:
             # One byte more than accepted is enough for `clean` to refuse it.
-            with path.open("rb") as file:
+            with (folder / record).open("rb") as file:
                 contents = file.read(FILE_BYTES_MAX + 1)
         except OSError as error:
-            raise SystemUnusable(f"cannot read the gallery picture {path}: {error}") from error
-        yield path.relative_to(folder).as_posix(), contents
+            raise SystemUnusable(f"cannot read the gallery picture {record}: {error}") from error
+        yield record, contents
 
 
 def _describe(describer: Describer, file: bytes) -> Embedding | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from connector.answering import candidate_id
+from connector.records import find
 from connector.runs import RETENTION_MIN, Run, RunStore
 from connector.state import StateError, candidate_key, open_state
 from support.orders import NOW
@@ -103,3 +105,13 @@ def test_damaged_candidate_key_stops_the_start(tmp_path: Path) -> None:
 
     with pytest.raises(StateError, match="5 bytes"):
         candidate_key(state)
+
+
+def test_holder_finds_the_record_of_a_candidate() -> None:
+    key = b"k" * 32
+    wanted = candidate_id(key, "lacris-booking", "below/id02_0.jpg")
+
+    records = ["id00_0.jpg", "below/id02_0.jpg"]
+
+    assert find(key, "lacris-booking", records, [wanted, "0" * 32]) == {wanted: "below/id02_0.jpg"}
+    assert find(b"another" * 5, "lacris-booking", records, [wanted]) == {}
