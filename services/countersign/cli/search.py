@@ -64,7 +64,7 @@ def check(
 
     \b
     Example:
-      countersign search check --officer lapd-40123 --own-case \\
+      countersign search check --officer lapd-40123 --own-case --case-number 26-0001 \\
         --system lacris --gallery lacris-booking --purpose criminal-investigation \\
         --suspicion reasonable-suspicion --severity violent-felony --nibrs 120 \\
         --provenance crime-scene-recording --capture stored-video-frame
@@ -130,7 +130,7 @@ def submit(
 
     \b
     Example:
-      countersign search submit probe.jpg --officer lapd-40123 --own-case \\
+      countersign search submit probe.jpg --officer lapd-40123 --own-case --case-number 26-0001 \\
         --system lacris --gallery lacris-booking --purpose criminal-investigation \\
         --suspicion reasonable-suspicion --severity violent-felony --nibrs 120 \\
         --provenance crime-scene-recording --capture stored-video-frame \\

@@ -1,0 +1,157 @@
+"""A complete installation of real processes, for tests of the whole.
+
+    async def test_it(installation):
+        settings = ClientSettings.load(installation.client("CA0194200"))
+
+The fixture `installation` is started once for all tests that use it: do not leave a process dead.
+A test that needs one to itself makes it with `InstallationUnderTest(folder)` in a `with` statement.
+"""
+
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from os import getpid
+from pathlib import Path
+from typing import Final, Self
+
+import pytest
+
+from countersign.installation.layout import Layout
+from countersign.installation.parts import Part, environment, stages
+from countersign.installation.ports import Ports
+from countersign.installation.prepare import (
+    Installation,
+    ensure_documents,
+    prepare,
+    systems_run_here,
+)
+
+LAPD: Final = "CA0194200"
+LASD: Final = "CA0190000"
+BURBANK: Final = "CA0191200"
+
+READY_TIMEOUT_S: Final = 90.0
+STOP_TIMEOUT_S: Final = 20.0
+
+
+class ProcessUnderTest:
+    """One process of the installation."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None while it does not run."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def log(self) -> str:
+        """What it has written since the installation was made."""
+        return self.part.log.read_text(errors="replace")
+
+    def launch(self) -> None:
+        """Starts it and does not wait."""
+        # The leash is to the thread, so that a start from a passing thread would be a short one.
+        assert threading.current_thread() is threading.main_thread()
+        assert self._process is None, f"{self.part.name} runs already"
+        with self.part.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.part.leashed(getpid()),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(),
+                start_new_session=True,
+            )
+
+    def wait_until_ready(self) -> None:
+        """Waits until its door says that it serves."""
+        assert self._process is not None
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not self.part.door.answers():
+            code = self._process.poll()
+            if code is not None or time.monotonic() > deadline:
+                raise AssertionError(f"{self.part.name} is not ready (exit {code}):\n{self.log}")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(0.1)
+
+    def start(self) -> None:
+        """Starts it again, on the same port and data, and waits until it is ready."""
+        self.launch()
+        self.wait_until_ready()
+
+    def kill(self) -> None:
+        """SIGKILL: ends it as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> int:
+        """SIGTERM: ends it in order. Gives its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        code = self._process.wait(STOP_TIMEOUT_S)
+        self._process = None
+        return code
+
+
+class InstallationUnderTest:
+    """All processes, on free ports, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        layout = Layout(folder)
+        registry = ensure_documents(layout)
+        ports = Ports.free(systems_run_here(registry))
+        self.prepared: Installation = prepare(layout, registry, ports)
+        self.layout = layout
+        self.ports = ports
+        self._stages = [
+            [ProcessUnderTest(part) for part in stage] for stage in stages(self.prepared)
+        ]
+        self.processes: dict[str, ProcessUnderTest] = {
+            process.part.name: process for stage in self._stages for process in stage
+        }
+        """By name: nats, ledger, policy, broker, connector-lacris."""
+
+    def client(self, ori: str) -> Path:
+        """Configuration file of an agency system."""
+        return self.layout.client(ori)
+
+    def start(self) -> None:
+        """Starts what does not run, in order, and waits until all is ready."""
+        for stage in self._stages:
+            stopped = [process for process in stage if process.pid is None]
+            for process in stopped:
+                process.launch()
+            for process in stopped:
+                process.wait_until_ready()
+
+    def kill(self) -> None:
+        """Kills everything at once."""
+        for process in reversed(self.processes.values()):
+            process.kill()
+
+    def __enter__(self) -> Self:
+        """Starts it."""
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leaves no process behind."""
+        self.kill()
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InstallationUnderTest]:
+    """A complete installation, started once for all tests."""
+    with InstallationUnderTest(tmp_path_factory.mktemp("installation") / "data") as running:
+        yield running
