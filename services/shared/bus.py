@@ -14,7 +14,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import nats
@@ -25,7 +25,7 @@ from google.rpc import status_pb2
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import api
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind
 
 from shared import messaging, telemetry
 from shared.deliveries import Delivery as Delivery
@@ -42,7 +42,7 @@ from shared.errors import (
     from_status,
     to_status,
 )
-from shared.settings import BusSettings
+from shared.settings import BusSettings, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +61,20 @@ _ERROR: Final = "Nats-Service-Error-Code"
 
 
 def tls_context(settings: BusSettings) -> ssl.SSLContext:
-    """Presents our certificate and checks the server's."""
-    context = ssl.create_default_context(cafile=str(settings.tls.authority))
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(settings.tls.certificate, settings.tls.key)
+    """Presents our certificate and checks the server's. Raises SettingsError."""
+    try:
+        context = ssl.create_default_context(cafile=str(settings.tls.authority))
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        _load(context, settings)
+    except OSError as error:
+        files = ", ".join(str(path) for path in settings.tls.model_dump().values())
+        raise SettingsError(f"cannot use the TLS files {files}: {error}") from error
     return context
+
+
+def _load(context: ssl.SSLContext, settings: BusSettings) -> None:
+    context.load_verify_locations(settings.tls.authority)
+    context.load_cert_chain(settings.tls.certificate, settings.tls.key)
 
 
 class Bus:
@@ -80,14 +89,23 @@ class Bus:
 
     @classmethod
     async def connect(cls, settings: BusSettings, name: str) -> "Bus":
-        """Connects; raises Unavailable when there is no server within CONNECT_TIMEOUT_S."""
+        """Connects; raises Unavailable when there is no server within CONNECT_TIMEOUT_S.
+
+        Raises SettingsError when the TLS files cannot be used.
+        """
         closed = asyncio.Event()
         client = Client()
         bus = cls(client, closed)
+        tls = tls_context(settings)
 
         async def on_error(error: Exception) -> None:
             # An exception here would end the client's read loop and leave a deaf process.
             log.warning("bus error", extra={"fields": {"error": type(error).__name__}})
+
+        async def on_disconnected() -> None:
+            # The certificate may have been renewed since; half-written files leave the old one.
+            with contextlib.suppress(OSError):
+                _load(tls, settings)
 
         async def on_closed() -> None:
             closed.set()
@@ -97,7 +115,7 @@ class Bus:
                 await client.connect(
                     servers=list(settings.servers),
                     name=name,
-                    tls=tls_context(settings),
+                    tls=tls,
                     tls_handshake_first=True,
                     inbox_prefix=f"_INBOX_{name}",
                     pending_size=0,
@@ -107,6 +125,7 @@ class Bus:
                     reconnect_time_wait=1,
                     connect_timeout=3,
                     error_cb=on_error,
+                    disconnected_cb=on_disconnected,
                     closed_cb=on_closed,
                     reconnected_cb=bus._on_reconnected,
                 )
@@ -133,7 +152,7 @@ class Bus:
     ) -> Response:
         """Asks a service. Raises the ServiceError it raised, or Unavailable."""
         headers = {_DEADLINE: str(int((time.time() + timeout_s) * 1000))}
-        with messaging.span(f"publish {subject}", SpanKind.CLIENT, subject, "send") as span:
+        with messaging.span(SpanKind.CLIENT, subject, "request") as span:
             telemetry.inject(headers)
             started = time.perf_counter()
             try:
@@ -141,7 +160,6 @@ class Bus:
                     subject, message.SerializeToString(), timeout=timeout_s, headers=headers
                 )
             except (nats.errors.Error, TimeoutError, OSError) as error:
-                span.set_status(StatusCode.ERROR)
                 raise Unavailable(
                     "SERVICE_UNAVAILABLE",
                     f"no answer on {subject} ({type(error).__name__})",
@@ -149,10 +167,16 @@ class Bus:
                     retry_after_s=1,
                 ) from error
             finally:
-                messaging.record_operation(subject, "send", started)
-        if reply.headers and _ERROR in reply.headers:
-            raise from_status(status_pb2.Status.FromString(reply.data))
-        return response.FromString(reply.data)
+                messaging.record_operation(subject, "request", started)
+            try:
+                if reply.headers and _ERROR in reply.headers:
+                    refusal = from_status(status_pb2.Status.FromString(reply.data))
+                    span.set_attribute("error.type", refusal.reason)
+                else:
+                    return response.FromString(reply.data)
+            except DecodeError as error:
+                raise Broken("REPLY_UNREADABLE", f"the reply on {subject} is garbled") from error
+        raise refusal
 
     async def serve(
         self,
@@ -169,9 +193,7 @@ class Bus:
             nonlocal in_flight
             try:
                 data, headers = await self._handled(subject, message, request, handler)
-                # Not `message.respond`, which would echo the request's headers.
-                with contextlib.suppress(nats.errors.Error, OSError):
-                    await self._client.publish(message.reply, data, headers=headers)
+                await self._reply(subject, message, data, headers)
             finally:
                 in_flight -= 1
 
@@ -183,14 +205,26 @@ class Bus:
                     f"{subject} has {in_flight_max} requests in flight",
                     retry_after_s=1,
                 )
-                data, headers = _error_reply(error)
-                await self._client.publish(message.reply, data, headers=headers)
+                await self._reply(subject, message, *_error_reply(error))
                 return
             in_flight += 1
             self._spawn(answer(message))
 
         await self._client.subscribe(subject, queue=queue, cb=on_message)
         await self._client.flush()
+
+    async def _reply(
+        self, subject: str, message: Msg, data: bytes, headers: dict[str, str] | None
+    ) -> None:
+        """Replies, if that is still possible. Not `message.respond`: it echoes the headers."""
+        with contextlib.suppress(nats.errors.Error, OSError):
+            try:
+                await self._client.publish(message.reply, data, headers=headers)
+            except nats.errors.MaxPayloadError:
+                log.exception("reply too large", extra={"fields": {"subject": subject}})
+                error = Broken("REPLY_TOO_LARGE", f"the reply on {subject} exceeds the bus's bound")
+                data, headers = _error_reply(error)
+                await self._client.publish(message.reply, data, headers=headers)
 
     async def _handled(
         self,
@@ -201,28 +235,19 @@ class Bus:
     ) -> tuple[bytes, dict[str, str] | None]:
         headers = message.headers or {}
         started = time.perf_counter()
-        with (
-            telemetry.continued(headers),
-            messaging.span(f"process {subject}", SpanKind.SERVER, subject, "process") as span,
-        ):
+        with messaging.span(SpanKind.SERVER, subject, "process", headers) as span:
             try:
-                if int(headers.get(_DEADLINE, "0")) < time.time() * 1000:
-                    raise TooLate("DEADLINE_PASSED", f"a request on {subject} came too late")
-                return (await handler(request.FromString(message.data))).SerializeToString(), None
+                asked = _asked(subject, message.data, headers, request)
+                return (await handler(asked)).SerializeToString(), None
             except ServiceError as error:
+                span.set_attribute("error.type", error.reason)
                 return _error_reply(error)
-            except (DecodeError, ValueError) as error:
-                log.exception("request not understood", extra={"fields": {"subject": subject}})
-                invalid = InvalidRequest("MESSAGE_INVALID", f"{subject}: {type(error).__name__}")
-                return _error_reply(invalid)
-            except Exception:
+            except Exception as error:
                 log.exception("request failed", extra={"fields": {"subject": subject}})
-                span.set_status(StatusCode.ERROR)
+                telemetry.failed(span, type(error).__name__)
                 return _error_reply(Broken("INTERNAL", "internal error"))
             finally:
-                messaging.process_duration.record(
-                    time.perf_counter() - started, {"messaging.destination.template": subject}
-                )
+                messaging.record_processing(subject, started)
 
     # Durable messages
 
@@ -235,20 +260,19 @@ class Bus:
         subject with its changing parts named, for telemetry. Raises Unavailable.
         """
         headers = {"Nats-Msg-Id": message_id}
-        with messaging.span(f"publish {template}", SpanKind.PRODUCER, template, "send") as span:
+        with messaging.span(SpanKind.PRODUCER, template, "publish"):
             telemetry.inject(headers)
             started = time.perf_counter()
             try:
                 await self._jetstream.publish(subject, data, headers=headers)
             except (nats.errors.Error, TimeoutError, OSError) as error:
-                span.set_status(StatusCode.ERROR)
                 raise Unavailable(
                     "BUS_UNAVAILABLE",
                     f"the bus did not take a message on {template} ({type(error).__name__})",
                     retry_after_s=1,
                 ) from error
             finally:
-                messaging.record_operation(template, "send", started)
+                messaging.record_operation(template, "publish", started)
 
     async def consume(
         self,
@@ -307,13 +331,29 @@ class Bus:
         task.add_done_callback(self._tasks.discard)
 
 
+def _asked(
+    subject: str, data: bytes, headers: Mapping[str, str], request: type[Request]
+) -> Request:
+    """The request, if it can be read and somebody still waits for it."""
+    try:
+        deadline_ms = int(headers.get(_DEADLINE, ""))
+        asked = request.FromString(data)
+    except (DecodeError, ValueError) as error:
+        raise InvalidRequest(
+            "MESSAGE_INVALID", f"a request on {subject} cannot be read ({type(error).__name__})"
+        ) from error
+    if deadline_ms < time.time() * 1000:
+        raise TooLate("DEADLINE_PASSED", f"a request on {subject} came too late")
+    return asked
+
+
 def _error_reply(error: ServiceError) -> tuple[bytes, dict[str, str]]:
     status = to_status(error)
     return status.SerializeToString(), {_ERROR: str(status.code)}
 
 
 @contextlib.contextmanager
-def _as_unavailable(what: str) -> Any:
+def _as_unavailable(what: str) -> Iterator[None]:
     try:
         yield
     except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -17,7 +17,7 @@ from typing import Any, Final
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind
 
 from shared import messaging, telemetry
 
@@ -26,6 +26,13 @@ log = logging.getLogger(__name__)
 PULL_EXPIRES_S: Final = 30
 PULL_WATCHDOG_S: Final = PULL_EXPIRES_S + 5
 """A pull request that neither delivered nor expired was lost, as after a server restart."""
+PULL_AGAIN_S: Final = 0.5
+"""After a refusal, as while the stream is still being made or elects a leader."""
+
+_USED_UP: Final = ("404", "408")
+_HEARTBEAT: Final = "100"
+_LEFT: Final = "Nats-Pending-Messages"
+"""How many messages of the request that ended had not come."""
 
 
 class Retry(Exception):
@@ -77,8 +84,10 @@ class Puller:
         self._template = template
         self._inbox = self._client.new_inbox()
         self._requested = 0
+        self._slots = asyncio.Semaphore(in_flight_max)
         self._in_flight = 0
         self._heard_at = time.monotonic()
+        self._asks_again: asyncio.TimerHandle | None = None
         self._stopped = False
         self._watchdog: asyncio.Task[None] | None = None
 
@@ -93,6 +102,8 @@ class Puller:
         self._stopped = True
         if self._watchdog:
             self._watchdog.cancel()
+        if self._asks_again:
+            self._asks_again.cancel()
 
     async def pull(self) -> None:
         """Asks for as many as may be in flight, forgetting what was asked before."""
@@ -116,30 +127,42 @@ class Puller:
 
     async def _on_message(self, message: Msg) -> None:
         self._heard_at = time.monotonic()
-        if message.headers and "Status" in message.headers:
-            # 404 and 408: the request is used up. 409: the server dropped it. Others are heartbeats.
-            if message.headers["Status"] in ("404", "408", "409"):
-                self._requested = 0
-                if self._in_flight == 0 and message.headers["Status"] == "409":
-                    await asyncio.sleep(1)
-                await self._ask()
+        status = (message.headers or {}).get("Status")
+        if status is not None:
+            await self._on_status(status, message.headers or {})
             return
         self._requested = max(0, self._requested - 1)
+        # More may come than there is room for when a request from before a reconnect is still served.
+        await self._slots.acquire()
         self._in_flight += 1
         self._spawn(self._deliver(message))
 
+    async def _on_status(self, status: str, headers: Mapping[str, str]) -> None:
+        """A pull request has ended: expired (404, 408), or refused for now (409, 503)."""
+        if status == _HEARTBEAT:
+            return
+        left = headers.get(_LEFT, "")
+        self._requested = max(0, self._requested - int(left)) if left.isdecimal() else 0
+        if status in _USED_UP:
+            await self._ask()
+        elif self._asks_again is None:
+            loop = asyncio.get_running_loop()
+            self._asks_again = loop.call_later(PULL_AGAIN_S, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._asks_again = None
+        self._spawn(self._ask())
+
     async def _deliver(self, message: Msg) -> None:
         started = time.perf_counter()
-        age_s = max(0.0, time.time() - message.metadata.timestamp.timestamp())
-        labels = {"messaging.destination.template": self._template}
-        messaging.queue_age.record(age_s, labels)
         try:
             verdict = await self._handle(message)
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self._client.publish(message.reply, verdict)
         finally:
-            messaging.process_duration.record(time.perf_counter() - started, labels)
+            messaging.record_processing(self._template, started)
             self._in_flight -= 1
+            self._slots.release()
             if self._requested <= self._in_flight_max // 2:
                 await self._ask()
 
@@ -147,28 +170,30 @@ class Puller:
         """Runs the handler; gives the acknowledgement to send."""
 
         async def in_progress() -> None:
-            await self._client.publish(message.reply, b"+WPI")
+            # Without a connection nobody can be told, and the work is not worse for that.
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._client.publish(message.reply, b"+WPI")
 
-        delivery = Delivery(
-            message.subject, message.data, message.metadata.num_delivered, in_progress
-        )
-        name = f"process {self._template}"
-        with (
-            telemetry.continued(message.headers or {}),
-            messaging.span(name, SpanKind.CONSUMER, self._template, "process") as span,
-        ):
+        headers = message.headers or {}
+        with messaging.span(SpanKind.CONSUMER, self._template, "process", headers) as span:
             try:
-                await self._handler(delivery)
+                metadata = message.metadata
+                messaging.record_age(self._template, metadata.timestamp.timestamp())
+                span.set_attribute("countersign.deliveries", metadata.num_delivered)
+                await self._handler(
+                    Delivery(message.subject, message.data, metadata.num_delivered, in_progress)
+                )
             except Retry as again:
                 span.add_event("retry")
                 delay = timedelta(seconds=again.delay_s)
                 return b"-NAK " + json.dumps({"delay": int(delay.total_seconds() * 1e9)}).encode()
             except Poison:
                 log.exception("message set aside", extra={"fields": {"template": self._template}})
-                span.set_status(StatusCode.ERROR)
+                span.add_event("set aside")
+                telemetry.failed(span, "Poison")
                 return b"+TERM"
-            except Exception:
+            except Exception as error:
                 log.exception("message failed", extra={"fields": {"template": self._template}})
-                span.set_status(StatusCode.ERROR)
+                telemetry.failed(span, telemetry.reason_of(error))
                 return b'-NAK {"delay": 1000000000}'
             return b"+ACK"

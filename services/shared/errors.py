@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 DOMAIN = "countersign"
@@ -115,19 +116,23 @@ class Broken(ServiceError, status=grpc.StatusCode.INTERNAL):
 def to_status(error: ServiceError) -> status_pb2.Status:
     """The error as google.rpc.Status with its details."""
     info = error_details_pb2.ErrorInfo(
-        reason=error.reason, domain=DOMAIN, metadata=dict(sorted(error.metadata.items()))
+        reason=error.reason,
+        domain=DOMAIN,
+        metadata={_text(key): _text(value) for key, value in sorted(error.metadata.items())},
     )
     details: list[Any] = [info]
     if error.violations:
         bad = error_details_pb2.BadRequest()
         for violation in error.violations:
-            bad.field_violations.add(field=violation.field, description=violation.description)
+            bad.field_violations.add(
+                field=_text(violation.field), description=_text(violation.description)
+            )
         details.append(bad)
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
-        delay.FromMilliseconds(int(error.retry_after_s * 1000))
+        delay.FromMilliseconds(round(error.retry_after_s * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(code=_number(error.status), message=error.message)
+    status = status_pb2.Status(code=_number(error.status), message=_text(error.message))
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -135,8 +140,20 @@ def to_status(error: ServiceError) -> status_pb2.Status:
     return status
 
 
+def _text(text: str) -> str:
+    """What can be sent: a lone surrogate, as JSON can hold, would make the error itself fail."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def from_status(status: status_pb2.Status) -> ServiceError:
-    """The error that the other side raised; unknown codes become `Broken`."""
+    """The error that the other side raised; unknown codes and garbled details become `Broken`."""
+    try:
+        return _from_status(status)
+    except (DecodeError, ValueError):
+        return Broken("STATUS_UNREADABLE", "the other side failed, and its account is not readable")
+
+
+def _from_status(status: status_pb2.Status) -> ServiceError:
     reason = code_pb2.Code.Name(status.code) if status.code in code_pb2.Code.values() else "UNKNOWN"
     metadata: dict[str, str] = {}
     violations: list[FieldViolation] = []

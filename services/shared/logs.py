@@ -28,7 +28,9 @@ class JsonLines(logging.Formatter):
             "severity": record.levelname,
             "service": self._service_name,
             "logger": record.name,
-            "message": record.getMessage(),
+            # The event, in one line: what asyncio adds below it quotes exceptions, and with them
+            # whatever they were given.
+            "message": record.getMessage().partition("\n")[0],
         }
         span = trace.get_current_span().get_span_context()
         if span.is_valid:
@@ -36,7 +38,7 @@ class JsonLines(logging.Formatter):
             line["span_id"] = trace.format_span_id(span.span_id)
         fields = getattr(record, "fields", None)
         if isinstance(fields, dict):
-            line.update(fields)
+            line.update((key, value) for key, value in fields.items() if key not in line)
         if record.exc_info and record.exc_info[0] is not None:
             # The type and the place, not the text: an exception's text may quote what it was given.
             line["exception"] = record.exc_info[0].__qualname__

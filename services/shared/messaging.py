@@ -3,9 +3,9 @@
 Names are templates, never subjects with identifiers in them, so that their number stays small.
 """
 
-import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 from opentelemetry.trace import Span, SpanKind
 
@@ -31,23 +31,45 @@ queue_age = telemetry.meter.create_histogram(
 )
 
 
-@contextlib.contextmanager
-def span(name: str, kind: SpanKind, destination: str, operation: str) -> Iterator[Span]:
-    """A span around one operation on a destination, made the current one."""
+def span(
+    kind: SpanKind, destination: str, operation: str, sender: Mapping[str, str] | None = None
+) -> AbstractContextManager[Span]:
+    """A span around publish, request or process on a destination, made the current one.
+
+    `sender` are the headers of a received message. One message is one unit of work here, so its
+    sender's span is the parent, and no link is needed.
+    """
     attributes = {
         "messaging.system": "nats",
         "messaging.destination.template": destination,
-        "messaging.operation.type": operation,
+        "messaging.operation.name": operation,
+        "messaging.operation.type": "process" if operation == "process" else "send",
     }
-    with telemetry.tracer.start_as_current_span(
-        name, kind=kind, attributes=attributes, record_exception=False
-    ) as current:
-        yield current
+    return telemetry.span(f"{operation} {destination}", kind, attributes, sender)
+
+
+def record_age(template: str, published_at: float) -> None:
+    """Records how long a durable message had waited; `published_at` is of `time.time`."""
+    queue_age.record(
+        max(0.0, time.time() - published_at), {"messaging.destination.template": template}
+    )
+
+
+def record_processing(template: str, started: float) -> None:
+    """Records how long handling a message took; `started` is of `time.perf_counter`."""
+    process_duration.record(
+        time.perf_counter() - started,
+        {"messaging.system": "nats", "messaging.destination.template": template},
+    )
 
 
 def record_operation(template: str, operation: str, started: float) -> None:
     """Records how long publishing or requesting took; `started` is of `time.perf_counter`."""
     operation_duration.record(
         time.perf_counter() - started,
-        {"messaging.destination.template": template, "messaging.operation.type": operation},
+        {
+            "messaging.system": "nats",
+            "messaging.destination.template": template,
+            "messaging.operation.name": operation,
+        },
     )

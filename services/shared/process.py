@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import signal
 import sys
@@ -54,6 +53,9 @@ def run_process(
     except ServiceError as error:
         log.error("cannot start", extra={"fields": {"reason": error.reason, "why": error.message}})
         code = 1
+    except Exception:  # its text may quote what it was given: only our logs speak
+        log.critical("failed", exc_info=True)
+        code = 1
     finally:
         started.stop()
     sys.exit(code)
@@ -65,19 +67,35 @@ def _complain(name: str, error: Exception) -> int:
 
 
 async def _live(name: str, service: AbstractAsyncContextManager[Running]) -> int:
-    stop = asyncio.Event()
+    stop, ready = asyncio.Event(), asyncio.Event()
+    here = asyncio.current_task()
+
+    def told_to_stop() -> None:
+        if not stop.is_set() and not ready.is_set() and here is not None:
+            # A start may wait for other parts, and must be as easy to stop.
+            here.cancel()
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with service as running:
-        log.info("ready", extra={"fields": {"process": name}})
-        waits = [asyncio.create_task(event.wait()) for event in (stop, running.ended)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*waits)
-        if running.ended.is_set() and not stop.is_set():
-            log.error("cannot go on; ending so that a fresh process takes over")
-            return 1
+        loop.add_signal_handler(number, told_to_stop)
+    try:
+        async with service as running:
+            ready.set()
+            log.info("ready", extra={"fields": {"process": name}})
+            await _first_of(stop, running.ended)
+            if not stop.is_set():
+                log.error("cannot go on; ending so that a fresh process takes over")
+                return 1
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
     return 0
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)

@@ -12,6 +12,7 @@ is not their name. Both files are read strictly: an unknown or dangling name sto
 import base64
 import binascii
 import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ from countersign.type.v1.search_pb2 import GalleryClass, SearchFacts
 Ori = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{9}$")]
 Jurisdiction = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,62}$")]
-OfficerId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
+OFFICER_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
+OfficerId = Annotated[str, StringConstraints(pattern=OFFICER_PATTERN)]
 Course = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9-]{0,62}$")]
 GalleryClassName = Literal[
     "booking_photos", "driver_licences", "passports", "missing_persons", "web_scraped"
@@ -159,7 +161,8 @@ class Registry(_Strict):
     @cached_property
     def sha256(self) -> bytes:
         """Digest of what it says, whatever the order of its lines."""
-        return hashlib.sha256(self.model_dump_json(round_trip=True).encode()).digest()
+        said = self.model_dump(mode="json", round_trip=True)
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
     def parties(self, facts: SearchFacts) -> PartiesOf:
         """Who must be asked about a search. Computed here, never taken from the caller."""

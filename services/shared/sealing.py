@@ -7,7 +7,7 @@ direction, so that a sealed probe cannot be passed off as another search's.
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
@@ -81,7 +81,7 @@ class PrivateKey:
         """Reads PKCS #8 PEM; raises BadKey."""
         try:
             key = serialization.load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise BadKey(f"not a private key: {error}") from error
         if not isinstance(key, X25519PrivateKey):
             raise BadKey("not an X25519 key")

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableSource
 
 _FOLDER: ContextVar[Path | None] = ContextVar("folder of the file being read", default=None)
 
@@ -98,14 +99,19 @@ class ProcessSettings(BaseSettings):
         """Reads the file; raises SettingsError."""
         token = _FOLDER.set(path.parent.absolute())
         try:
-            return cls(**tomllib.loads(path.read_text(encoding="utf-8")))
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            # The constructor would take these as options of its own, not as keys.
+            options = [key for key in values if key.startswith("_")]
+            if options:
+                raise SettingsError(f"{path}: {options[0]}: there is no such key")
+            return cls(**values)
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
                 for problem in error.errors()
             )
             raise SettingsError(f"{path}: {problems}") from error
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, UnreadableSource) as error:
             raise SettingsError(f"{path}: {error}") from error
         finally:
             _FOLDER.reset(token)

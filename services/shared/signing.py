@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -66,7 +66,7 @@ class SigningKey:
         """Reads a PKCS #8 PEM file; raises BadKey."""
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise BadKey(f"cannot read a private key from {path}: {error}") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise BadKey(f"the key in {path} is not an Ed25519 key")

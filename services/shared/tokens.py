@@ -6,6 +6,7 @@ bound its life, and `nonce` (OpenID Connect Core, section 2) is the search id, s
 one search only.
 """
 
+import re
 from datetime import timedelta
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import jwt
 
 from shared.clock import Clock
 from shared.errors import NotAllowed, NotAuthentic
-from shared.registry import IdentityProvider, Registry, TrustRoots
+from shared.registry import OFFICER_PATTERN, IdentityProvider, Registry, RegistryError, TrustRoots
 
 AUDIENCE: Final = "countersign-broker"
 ALGORITHMS: Final = ("EdDSA", "ES256")
@@ -24,13 +25,16 @@ CLOCK_SKEW_MAX: Final = timedelta(seconds=30)
 
 
 class OfficerTokens:
-    """Checks officer tokens against the registered identity providers."""
+    """Checks officer tokens against the registered identity providers.
+
+    Raises RegistryError when a provider's key set holds no key that could sign one.
+    """
 
     def __init__(self, registry: Registry, trust: TrustRoots, clock: Clock) -> None:
         self._registry = registry
         self._clock = clock
         self._keys = {
-            ori: (provider.issuer, _signing_keys(provider))
+            ori: (provider.issuer, _signing_keys(ori, provider))
             for ori, provider in trust.identity_providers.items()
         }
 
@@ -48,6 +52,10 @@ class OfficerTokens:
                 "OFFICER_TOKEN_UNBOUND", "the officer token was issued for another search"
             )
         officer = str(claims["sub"])
+        if not re.fullmatch(OFFICER_PATTERN, officer):
+            raise NotAuthentic(
+                "OFFICER_TOKEN_INVALID", "the officer token's subject is no officer's identifier"
+            )
         known = self._registry.officers.get(officer)
         if known is not None and known.agency != origin_agency:
             raise NotAllowed(
@@ -78,7 +86,8 @@ class OfficerTokens:
                     "verify_nbf": False,
                 },
             )
-        except jwt.InvalidTokenError as error:
+        except (jwt.InvalidTokenError, RecursionError) as error:
+            # RecursionError: the header is read before any signature, and may be nested deeply.
             raise NotAuthentic(
                 "OFFICER_TOKEN_INVALID", f"the officer token is not acceptable: {_plain(error)}"
             ) from error
@@ -102,11 +111,21 @@ class OfficerTokens:
             )
 
 
-def _signing_keys(provider: IdentityProvider) -> dict[str, jwt.PyJWK]:
-    keys = jwt.PyJWKSet.from_dict(dict(provider.jwks)).keys
-    return {key.key_id: key for key in keys if key.key_id and key.algorithm_name in ALGORITHMS}
+def _signing_keys(ori: str, provider: IdentityProvider) -> dict[str, jwt.PyJWK]:
+    try:
+        keys = jwt.PyJWKSet.from_dict(dict(provider.jwks)).keys
+    except (jwt.PyJWTError, AttributeError, TypeError, ValueError) as error:
+        raise RegistryError(
+            f"identity_providers.{ori}.jwks: not a JSON Web Key Set ({type(error).__name__})"
+        ) from error
+    usable = {key.key_id: key for key in keys if key.key_id and key.algorithm_name in ALGORITHMS}
+    if not usable:
+        raise RegistryError(
+            f"identity_providers.{ori}.jwks: no key with a kid that signs {' or '.join(ALGORITHMS)}"
+        )
+    return usable
 
 
-def _plain(error: jwt.InvalidTokenError) -> str:
+def _plain(error: Exception) -> str:
     """The kind of the failure. PyJWT's own text may quote the token."""
     return type(error).__name__

@@ -15,10 +15,9 @@ from countersign.client.config import ClientSettings
 from countersign.client.prepare import PreparedSearch, prepare
 from countersign.client.verify import OpenedAnswer, open_answer
 from countersign.type.v1.search_pb2 import SearchFacts
-from shared import telemetry
 from shared.errors import TooLate, Unavailable
 from shared.registry import TrustRoots
-from shared.rpc import CHANNEL_OPTIONS, call, open_channel, service_error
+from shared.rpc import CHANNEL_OPTIONS, call, call_stream, open_channel
 
 SERVICE: Final = "countersign.broker.v1.BrokerService"
 TIMEOUT_S: Final = 20.0
@@ -115,17 +114,15 @@ class Client:
         self, search_id: str, timeout_s: float = WAIT_S
     ) -> AsyncGenerator[pb.Search, None]:
         """The search now and at each change, until it has ended. Raises ServiceError."""
-        request = pb.WatchSearchRequest(search_id=search_id)
-        headers: dict[str, str] = {}
-        telemetry.inject(headers)
-        stream = self._stub.WatchSearch(request, timeout=timeout_s, metadata=tuple(headers.items()))
-        try:
-            async for response in stream:
+        responses = call_stream(
+            self._stub.WatchSearch,
+            pb.WatchSearchRequest(search_id=search_id),
+            name=f"{SERVICE}/WatchSearch",
+            timeout_s=timeout_s,
+        )
+        async with contextlib.aclosing(responses):
+            async for response in responses:
                 yield response.search
-        except grpc.aio.AioRpcError as error:
-            raise service_error(error) from error
-        finally:
-            stream.cancel()
 
     async def wait(self, search_id: str, timeout_s: float = WAIT_S) -> pb.Search:
         """The search once it has ended; watches again when the broker went away. Raises ServiceError."""
