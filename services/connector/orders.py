@@ -126,7 +126,7 @@ class Orders:
             # Without a request digest, which only a verified order could vouch for.
             about = AnsweredOrder(search_id, hashlib.sha256(unverified.order).digest(), b"")
             return self._refuse(about, refused)
-        earlier = await self._runs.find(search_id)
+        earlier = self._runs.find(search_id)
         if earlier is not None:
             return self._replay(signed, earlier)
         answer = await self._run(signed)

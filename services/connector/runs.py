@@ -68,12 +68,14 @@ class RunStore:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.executescript(_SCHEMA)
+        self._reader = sqlite3.connect(path, timeout=BUSY_S_MAX, isolation_level=None)
+        self._reader.execute("PRAGMA query_only = ON")
         self._waiting: list[tuple[Run, asyncio.Future[Run]]] = []
         self._flushing: asyncio.Task[None] | None = None
 
-    async def find(self, search_id: str) -> Run | None:
-        """The answer that was kept for a search."""
-        return await self._in_thread(self._find, search_id)
+    def find(self, search_id: str) -> Run | None:
+        """The answer that was kept for a search. Waits for no writer, so it needs no thread."""
+        return _find(self._reader, search_id)
 
     async def keep(self, run: Run) -> Run:
         """Return what is durable for the search: this answer, or one that was kept earlier."""
@@ -92,6 +94,7 @@ class RunStore:
         if self._flushing is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._flushing
+        self._reader.close()
         await self._in_thread(self._database.close)
         self._writer.shutdown()
 
@@ -118,18 +121,6 @@ class RunStore:
         call = functools.partial(function, *arguments, **named)
         return await asyncio.get_running_loop().run_in_executor(self._writer, call)
 
-    def _find(self, search_id: str) -> Run | None:
-        row = self._database.execute(
-            "SELECT request_sha256, signed_answer, answered_at FROM runs WHERE search_id = ?",
-            (search_id,),
-        ).fetchone()
-        if row is None:
-            return None
-        request_sha256, signed_answer, answered_at = row
-        return Run(
-            search_id, request_sha256, signed_answer, datetime.fromtimestamp(answered_at, UTC)
-        )
-
     def _insert(self, runs: Sequence[Run]) -> list[Run]:
         self._database.execute("BEGIN IMMEDIATE")
         try:
@@ -147,10 +138,21 @@ class RunStore:
             "INSERT INTO runs VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (run.search_id, run.request_sha256, run.signed_answer, run.answered_at.timestamp()),
         )
-        earlier = None if inserted.rowcount else self._find(run.search_id)
+        earlier = None if inserted.rowcount else _find(self._database, run.search_id)
         return earlier or run
 
     def _forget(self, before: datetime) -> int:
         return self._database.execute(
             "DELETE FROM runs WHERE answered_at < ?", (before.timestamp(),)
         ).rowcount
+
+
+def _find(database: sqlite3.Connection, search_id: str) -> Run | None:
+    row = database.execute(
+        "SELECT request_sha256, signed_answer, answered_at FROM runs WHERE search_id = ?",
+        (search_id,),
+    ).fetchone()
+    if row is None:
+        return None
+    request_sha256, signed_answer, answered_at = row
+    return Run(search_id, request_sha256, signed_answer, datetime.fromtimestamp(answered_at, UTC))

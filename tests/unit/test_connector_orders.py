@@ -145,7 +145,7 @@ async def test_answer_survives_a_bus_that_fails_and_a_restart(
     order = workshop.sign(workshop.order())
     with pytest.raises(Retry):
         await orders(workshop, behind, runs, bus).take(delivery(order))
-    kept = await runs.find(SEARCH_ID)
+    kept = runs.find(SEARCH_ID)
 
     after_the_deadline = NOW + timedelta(hours=1)
     await orders(workshop, behind, runs, bus, now=after_the_deadline).take(delivery(order))

@@ -33,8 +33,8 @@ async def test_kept_answer_is_found_after_a_restart(tmp_path: Path) -> None:
     await first.close()
 
     second = RunStore(path)
-    assert await second.find("one") == run()
-    assert await second.find("another") is None
+    assert second.find("one") == run()
+    assert second.find("another") is None
     await second.close()
 
 
@@ -52,7 +52,7 @@ async def test_first_answer_stays(store: RunStore) -> None:
     kept = await store.keep(run(answer=b"another answer"))
 
     assert kept == run()
-    assert await store.find("one") == run()
+    assert store.find("one") == run()
 
 
 async def test_answers_that_arrive_together_are_all_kept(store: RunStore) -> None:
@@ -61,7 +61,7 @@ async def test_answers_that_arrive_together_are_all_kept(store: RunStore) -> Non
     kept = await asyncio.gather(*(store.keep(one) for one in runs))
 
     assert kept == runs
-    assert await store.find("99") == runs[99]
+    assert store.find("99") == runs[99]
 
 
 async def test_answers_past_their_time_are_deleted(store: RunStore) -> None:
@@ -69,7 +69,7 @@ async def test_answers_past_their_time_are_deleted(store: RunStore) -> None:
 
     assert await store.forget(NOW) == 0
     assert await store.forget(NOW + timedelta(seconds=1)) == 1
-    assert await store.find("one") is None
+    assert store.find("one") is None
 
 
 async def test_failure_to_write_reaches_everyone_who_waits(store: RunStore, tmp_path: Path) -> None:
