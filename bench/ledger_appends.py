@@ -165,8 +165,8 @@ async def run_bare(path: Path, in_flight: int, seconds: float) -> Figures:
     with contextlib.closing(Storage.open(path)) as storage:
         bare = BareGroupCommits(storage)
 
-        async def append(number: int) -> object:
-            return await bare.append(COMPLETER.complete(pending_entry(number), "entry"))
+        async def append(number: int) -> None:
+            await bare.append(COMPLETER.complete(pending_entry(number), "entry"))
 
         try:
             return await drive(append, in_flight, seconds)

@@ -5,15 +5,18 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from ledger.archive import Archive
 from ledger.reading import Reading
-from ledger.sequencer import Sequencer
+from ledger.sequencer import Limits, Sequencer
 from ledger.storage import Head, Storage
 from ledger.tree import Tiles, load_published
 from tlog.checkpoint import Checkpoint, sign_checkpoint
 from tlog.merkle import EMPTY_ROOT
 from tlog.note import Signer
+
+LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,16 @@ def begin_log(path: Path, signer: Signer) -> None:
 
 
 @contextlib.asynccontextmanager
-async def opened(storage: Storage, signer: Signer) -> AsyncIterator[OpenLog]:
+async def opened(
+    storage: Storage, signer: Signer, limits: Limits = LIMITS
+) -> AsyncIterator[OpenLog]:
     """Open the log that is stored; closes the storage at the end. Raises NotReady if it is damaged."""
     with contextlib.closing(storage):
         published = await asyncio.to_thread(
             load_published, Reading(storage.connection), signer.verifier
         )
         tiles = Tiles()
-        sequencer = Sequencer(storage, signer, published, tiles)
+        sequencer = Sequencer(storage, signer, published, tiles, limits)
         archive = Archive(Reading.open(storage.path), tiles, lambda: sequencer.published)
         sequencer.start()
         try:

@@ -34,13 +34,6 @@ from tlog.tiles import FullTile, TreeEdge
 
 log = logging.getLogger(__name__)
 
-BATCH_ENTRIES_MAX: Final = 1000
-"""Past this a larger batch gains nothing and the first in it wait longer."""
-BATCH_BYTES_MAX: Final = 1024 * 1024
-"""No further request is taken into a batch that has come to this."""
-QUEUE_ENTRIES_MAX: Final = 8192
-"""About a second of work; who comes later is better told so."""
-QUEUE_BYTES_MAX: Final = 32 * 1024 * 1024
 STOP_TIMEOUT_S: Final = 10.0
 """Bound on writing what is queued when the process is told to stop."""
 
@@ -53,6 +46,19 @@ _commit_duration = telemetry.meter.create_histogram(
     description="From taking a batch until it is durable",
     explicit_bucket_boundaries_advisory=telemetry.DURATION_BUCKETS_S,
 )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the writer."""
+
+    batch_entries: int = 1000
+    """Past this a larger batch gains nothing and the first in it wait longer."""
+    batch_bytes: int = 1024 * 1024
+    """No further request is taken into a batch that has come to this."""
+    queue_entries: int = 8192
+    """About a second of work; who comes later is better told so."""
+    queue_bytes: int = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +97,13 @@ class Sequencer:
     """Puts entries in order and makes them durable. One per process."""
 
     def __init__(
-        self, storage: Storage, signer: Signer, published: Published, tiles: Tiles
+        self, storage: Storage, signer: Signer, published: Published, tiles: Tiles, limits: Limits
     ) -> None:
         self._storage = storage
         self._signer = signer
         self._published = published
         self._tiles = tiles
+        self._limits = limits
         self._reading = Reading(storage.connection)
         self._loop = asyncio.get_running_loop()
         self._arrival = threading.Condition()
@@ -144,15 +151,17 @@ class Sequencer:
         Raises Overloaded when nothing was taken, Unavailable when it was not written or nobody
         knows; appending again with the same idempotency keys is then right.
         """
-        assert 1 <= len(entries) <= BATCH_ENTRIES_MAX, "the door bounds the number of entries"
+        assert 1 <= len(entries) <= self._limits.batch_entries, (
+            "the door bounds the number of entries"
+        )
         size_bytes = sum(len(one.leaf) for one in entries)
         request = _Request(entries, size_bytes, self._loop.create_future())
         with self._arrival:
             if self._stopping or self.ended.is_set():
                 raise _not_writing()
             if (
-                self._queued_entries + len(entries) > QUEUE_ENTRIES_MAX
-                or self._queued_bytes + size_bytes > QUEUE_BYTES_MAX
+                self._queued_entries + len(entries) > self._limits.queue_entries
+                or self._queued_bytes + size_bytes > self._limits.queue_bytes
             ):
                 raise Overloaded(
                     "LEDGER_BUSY",
@@ -184,8 +193,8 @@ class Sequencer:
             count = size_bytes = 0
             while (
                 self._queue
-                and count + len(self._queue[0].entries) <= BATCH_ENTRIES_MAX
-                and size_bytes < BATCH_BYTES_MAX
+                and count + len(self._queue[0].entries) <= self._limits.batch_entries
+                and size_bytes < self._limits.batch_bytes
             ):
                 request = self._queue.popleft()
                 taken.append(request)

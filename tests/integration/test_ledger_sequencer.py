@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ledger import sequencer as sequencer_module
 from ledger.entry import Opening, commit_to
 from ledger.log import begin_log, opened
-from ledger.sequencer import Placed, Sequencer
+from ledger.sequencer import Limits, Placed, Sequencer
 from ledger.storage import Storage
 from shared.errors import NotReady, Overloaded, Unavailable
 from support.ledgers import (
@@ -128,9 +127,8 @@ async def test_caller_that_goes_away_does_not_take_its_entry_back(path: Path) ->
     assert assert_whole(path).checkpoint.size == 2
 
 
-async def test_full_queue_refuses_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequencer_module, "QUEUE_ENTRIES_MAX", 3)
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_full_queue_refuses_at_once(path: Path) -> None:
+    async with opened(Storage.open(path), SIGNER, Limits(queue_entries=3)) as log:
         first = asyncio.create_task(append(log.sequencer, 1, 2, 3))
         with pytest.raises(Overloaded) as refused:
             await append(log.sequencer, 4, 5, 6, 7)
@@ -138,11 +136,8 @@ async def test_full_queue_refuses_at_once(path: Path, monkeypatch: pytest.Monkey
         assert len(await first) == 3
 
 
-async def test_large_batches_are_taken_in_parts(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sequencer_module, "BATCH_ENTRIES_MAX", 4)
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_large_batches_are_taken_in_parts(path: Path) -> None:
+    async with opened(Storage.open(path), SIGNER, Limits(batch_entries=4)) as log:
         await asyncio.gather(*(append(log.sequencer, n, n + 1, n + 2) for n in range(0, 30, 3)))
     assert assert_whole(path).checkpoint.size == 30
 

@@ -1,0 +1,379 @@
+"""`countersign ledger`: read the record, and verify it without trusting anyone."""
+
+import contextlib
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from countersign.cli.connection import CONFIG_VARIABLE, config_option, load, run
+from countersign.cli.ledger_files import (
+    Export,
+    verify_folder,
+    verify_receipt_file,
+    with_any_key,
+)
+from countersign.cli.ledger_keys import given, trusted
+from countersign.cli.ledger_view import EVENTS, checkpoint_dict, entry_rows, show_entry
+from countersign.cli.output import (
+    OK,
+    REFUSED,
+    cells,
+    err,
+    json_option,
+    message_dict,
+    out,
+    print_json,
+)
+from countersign.cli.receipts import save_receipt
+from countersign.client import ClientSettings, VerificationError
+from countersign.client.ledger import PAGE_SIZE, LedgerClient
+from countersign.ledger.v1 import ledger_pb2 as pb
+from countersign.type.v1.decision_pb2 import Receipt
+from tlog.checkpoint import open_checkpoint
+from tlog.merkle import leaf_hash
+from tlog.note import Verifier
+from tlog.proof import verify_receipt
+from tlog.verify import Progress
+
+LIST_DEFAULT: Final = 50
+PROOF_SUFFIX: Final = ".tlog-proof"
+LEAF_SUFFIX: Final = ".leaf"
+
+
+@click.group()
+def ledger() -> None:
+    """Read the record, and verify it without trusting anyone.
+
+    What is read from the server is verified with the keys in your own trust roots. `verify` needs no
+    server at all.
+    """
+
+
+@ledger.command(name="list")
+@config_option
+@json_option
+@click.option("--search", "search_id", default="", metavar="UUID", help="Only of this search.")
+@click.option("--kind", type=click.Choice(list(EVENTS)), help="Only entries of this kind.")
+@click.option("--agency", default="", metavar="ORI", help="Only of this origin agency.")
+@click.option("--start", type=click.IntRange(0), default=0, help="First index wanted.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=LIST_DEFAULT, show_default=True,
+    help="How many at most.",
+)  # fmt: skip
+def list_entries(
+    config: Path,
+    as_json: bool,
+    search_id: str,
+    kind: str | None,
+    agency: str,
+    start: int,
+    limit: int,
+) -> None:
+    """List entries by index.
+
+    \b
+    Examples:
+      countersign ledger list
+      countersign ledger list --kind search_decided --agency CA0194200 --json
+    """
+    wanted = pb.ListEntriesRequest(
+        page_size=min(limit, PAGE_SIZE),
+        start_index=start,
+        search_id=search_id,
+        kind=kind or "",
+        origin_agency=agency,
+    )
+    records, more = run(_list(load(config), wanted, limit))
+    if as_json:
+        print_json({"entries": [_record_dict(one) for one in records], "more": more})
+        return
+    out().print(entry_rows(records))
+    if more:
+        err().print(f"There are more: --start {records[-1].index + 1}")
+
+
+async def _list(
+    settings: ClientSettings, wanted: pb.ListEntriesRequest, limit: int
+) -> tuple[list[pb.EntryRecord], bool]:
+    records: list[pb.EntryRecord] = []
+    async with LedgerClient.connect(settings) as client:
+        async for record in client.entries(wanted):
+            if len(records) == limit:
+                return records, True
+            records.append(record)
+    return records, False
+
+
+@ledger.command()
+@click.argument("index", type=click.IntRange(0))
+@config_option
+@json_option
+def show(index: int, config: Path, as_json: bool) -> None:
+    """Show entry INDEX with all that it says.
+
+    The entry is shown only if it is in the tree that the ledger signed.
+
+    \b
+    Example:
+      countersign ledger show 7
+    """
+    settings = load(config)
+    record, proof = run(_entry_and_proof(settings, index, 0))
+    checkpoint = _verified(record, proof, trusted(settings))
+    if as_json:
+        document = _record_dict(record) | {"verified": checkpoint}
+        print_json(document)
+        return
+    out().print(show_entry(record))
+    out().print(f"VERIFIED: entry {index} is in the tree of size {checkpoint['size']}")
+
+
+@ledger.command()
+@config_option
+@json_option
+def checkpoint(config: Path, as_json: bool) -> None:
+    """Show the newest signed checkpoint, verified with the keys in the trust roots.
+
+    \b
+    Example:
+      countersign ledger checkpoint
+    """
+    settings = load(config)
+    response = run(_checkpoint(settings))
+    note = response.checkpoint
+    opened = with_any_key(trusted(settings), lambda key: open_checkpoint(note, key))
+    if as_json:
+        print_json(checkpoint_dict(opened) | {"checkpoint": note})
+        return
+    click.echo(note, nl=False)
+    out().print(f"VERIFIED: {opened.size} entries, signed by {cells(opened.origin)[0]}")
+
+
+async def _checkpoint(settings: ClientSettings) -> pb.GetCheckpointResponse:
+    async with LedgerClient.connect(settings) as client:
+        return await client.checkpoint()
+
+
+@ledger.command()
+@click.argument("index", type=click.IntRange(0))
+@click.option(
+    "--tree-size", type=click.IntRange(0), default=0, help="0 for the newest checkpoint's."
+)
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Also write entry-INDEX.leaf and entry-INDEX.tlog-proof there, to be verified offline.",
+)
+@config_option
+@json_option
+def prove(index: int, tree_size: int, save: Path | None, config: Path, as_json: bool) -> None:
+    """Prove that entry INDEX is in the ledger.
+
+    For the newest size the proof is a C2SP tlog-proof, verified here and verifiable by anyone. For an
+    older size it is the list of hashes, which only means something beside a checkpoint of that size.
+
+    \b
+    Examples:
+      countersign ledger prove 7 --save receipts
+      countersign ledger verify receipts/entry-7.tlog-proof
+    """
+    settings = load(config)
+    record, proof = run(_entry_and_proof(settings, index, tree_size))
+    if save is not None and not proof.tlog_proof:
+        raise click.UsageError("only a proof for the newest size can be saved")
+    document: dict[str, Any] = {
+        "index": index,
+        "tree_size": proof.tree_size,
+        "hashes": [b64encode(one).decode() for one in proof.hashes],
+    }
+    if proof.tlog_proof:
+        document |= {"tlog_proof": proof.tlog_proof, "leaf": b64encode(record.leaf).decode()}
+        document["verified"] = _verified(record, proof, trusted(settings))
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        receipt = Receipt(index=index, leaf=record.leaf, tlog_proof=proof.tlog_proof)
+        document["saved"] = str(save_receipt(save / f"entry-{index}", receipt))
+    if as_json:
+        print_json(document)
+        return
+    _print_proof(document)
+
+
+def _print_proof(document: dict[str, Any]) -> None:
+    if "tlog_proof" in document:
+        click.echo(document["tlog_proof"], nl=False)
+    else:
+        click.echo("\n".join(document["hashes"]))
+    if "verified" in document:
+        out().print(
+            f"VERIFIED: entry {document['index']} is in the tree of size {document['tree_size']}"
+        )
+    if "saved" in document:
+        err().print(f"Written: {cells(document['saved'])[0]}")
+
+
+async def _entry_and_proof(
+    settings: ClientSettings, index: int, tree_size: int
+) -> tuple[pb.EntryRecord, pb.GetInclusionProofResponse]:
+    async with LedgerClient.connect(settings) as client:
+        return await client.entry(index), await client.inclusion_proof(index, tree_size)
+
+
+@ledger.command()
+@click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path, exists=True),
+    metavar="PATH...",
+)
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="VKEY",
+    help="The ledger's verifier key, as text or the name of a file with it. Taken from the trust roots "
+    "of the configuration file when left out.",
+)
+@click.option(
+    "--leaf",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The entry's bytes for a receipt; its .leaf file beside it when left out.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar=CONFIG_VARIABLE,
+    show_envvar=True,
+    help="Configuration file whose trust roots have the key.",
+)
+@json_option
+def verify(
+    paths: Sequence[Path],
+    keys: Sequence[str],
+    leaf: Path | None,
+    config: Path | None,
+    as_json: bool,
+) -> int:
+    """Verify exports (directories) and receipts (.tlog-proof files), offline.
+
+    Says VERIFIED, or exactly what failed. No server is asked.
+
+    \b
+    Examples:
+      countersign ledger verify export --key ledger.vkey
+      countersign ledger verify receipts/entry-7.tlog-proof --leaf entry-7.leaf --key ledger.vkey
+    """
+    verifiers = given(keys, config)
+    results = [_verify_one(path, leaf, verifiers) for path in paths]
+    if as_json:
+        print_json({"results": results})
+    else:
+        for result in results:
+            colour = "green" if result["verified"] else "bold red"
+            word = "VERIFIED" if result["verified"] else "FAILED"
+            path, says = cells(result["path"], result["says"])
+            out().print(f"[{colour}]{word}[/] {path}: {says}", soft_wrap=True)
+    return OK if all(result["verified"] for result in results) else REFUSED
+
+
+def _verify_one(path: Path, leaf: Path | None, verifiers: Sequence[Verifier]) -> dict[str, Any]:
+    try:
+        if path.is_dir():
+            with _bar("verifying") as progress:
+                found = verify_folder(path, verifiers, progress)
+            says = f"all {found.checkpoint.size} entries in {found.files} files are what was signed"
+            return {"path": str(path), "verified": True, "says": says} | checkpoint_dict(
+                found.checkpoint
+            )
+        if path.suffix != PROOF_SUFFIX:
+            raise click.UsageError(f"{path} is neither a directory nor a {PROOF_SUFFIX} file")
+        entry = leaf or path.with_suffix(LEAF_SUFFIX)
+        index, opened = verify_receipt_file(path, entry, verifiers)
+        says = f"the entry is number {index} of the {opened.size} that were signed"
+        return {"path": str(path), "verified": True, "says": says, "index": index} | (
+            checkpoint_dict(opened)
+        )
+    except VerificationError as error:
+        return {"path": str(path), "verified": False, "says": str(error)}
+
+
+@ledger.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@config_option
+@json_option
+def export(directory: Path, config: Path, as_json: bool) -> None:
+    """Copy the whole ledger into DIRECTORY as files that anyone can verify offline.
+
+    A directory with an earlier export is brought up to date, provided that the ledger still shows the
+    same history; otherwise nothing is trusted and the command fails.
+
+    \b
+    Examples:
+      countersign ledger export record
+      countersign ledger verify record --key ledger.vkey
+    """
+    if directory.exists() and any(directory.iterdir()) and not (directory / "checkpoint").exists():
+        raise click.UsageError(f"{directory} holds something that is not an export")
+    settings = load(config)
+    files, export_of = run(_export(settings, directory, trusted(settings)))
+    if as_json:
+        document = checkpoint_dict(export_of.checkpoint)
+        print_json(document | {"directory": str(directory), "files": files})
+        return
+    size = export_of.checkpoint.size
+    out().print(f"Exported {size} entries in {files} files to {cells(directory)[0]}")
+
+
+async def _export(
+    settings: ClientSettings, directory: Path, verifiers: Sequence[Verifier]
+) -> tuple[int, Export]:
+    async with LedgerClient.connect(settings) as client:
+        response = await client.checkpoint()
+        writing = Export(directory, response.checkpoint, verifiers)
+        with _bar("exporting") as progress:
+            return await writing.write(_leaves(client), progress), writing
+
+
+async def _leaves(client: LedgerClient) -> AsyncIterator[bytes]:
+    async for record in client.entries(pb.ListEntriesRequest()):
+        yield record.leaf
+
+
+def _verified(
+    record: pb.EntryRecord, proof: pb.GetInclusionProofResponse, verifiers: Sequence[Verifier]
+) -> dict[str, Any]:
+    index, opened = with_any_key(
+        verifiers, lambda key: verify_receipt(record.leaf, proof.tlog_proof, key)
+    )
+    if index != record.index:
+        raise VerificationError("NOT_VERIFIED", f"the proof is of entry {index}")
+    return checkpoint_dict(opened)
+
+
+def _record_dict(record: pb.EntryRecord) -> dict[str, Any]:
+    return {
+        "index": record.index,
+        "leaf_hash": b64encode(leaf_hash(record.leaf)).decode(),
+        "leaf": b64encode(record.leaf).decode(),
+        "entry": message_dict(record.entry),
+    }
+
+
+@contextlib.contextmanager
+def _bar(text: str) -> Iterator[Progress]:
+    """Shows how far it has come, when a person is looking."""
+    console = err()
+    if not console.is_terminal:
+        yield lambda done, of: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)

@@ -1,0 +1,111 @@
+"""How entries and checkpoints look to a person."""
+
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from datetime import UTC
+from typing import Any, Final
+
+from google.protobuf.message import Message
+from rich.table import Table
+
+from countersign.cli.output import cells, message_dict, table
+from countersign.connector.v1.connector_pb2 import FailureReason
+from countersign.ledger.v1 import ledger_pb2 as pb
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.type.v1.decision_pb2 import DecisionOutcome, VerdictOutcome
+from tlog.checkpoint import Checkpoint
+
+EVENTS: Final = tuple(field.name for field in Entry.DESCRIPTOR.oneofs_by_name["event"].fields)
+
+
+def checkpoint_dict(checkpoint: Checkpoint) -> dict[str, Any]:
+    """A checkpoint for programs."""
+    return {
+        "origin": checkpoint.origin,
+        "size": checkpoint.size,
+        "root": b64encode(checkpoint.root).decode(),
+    }
+
+
+def entry_rows(records: Sequence[pb.EntryRecord]) -> Table:
+    """One row for each entry."""
+    rows = table("index", "recorded (UTC)", "kind", "agency", "search", "what")
+    for record in records:
+        entry = record.entry
+        event = _event(entry)
+        rows.add_row(
+            *cells(
+                record.index,
+                _time(entry),
+                entry.WhichOneof("event") or "unknown",
+                _agency(event),
+                entry.search_id,
+                _what(entry),
+            )
+        )
+    return rows
+
+
+def show_entry(record: pb.EntryRecord) -> Table:
+    """One row for each field that the entry has."""
+    rows = table("field", "value", title=f"Entry {record.index}")
+    rows.add_row(*cells("bytes", len(record.leaf)))
+    for name, value in _flat(message_dict(record.entry), ""):
+        rows.add_row(*cells(name, value))
+    return rows
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _flat(inner, f"{name}[{number}]")
+    else:
+        yield name, value
+
+
+def _event(entry: Entry) -> Message | None:
+    kind = entry.WhichOneof("event")
+    return None if kind is None else getattr(entry, kind)
+
+
+def _time(entry: Entry) -> str:
+    if not entry.HasField("recorded_at"):
+        return ""
+    return f"{entry.recorded_at.ToDatetime(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _agency(event: Any) -> str:
+    summary = getattr(event, "summary", event)
+    return str(getattr(summary, "origin_agency", ""))
+
+
+def _what(entry: Entry) -> str:
+    """What matters most of an entry, in one line."""
+    kind = entry.WhichOneof("event")
+    if kind in ("search_decided", "search_checked"):
+        return _decision(getattr(entry, kind))
+    if kind == "search_answered":
+        answered = entry.search_answered
+        return f"{answered.system}: {answered.candidates_returned} candidates"
+    if kind == "search_failed":
+        reason = FailureReason.Name(entry.search_failed.reason)
+        return f"{entry.search_failed.system}: {reason.removeprefix('FAILURE_REASON_')}"
+    if kind == "request_rejected":
+        return f"{entry.request_rejected.reason} {entry.request_rejected.caller}"
+    if kind == "search_undecided":
+        return entry.search_undecided.reason
+    return ""
+
+
+def _decision(event: Any) -> str:
+    outcome = DecisionOutcome.Name(event.decision.outcome).removeprefix("DECISION_OUTCOME_")
+    against = [
+        f"{verdict.party or 'unknown'}: {', '.join(rule.id for rule in verdict.rules) or 'no rule'}"
+        for verdict in event.decision.verdicts
+        if verdict.outcome != VerdictOutcome.VERDICT_OUTCOME_PERMIT
+    ]
+    target = f"{event.summary.system}/{event.summary.gallery}"
+    return f"{target} {outcome}" + (f" ({'; '.join(against)})" if against else "")
