@@ -5,7 +5,6 @@ entity and keeps annotations without looking at them; in a prohibition each of t
 permit. A directive with a finding is not loaded at all, and nothing is loaded without it.
 """
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from cedarpy import pst
 
 from directive import conditions
 from directive.document import MANIFEST_FILE, Document
-from directive.rules import OBLIGATION, OBLIGATION_KINDS, REQUIREMENT, Rule, walk
+from directive.rules import OBLIGATION, OBLIGATION_KINDS, REQUIREMENT, Rule, identified, walk
 from directive.vocabulary import NAMESPACE, Vocabulary
 
 RULES_MAX: Final = 1_000
@@ -127,23 +126,11 @@ class _Examination:
         return rules
 
     def _identified(self, policies: Mapping[str, pst.Template]) -> list[Rule]:
-        rules = []
-        order = sorted(policies, key=lambda key: int(key.removeprefix("policy")))
-        for number, key in enumerate(order, 1):
-            template = policies[key]
-            notes = template.annotations
-            label = notes.get("id") or f"rule {number}"
+        rules = identified(policies)
+        for rule in rules:
             for name in _REQUIRED:
-                if not notes.get(name):
-                    self._find(f"{name.upper()}_MISSING", label, f"has no @{name}")
-            rules.append(
-                Rule(
-                    label,
-                    notes.get("title", ""),
-                    notes.get("citation", ""),
-                    dataclasses.replace(template, id=label),
-                )
-            )
+                if not rule.template.annotations.get(name):
+                    self._find(f"{name.upper()}_MISSING", rule.id, f"has no @{name}")
         for label, count in Counter(rule.id for rule in rules).items():
             if count > 1:
                 self._find("ID_DUPLICATE", label, f"is the identifier of {count} rules")

@@ -3,12 +3,14 @@
 Annotations that have a meaning: @id, @title, @citation, @requirement_N and @obligation_<kind>.
 """
 
+import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any, Final
 
+import cedarpy
 from cedarpy import pst
 
 from countersign.type.v1.decision_pb2 import DeterminingRule, RuleEffect
@@ -68,6 +70,29 @@ class Rule:
         """The rule as verdicts name it."""
         effect = RuleEffect.RULE_EFFECT_PERMIT if self.permits else RuleEffect.RULE_EFFECT_FORBID
         return DeterminingRule(id=self.id, title=self.title, citation=self.citation, effect=effect)
+
+
+def identified(policies: Mapping[str, pst.Template]) -> list[Rule]:
+    """Parsed rules in the order of the text; one without @id goes by its place ("rule 3")."""
+    order = sorted(policies, key=lambda key: int(key.removeprefix("policy")))
+    rules = []
+    for number, key in enumerate(order, 1):
+        template, notes = policies[key], policies[key].annotations
+        label = notes.get("id") or f"rule {number}"
+        rules.append(
+            Rule(
+                label,
+                notes.get("title", ""),
+                notes.get("citation", ""),
+                dataclasses.replace(template, id=label),
+            )
+        )
+    return rules
+
+
+def read_rules(text: str) -> list[Rule]:
+    """The rules of a text that no guard has seen, for reading only; raises ValueError."""
+    return identified(cedarpy.policies_to_pst(text).static_policies)
 
 
 def walk(node: object) -> Iterator[Any]:

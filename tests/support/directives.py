@@ -1,13 +1,10 @@
 """A small world for tests of directives: the shipped one, and directives written on the spot."""
 
-import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from cedarpy import policies_to_pst
 
 from countersign.type.v1.search_pb2 import (
     CaptureMode,
@@ -21,7 +18,7 @@ from countersign.type.v1.search_pb2 import (
 from directive import document, guards
 from directive.book import Book, Directive, load_book
 from directive.entities import known_names
-from directive.rules import Rule
+from directive.rules import read_rules
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
 
@@ -116,18 +113,7 @@ def findings(rules: str, **how: str) -> list[str]:
 def unguarded(rules: str, **how: str) -> Directive:
     """A directive whose rules no guard has seen: what the evaluation must withstand by itself."""
     parsed = document.parse("a-directive", manifest(**how).encode(), rules.encode())
-    made = []
-    for template in policies_to_pst(rules).static_policies.values():
-        notes = template.annotations
-        made.append(
-            Rule(
-                notes["id"],
-                notes["title"],
-                notes["citation"],
-                dataclasses.replace(template, id=notes["id"]),
-            )
-        )
-    return Directive(parsed, tuple(made))
+    return Directive(parsed, tuple(read_rules(rules)))
 
 
 def permits_everything(party: str, prefix: str) -> Directive:

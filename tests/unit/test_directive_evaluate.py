@@ -24,7 +24,7 @@ from countersign.type.v1.search_pb2 import (
     SearchFacts,
 )
 from directive import entities, self_test
-from directive.book import Directive
+from directive.book import Book, Directive
 from directive.entities import EntitiesError
 from directive.evaluate import Evaluator, conjunction
 from directive.guards import DirectiveRefused
@@ -374,20 +374,15 @@ def test_trap_4_6_an_engine_without_the_schema_stops_the_start() -> None:
 
 
 @pytest.mark.promise(3)
-def test_trap_4_6_a_question_that_does_not_fit_the_schema_cannot_be_told(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    evaluator = Evaluator(book_where_others_permit(), registry())
-    # A seat without a word in the schema: the engine answers NoDecision, which is not a denial.
-    monkeypatch.setattr(type(vocabulary()), "word", _word_with_a_typo)
-    decision = evaluator.evaluate(ordinary(), TRAINED, NOON)
+def test_trap_4_6_a_question_that_does_not_fit_the_schema_cannot_be_told() -> None:
+    # Seats whose words the schema does not have: the engine answers NoDecision, which is no denial.
+    words = {**vocabulary()._words, "Seat": dict.fromkeys(range(1, 6), "chair")}
+    garbled = dataclasses.replace(vocabulary(), _words=words)
+    everyone = Book(book_where_others_permit().directives.values(), garbled)
+    decision = Evaluator(everyone, registry()).evaluate(ordinary(), TRAINED, NOON)
     assert decision.outcome == REFUSED
     assert {v.outcome for v in decision.verdicts} == {CANNOT_TELL}
     assert {f for v in decision.verdicts for f in v.faults} == {"NO_DECISION"}
-
-
-def _word_with_a_typo(_: object, enum: str, __: int) -> str:
-    return "typo"
 
 
 def test_trap_4_8_a_refusal_by_default_says_what_was_missing(shipped: Evaluator) -> None:

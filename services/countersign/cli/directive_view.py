@@ -1,0 +1,104 @@
+"""Directives as a department's lawyer reads them: each rule beside where it is written."""
+
+from collections.abc import Iterable
+from datetime import UTC
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+
+from countersign.cli.output import cells, table
+from countersign.policy.v1.policy_pb2 import Directive, GetDirectiveResponse
+from directive import document
+from directive.cases import CasesReport
+from directive.document import Document, DocumentError
+from directive.rules import Rule, read_rules
+
+
+def print_list(console: Console, directives: Iterable[Directive]) -> None:
+    """One line for each directive."""
+    rows = table("name", "party", "in force", "from", "until", "rules", "title")
+    for one in directives:
+        rows.add_row(
+            *cells(
+                one.name,
+                one.party,
+                "yes" if one.in_force else "no",
+                _day(one.effective_from),
+                _day(one.effective_until) if one.HasField("effective_until") else "-",
+                len(one.rules),
+                one.title,
+            )
+        )
+    console.print(rows)
+
+
+def print_directive(console: Console, response: GetDirectiveResponse) -> None:
+    """Source and rules, as far as this version can read them; the digest is checked here."""
+    one = response.directive
+    console.print(f"[bold]{escape(one.title)}[/]")
+    ends = f", until {_day(one.effective_until)}" if one.HasField("effective_until") else ""
+    state = "in force" if one.in_force else "not in force"
+    facts = {
+        "name": one.name,
+        "party": one.party,
+        "legal effect": f"from {_day(one.effective_from)}{ends} ({state})",
+        "source": one.source,
+    }
+    try:
+        text = document.parse(one.name, response.manifest.encode(), response.rules.encode())
+        rules = read_rules(text.rules_text)
+    except (DocumentError, ValueError) as error:
+        text, rules = None, []
+        facts["text"] = f"cannot be read here ({error}); see --rules"
+    if text is not None:
+        facts["author"] = text.manifest.author
+        if text.manifest.caution:
+            facts["caution"] = text.manifest.caution
+    facts["SHA-256"] = f"{one.sha256.hex()} ({_digest_verdict(one, text)})"
+    for name, value in facts.items():
+        console.print(f"  {name}: {escape(value)}")
+    for rule in rules:
+        _print_rule(console, rule)
+
+
+def _digest_verdict(one: Directive, text: Document | None) -> str:
+    if text is None:
+        return "not checked"
+    return "of the text shown" if text.sha256 == one.sha256 else "NOT OF THE TEXT SHOWN"
+
+
+def _print_rule(console: Console, rule: Rule) -> None:
+    effect = "[bold green]permits[/]" if rule.permits else "[bold red]forbids[/]"
+    console.print(f"\n[bold]{escape(rule.id)}[/] {effect}: {escape(rule.title)}")
+    lines = [f"Written in: {rule.citation}"]
+    if rule.requirements:
+        lines.append("Requires:")
+        lines += [f"  {number}. {words}" for number, words in sorted(rule.requirements.items())]
+    lines += [f"Duty: {kind} {parameters}" for kind, parameters in rule.obligations]
+    for line in lines:
+        indent = len(line) - len(line.lstrip()) + 2
+        console.print(Padding(escape(line.lstrip()), (0, 0, 0, indent)))
+
+
+def print_report(
+    console: Console, name: str, report: CasesReport | None, problems: Iterable[str]
+) -> None:
+    """What the guards found, or what came of each case."""
+    console.print(f"[bold]{escape(name)}[/]")
+    for problem in problems:
+        console.print(f"  [bold red]refused[/] {escape(problem)}")
+    if report is None:
+        return
+    for result in report.results:
+        mark = "[bold red]FAILS[/]" if result.problems else "[green]holds[/]"
+        console.print(f"  {mark} {escape(result.case.label)}")
+        for problem in result.problems:
+            console.print(f"        {escape(problem)}")
+    for rule in report.rules_not_fired:
+        console.print(f"  [bold red]FAILS[/] no case shows {escape(rule)} at work")
+
+
+def _day(stamp: Timestamp) -> str:
+    return stamp.ToDatetime(UTC).date().isoformat()
