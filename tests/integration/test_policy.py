@@ -1,0 +1,105 @@
+"""The policy service as a process would run it: real gRPC with mutual TLS, real NATS."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from countersign.policy.v1 import policy_pb2 as pb
+from countersign.policy.v1.policy_pb2_grpc import PolicyServiceStub
+from countersign.type.v1.decision_pb2 import DecisionOutcome
+from policy.__main__ import RunningPolicy, running
+from policy.config import PolicySettings
+from policy.service import SERVICE
+from shared.bus import connected
+from shared.errors import InvalidRequest, NotAllowed, NotFound
+from shared.rpc import call, open_channel
+from shared.settings import ListenSettings
+from support.directives import DIRECTIVES, NOON, TRAINED, ordinary
+from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
+
+TIMEOUT_S = 10.0
+
+
+def settings(nats: NatsUnderTest) -> PolicySettings:
+    bus = nats.bus_settings("service", "policy")
+    # Made last: a certificate for one identity replaces the one before.
+    tls = nats.certificates.tls("service", "policy", listens=True)
+    return PolicySettings(
+        trust_domain=TRUST_DOMAIN,
+        listen=ListenSettings(address="127.0.0.1:0", tls=tls),
+        bus=bus.model_copy(update={"tls": tls}),
+        registry=DIRECTIVES / "demo-registry.toml",
+        directives=DIRECTIVES,
+    )
+
+
+@contextlib.asynccontextmanager
+async def asking(
+    policy: RunningPolicy, nats: NatsUnderTest, kind: Any, name: str
+) -> AsyncIterator[PolicyServiceStub]:
+    tls = nats.certificates.tls(kind, name)
+    async with open_channel(f"127.0.0.1:{policy.server.port}", tls) as channel:
+        yield PolicyServiceStub(channel)
+
+
+def question() -> pb.EvaluateRequest:
+    request = pb.EvaluateRequest(facts=ordinary(), officer=TRAINED)
+    request.at.FromDatetime(NOON)
+    return request
+
+
+async def evaluate(stub: PolicyServiceStub, request: pb.EvaluateRequest) -> pb.EvaluateResponse:
+    name = f"{SERVICE}/Evaluate"
+    return await call(stub.Evaluate, request, name=name, timeout_s=TIMEOUT_S)
+
+
+async def test_the_broker_is_answered_over_the_bus_and_over_grpc_alike(
+    nats_server: NatsUnderTest,
+) -> None:
+    async with (
+        running(settings(nats_server)) as policy,
+        connected(nats_server.bus_settings("service", "broker"), "broker") as bus,
+        asking(policy, nats_server, "service", "broker") as stub,
+    ):
+        heard = await bus.request("policy.evaluate", question(), pb.EvaluateResponse, TIMEOUT_S)
+        assert heard.decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+        assert await evaluate(stub, question()) == heard
+        with pytest.raises(InvalidRequest):
+            await bus.request(
+                "policy.evaluate", pb.EvaluateRequest(), pb.EvaluateResponse, TIMEOUT_S
+            )
+
+
+@pytest.mark.parametrize(("kind", "name"), [("agency", "CA0194200"), ("service", "ledger")])
+async def test_anyone_may_read_directives_and_nobody_else_may_evaluate(
+    nats_server: NatsUnderTest, kind: str, name: str
+) -> None:
+    async with (
+        running(settings(nats_server)) as policy,
+        asking(policy, nats_server, kind, name) as stub,
+    ):
+        with pytest.raises(NotAllowed):
+            await evaluate(stub, question())
+        shown = await call(
+            stub.GetDirective,
+            pb.GetDirectiveRequest(name="lapd-2020-11-13"),
+            name=f"{SERVICE}/GetDirective",
+            timeout_s=TIMEOUT_S,
+        )
+        assert shown.directive.party == "CA0194200"
+        with pytest.raises(NotFound):
+            await call(
+                stub.GetDirective,
+                pb.GetDirectiveRequest(name="nothing"),
+                name=f"{SERVICE}/GetDirective",
+                timeout_s=TIMEOUT_S,
+            )
+        with pytest.raises(InvalidRequest):
+            await call(
+                stub.ListDirectives,
+                pb.ListDirectivesRequest(page_size=1000),
+                name=f"{SERVICE}/ListDirectives",
+                timeout_s=TIMEOUT_S,
+            )
