@@ -1,0 +1,77 @@
+"""A sealed payload opens with one key, for one purpose, unchanged, and not otherwise."""
+
+import pytest
+
+from countersign.type.v1.search_pb2 import SealedPayload
+from shared.sealing import (
+    SEALED_BYTES_MAX,
+    SEALING_OVERHEAD_BYTES,
+    PrivateKey,
+    Unopenable,
+    candidates_info,
+    probe_info,
+    seal,
+)
+from shared.signing import BadKey, key_id
+
+INFO = probe_info("7d0e4a52-3c5b-4f0e-9a43-6f2d1c8b9e10", "lacris")
+
+
+@pytest.fixture
+def recipient() -> PrivateKey:
+    return PrivateKey.generate()
+
+
+def test_payload_names_its_suite_and_key(recipient: PrivateKey) -> None:
+    payload = seal(recipient.public_key, b"a probe", INFO)
+    assert (payload.kem_id, payload.kdf_id, payload.aead_id) == (0x20, 1, 2)
+    assert payload.key_id == key_id(recipient.public_key)
+    assert len(payload.ciphertext) == len(b"a probe") + SEALING_OVERHEAD_BYTES
+    assert recipient.open(payload, INFO) == b"a probe"
+
+
+def test_sealing_twice_gives_different_bytes(recipient: PrivateKey) -> None:
+    first = seal(recipient.public_key, b"a probe", INFO)
+    assert first != seal(recipient.public_key, b"a probe", INFO)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        b"",
+        probe_info("7d0e4a52-3c5b-4f0e-9a43-6f2d1c8b9e11", "lacris"),
+        probe_info("7d0e4a52-3c5b-4f0e-9a43-6f2d1c8b9e10", "facefind"),
+        candidates_info("7d0e4a52-3c5b-4f0e-9a43-6f2d1c8b9e10", b"lacris"),
+    ],
+)
+def test_probe_of_one_search_does_not_open_as_anothers(recipient: PrivateKey, info: bytes) -> None:
+    with pytest.raises(Unopenable):
+        recipient.open(seal(recipient.public_key, b"a probe", INFO), info)
+
+
+def test_another_key_does_not_open_it(recipient: PrivateKey) -> None:
+    with pytest.raises(Unopenable):
+        PrivateKey.generate().open(seal(recipient.public_key, b"a probe", INFO), INFO)
+
+
+@pytest.mark.parametrize("field", ["kem_id", "kdf_id", "aead_id"])
+def test_another_suite_is_not_tried(recipient: PrivateKey, field: str) -> None:
+    payload = seal(recipient.public_key, b"a probe", INFO)
+    setattr(payload, field, 99)
+    with pytest.raises(Unopenable, match="99"):
+        recipient.open(payload, INFO)
+
+
+@pytest.mark.parametrize(
+    "ciphertext", [b"", bytes(31), bytes(32), bytes(47), bytes(48), bytes(SEALED_BYTES_MAX + 1)]
+)
+def test_what_is_no_ciphertext_does_not_open(recipient: PrivateKey, ciphertext: bytes) -> None:
+    payload = SealedPayload(kem_id=0x20, kdf_id=1, aead_id=2, ciphertext=ciphertext)
+    with pytest.raises(Unopenable):
+        recipient.open(payload, INFO)
+
+
+@pytest.mark.parametrize("public_key", [b"", bytes(31), bytes(33), bytes(32)])
+def test_what_is_no_key_is_not_sealed_to(public_key: bytes) -> None:
+    with pytest.raises(BadKey):
+        seal(public_key, b"a probe", INFO)
