@@ -4,7 +4,7 @@
 1. the stored checkpoint is signed by the log's key and says the stored size and root;
 2. the entries are numbered without a gap, and their hashes come to that root;
 3. every full tile is stored, holds the hashes below it, and no other tile is;
-4. every entry can be read, and its index columns are what its bytes say;
+4. every entry can be read, its index columns are what its bytes say, and SQLite's own indexes hold them;
 5. every opening opens a commitment of its entry, and the open searches are those without an end.
 """
 
@@ -66,6 +66,8 @@ def check(reading: Reading, verifier: Verifier, progress: Progress | None = None
             raise CheckFailed("entries: they do not come to the root that was signed")
         if (stored := reading.count_tiles()) != walk.tiles:
             raise CheckFailed(f"tiles: {stored} are stored, {walk.tiles} are full")
+        if (broken := reading.broken_structure()) is not None:
+            raise CheckFailed(f"database: {broken}")
         openings = _check_openings(reading)
         if reading.every_open_search() != sorted((i, s) for s, i in walk.open_searches.items()):
             raise CheckFailed("open searches: not those that were permitted and have no end")

@@ -161,6 +161,11 @@ class Reading:
             "SELECT decided_index, search_id FROM open_searches ORDER BY decided_index"
         ).fetchall()
 
+    def broken_structure(self) -> str | None:
+        """Have SQLite compare its pages and indexes with the rows; give the first fault."""
+        (found,) = self.connection.execute("PRAGMA integrity_check(1)").fetchone()
+        return None if found == "ok" else str(found)
+
     def count_tiles(self) -> int:
         """Count the stored tiles."""
         (count,) = self.connection.execute("SELECT count(*) FROM tiles").fetchone()

@@ -1,11 +1,16 @@
 """Ledgers for tests: real files, entries to append, and writers that fail in a named way."""
 
 import sqlite3
+import subprocess
+import sys
 import uuid
-from datetime import UTC, datetime
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from countersign.connector.v1.connector_pb2 import FAILURE_REASON_NO_FACE
+from countersign.installation.files import write_secret
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED, DECISION_OUTCOME_REFUSED
 from ledger.check import Checked, check
@@ -13,19 +18,15 @@ from ledger.entry import CompletedEntry, Completer
 from ledger.log import begin_log
 from ledger.reading import Reading
 from ledger.storage import Storage
+from support.clocks import ClockThatStandsStill
+from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
+from support.waiting import until
 from tlog.note import Signer
 
 ORIGIN = "ledger.example/countersign"
 SIGNER = Signer.from_seed(ORIGIN, bytes(range(32)))
 BROKER = "spiffe://countersign.test/service/broker"
 LAPD = "CA0194200"
-
-
-class ClockThatStandsStill:
-    """It is always noon on 13 November 2020."""
-
-    def now(self) -> datetime:
-        return datetime(2020, 11, 13, 12, tzinfo=UTC)
 
 
 COMPLETER = Completer(BROKER, ClockThatStandsStill())
@@ -139,3 +140,77 @@ def _failure(code: int, message: str) -> sqlite3.OperationalError:
     error = sqlite3.OperationalError(message)
     error.sqlite_errorcode = code
     return error
+
+
+def write_settings(folder: Path, nats: NatsUnderTest) -> Path:
+    """A configuration file for a ledger process on a free port, with its key."""
+    tls = nats.certificates.tls("service", "ledger", listens=True)
+    key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    write_secret(
+        folder / "note.pem",
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
+    files = f'certificate = "{tls.certificate}"\nkey = "{tls.key}"\nauthority = "{tls.authority}"\n'
+    config = folder / "ledger.toml"
+    config.write_text(
+        f'trust_domain = "{TRUST_DOMAIN}"\ndatabase = "ledger.sqlite"\norigin = "{ORIGIN}"\n'
+        f'signing_key = "note.pem"\ncreate_if_missing = true\n'
+        f'[listen]\naddress = "127.0.0.1:0"\nport_file = "port"\n[listen.tls]\n{files}'
+        f'[bus]\nservers = ["tls://127.0.0.1:{nats.port}"]\n[bus.tls]\n{files}'
+    )
+    return config
+
+
+class LedgerProcess:
+    """The real program, to be killed."""
+
+    def __init__(self, config: Path) -> None:
+        self._config = config
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def database(self) -> Path:
+        """The file it writes."""
+        return self._config.with_name("ledger.sqlite")
+
+    async def start(self) -> None:
+        """Starts it and waits until it listens."""
+        port = self._config.with_name("port")
+        port.unlink(missing_ok=True)
+        self._spawn()
+
+        async def listens() -> bool:
+            assert self._process is not None
+            assert self._process.poll() is None, self._config.with_name("ledger.log").read_text()
+            return port.exists() and bool(port.read_text())
+
+        await until(listens)
+
+    def _spawn(self) -> None:
+        with self._config.with_name("ledger.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ledger", self._config], stdout=log, stderr=log
+            )
+
+    def kill(self) -> None:
+        """Ends it as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> int:
+        """Tells it to end; gives its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(timeout=30)
+
+
+def run_program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs `countersign-ledger` with these arguments to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "ledger", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )

@@ -1,5 +1,6 @@
 """Which keys of the ledger are trusted: those one names, or those in one's own trust roots."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,13 +26,15 @@ def given(keys: Sequence[str], config: Path | None) -> list[Verifier]:
         if config is None:
             raise click.UsageError("give the ledger's verifier key with --key, or a --config")
         return trusted(load(config))
-    found = []
-    for key in keys:
-        path = Path(key)
-        if "+" not in key or path.is_file():
-            key = read_bounded(path, VKEY_BYTES_MAX).decode("utf-8", "replace").strip()
-        found.append(_parse(key))
-    return found
+    return [_from_text_or_file(key) for key in keys]
+
+
+def _from_text_or_file(key: str) -> Verifier:
+    # A key is never a file's name: its parts are joined by plus signs and checked against each other.
+    with contextlib.suppress(TlogError):
+        return Verifier.parse(key.strip())
+    content = read_bounded(Path(key), VKEY_BYTES_MAX)
+    return _parse(content.decode("utf-8", "replace").strip())
 
 
 def _parse(vkey: str) -> Verifier:

@@ -1,0 +1,102 @@
+"""The check finds every kind of damage in a real file, and says where."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from ledger.check import CheckFailed, check
+from ledger.log import opened
+from ledger.reading import Reading
+from ledger.storage import Storage
+from support.ledgers import SIGNER, assert_whole, complete, decided, failed, new_log, search_id
+
+
+@pytest.fixture(name="path")
+async def _path(tmp_path: Path) -> Path:
+    """A log of 300 permitted searches, of which the last has ended."""
+    path = new_log(tmp_path)
+    async with opened(Storage.open(path), SIGNER) as log:
+        await log.sequencer.append(complete(*(decided(n) for n in range(300))))
+        await log.sequencer.append(complete(failed(299)))
+    return path
+
+
+def test_whole_file_is_found_whole(path: Path) -> None:
+    checked = assert_whole(path)
+    assert (checked.checkpoint.size, checked.tiles) == (301, 1)
+    assert (checked.openings, checked.open_searches) == (900, 299)
+
+
+def test_progress_ends_at_the_size(path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    reading = Reading.open(path)
+    check(reading, SIGNER.verifier, lambda done, of: told.append((done, of)))
+    reading.close()
+    assert told == [(256, 301), (301, 301)]
+
+
+# Another entry in the place of this one, with index columns that fit.
+SWAPPED = (
+    "UPDATE entries SET leaf = (SELECT leaf FROM entries WHERE entry_index = {by}),"
+    " search_id = (SELECT search_id FROM entries WHERE entry_index = {by}) WHERE entry_index = {at}"
+)
+
+
+@pytest.mark.promise(4)
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("UPDATE entries SET leaf = zeroblob(9) WHERE entry_index = 5", "entry 5: "),
+        (SWAPPED.format(at=5, by=7), "tile 0/0"),
+        (SWAPPED.format(at=297, by=298), "entries: they do not come to the root"),
+        ("DELETE FROM entries WHERE entry_index = 5", "entry 5: it is missing"),
+        ("DELETE FROM entries WHERE entry_index = 300", "300 are stored, 301 were signed for"),
+        ("UPDATE entries SET kind = 17 WHERE entry_index = 5", "entry 5: its index columns"),
+        ("UPDATE entries SET search_id = NULL WHERE entry_index = 5", "entry 5: its index columns"),
+        ("UPDATE entries SET origin_agency = 'X' WHERE entry_index = 5", "entry 5: its index"),
+        ("UPDATE tiles SET hashes = zeroblob(8192)", "tile 0/0: it does not hold"),
+        ("DELETE FROM tiles", "tile 0/0: it is missing"),
+        ("INSERT INTO tiles VALUES (0, 1, zeroblob(8192))", "tiles: 2 are stored, 1 are full"),
+        ("UPDATE openings SET value = 'forged' WHERE entry_index = 5", "opening 5/case_number"),
+        ("UPDATE openings SET salt = zeroblob(32) WHERE entry_index = 5", "opening 5/case_number"),
+        ("INSERT INTO openings VALUES (999, 'officer', x'00', 'x')", "opening 999/officer"),
+        ("DELETE FROM open_searches WHERE decided_index = 5", "open searches"),
+        ("INSERT INTO open_searches VALUES (1000, 'x')", "open searches"),
+        ("UPDATE head SET size = 300", "head: size and root"),
+        ("UPDATE head SET root = zeroblob(32)", "head: size and root"),
+        ("UPDATE head SET checkpoint = 'x'", "head: "),
+    ],
+)
+def test_damage_is_named_by_its_place(path: Path, change: str, found: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(change)
+    connection.close()
+    with pytest.raises(CheckFailed, match=found):
+        assert_whole(path)
+
+
+def test_flipped_byte_in_the_file_is_found(path: Path) -> None:
+    """Not through SQL: one byte of each kind of row as it lies on the disk."""
+    content = path.read_bytes()
+    leaf = leaf_of(path, 150)
+    places = [
+        content.index(leaf) + len(leaf) // 2,
+        content.index(b"CA0194200"),
+        content.index(b"a narrative that is in no leaf"),
+        content.index(b"decided/" + search_id(150).encode()),
+    ]
+    for at in places:
+        changed = bytearray(content)
+        changed[at] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(CheckFailed):
+            assert_whole(path)
+
+
+def leaf_of(path: Path, index: int) -> bytes:
+    reading = Reading.open(path)
+    leaf = reading.leaf(index)
+    reading.close()
+    assert leaf is not None
+    return leaf

@@ -1,0 +1,163 @@
+"""Completing entries: what the ledger sets, what it refuses, and commitments that cannot be guessed."""
+
+import hashlib
+import hmac
+from datetime import UTC
+
+import pytest
+
+from countersign.ledger.v1.append_pb2 import PendingEntry
+from countersign.ledger.v1.entry_pb2 import Entry
+from ledger.entry import KINDS, Completer, commit_to, index_columns
+from shared.errors import InvalidRequest
+from support.clocks import NOON, ClockThatStandsStill
+from support.ledgers import BROKER, COMPLETER, LAPD, decided, failed, rejected, search_id
+
+
+def test_ledger_sets_epoch_time_and_appender() -> None:
+    entry = Entry.FromString(COMPLETER.complete(decided(1), "entry").leaf)
+    assert entry.schema_epoch == 1
+    assert entry.recorded_at.ToDatetime(UTC) == NOON
+    assert entry.recorded_by == BROKER
+    assert entry.search_decided.summary.origin_agency == LAPD
+
+
+def test_what_was_sent_is_not_changed() -> None:
+    pending, same = decided(1), decided(1)
+    COMPLETER.complete(pending, "entry")
+    assert pending == same
+
+
+@pytest.mark.promise(5)
+def test_commitment_is_that_of_its_contract() -> None:
+    """HMAC-SHA256 keyed with the salt, over context, field and value, as entry.proto says."""
+    salt = bytes(range(32))
+    message = b"countersign/commitment/v1\0officer\0lapd-40123"
+    expected = hmac.new(salt, message, hashlib.sha256).digest()
+    assert commit_to("officer", salt, "lapd-40123") == expected
+    assert expected.hex() == "99fcaaeaeab7f9f93759f122a28c28e3a731f40c29918906b6028008b77e94b3"
+
+
+@pytest.mark.promise(5)
+def test_same_value_never_has_the_same_commitment_twice() -> None:
+    seen: set[bytes] = set()
+    for number in range(100):
+        pending = decided(number)
+        for sensitive in pending.sensitive:
+            sensitive.value = "the same"
+        completed = COMPLETER.complete(pending, "entry")
+        seen |= {one.commitment for one in Entry.FromString(completed.leaf).commitments}
+        assert len({one.salt for one in completed.openings}) == 3
+    assert len(seen) == 300
+
+
+@pytest.mark.promise(5)
+def test_commitments_are_in_the_order_of_the_values() -> None:
+    completed = COMPLETER.complete(decided(1), "entry")
+    entry = Entry.FromString(completed.leaf)
+    assert [one.field for one in entry.commitments] == ["officer", "case_number", "narrative"]
+    for one, opening in zip(entry.commitments, completed.openings, strict=True):
+        assert one.commitment == commit_to(opening.field, opening.salt, opening.value)
+
+
+def test_salts_come_from_the_source_of_randomness() -> None:
+    asked: list[int] = []
+
+    def random(count: int) -> bytes:
+        asked.append(count)
+        return bytes(range(256)) * (count // 256)
+
+    completer = Completer(BROKER, ClockThatStandsStill(), random)
+    completer.complete(decided(1), "entry")
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("pending", "kind", "search", "agency", "permitted"),
+    [
+        (decided(1), "search_decided", search_id(1), LAPD, True),
+        (decided(1, permitted=False), "search_decided", search_id(1), LAPD, False),
+        (failed(1), "search_failed", search_id(1), LAPD, False),
+        (rejected(), "request_rejected", None, None, False),
+    ],
+)
+def test_entry_is_found_by_what_it_says(
+    pending: PendingEntry, kind: str, search: str | None, agency: str | None, permitted: bool
+) -> None:
+    columns = COMPLETER.complete(pending, "entry").columns
+    assert (columns.kind, columns.search_id, columns.origin_agency, columns.permitted) == (
+        KINDS[kind],
+        search,
+        agency,
+        permitted,
+    )
+
+
+def test_every_kind_of_entry_has_index_columns() -> None:
+    for kind in KINDS:
+        entry = Entry()
+        getattr(entry, kind).SetInParent()
+        columns = index_columns(entry)
+        assert columns is not None
+        assert columns.kind == KINDS[kind]
+    assert index_columns(Entry()) is None
+
+
+def _with(change: str) -> PendingEntry:
+    pending = decided(1)
+    if change == "no event":
+        pending.entry.ClearField("search_decided")
+    elif change == "epoch":
+        pending.entry.schema_epoch = 1
+    elif change == "time":
+        pending.entry.recorded_at.SetInParent()
+    elif change == "appender":
+        pending.entry.recorded_by = BROKER
+    elif change == "commitment":
+        pending.entry.commitments.add(field="officer", commitment=bytes(32))
+    elif change == "key":
+        pending.idempotency_key = "x" * 201
+    elif change == "field twice":
+        pending.sensitive.add(field="officer", value="another")
+    elif change == "field name":
+        pending.sensitive.add(field="Officer\0", value="x")
+    elif change == "long value":
+        pending.sensitive[0].value = "x" * 8001
+    elif change == "many fields":
+        for number in range(16):
+            pending.sensitive.add(field="x" + "y" * number, value="x")
+    return pending
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "no event",
+        "epoch",
+        "time",
+        "appender",
+        "commitment",
+        "key",
+        "field twice",
+        "field name",
+        "long value",
+        "many fields",
+    ],
+)
+def test_entry_that_breaks_a_rule_is_refused_by_its_place(change: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        COMPLETER.complete(_with(change), "entries[3]")
+    assert refused.value.reason == "ENTRY_INVALID"
+    assert refused.value.violations[0].field.startswith("entries[3]")
+
+
+def test_largest_entry_is_taken_and_the_next_larger_refused() -> None:
+    pending = rejected("")
+    empty = len(COMPLETER.complete(pending, "entry").leaf)
+    # Field number and lengths take 8 bytes more: 1 and 3 for the reason, and 2 more for the event.
+    pending.entry.request_rejected.reason = "x" * (65_535 - empty - 6)
+    assert len(COMPLETER.complete(pending, "entry").leaf) == 65_535
+    pending.entry.request_rejected.reason += "x"
+    with pytest.raises(InvalidRequest, match="65536 bytes; an entry has at most 65535") as refused:
+        COMPLETER.complete(pending, "entries[0]")
+    assert refused.value.reason == "ENTRY_TOO_LARGE"
