@@ -1,0 +1,128 @@
+"""The ledger's process is killed while many appends are under way: nothing acknowledged is lost."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from countersign.ledger.v1.append_pb2 import Appended, AppendRequest, AppendResponse
+from shared.bus import Bus
+from shared.errors import ServiceError
+from support.ledgers import LedgerProcess, assert_whole, decided, run_program, write_settings
+from support.nats_servers import NatsUnderTest
+from support.waiting import until
+
+pytestmark = [pytest.mark.fault, pytest.mark.promise(1), pytest.mark.promise(8)]
+
+APPENDERS = 24
+TIMEOUT_S = 2
+SEED = 20201113
+
+
+class Appenders:
+    """Appends without end and keeps what was acknowledged."""
+
+    def __init__(self, broker: Bus) -> None:
+        self._broker = broker
+        self._next = iter(range(10_000_000))
+        self.acknowledged: dict[int, Appended] = {}
+        self.asked: set[int] = set()
+        self.stopped = False
+
+    async def append(self, number: int) -> Appended:
+        """One entry in one request."""
+        response = await self._broker.request(
+            "ledger.append", AppendRequest(entries=[decided(number)]), AppendResponse, TIMEOUT_S
+        )
+        return response.appended[0]
+
+    async def run(self) -> None:
+        """Appends until stopped; failures are expected and not retried."""
+        while not self.stopped:
+            number = next(self._next)
+            self.asked.add(number)
+            try:
+                self.acknowledged[number] = await self.append(number)
+            except ServiceError:
+                await asyncio.sleep(0)
+
+
+async def test_nothing_acknowledged_is_lost_when_the_ledger_is_killed(
+    tmp_path: Path, nats_server: NatsUnderTest, fault_rounds: int
+) -> None:
+    chance = random.Random(SEED)
+    config = write_settings(tmp_path, nats_server)
+    process = LedgerProcess(config)
+    broker = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
+    appenders = Appenders(broker)
+    try:
+        for round_ in range(fault_rounds + 1):
+            await process.start()
+            appenders.stopped = False
+            running = [asyncio.create_task(appenders.run()) for _ in range(APPENDERS)]
+            enough = len(appenders.acknowledged) + chance.randrange(100, 500)
+
+            async def reached(enough: int = enough) -> bool:
+                return len(appenders.acknowledged) >= enough
+
+            await until(reached)
+            process.kill()
+            appenders.stopped = True
+            await asyncio.gather(*running)
+            checked = assert_whole(process.database)
+            assert checked.checkpoint.size >= len(appenders.acknowledged), f"{SEED=} {round_=}"
+        await process.start()
+        for number in sorted(appenders.asked):
+            before = appenders.acknowledged.get(number)
+            again = await appenders.append(number)
+            if before is not None:
+                # Asked again, the ledger gives the entry that it acknowledged before it was killed.
+                assert again.existing
+                assert again.receipt.leaf == before.receipt.leaf
+                assert again.receipt.index == before.receipt.index
+        assert process.stop() == 0
+    finally:
+        process.kill()
+        await broker.close()
+    assert assert_whole(process.database).checkpoint.size == len(appenders.asked)
+
+
+async def test_second_process_says_why_it_does_not_start(
+    tmp_path: Path, nats_server: NatsUnderTest
+) -> None:
+    config = write_settings(tmp_path, nats_server)
+    process = LedgerProcess(config)
+    try:
+        await process.start()
+        second = await asyncio.to_thread(run_program, config)
+        assert second.returncode == 1
+        assert "LEDGER_LOCKED" in second.stderr
+        assert "another process has the ledger open" in second.stderr
+        checked = await asyncio.to_thread(run_program, "check", config)
+        assert (checked.returncode, checked.stdout[:6]) == (0, "WHOLE:")
+        assert process.stop() == 0
+    finally:
+        process.kill()
+
+
+async def test_damaged_file_is_not_started_from(tmp_path: Path, nats_server: NatsUnderTest) -> None:
+    config = write_settings(tmp_path, nats_server)
+    process = LedgerProcess(config)
+    broker = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
+    try:
+        await process.start()
+        appended = await Appenders(broker).append(1)
+        assert process.stop() == 0
+    finally:
+        process.kill()
+        await broker.close()
+    content = bytearray(process.database.read_bytes())
+    content[content.index(appended.receipt.leaf) + 20] ^= 1
+    process.database.write_bytes(content)
+    checked = await asyncio.to_thread(run_program, "check", config)
+    assert checked.returncode == 1
+    assert checked.stderr.startswith("FAILED: ")
+    started = await asyncio.to_thread(run_program, config)
+    assert started.returncode == 1
+    assert "LEDGER_DAMAGED" in started.stderr
