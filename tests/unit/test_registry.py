@@ -102,7 +102,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, written: str, instead: str, name
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match="absent.toml"):
+    with pytest.raises(RegistryError, match=r"absent\.toml"):
         Registry.load(tmp_path / "absent.toml")
 
 

@@ -70,10 +70,10 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
 
 
 def test_missing_file_and_file_that_is_no_text_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="absent.toml"):
+    with pytest.raises(SettingsError, match=r"absent\.toml"):
         SomeSettings.load(tmp_path / "absent.toml")
     (tmp_path / "some.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match="some.toml"):
+    with pytest.raises(SettingsError, match=r"some\.toml"):
         SomeSettings.load(tmp_path / "some.toml")
 
 
