@@ -1,6 +1,7 @@
 """Searches, decisions and candidates as a person reads them."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -16,6 +17,7 @@ from countersign.type.v1.decision_pb2 import (
     DecisionOutcome,
     Receipt,
     Seat,
+    Verdict,
     VerdictOutcome,
 )
 from countersign.type.v1.search_pb2 import Purpose
@@ -55,18 +57,15 @@ def print_search(console: Console, search: Search) -> None:
 
 
 def print_decision(console: Console, decision: Decision) -> None:
-    """Each party's verdict with its rules, then what would cure a refusal."""
+    """What each party says and by which rule, refusals first; then what would cure them."""
     permitted = decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
     verdict = "[bold green]Permitted[/]: every party permits." if permitted else _refusal(decision)
     console.print(f"{verdict}\n")
-    parties = table("party", "seat", "says", "rule", "what it says", "where it is written")
-    for said in decision.verdicts:
-        seat = word(Seat.Name(said.seat), "SEAT_")
-        says = word(VerdictOutcome.Name(said.outcome), "VERDICT_OUTCOME_")
-        rows = [(rule.id, rule.title, rule.citation) for rule in said.rules]
-        rows += [(fault, "the directives could not be applied", "") for fault in said.faults]
-        for number, row in enumerate(rows or [("-", "no rule permits it", "")]):
-            head = (said.party or "unknown", seat, says) if number == 0 else ("", "", "")
+    parties = table("party", "as", "says", "rule", "what it says", "where it is written")
+    for voice in sorted(_voices(decision.verdicts), key=lambda voice: voice.permits):
+        rows = voice.rows or [("-", "no rule permits it", "")]
+        for number, row in enumerate(rows):
+            head = (voice.party, voice.seats, voice.says) if number == 0 else ("", "", "")
             parties.add_row(*cells(*head, *row))
     console.print(parties)
     _print_cures(console, decision)
@@ -75,6 +74,38 @@ def print_decision(console: Console, decision: Decision) -> None:
         for duty in decision.obligations:
             duties.add_row(*cells(duty.kind, duty.parameters, duty.party, duty.rule_id))
         console.print(duties)
+
+
+@dataclass
+class _Voice:
+    """What one party says, in all the seats in which it says the same."""
+
+    party: str
+    seats: str
+    says: str
+    permits: bool
+    rows: list[tuple[str, str, str]]
+
+
+def _voices(verdicts: Iterable[Verdict]) -> list[_Voice]:
+    voices: list[_Voice] = []
+    for said in verdicts:
+        seat = word(Seat.Name(said.seat), "SEAT_")
+        rows = [(rule.id, rule.title, rule.citation) for rule in said.rules]
+        rows += [(fault, "the directives could not be applied", "") for fault in said.faults]
+        voice = _Voice(
+            party=said.party or "unknown",
+            seats=seat,
+            says=word(VerdictOutcome.Name(said.outcome), "VERDICT_OUTCOME_"),
+            permits=said.outcome == VerdictOutcome.VERDICT_OUTCOME_PERMIT,
+            rows=rows,
+        )
+        same = [one for one in voices if replace(one, seats=seat) == voice]
+        if same:
+            same[0].seats += f", {seat}"
+        else:
+            voices.append(voice)
+    return voices
 
 
 def _refusal(decision: Decision) -> str:
@@ -88,16 +119,21 @@ def _refusal(decision: Decision) -> str:
 
 
 def _print_cures(console: Console, decision: Decision) -> None:
+    missing = [
+        (said.party, unmet.rule_id, unmet.requirement, unmet.citation)
+        for said in decision.verdicts
+        if said.outcome != VerdictOutcome.VERDICT_OUTCOME_PERMIT
+        for unmet in said.unmet
+    ]
+    if not missing:
+        return
     cures = table(
         "party", "rule", "what is missing", "where it is written", title="\nWhat would cure it"
     )
-    for said in decision.verdicts:
-        if said.outcome == VerdictOutcome.VERDICT_OUTCOME_PERMIT:
-            continue
-        for unmet in said.unmet:
-            cures.add_row(*cells(said.party, unmet.rule_id, unmet.requirement, unmet.citation))
-    if cures.row_count:
-        console.print(cures)
+    # A party in two seats misses the same in both.
+    for row in dict.fromkeys(missing):
+        cures.add_row(*cells(*row))
+    console.print(cures)
 
 
 def print_receipt(console: Console, what: str, receipt: Receipt) -> None:
@@ -126,6 +162,7 @@ def print_candidates(console: Console, found: CandidateList) -> None:
 def print_searches(console: Console, searches: Iterable[Search]) -> None:
     """One row for each search."""
     rows = table("search", "state", "decided", "system", "purpose", "on behalf of")
+    rows.columns[0].no_wrap = True
     for search in searches:
         summary = search.summary
         rows.add_row(

@@ -122,7 +122,7 @@ async def _supervise(installation: Installation) -> int:
         print_error(failure)
         tail = failure.log_tail()
         if tail:
-            err().print(escape(tail), style="dim")
+            err().print(escape(tail), style="dim", soft_wrap=True)
         return REFUSED
 
 

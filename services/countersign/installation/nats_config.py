@@ -26,8 +26,9 @@ CONNECTIONS_MAX: Final = 256
 """Replicas and reconnecting clients of one installation; more is a fault or an attack."""
 REPLY_EXPIRES: Final = "30s"
 """How long a service may take to answer; callers wait 5 s."""
-STREAM_BYTES_MAX: Final = 2 * 1024**3
-"""Room on disk for each stream, twice the broker's default bound of one system's waiting orders."""
+STREAM_BYTES_MAX: Final = 8 * 1024**3
+"""Room on disk that may be reserved for each stream: twice the largest reservation of the broker, since
+the server counts a stream twice when it is asked for again at a restart."""
 MEMORY_BYTES_MAX: Final = 64 * 1024**2
 """Nothing of ours is kept in memory only."""
 
@@ -94,7 +95,6 @@ def render(server: NatsServer) -> str:
         "jetstream": {
             "store_dir": str(server.store),
             "max_memory_store": MEMORY_BYTES_MAX,
-            # The server counts what streams reserve, not what they hold.
             "max_file_store": STREAM_BYTES_MAX * (len(server.systems) + 2),
             "sync_interval": "always",
         },
