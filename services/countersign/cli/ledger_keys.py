@@ -8,7 +8,7 @@ import click
 
 from countersign.cli.connection import load
 from countersign.cli.ledger_files import VKEY_BYTES_MAX, read_bounded
-from countersign.client import ClientSettings
+from countersign.client import ClientSettings, VerificationError
 from shared.registry import TrustRoots
 from tlog.errors import TlogError
 from tlog.note import Verifier
@@ -33,7 +33,10 @@ def _from_text_or_file(key: str) -> Verifier:
     # A key is never a file's name: its parts are joined by plus signs and checked against each other.
     with contextlib.suppress(TlogError):
         return Verifier.parse(key.strip())
-    content = read_bounded(Path(key), VKEY_BYTES_MAX)
+    try:
+        content = read_bounded(Path(key), VKEY_BYTES_MAX)
+    except VerificationError as error:
+        raise click.UsageError(f"neither a verifier key nor a file with one: {error}") from error
     return _parse(content.decode("utf-8", "replace").strip())
 
 

@@ -1,0 +1,321 @@
+"""`countersign ledger`: what it says and how it ends, against a real ledger and on files alone."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from countersign.cli.main import exit_code
+from countersign.ledger.v1.append_pb2 import AppendRequest, AppendResponse, PendingEntry
+from ledger.__main__ import running
+from ledger.config import LedgerSettings
+from shared.bus import Bus
+from support.exports import export_of
+from support.ledgers import LAPD, ORIGIN, SIGNER, complete, decided, failed, rejected, search_id
+from support.ledgers import write_settings as write_ledger_settings
+from support.nats_servers import NatsUnderTest
+from tlog.note import Signer
+
+VKEY = SIGNER.verifier.vkey
+STRANGER = Signer.from_seed(ORIGIN, bytes(32))
+
+
+@dataclass
+class Said:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+class Terminal:
+    """Runs the command as a person would, on a thread of its own."""
+
+    def __init__(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.config = config
+        self._capsys = capsys
+
+    async def run(self, *arguments: object) -> Said:
+        self._capsys.readouterr()
+        code = await asyncio.to_thread(exit_code, ["ledger", *map(str, arguments)])
+        return Said(code, *self._capsys.readouterr())
+
+    async def read(self, *arguments: object) -> Said:
+        return await self.run(*arguments, "--config", self.config)
+
+
+@dataclass
+class Broker:
+    """Appends over the bus."""
+
+    bus: Bus
+
+    async def append(self, *pending: PendingEntry) -> None:
+        await self.bus.request(
+            "ledger.append", AppendRequest(entries=pending), AppendResponse, timeout_s=20
+        )
+
+
+def write_client(folder: Path, nats: NatsUnderTest, port: int, vkey: str = VKEY) -> Path:
+    """The configuration of an agency system that trusts this key of the ledger."""
+    tls = nats.certificates.tls("agency", LAPD)
+    trust = {"log_verifier_keys": [vkey], "broker_verify_keys": ["A" * 43 + "="]}
+    (folder / "trust.json").write_text(json.dumps(trust))
+    config = folder / "client.toml"
+    nowhere = 'address = "127.0.0.1:1"'
+    config.write_text(
+        f'agency = "{LAPD}"\ntrust_roots = "trust.json"\n'
+        f"[broker]\n{nowhere}\n[policy]\n{nowhere}\n"
+        f'[ledger]\naddress = "127.0.0.1:{port}"\n'
+        f'[tls]\ncertificate = "{tls.certificate}"\nkey = "{tls.key}"\n'
+        f'authority = "{tls.authority}"\n'
+    )
+    return config
+
+
+@pytest.fixture(name="broker")
+async def _broker(nats_server: NatsUnderTest) -> AsyncIterator[Broker]:
+    bus = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
+    yield Broker(bus)
+    await bus.close()
+
+
+@pytest.fixture(name="terminal")
+async def _terminal(
+    tmp_path: Path, nats_server: NatsUnderTest, capsys: pytest.CaptureFixture[str]
+) -> AsyncIterator[Terminal]:
+    settings = LedgerSettings.load(write_ledger_settings(tmp_path, nats_server))
+    async with running(settings) as ledger:
+        yield Terminal(write_client(tmp_path, nats_server, ledger.server.port), capsys)
+
+
+async def test_entries_are_listed(terminal: Terminal, broker: Broker) -> None:
+    await broker.append(decided(1), decided(2, permitted=False), failed(1), rejected())
+    said = await terminal.read("list")
+    assert said.code == 0
+    for words in ("search_decided", "PERMITTED", "REFUSED", "NO_FACE", "OFFICER_TOKEN_EXPIRED"):
+        assert words in said.out
+    listed = (await terminal.read("list", "--json", "--kind", "search_decided")).document
+    assert [one["index"] for one in listed["entries"]] == [0, 1]
+    assert listed["entries"][0]["entry"]["search_id"] == search_id(1)
+    assert not listed["more"]
+    first = await terminal.read("list", "--limit", 1, "--search", search_id(1), "--json")
+    assert [one["index"] for one in first.document["entries"]] == [0]
+    assert first.document["more"]
+    of_agency = await terminal.read("list", "--agency", LAPD, "--start", 1, "--json")
+    assert [one["index"] for one in of_agency.document["entries"]] == [1, 2]
+
+
+async def test_long_list_says_how_to_go_on(terminal: Terminal, broker: Broker) -> None:
+    await broker.append(decided(1), decided(2))
+    said = await terminal.read("list", "--limit", 1)
+    assert "--start 1" in said.err
+
+
+async def test_entry_is_shown_after_it_verified(terminal: Terminal, broker: Broker) -> None:
+    await broker.append(decided(1))
+    said = await terminal.read("show", 0)
+    assert said.code == 0
+    assert "search_decided.summary.origin_agency" in said.out
+    assert "VERIFIED: entry 0 is in the tree of size 1" in said.out
+    assert "case-1" not in said.out
+    document = (await terminal.read("show", 0, "--json")).document
+    assert document["verified"]["origin"] == ORIGIN
+    assert document["entry"]["schema_epoch"] == 1
+
+
+async def test_unknown_entry_is_said_to_be_unknown(terminal: Terminal) -> None:
+    said = await terminal.read("show", 7)
+    assert (said.code, "ENTRY_UNKNOWN" in said.err) == (3, True)
+
+
+async def test_checkpoint_is_shown_and_verified(terminal: Terminal, broker: Broker) -> None:
+    await broker.append(decided(1), decided(2))
+    said = await terminal.read("checkpoint")
+    assert said.code == 0
+    assert said.out.startswith(f"{ORIGIN}\n2\n")
+    assert "VERIFIED: 2 entries" in said.out
+    document = (await terminal.read("checkpoint", "--json")).document
+    assert (document["size"], document["checkpoint"][: len(ORIGIN)]) == (2, ORIGIN)
+
+
+async def test_proof_is_saved_and_verifies_offline(
+    terminal: Terminal, broker: Broker, tmp_path: Path
+) -> None:
+    await broker.append(decided(1), decided(2), decided(3))
+    said = await terminal.read("prove", 1, "--save", tmp_path / "receipts")
+    assert said.code == 0
+    assert said.out.startswith("c2sp.org/tlog-proof@v1\nindex 1\n")
+    assert "VERIFIED: entry 1 is in the tree of size 3" in said.out
+    receipt = tmp_path / "receipts" / "entry-1.tlog-proof"
+    offline = await terminal.run("verify", receipt, "--key", VKEY)
+    assert (offline.code, "VERIFIED" in offline.out) == (0, True)
+    assert "number 1 of the 3" in offline.out
+    older = (await terminal.read("prove", 1, "--tree-size", 2, "--json")).document
+    assert (older["tree_size"], len(older["hashes"]), "verified" in older) == (2, 1, False)
+    assert (await terminal.read("prove", 1, "--tree-size", 2)).out.strip() == older["hashes"][0]
+    unsavable = await terminal.read("prove", 1, "--tree-size", 2, "--save", tmp_path / "x")
+    assert unsavable.code == 2
+    assert (await terminal.read("prove", 3)).code == 3
+
+
+async def test_ledger_with_another_key_is_not_believed(
+    terminal: Terminal, broker: Broker, tmp_path: Path
+) -> None:
+    await broker.append(decided(1))
+    (tmp_path / "trust.json").write_text(
+        json.dumps(
+            {
+                "log_verifier_keys": [STRANGER.verifier.vkey],
+                "broker_verify_keys": ["A" * 43 + "="],
+            }
+        )
+    )
+    for command in (("show", 0), ("checkpoint",), ("prove", 0), ("export", tmp_path / "export")):
+        said = await terminal.read(*command)
+        assert (said.code, "no known key signed" in said.err) == (1, True), command
+    assert not (tmp_path / "export").exists()
+
+
+async def test_export_verifies_and_a_changed_byte_is_named(
+    terminal: Terminal, broker: Broker, tmp_path: Path
+) -> None:
+    for start in range(0, 600, 150):
+        await broker.append(*(decided(n) for n in range(start, start + 150)))
+    folder, key = tmp_path / "export", tmp_path / "ledger.vkey"
+    key.write_text(VKEY + "\n")
+    exported = (await terminal.read("export", folder, "--json")).document
+    assert (exported["size"], exported["files"]) == (600, 1 + 3 + 3 + 1)
+    said = await terminal.run("verify", folder, "--key", key)
+    assert (said.code, "VERIFIED" in said.out, "all 600 entries" in said.out) == (0, True, True)
+    bundle = folder / "tile" / "entries" / "001"
+    content = bytearray(bundle.read_bytes())
+    content[20_000] ^= 1
+    bundle.write_bytes(content)
+    said = await terminal.run("verify", folder, "--key", key)
+    assert said.code == 1
+    assert "FAILED" in said.out
+    assert "tile/entries/001: entry " in said.out
+    document = (await terminal.run("verify", folder, "--key", key, "--json")).document
+    assert document["results"][0]["verified"] is False
+
+
+async def test_export_is_brought_up_to_date(
+    terminal: Terminal, broker: Broker, tmp_path: Path
+) -> None:
+    folder = tmp_path / "export"
+    for size in (0, 200, 400, 512):
+        if size:
+            start = {200: 0, 400: 200, 512: 400}[size]
+            await broker.append(*(decided(n) for n in range(start, size)))
+        assert (await terminal.read("export", folder)).code == 0
+        assert f"all {size} entries" in (await terminal.read("verify", folder)).out
+
+
+@pytest.mark.promise(4)
+async def test_ledger_that_shows_another_history_than_before_is_found(
+    terminal: Terminal, broker: Broker, tmp_path: Path
+) -> None:
+    """A split view: the same key signed other entries for an earlier reader."""
+    leaves = [one.leaf for one in complete(decided(100), decided(101))]
+    for path, content in export_of(leaves, SIGNER).items():
+        file = tmp_path / "export" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    shrunk = await terminal.read("export", tmp_path / "export")
+    assert (shrunk.code, "the export here has 2" in shrunk.err) == (1, True)
+    await broker.append(decided(1), decided(2), decided(3))
+    rewritten = await terminal.read("export", tmp_path / "export")
+    assert (rewritten.code, "another history" in rewritten.err) == (1, True)
+
+
+async def test_export_does_not_write_into_something_else(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    assert (await terminal.read("export", tmp_path)).code == 2
+
+
+async def test_unreachable_ledger_is_told_from_a_false_one(
+    tmp_path: Path, nats_server: NatsUnderTest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = Terminal(write_client(tmp_path, nats_server, port=1), capsys)
+    assert (await terminal.read("checkpoint")).code == 3
+
+
+@pytest.fixture(name="offline")
+def _offline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    """No configuration, no server."""
+    for path, content in export_of([b"entry 0", b"entry 1"], SIGNER).items():
+        file = tmp_path / "export" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return Terminal(tmp_path / "none.toml", capsys)
+
+
+async def test_export_of_another_log_fails(offline: Terminal, tmp_path: Path) -> None:
+    said = await offline.run("verify", tmp_path / "export", "--key", STRANGER.verifier.vkey)
+    assert (said.code, "checkpoint: no known key signed" in said.out) == (1, True)
+
+
+async def test_any_of_several_keys_will_do(offline: Terminal, tmp_path: Path) -> None:
+    keys = ("--key", STRANGER.verifier.vkey, "--key", VKEY)
+    assert (await offline.run("verify", tmp_path / "export", *keys)).code == 0
+    (tmp_path / "export" / "tile" / "0" / "000.p" / "2").unlink()
+    said = await offline.run("verify", tmp_path / "export", *keys)
+    assert (said.code, "tile/0/000.p/2: the file is missing" in said.out) == (1, True)
+
+
+async def test_one_failure_among_several_paths_is_enough(offline: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    said = await offline.run(
+        "verify", tmp_path / "export", tmp_path / "other", "--key", VKEY, "--json"
+    )
+    assert said.code == 1
+    assert [one["verified"] for one in said.document["results"]] == [True, False]
+
+
+async def test_receipt_with_another_leaf_fails(
+    offline: Terminal, tmp_path: Path, terminal: Terminal, broker: Broker
+) -> None:
+    await broker.append(decided(1), decided(2))
+    for index in (0, 1):
+        await terminal.read("prove", index, "--save", tmp_path)
+    proof, leaf = tmp_path / "entry-0.tlog-proof", tmp_path / "entry-1.leaf"
+    said = await offline.run("verify", proof, "--leaf", leaf, "--key", VKEY)
+    assert (said.code, "does not lead to the root" in said.out) == (1, True)
+    (tmp_path / "entry-0.leaf").unlink()
+    said = await offline.run("verify", proof, "--key", VKEY)
+    assert (said.code, "entry-0.leaf" in said.out) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("verify",),
+        ("verify", "export"),
+        ("verify", "export", "--key", "not+a+key"),
+        ("verify", "export", "--key", "x" * 5000),
+        ("verify", "no-such-path", "--key", VKEY),
+        ("verify", "export/checkpoint", "--key", VKEY),
+        ("show", "-1"),
+        ("list", "--kind", "gossip"),
+    ],
+)
+async def test_command_that_makes_no_sense_is_a_usage_error(
+    offline: Terminal,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COUNTERSIGN_CONFIG", raising=False)
+    assert (await offline.run(*arguments)).code == 2
