@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["support.installations", "support.nats_servers"]
+pytest_plugins = ["support.doors", "support.installations", "support.nats_servers"]
 
 # Once each is enough to see that a fault is survived; `make test-fault` asks for more, each round
 # with a seed of its own.
