@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from ledger.entry import Opening, commit_to
+from ledger.entry import Opening, commit_tofrom support.waiting import WAIT_S_MAX
+
 from ledger.log import begin_log, opened
 from ledger.sequencer import Limits, Placed, Sequencer
 from ledger.storage import Storage
-from shared.errors import NotReady, Overloaded, Unavailable
+from shared.errors import NotFound, NotReady, Overloaded, Unavailable
 from support.ledgers import (
     SIGNER,
     StorageThatCannotInsert,
     StorageThatFlipsABit,
     StorageThatKeepsButFails,
     StorageThatLosesAndFails,
+    StorageThatTakesItsTime,
     StorageWithAFullDisk,
     assert_whole,
     complete,
@@ -151,6 +153,34 @@ async def test_stopping_writes_what_is_queued(path: Path) -> None:
         with pytest.raises(Unavailable):
             await append(log.sequencer, 99)
     assert assert_whole(path).checkpoint.size == 50
+
+
+@pytest.mark.promise(1)
+async def test_nobody_is_answered_and_nothing_published_before_the_commit(path: Path) -> None:
+    storage = StorageThatTakesItsTime.open(path)
+    assert isinstance(storage, StorageThatTakesItsTime)
+    async with opened(storage, SIGNER) as log:
+        waiting = asyncio.create_task(append(log.sequencer, 1))
+        assert await asyncio.to_thread(storage.committing.wait, WAIT_S_MAX)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        assert log.sequencer.published.size == 0
+        with pytest.raises(NotFound):
+            await log.archive.entry(0)
+        storage.go_on.set()
+        (placed,) = await waiting
+        assert verified(placed) == log.sequencer.published.size == 1
+
+
+@pytest.mark.promise(1)
+def test_commits_wait_for_the_disk(path: Path) -> None:
+    """2 is FULL: with anything less a commit may be lost with the power."""
+    storage = Storage.open(path)
+    assert storage.connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert storage.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert storage.connection.execute("PRAGMA secure_delete").fetchone() == (1,)
+    storage.close()
 
 
 @pytest.mark.promise(1)

@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+import threading
 import uuid
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ledger.reading import Reading
 from ledger.storage import Storage
 from support.clocks import ClockThatStandsStill
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
-from support.waiting import until
+from support.waiting import WAIT_S_MAX, until
 from tlog.note import Signer
 
 ORIGIN = "ledger.example/countersign"
@@ -114,6 +115,20 @@ class StorageWithAFullDisk(Storage):
     def commit(self) -> None:
         if not self.has_room:
             raise _failure(sqlite3.SQLITE_FULL, "database or disk is full")
+        super().commit()
+
+
+class StorageThatTakesItsTime(Storage):
+    """Stands in the commit until it is told to go on."""
+
+    def __init__(self, path: Path, lock: int, connection: sqlite3.Connection) -> None:
+        super().__init__(path, lock, connection)
+        self.committing = threading.Event()
+        self.go_on = threading.Event()
+
+    def commit(self) -> None:
+        self.committing.set()
+        assert self.go_on.wait(WAIT_S_MAX)
         super().commit()
 
 
