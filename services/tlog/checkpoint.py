@@ -1,12 +1,16 @@
 """C2SP tlog-checkpoints: what a log signs of its tree."""
 
 import base64
+import functools
 import re
 from dataclasses import dataclass
 
 from tlog.errors import TlogError
 from tlog.merkle import EMPTY_ROOT, HASH_BYTES, TREE_SIZE_MAX
 from tlog.note import Signer, UnverifiedNote, Verifier, check_key_name, decode_base64
+
+CHECKPOINTS_AT_HAND = 64
+"""Verified checkpoints that need not be verified again at once; with the note's bound, a few MB."""
 
 # Nineteen digits hold every size up to TREE_SIZE_MAX; int() of a longer text is refused unread.
 _DECIMAL = re.compile("0|[1-9][0-9]{0,18}")
@@ -67,6 +71,8 @@ def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> str:
     return signer.sign(checkpoint.text)
 
 
+# Entries that were committed together have one checkpoint, so a reader meets each several times.
+@functools.lru_cache(maxsize=CHECKPOINTS_AT_HAND)
 def open_checkpoint(note: str | bytes, verifier: Verifier) -> Checkpoint:
     """Verify a checkpoint note with the log's key and read it."""
     unverified = UnverifiedNote.parse(note)

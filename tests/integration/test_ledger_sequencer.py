@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.entry import Opening, commit_tofrom support.waiting import WAIT_S_MAX
-
+from ledger.entry import Opening, commit_to
 from ledger.log import begin_log, opened
 from ledger.sequencer import Limits, Placed, Sequencer
 from ledger.storage import Storage
@@ -27,6 +26,7 @@ from support.ledgers import (
     new_log,
     rejected,
 )
+from support.waiting import WAIT_S_MAX
 from tlog.checkpoint import open_checkpoint
 from tlog.merkle import TreeAtSize, verify_consistency
 from tlog.note import Signer
