@@ -165,7 +165,6 @@ class Searching:
             system=record.system,
             bound_request=bound,
             decision_receipt=record.decided,
-            sealed_probe=request.sealed_probe,
             deadline=record.decision.deadline,
         )
         order.issued_at.FromDatetime(self._clock.now())
@@ -174,6 +173,7 @@ class Searching:
             order=data,
             key_id=self._signing_key.key_id,
             signature=self._signing_key.sign(ORDER_CONTEXT, data),
+            sealed_probe=request.sealed_probe,
         )
         await self._bus.publish_durable(
             order_subject(record.system, record.search_id),

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -63,8 +64,19 @@ class BrokerServicer(BrokerServiceServicer):
         self, request: pb.GetSearchRequest, context: Context
     ) -> pb.GetSearchResponse:
         """See broker.proto."""
-        record = await self._record(request.search_id, context)
+        wait_s = request.wait.ToTimedelta().total_seconds()
+        record = await self._record(request.search_id, context, fresh=not wait_s)
+        if wait_s and record.is_open:
+            record = await self._ended_within(record, wait_s)
         return pb.GetSearchResponse(search=await self._with_answer(record))
+
+    async def _ended_within(self, record: Record, wait_s: float) -> Record:
+        with contextlib.suppress(TimeoutError), self._known.changes(record.search_id) as changed:
+            async with asyncio.timeout(wait_s):
+                record = self._known.get(record.search_id) or record
+                while record.is_open:
+                    record = await self._changed(record, changed)
+        return record
 
     async def WatchSearch(  # noqa: N802
         self, request: pb.WatchSearchRequest, context: Context

@@ -81,6 +81,8 @@ class SignedBytes:
     order: SearchOrder
     order_sha256: bytes
     request_sha256: bytes
+    sealed_probe: SealedPayload
+    """Beside the signature, and so not verified before its digest is (step 8)."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def read_signed(signed: SignedOrder, broker_keys: Mapping[str, VerifyKey]) -> Si
         order=order,
         order_sha256=hashlib.sha256(signed.order).digest(),
         request_sha256=request_digest(order.bound_request),
+        sealed_probe=signed.sealed_probe,
     )
 
 
@@ -127,7 +130,7 @@ def verify(signed: SignedBytes, expected: Expectations, now: datetime) -> Verifi
     deadline = _check_times(order, now)
     decided = _check_decision(order, expected.logs, deadline)
     request = _check_request(signed, decided, expected)
-    if payload_digest(order.sealed_probe) != request.sealed_probe_sha256:
+    if payload_digest(signed.sealed_probe) != request.sealed_probe_sha256:
         raise OrderRefused("PROBE_MISMATCH")
     verdicts = expected.own_directives(request, now)
     if not all_permit(verdicts):
@@ -137,7 +140,7 @@ def verify(signed: SignedBytes, expected: Expectations, now: datetime) -> Verifi
         order_sha256=signed.order_sha256,
         request_sha256=signed.request_sha256,
         facts=request.facts,
-        sealed_probe=order.sealed_probe,
+        sealed_probe=signed.sealed_probe,
         answer_public_key=request.answer_public_key,
         deadline=deadline,
         decided_index=order.decision_receipt.index,

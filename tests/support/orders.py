@@ -36,6 +36,7 @@ from countersign.type.v1.search_pb2 import (
     OffenceSeverity,
     ProbeProvenance,
     Purpose,
+    SealedPayload,
     SearchFacts,
     SuspicionLevel,
 )
@@ -103,6 +104,8 @@ class OrderWorkshop:
     connector_answers: SigningKey = field(default_factory=SigningKey.generate)
     requester: PrivateKey = field(default_factory=PrivateKey.generate)
     now: datetime = NOW
+    sealed_probe: SealedPayload = field(default_factory=SealedPayload)
+    """The probe of the newest order, which `sign` puts beside it."""
 
     def expectations(self, own_directives: OwnDirectives = permits) -> Expectations:
         """What the connector of this world holds itself."""
@@ -133,9 +136,8 @@ class OrderWorkshop:
         )
         request_changed(bound)
         request = bound.SerializeToString(deterministic=True)
-        order = SearchOrder(
-            search_id=search_id, system=SYSTEM, bound_request=request, sealed_probe=sealed
-        )
+        self.sealed_probe = sealed
+        order = SearchOrder(search_id=search_id, system=SYSTEM, bound_request=request)
         order.issued_at.FromDatetime(self.now)
         order.deadline.FromDatetime(self.now + timedelta(minutes=15))
         entry = self.entry(search_id, request_digest(request))
@@ -162,7 +164,12 @@ class OrderWorkshop:
         """The order with the broker's signature, or another's."""
         key = key or self.broker
         data = order.SerializeToString(deterministic=True)
-        return SignedOrder(order=data, key_id=key.key_id, signature=key.sign(ORDER_CONTEXT, data))
+        return SignedOrder(
+            order=data,
+            key_id=key.key_id,
+            signature=key.sign(ORDER_CONTEXT, data),
+            sealed_probe=self.sealed_probe,
+        )
 
     def opened(self, signed: SignedAnswer, signed_order: SignedOrder) -> CandidateList:
         """The candidate list, as the requester reads it after checking the signature."""

@@ -11,7 +11,7 @@ import pytest
 from connector.answering import NOTICE, candidate_id
 from connector.at_once import AnswersAtOnce
 from connector.runs import RunStore
-from countersign.connector.v1.connector_pb2 import FailureReason, SearchOrder, SignedOrder
+from countersign.connector.v1.connector_pb2 import FailureReason, SignedOrder
 from countersign.type.v1.decision_pb2 import VerdictOutcome
 from countersign.type.v1.search_pb2 import BoundRequest, SearchFacts
 from shared.binding import payload_digest
@@ -306,10 +306,10 @@ async def test_probe_that_was_sealed_for_another_search(
     def bound_to_the_copy(request: BoundRequest) -> None:
         request.sealed_probe_sha256 = payload_digest(copied)
 
-    order: SearchOrder = workshop.order(request_changed=bound_to_the_copy)
-    order.sealed_probe.CopyFrom(copied)
+    signed = workshop.sign(workshop.order(request_changed=bound_to_the_copy))
+    signed.sealed_probe.CopyFrom(copied)
 
-    await orders(workshop, SystemThatAnswers(), runs, bus).take(delivery(workshop.sign(order)))
+    await orders(workshop, SystemThatAnswers(), runs, bus).take(delivery(signed))
 
     assert failure(workshop, bus) == ("PROBE_UNREADABLE", "")
 

@@ -312,16 +312,17 @@ class TestSwappedContents:
         assert check_that_stops(workshop, workshop.sign(order))[0] == "REQUEST_MISMATCH"
 
     def test_swapped_probe(self, workshop: OrderWorkshop) -> None:
-        order = workshop.order()
-        order.sealed_probe.CopyFrom(workshop.order(probe=b"another's face").sealed_probe)
+        signed = workshop.sign(workshop.order())
+        workshop.order(probe=b"another's face")
+        signed.sealed_probe.CopyFrom(workshop.sealed_probe)
 
-        assert check_that_stops(workshop, workshop.sign(order))[0] == "PROBE_MISMATCH"
+        assert check_that_stops(workshop, signed)[0] == "PROBE_MISMATCH"
 
     def test_order_without_a_probe(self, workshop: OrderWorkshop) -> None:
-        order = workshop.order()
-        order.ClearField("sealed_probe")
+        signed = workshop.sign(workshop.order())
+        signed.ClearField("sealed_probe")
 
-        assert check_that_stops(workshop, workshop.sign(order))[0] == "PROBE_MISMATCH"
+        assert check_that_stops(workshop, signed)[0] == "PROBE_MISMATCH"
 
     def test_request_that_breaks_its_contract(self, workshop: OrderWorkshop) -> None:
         def too_many(facts: SearchFacts) -> None:

@@ -23,6 +23,8 @@ SERVICE: Final = "countersign.broker.v1.BrokerService"
 TIMEOUT_S: Final = 20.0
 """Covers the broker's own waits for policy, ledger and bus with one retry of each."""
 WAIT_S: Final = 300.0
+LONG_POLL_S: Final = 30.0
+"""How long the broker holds one answer back; a broken connection is noticed at the next."""
 SUBMIT_ATTEMPTS: Final = 4
 """A submission is idempotent by its id, so it may be sent again when the broker was unreachable."""
 
@@ -102,11 +104,16 @@ class Client:
         )
         return response.search
 
-    async def get(self, search_id: str) -> pb.Search:
-        """The search as it stands. Raises ServiceError."""
+    async def get(self, search_id: str, wait_s: float = 0) -> pb.Search:
+        """The search as it stands, or once it has ended within `wait_s` (at most 60 s).
+
+        Raises ServiceError.
+        """
         request = pb.GetSearchRequest(search_id=search_id)
+        if wait_s:
+            request.wait.FromMilliseconds(int(wait_s * 1000))
         response = await call(
-            self._stub.GetSearch, request, name=f"{SERVICE}/GetSearch", timeout_s=TIMEOUT_S
+            self._stub.GetSearch, request, name=f"{SERVICE}/GetSearch", timeout_s=TIMEOUT_S + wait_s
         )
         return response.search
 
@@ -125,15 +132,14 @@ class Client:
                 yield response.search
 
     async def wait(self, search_id: str, timeout_s: float = WAIT_S) -> pb.Search:
-        """The search once it has ended; watches again when the broker went away. Raises ServiceError."""
+        """The search once it has ended; asks again when the broker went away. Raises ServiceError."""
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     try:
-                        async with contextlib.aclosing(self.watch(search_id, timeout_s)) as changes:
-                            async for search in changes:
-                                if search.state in END_STATES:
-                                    return search
+                        search = await self.get(search_id, wait_s=min(LONG_POLL_S, timeout_s))
+                        if search.state in END_STATES:
+                            return search
                     except Unavailable as error:
                         await asyncio.sleep(error.retry_after_s or 1)
         except TimeoutError:

@@ -9,6 +9,7 @@ from countersign.ledger.v1 import entry_pb2 as _entry_pb2
 from countersign.type.v1 import decision_pb2 as _decision_pb2
 from countersign.type.v1 import search_pb2 as _search_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -269,16 +270,24 @@ class GetSearchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SEARCH_ID_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     search_id: _builtins.str
     """Its id."""
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """When given, the answer is held back until the search has ended or this long has passed, at most
+        60 seconds. Cheaper than a stream for one search.
+        """
+
     def __init__(
         self,
         *,
         search_id: _builtins.str = ...,
+        wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["search_id", b"search_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["search_id", b"search_id", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -91,7 +91,6 @@ class SearchOrder(_message.Message):
     SYSTEM_FIELD_NUMBER: _builtins.int
     BOUND_REQUEST_FIELD_NUMBER: _builtins.int
     DECISION_RECEIPT_FIELD_NUMBER: _builtins.int
-    SEALED_PROBE_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     ISSUED_AT_FIELD_NUMBER: _builtins.int
     search_id: _builtins.str
@@ -103,10 +102,6 @@ class SearchOrder(_message.Message):
     @_builtins.property
     def decision_receipt(self) -> _decision_pb2.Receipt:
         """Proof that the permitting decision is in the ledger. Its leaf is the SearchDecided entry."""
-
-    @_builtins.property
-    def sealed_probe(self) -> _search_pb2.SealedPayload:
-        """The probe, sealed to the connector."""
 
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
@@ -123,13 +118,12 @@ class SearchOrder(_message.Message):
         system: _builtins.str = ...,
         bound_request: _builtins.bytes = ...,
         decision_receipt: _decision_pb2.Receipt | None = ...,
-        sealed_probe: _search_pb2.SealedPayload | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         issued_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "decision_receipt", b"decision_receipt", "issued_at", b"issued_at", "sealed_probe", b"sealed_probe"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "decision_receipt", b"decision_receipt", "issued_at", b"issued_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_request", b"bound_request", "deadline", b"deadline", "decision_receipt", b"decision_receipt", "issued_at", b"issued_at", "sealed_probe", b"sealed_probe", "search_id", b"search_id", "system", b"system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_request", b"bound_request", "deadline", b"deadline", "decision_receipt", b"decision_receipt", "issued_at", b"issued_at", "search_id", b"search_id", "system", b"system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -144,22 +138,30 @@ class SignedOrder(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    SEALED_PROBE_FIELD_NUMBER: _builtins.int
     order: _builtins.bytes
     """A serialised SearchOrder. The signature is over these bytes."""
     key_id: _builtins.str
     """First 8 bytes of the SHA-256 of the signer's raw public key, in lower-case hex."""
     signature: _builtins.bytes
     """Ed25519 over "countersign/order/v1", one zero byte and the order's bytes."""
+    @_builtins.property
+    def sealed_probe(self) -> _search_pb2.SealedPayload:
+        """The probe, sealed to the connector. Not under the signature itself, which would hash it twice more: the
+        bound request in the order holds the SHA-256 of its ciphertext.
+        """
+
     def __init__(
         self,
         *,
         order: _builtins.bytes = ...,
         key_id: _builtins.str = ...,
         signature: _builtins.bytes = ...,
+        sealed_probe: _search_pb2.SealedPayload | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sealed_probe", b"sealed_probe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "order", b"order", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "order", b"order", "sealed_probe", b"sealed_probe", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
