@@ -242,6 +242,27 @@ def test_what_nobody_knows_refuses_though_every_party_permits_everything(
 
 
 @pytest.mark.promise(3)
+@pytest.mark.parametrize(
+    ("changes", "officer"),
+    [
+        ({"origin_agency": "XX0000000"}, TRAINED),
+        ({"system": "nowhere"}, TRAINED),
+        ({"gallery": "nowhere"}, TRAINED),
+        ({"gallery": "facefind-web"}, TRAINED),
+        ({"purpose": 0}, TRAINED),
+        ({}, "nobody"),
+        ({}, "burbank-117"),
+    ],
+)
+def test_nobody_can_tell_when_who_what_or_why_is_unknown(
+    changes: dict[str, Any], officer: str
+) -> None:
+    evaluator = Evaluator(book_where_others_permit(), registry())
+    decision = evaluator.evaluate(ordinary(**changes), officer, NOON)
+    assert {v.outcome for v in decision.verdicts} == {CANNOT_TELL}
+
+
+@pytest.mark.promise(3)
 def test_a_party_without_a_directive_refuses() -> None:
     only = [permits_everything(LASD, "LASD-"), permits_everything("US-CA", "CA-")]
     decision = Evaluator(book(*only), registry()).evaluate(ordinary(), TRAINED, NOON)
@@ -282,6 +303,12 @@ def test_the_same_identifier_twice_on_one_day_is_not_loaded() -> None:
     one, two = _named(directive(PERMIT + ";"), "one"), _named(directive(FORBID + ";"), "two")
     with pytest.raises(DirectiveRefused, match="ID_DUPLICATE"):
         book(one, two)
+
+
+def test_two_directives_of_one_name_are_not_loaded() -> None:
+    other = FORBID.replace("LAPD-9", "LAPD-8") + ";"
+    with pytest.raises(DirectiveRefused, match="NAME_DUPLICATE"):
+        book(_named(directive(PERMIT + ";"), "one"), _named(directive(other), "one"))
 
 
 def test_a_prefix_belongs_to_one_party() -> None:

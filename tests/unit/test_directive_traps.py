@@ -119,6 +119,8 @@ _NO_SCHEMA: Any = None
 def test_trap_4_6_an_engine_without_the_schema_stops_the_start() -> None:
     blind = dataclasses.replace(vocabulary(), schema=_NO_SCHEMA)
     with pytest.raises(EngineUntrustworthy):
+        Evaluator(Book(shipped_book().directives.values(), blind), registry())
+    with pytest.raises(EngineUntrustworthy):
         self_test.run(entities.build(registry(), vocabulary()), registry(), blind)
 
 
