@@ -1,11 +1,15 @@
 """The policy service as a process would run it: real gRPC with mutual TLS, real NATS."""
 
+import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from countersign.cli.main import exit_code
 from countersign.policy.v1 import policy_pb2 as pb
 from countersign.policy.v1.policy_pb2_grpc import PolicyServiceStub
 from countersign.type.v1.decision_pb2 import DecisionOutcome
@@ -16,7 +20,7 @@ from shared.bus import connected
 from shared.errors import InvalidRequest, NotAllowed, NotFound
 from shared.rpc import call, open_channel
 from shared.settings import ListenSettings
-from support.directives import DIRECTIVES, NOON, TRAINED, ordinary
+from support.directives import DIRECTIVES, NOON, TRAINED, ordinary, shipped_book
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
 
 TIMEOUT_S = 10.0
@@ -103,3 +107,42 @@ async def test_anyone_may_read_directives_and_nobody_else_may_evaluate(
                 name=f"{SERVICE}/ListDirectives",
                 timeout_s=TIMEOUT_S,
             )
+
+
+async def test_the_command_line_lists_and_shows_what_is_loaded(
+    nats_server: NatsUnderTest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(settings(nats_server)) as policy:
+        config = ["--config", str(client_file(tmp_path, nats_server, policy.server.port))]
+
+        async def said(*arguments: str) -> tuple[int, str]:
+            code = await asyncio.to_thread(exit_code, ["directive", *arguments, *config])
+            return code, capsys.readouterr().out
+
+        code, listed = await said("list", "--party", "CA0194200")
+        assert code == 0
+        assert "lapd-2020-11-13" in listed
+        assert "lasd-lacris-operator" not in listed
+        code, shown = await said("show", "lapd-2020-11-13")
+        assert code == 0
+        assert "LAPD-3" in shown
+        code, rules = await said("show", "lapd-2020-11-13", "--rules")
+        assert rules == (DIRECTIVES / "lapd-2020-11-13" / "rules.cedar").read_text()
+        code, document = await said("list", "--json")
+        assert len(json.loads(document)["directives"]) == len(shipped_book().directives)
+        code, _ = await said("show", "nothing")
+        assert code == 3
+
+
+def client_file(folder: Path, nats: NatsUnderTest, port: int) -> Path:
+    tls = nats.certificates.tls("agency", "CA0194200")
+    sections = "".join(
+        f'[{name}]\naddress = "127.0.0.1:{port}"\n' for name in ("broker", "ledger", "policy")
+    )
+    file = folder / "client.toml"
+    file.write_text(
+        f'agency = "CA0194200"\ntrust_roots = "unused.json"\n{sections}'
+        f'[tls]\ncertificate = "{tls.certificate}"\nkey = "{tls.key}"\n'
+        f'authority = "{tls.authority}"\n'
+    )
+    return file
