@@ -1,7 +1,6 @@
 """`countersign up`: every part on this machine."""
 
 import asyncio
-import signal
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +8,7 @@ import click
 from rich.markup import escape
 
 from countersign.cli.output import OK, REFUSED, USAGE, err, out, print_error
+from countersign.cli.signals import until_told
 from countersign.installation.certificates import TRUST_DOMAIN
 from countersign.installation.layout import Layout
 from countersign.installation.parts import NatsServerMissing, Part
@@ -97,17 +97,8 @@ def up(
 
 async def _until_told(installation: Installation) -> int:
     """Runs until SIGINT or SIGTERM (0), or until a process ends by itself (1)."""
-    work = asyncio.create_task(_supervise(installation))
-
-    def stop() -> None:
-        # A second signal changes nothing: stopping has its own bounds.
-        if not work.cancelling():
-            work.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
-        return await work
+        return await until_told(_supervise(installation))
     except asyncio.CancelledError:
         err().print("Stopped.")
         return OK
@@ -127,9 +118,8 @@ async def _supervise(installation: Installation) -> int:
 
 
 def _report(part: Part, what: str) -> None:
-    err().print(
-        f"{escape(part.name):20} {what} {f'on {address(part.port)}' if what == 'ready' else ''}"
-    )
+    where = f" on {address(part.port)}" if what == "ready" else ""
+    err().print(f"  {part.name:20} {what}{where}", markup=False)
 
 
 def _print_how_to_use(installation: Installation) -> None:
