@@ -67,6 +67,15 @@ def conjunction(verdicts: Iterable[Verdict]) -> DecisionOutcome.ValueType:
     return _REFUSED
 
 
+def follows(allowed: bool, named: int, determining: Sequence[Rule]) -> bool:
+    """Whether the engine's answer follows from the rules that it named, all of which we know."""
+    return (
+        named == len(determining)
+        and all(rule.permits == allowed for rule in determining)
+        and (bool(determining) or not allowed)
+    )
+
+
 class Evaluator:
     """Applies one book to one registry. Immutable; build a new one when either changes."""
 
@@ -133,13 +142,8 @@ class Evaluator:
         named = sorted(result.diagnostics.reasons)
         determining = [rules.rules[name] for name in named if name in rules.rules]
         allowed = result.decision is cedarpy.Decision.Allow
-        if (
-            # Cedar skips a rule that errs; had it been a prohibition, it would be gone.
-            result.diagnostics.errors
-            or len(determining) != len(named)
-            or any(rule.permits != allowed for rule in determining)
-            or (allowed and not determining)
-        ):
+        # Cedar skips a rule that errs; had it been a prohibition, it would be gone.
+        if result.diagnostics.errors or not follows(allowed, len(named), determining):
             verdict = _cannot_tell(seat, [Fault.EVALUATION_ERROR], rules)
             verdict.rules.extend(rule.as_proto for rule in determining)
             return SeatVerdict(verdict, ())

@@ -21,7 +21,7 @@ from countersign.type.v1.search_pb2 import (
     Purpose,
 )
 from directive.book import Directive
-from directive.evaluate import Evaluator, conjunction
+from directive.evaluate import Evaluator, conjunction, follows
 from directive.guards import DirectiveRefused
 from shared.registry import Registry
 from support.directives import (
@@ -315,6 +315,18 @@ def test_a_prefix_belongs_to_one_party() -> None:
     with pytest.raises(DirectiveRefused, match="ID_PREFIX"):
         book(permits_everything(LAPD, "LAPD-"), _named(
             directive(PERMIT + ";", party=LASD, prefix="LAPD-"), "thief"))  # fmt: skip
+
+
+@pytest.mark.promise(3)
+def test_an_answer_that_does_not_follow_from_the_rules_named_is_not_taken() -> None:
+    permit, forbid = (directive(rules + ";").rules[0] for rules in (PERMIT, FORBID))
+    assert follows(True, 1, [permit])
+    assert follows(False, 1, [forbid])
+    assert follows(False, 0, [])
+    assert not follows(True, 0, []), "a permit that no rule gave"
+    assert not follows(True, 2, [permit]), "a rule that nobody knows"
+    assert not follows(True, 2, [permit, forbid])
+    assert not follows(False, 1, [permit])
 
 
 # --- What the decision is bound to
