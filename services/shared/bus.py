@@ -211,6 +211,8 @@ class Bus:
             self._spawn(answer(message))
 
         await self._client.subscribe(subject, queue=queue, cb=on_message)
+        # Twice: the first ping may be written before what was buffered, so its answer proves nothing.
+        await self._client.flush()
         await self._client.flush()
 
     async def _reply(
