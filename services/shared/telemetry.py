@@ -22,8 +22,6 @@ from typing import Final
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     ConsoleMetricExporter,
@@ -76,6 +74,10 @@ def start(service_name: str, settings: TelemetrySettings) -> Telemetry:
     if settings.exporter == "console":
         span_exporter, metric_exporter = ConsoleSpanExporter(), ConsoleMetricExporter()
     else:
+        # Only here: reading them takes longer than all else of a process that does not send.
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
         span_exporter, metric_exporter = OTLPSpanExporter(), OTLPMetricExporter()
     resource = describe(service_name)
     traces = TracerProvider(resource=resource, shutdown_on_exit=False)
