@@ -41,6 +41,7 @@ from shared.signing import SigningKey
 LEVELS: Final = ((1, 60), (16, 320), (64, 640), (256, 768))
 """How many in flight, and how many searches in all."""
 PROBE_BYTES: Final = 100_000
+WAIT_S: Final = 30.0
 SYSTEM_SEALING: Final = "lacris"
 ORIGIN: Final = "CA0194200"
 OFFICER: Final = "lapd-40123"
@@ -140,8 +141,7 @@ class FullSearch:
     async def __call__(self) -> None:
         """One search. Exits when it is not answered: a refused search would be a fast one."""
         prepared, token = self.prepared()
-        await self._client.submit(prepared, token)
-        search = await self._client.wait(prepared.search_id, 60)
+        search = await self._client.submit(prepared, token, wait_s=WAIT_S)
         opened = self._client.open_answer(prepared, search, OFFICER)
         if opened.candidates is None:
             sys.exit(f"a search of the load failed: {opened.failure}")
@@ -269,9 +269,7 @@ async def run(levels: tuple[tuple[int, int], ...]) -> float:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--quick", action="store_true", help="64 in flight only"
-    )
+    parser.add_argument("--quick", action="store_true", help="64 in flight only")
     arguments = parser.parse_args()
     levels = ((64, 640),) if arguments.quick else LEVELS
     held = uvloop.run(run(levels))

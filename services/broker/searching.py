@@ -21,7 +21,6 @@ from broker.watch import KnownSearches
 from countersign.broker.v1.broker_pb2 import (
     CheckSearchRequest,
     CheckSearchResponse,
-    Search,
     SubmitSearchRequest,
 )
 from countersign.connector.v1.connector_pb2 import SearchOrder, SignedOrder
@@ -67,7 +66,7 @@ class Searching:
         self._signing_key = signing_key
         self._clock = clock
         self._default_wait_s = default_wait_s
-        self._submissions: dict[str, asyncio.Task[Search]] = {}
+        self._submissions: dict[str, asyncio.Task[Record]] = {}
 
     async def check(self, caller: Call, request: CheckSearchRequest) -> CheckSearchResponse:
         """Asks every party and records that it was asked. Sends nothing."""
@@ -76,7 +75,7 @@ class Searching:
         appended = await self._ledger.append(checked_entry(request.facts, officer, evaluated))
         return CheckSearchResponse(decision=evaluated.decision, receipt=appended.receipt)
 
-    async def submit(self, caller: Call, request: SubmitSearchRequest) -> Search:
+    async def submit(self, caller: Call, request: SubmitSearchRequest) -> Record:
         """Has the search decided, recorded and, if permitted, sent."""
         search_id = request.facts.search_id
         while (earlier := self._submissions.get(search_id)) is not None:
@@ -87,12 +86,12 @@ class Searching:
         task.add_done_callback(self._submitted)
         return await asyncio.shield(task)
 
-    def _submitted(self, task: asyncio.Task[Search]) -> None:
+    def _submitted(self, task: asyncio.Task[Record]) -> None:
         del self._submissions[task.get_name()]
         if not task.cancelled():
             task.exception()  # a caller that has gone must not leave a warning
 
-    async def _submit(self, caller: Call, request: SubmitSearchRequest) -> Search:
+    async def _submit(self, caller: Call, request: SubmitSearchRequest) -> Record:
         facts = request.facts
         officer = await self._admission.officer(caller, facts, request.officer_token)
         self._check_sealed_to(request)
@@ -105,7 +104,7 @@ class Searching:
             raise await self._admission.conflict(caller, record, digest)
         if record.is_open and record.deadline > self._clock.now():
             await self._send(record, bound, request)
-        return record.as_search()
+        return record
 
     def _check_sealed_to(self, request: SubmitSearchRequest) -> None:
         keys = self._trust.systems.get(request.facts.system)

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
+from google.protobuf.duration_pb2 import Duration
+
 from broker.admission import Call
 from broker.answers import Answers
 from broker.ending import Ending
@@ -57,20 +59,22 @@ class BrokerServicer(BrokerServiceServicer):
         self, request: pb.SubmitSearchRequest, context: Context
     ) -> pb.SubmitSearchResponse:
         """See broker.proto."""
-        search = await self._searching.submit(Call(caller(context), "SubmitSearch"), request)
-        return pb.SubmitSearchResponse(search=search)
+        record = await self._searching.submit(Call(caller(context), "SubmitSearch"), request)
+        record = await self._ended_within(record, _seconds(request.wait))
+        return pb.SubmitSearchResponse(search=await self._with_answer(record))
 
     async def GetSearch(  # noqa: N802
         self, request: pb.GetSearchRequest, context: Context
     ) -> pb.GetSearchResponse:
         """See broker.proto."""
-        wait_s = request.wait.ToTimedelta().total_seconds()
+        wait_s = _seconds(request.wait)
         record = await self._record(request.search_id, context, fresh=not wait_s)
-        if wait_s and record.is_open:
-            record = await self._ended_within(record, wait_s)
+        record = await self._ended_within(record, wait_s)
         return pb.GetSearchResponse(search=await self._with_answer(record))
 
     async def _ended_within(self, record: Record, wait_s: float) -> Record:
+        if not wait_s:
+            return record
         with contextlib.suppress(TimeoutError), self._known.changes(record.search_id) as changed:
             async with asyncio.timeout(wait_s):
                 record = self._known.get(record.search_id) or record
@@ -169,6 +173,10 @@ class BrokerServicer(BrokerServiceServicer):
         if answer is not None:
             search.answer.CopyFrom(answer)
         return search
+
+
+def _seconds(wait: Duration) -> float:
+    return wait.ToTimedelta().total_seconds()
 
 
 def _write_token(position: int) -> str:

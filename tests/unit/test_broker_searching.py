@@ -29,7 +29,7 @@ async def test_the_decision_is_durable_before_the_order_leaves(broker: BrokerOnT
         "ledger.append",
         f"orders.lacris.{prepared.search_id}",
     ]
-    assert broker.order(prepared.search_id).decision_receipt == search.decision_receipt
+    assert broker.order(prepared.search_id).decision_receipt == search.decided
 
 
 @pytest.mark.promise(1)
@@ -93,8 +93,8 @@ async def test_a_refusal_is_recorded_and_nothing_is_sent(broker: BrokerOnTheTabl
     broker.bus.policy.outcome = REFUSED
     search = await broker.searching.submit(broker.call(), broker.request(broker.prepared()))
     assert search.state == pb.SEARCH_STATE_REFUSED
-    assert search.decision_receipt.leaf
-    assert not search.HasField("deadline")
+    assert search.decided.leaf
+    assert not search.decision.HasField("deadline")
     assert broker.bus.ledger.kinds() == ["search_decided"]
     assert not broker.bus.published
 

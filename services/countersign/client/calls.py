@@ -15,7 +15,7 @@ from countersign.client.config import ClientSettings
 from countersign.client.prepare import PreparedSearch, prepare
 from countersign.client.verify import OpenedAnswer, open_answer
 from countersign.type.v1.search_pb2 import SearchFacts
-from shared.errors import TooLate, Unavailable
+from shared.errors import NotAuthentic, TooLate, Unavailable
 from shared.registry import TrustRoots
 from shared.rpc import CHANNEL_OPTIONS, call, call_stream, open_channel
 
@@ -56,9 +56,15 @@ END_STATES: Final = frozenset(
 
 
 def officer_of(token: str) -> str:
-    """The officer that a token names, unverified: the broker verifies, we only look."""
-    claims = jwt.decode(token, options={"verify_signature": False})
-    return str(claims["sub"])
+    """The officer that a token names, unverified: the broker verifies, we only look.
+
+    Raises NotAuthentic when it names none.
+    """
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+        return str(claims["sub"])
+    except (jwt.InvalidTokenError, KeyError, RecursionError) as error:
+        raise NotAuthentic("OFFICER_TOKEN_INVALID", "the token names no officer") from error
 
 
 class Client:
@@ -94,13 +100,22 @@ class Client:
             self._stub.CheckSearch, request, name=f"{SERVICE}/CheckSearch", timeout_s=TIMEOUT_S
         )
 
-    async def submit(self, prepared: PreparedSearch, officer_token: str) -> pb.Search:
-        """Submits, or submits again. Raises ServiceError."""
+    async def submit(
+        self, prepared: PreparedSearch, officer_token: str, wait_s: float = 0
+    ) -> pb.Search:
+        """Submits, or submits again; gives the search once it has ended within `wait_s`.
+
+        Without a wait, or when it passes (60 s at most), the search may be pending: `wait` for it.
+        Raises ServiceError.
+        """
+        request = prepared.request(officer_token)
+        if wait_s:
+            request.wait.FromMilliseconds(int(wait_s * 1000))
         response = await call(
             self._stub.SubmitSearch,
-            prepared.request(officer_token),
+            request,
             name=f"{SERVICE}/SubmitSearch",
-            timeout_s=TIMEOUT_S,
+            timeout_s=TIMEOUT_S + wait_s,
         )
         return response.search
 

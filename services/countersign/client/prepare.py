@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from shared.sealing import (
     probe_info,
     seal,
 )
+from shared.signing import BadKey
 
 SALT_BYTES: Final = 32
 
@@ -68,9 +70,18 @@ class PreparedSearch:
                 "salt": b64encode(self.salt).decode(),
             }
         )
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        # Whole or not at all, and never readable by others, whatever was there before: without this
+        # key the answer cannot be opened.
+        descriptor, unfinished = tempfile.mkstemp(dir=folder, prefix=".search-")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(unfinished).replace(path)
+        except OSError:
+            Path(unfinished).unlink(missing_ok=True)
+            raise
         return path
 
     @classmethod
@@ -84,7 +95,15 @@ class PreparedSearch:
                 answer_key=PrivateKey.from_pem(kept["answer_key"].encode()),
                 salt=b64decode(kept["salt"], validate=True),
             )
-        except (OSError, ValueError, KeyError, TypeError, ParseError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            BadKey,
+            ParseError,
+        ) as error:
             raise NotPrepared(
                 f"no key for search {search_id} in {folder}: its answer can only be opened where "
                 "it was submitted"

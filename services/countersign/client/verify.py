@@ -4,9 +4,9 @@
 1. the decision's receipt: the ledger's signature, and the entry's inclusion;
 2. the decision is a permit of this search, bound to the request that was sent;
 3. the end's receipt, likewise;
-4. the end is of this search, and bears the digest of this answer;
-5. the answer is signed by the system's connector and is to this request;
-6. the candidates open with the key made for this search.
+4. the end is of this decision, and bears the digest of this answer;
+5. the answer is signed by the system's connector, is to this request, and says what the ledger records;
+6. the candidates open with the key made for this search, and are as many as the answer says.
 """
 
 import hashlib
@@ -18,7 +18,12 @@ from countersign.broker.v1.broker_pb2 import Search
 from countersign.client.prepare import PreparedSearch
 from countersign.connector.v1.connector_pb2 import CandidateList, SearchAnswer, SearchFailure
 from countersign.ledger.v1.entry_pb2 import Entry
-from countersign.type.v1.decision_pb2 import DecisionOutcome, Receipt
+from countersign.type.v1.decision_pb2 import (
+    Decision,
+    DecisionOutcome,
+    Receipt,
+    VerdictOutcome,
+)
 from shared.binding import bind, request_digest
 from shared.registry import TrustRoots
 from shared.sealing import Unopenable, candidates_info
@@ -82,20 +87,59 @@ def open_answer(
         prepared.answer_key.public_key,
         prepared.salt,
     )
-    permitted = decided.decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
-    if not permitted or decided.request_sha256 != request_digest(bound):
+    if not _is_permit(decided.decision) or decided.request_sha256 != request_digest(bound):
         raise VerificationError("DECISION_MISMATCH", "no permit of this request is on record")
     end = verify_receipt(search.end_receipt, trust)  # step 3
-    recorded = end.search_answered.answer_sha256 or end.search_failed.answer_sha256  # step 4
-    digest = hashlib.sha256(search.answer.answer).digest()
-    if end.search_id != search.search_id or recorded != digest:
+    ended = end.search_failed if end.HasField("search_failed") else end.search_answered  # step 4
+    if (
+        end.search_id != search.search_id
+        or ended.decided_index != search.decision_receipt.index
+        or ended.answer_sha256 != hashlib.sha256(search.answer.answer).digest()
+    ):
         raise VerificationError("ANSWER_NOT_RECORDED", "the ledger has no such answer")
     answer = _signed_answer(prepared, search, trust)  # step 5
+    # A connector that could not read the request has no digest to bind a failure to.
+    unread = answer.HasField("failure") and not answer.request_sha256
+    if not unread and answer.request_sha256 != decided.request_sha256:
+        raise VerificationError("ANSWER_MISMATCH", "the answer is to another request")
+    if _result(answer) != _recorded_result(end):
+        raise VerificationError("ANSWER_NOT_RECORDED", "the ledger records another result")
     if answer.HasField("failure"):
         return OpenedAnswer(candidates=None, failure=answer.failure)
-    if answer.request_sha256 != decided.request_sha256:
-        raise VerificationError("ANSWER_MISMATCH", "the answer is to another request")
+    if answer.gallery != prepared.facts.gallery:
+        raise VerificationError("ANSWER_MISMATCH", "another gallery was searched")
     return OpenedAnswer(candidates=_open(prepared, answer), failure=None)  # step 6
+
+
+def _is_permit(decision: Decision) -> bool:
+    return (
+        decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+        and len(decision.verdicts) > 0
+        and all(
+            verdict.outcome == VerdictOutcome.VERDICT_OUTCOME_PERMIT
+            for verdict in decision.verdicts
+        )
+    )
+
+
+def _result(answer: SearchAnswer) -> tuple[object, ...]:
+    """What the ledger must say of the answer."""
+    if answer.HasField("failure"):
+        return (answer.failure.reason, answer.failure.check)
+    found = answer.found
+    return (found.returned, found.above_threshold, found.gallery_size, found.algorithm)
+
+
+def _recorded_result(end: Entry) -> tuple[object, ...]:
+    if end.HasField("search_failed"):
+        return (end.search_failed.reason, end.search_failed.check)
+    ended = end.search_answered
+    return (
+        ended.candidates_returned,
+        ended.candidates_above_threshold,
+        ended.gallery_size,
+        ended.algorithm,
+    )
 
 
 def _signed_answer(prepared: PreparedSearch, search: Search, trust: TrustRoots) -> SearchAnswer:
@@ -121,9 +165,12 @@ def _open(prepared: PreparedSearch, answer: SearchAnswer) -> CandidateList:
         candidates = CandidateList.FromString(plaintext)
     except (Unopenable, DecodeError) as error:
         raise VerificationError("CANDIDATES_UNOPENABLE", "the candidates do not open") from error
+    above = sum(candidate.above_threshold for candidate in candidates.candidates)
     if (
         candidates.search_id != prepared.search_id
-        or len(candidates.candidates) != answer.found.returned
+        or candidates.gallery != answer.gallery
+        or (len(candidates.candidates), above)
+        != (answer.found.returned, answer.found.above_threshold)
     ):
         raise VerificationError("ANSWER_MISMATCH", "the candidate list is not the recorded one")
     return candidates

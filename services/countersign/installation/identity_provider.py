@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 import jwt
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from shared.clock import Clock, SystemClock
 from shared.signing import SigningKey
@@ -24,6 +25,7 @@ class DevelopmentIdentityProvider:
     def __init__(self, issuer: str, key: SigningKey, clock: Clock | None = None) -> None:
         self._issuer = issuer
         self._key = key
+        self._private = load_pem_private_key(key.pem(), password=None)
         self._clock = clock or SystemClock()
 
     def token(self, officer: str, search_id: str, lifetime: timedelta = TOKEN_LIFETIME) -> str:
@@ -38,7 +40,7 @@ class DevelopmentIdentityProvider:
             "nonce": search_id,
         }
         headers = {"kid": self._key.key_id}
-        return jwt.encode(claims, self._key.pem(), algorithm="EdDSA", headers=headers)
+        return jwt.encode(claims, self._private, algorithm="EdDSA", headers=headers)
 
     def registration(self) -> dict[str, object]:
         """What the trust roots hold of this provider: its issuer and public key (RFC 8037)."""

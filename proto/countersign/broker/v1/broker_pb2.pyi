@@ -208,6 +208,7 @@ class SubmitSearchRequest(_message.Message):
     SEALED_PROBE_FIELD_NUMBER: _builtins.int
     ANSWER_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     officer_token: _builtins.str
     """Token of the origin agency's identity provider for the officer, a JWT bound to the search id."""
     answer_public_key: _builtins.bytes
@@ -222,6 +223,12 @@ class SubmitSearchRequest(_message.Message):
     def sealed_probe(self) -> _search_pb2.SealedPayload:
         """The probe image, sealed to the system's connector."""
 
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """When given, a pending answer is held back until the search has ended or this long has passed, at most
+        60 seconds. Not part of what the id stands for.
+        """
+
     def __init__(
         self,
         *,
@@ -230,10 +237,11 @@ class SubmitSearchRequest(_message.Message):
         sealed_probe: _search_pb2.SealedPayload | None = ...,
         answer_public_key: _builtins.bytes = ...,
         salt: _builtins.bytes = ...,
+        wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "sealed_probe", b"sealed_probe"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "sealed_probe", b"sealed_probe", "wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_public_key", b"answer_public_key", "facts", b"facts", "officer_token", b"officer_token", "salt", b"salt", "sealed_probe", b"sealed_probe"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_public_key", b"answer_public_key", "facts", b"facts", "officer_token", b"officer_token", "salt", b"salt", "sealed_probe", b"sealed_probe", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
