@@ -1,3 +1,5 @@
+"""What `countersign up` writes: keys and documents once, configuration at each start."""
+
 import json
 import stat
 import tomllib

@@ -1,3 +1,5 @@
+"""The development certificate authority."""
+
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 

@@ -158,7 +158,7 @@ def _configurations(installation: Installation) -> Mapping[str, toml.Table]:
     return tables
 
 
-def _common(
+def _every_process(
     installation: Installation, file: Path, identity: SpiffeId, port: int
 ) -> "dict[str, toml.Table | toml.Value]":
     bus = installation.external_bus
@@ -192,7 +192,7 @@ def _ledger(installation: Installation) -> toml.Table:
         "create_if_missing": not layout.ledger_begun.exists(),
         "origin": LEDGER_ORIGIN,
         "signing_key": layout.seen_from(file, layout.keys.ledger_note),
-        **_common(installation, file, identity, installation.ports.ledger),
+        **_every_process(installation, file, identity, installation.ports.ledger),
     }
 
 
@@ -202,7 +202,7 @@ def _policy(installation: Installation) -> toml.Table:
     return {
         "registry": layout.seen_from(file, layout.registry),
         "directives": layout.seen_from(file, layout.directives),
-        **_common(installation, file, identity, installation.ports.policy),
+        **_every_process(installation, file, identity, installation.ports.policy),
     }
 
 
@@ -213,7 +213,7 @@ def _broker(installation: Installation) -> toml.Table:
         "registry": layout.seen_from(file, layout.registry),
         "trust_roots": layout.seen_from(file, layout.trust_roots),
         "order_signing_key": layout.seen_from(file, layout.keys.broker_order),
-        **_common(installation, file, identity, installation.ports.broker),
+        **_every_process(installation, file, identity, installation.ports.broker),
     }
 
 
@@ -232,7 +232,7 @@ def _connector(installation: Installation, system: str) -> toml.Table:
         "state": layout.seen_from(file, layout.connector_state(system)),
         "behind": {"adapter": "reference", "folder": str(bundled.gallery_folder())},
         "scale": {"threshold": FACES_THRESHOLD, "false_match_rate": FACES_FALSE_MATCH_RATE},
-        **_common(installation, file, identity, installation.ports.connectors[system]),
+        **_every_process(installation, file, identity, installation.ports.connectors[system]),
     }
 
 
