@@ -228,10 +228,13 @@ async def test_order_that_is_worked_on_is_not_brought_again(orders: Bus, connect
     loop = asyncio.get_running_loop()
 
     async def takes_long(delivery: Delivery) -> None:
-        until_then = loop.time() + 2.5 * ACK_WAIT_S
-        while loop.time() < until_then:
+        done_at = loop.time() + 2.5 * ACK_WAIT_S
+
+        async def is_done() -> bool:
             await delivery.in_progress()
-            await asyncio.sleep(ACK_WAIT_S / 10)
+            return loop.time() >= done_at
+
+        await until(is_done)
 
     received = Received(takes_long)
     await consume(connector, received)

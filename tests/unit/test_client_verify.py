@@ -393,13 +393,3 @@ def test_candidates_other_than_the_answer_says(
     change(candidates)
     search = workshop.end(workshop.decide(), workshop.sign(workshop.answer(candidates)))
     assert refused(workshop, search) == "ANSWER_MISMATCH"
-
-
-def test_candidates_swapped_between_two_answers(workshop: SearchWorkshop) -> None:
-    other = workshop.another(OTHER_ID)
-
-    def swapped(answer: SearchAnswer) -> None:
-        answer.found.sealed_candidates.CopyFrom(other.answer().found.sealed_candidates)
-
-    search = workshop.end(workshop.decide(), workshop.sign(workshop.answer(changed=swapped)))
-    assert refused(workshop, search) == "CANDIDATES_UNOPENABLE"

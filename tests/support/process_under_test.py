@@ -1,0 +1,64 @@
+"""A process like our services, which does what its configuration says: `python FILE CONFIG.toml`."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shared.errors import Unavailable
+from shared.process import run_process
+from shared.registry import RegistryError
+from shared.settings import ProcessSettings
+
+SECRET = "the narrative of a case"
+
+
+class UnderTestSettings(ProcessSettings):
+    """What to do."""
+
+    does: Literal[
+        "runs",
+        "ends",
+        "waits at the start",
+        "is refused",
+        "misconfigured",
+        "breaks",
+        "breaks later",
+    ]
+
+
+@dataclass
+class Running:
+    """Nothing, which runs."""
+
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: UnderTestSettings) -> AsyncIterator[Running]:
+    """Does it."""
+    if settings.does == "waits at the start":
+        sys.stdout.write("waiting\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+    if settings.does == "is refused":
+        raise Unavailable("BUS_UNAVAILABLE", "no NATS server answered")
+    if settings.does == "misconfigured":
+        raise RegistryError("cannot read the registry")
+    if settings.does == "breaks":
+        raise ValueError(SECRET)
+    one = Running()
+    if settings.does == "ends":
+        one.ended.set()
+    try:
+        yield one
+        if settings.does == "breaks later":
+            raise ValueError(SECRET)
+    finally:
+        sys.stdout.write("closed\n")
+
+
+if __name__ == "__main__":
+    run_process("test", "Does what a test says.", UnderTestSettings, running)
