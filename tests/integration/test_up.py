@@ -14,10 +14,16 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from countersign.installation.layout import Layout
-from countersign.installation.parts import GrpcDoor
-from countersign.installation.prepare import PROBER
+from countersign.installation.parts import GrpcDoor, stages
+from countersign.installation.ports import Ports, address
+from countersign.installation.prepare import (
+    PROBER,
+    ensure_documents,
+    prepare,
+    systems_run_here,
+)
 from countersign.installation.supervisor import STOP_GRACE_S
-from support.installations import InstallationUnderTest
+from support.installations import InstallationUnderTest, ProcessUnderTest
 
 READY_LINE = "Everything runs."
 START_TIMEOUT_S = 100.0
@@ -147,6 +153,23 @@ def test_it_starts_again_on_its_data_and_never_on_an_empty_ledger(tmp_path: Path
     without_ledger = Up(tmp_path)
     assert without_ledger.wait() == 1
     assert "ledger ended by itself" in without_ledger.errors
+
+
+def test_it_runs_on_a_bus_that_somebody_else_runs(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "data")
+    registry = ensure_documents(layout)
+    ports = Ports.free(systems_run_here(registry))
+    nats = ProcessUnderTest(stages(prepare(layout, registry, ports))[0][0])
+    nats.start()
+    up = Up(tmp_path, "--nats-url", f"tls://{address(ports.nats)}")
+    try:
+        up.wait_until_ready()
+        assert "nats" not in up.errors
+        assert len(up.family) >= 5
+    finally:
+        up.process.terminate()
+        assert up.wait() == 0
+        nats.kill()
 
 
 SERVICES = {
