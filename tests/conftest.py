@@ -2,7 +2,12 @@
 
 import pytest
 
-pytest_plugins = ["support.doors", "support.installations", "support.nats_servers"]
+pytest_plugins = [
+    "support.doors",
+    "support.installations",
+    "support.nats_servers",
+    "support.signals",
+]
 
 # Once each is enough to see that a fault is survived; `make test-fault` asks for more, each round
 # with a seed of its own.

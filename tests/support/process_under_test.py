@@ -2,11 +2,16 @@
 
 import asyncio
 import contextlib
+import logging
 import sys
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from opentelemetry import metrics, trace
+
+from shared import telemetry
 from shared.errors import Unavailable
 from shared.process import run_process
 from shared.registry import RegistryError
@@ -20,6 +25,7 @@ class UnderTestSettings(ProcessSettings):
 
     does: Literal[
         "runs",
+        "reports",
         "ends",
         "waits at the start",
         "is refused",
@@ -49,6 +55,14 @@ async def running(settings: UnderTestSettings) -> AsyncIterator[Running]:
         raise RegistryError("cannot read the registry")
     if settings.does == "breaks":
         raise ValueError(SECRET)
+    if settings.does == "reports":
+        with telemetry.span("a piece of work"):
+            telemetry.meter.create_counter("countersign.pieces").add(1)
+            providers = (trace.get_tracer_provider(), metrics.get_meter_provider())
+            sdk = [type(one).__module__ for one in providers if "sdk" in type(one).__module__]
+            threads = [thread.name for thread in threading.enumerate()]
+            fields = {"sdk": sdk, "threads": threads}
+            logging.getLogger(__name__).info("reports", extra={"fields": fields})
     one = Running()
     if settings.does == "ends":
         one.ended.set()
