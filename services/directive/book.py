@@ -22,6 +22,7 @@ from directive import document, guards
 from directive.document import MANIFEST_FILE, Document, DocumentError
 from directive.entities import known_names
 from directive.guards import DirectiveRefused, Finding, KnownNames
+from directive.projection import Projection, Projections
 from directive.rules import Rule, walk
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
@@ -67,6 +68,8 @@ class Slice:
     directives: tuple[Directive, ...]
     rules: Mapping[str, Rule]
     policies: cedarpy.PolicySet
+    projection: Projection
+    """What the rules are told of a search; the requirements are parts of the rules."""
     versions: tuple[DirectiveVersion, ...]
 
     @cached_property
@@ -106,8 +109,12 @@ class _Calendar:
 class Book:
     """Every party's directives. Immutable."""
 
-    def __init__(self, directives: Iterable[Directive], vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, directives: Iterable[Directive], vocabulary: Vocabulary, *, project: bool = True
+    ) -> None:
+        """Without `project`, every rule is told every fact. Raises DirectiveRefused."""
         self.vocabulary = vocabulary
+        projections = Projections(vocabulary, project=project)
         ordered = sorted(directives, key=_name)
         _check_names(ordered)
         self.directives = {directive.document.name: directive for directive in ordered}
@@ -115,7 +122,10 @@ class Book:
         for directive in self.directives.values():
             by_party.setdefault(directive.document.manifest.party, []).append(directive)
         _check_prefixes(self.directives.values())
-        self._calendars = {party: _calendar(party, own) for party, own in by_party.items()}
+        self._calendars = {
+            party: _calendar(party, own, projections) for party, own in by_party.items()
+        }
+        self.projections = projections.made
 
     def slice(self, party: str, day: date) -> Slice | None:
         """The party's rules in force on that day; None when none are."""
@@ -195,20 +205,20 @@ def _check_prefixes(directives: Iterable[Directive]) -> None:
         raise DirectiveRefused(findings)
 
 
-def _calendar(party: str, directives: Sequence[Directive]) -> _Calendar:
+def _calendar(party: str, directives: Sequence[Directive], projections: Projections) -> _Calendar:
     manifests = [directive.document.manifest for directive in directives]
     starts = sorted(
         {m.effective_from for m in manifests}
         | {m.effective_until for m in manifests if m.effective_until is not None}
     )
     slices = [
-        _slice(party, [d for d in directives if d.document.manifest.in_force(start)])
+        _slice(party, [d for d in directives if d.document.manifest.in_force(start)], projections)
         for start in starts
     ]
     return _Calendar(tuple(starts), tuple(slices))
 
 
-def _slice(party: str, directives: Sequence[Directive]) -> Slice | None:
+def _slice(party: str, directives: Sequence[Directive], projections: Projections) -> Slice | None:
     if not directives:
         return None
     rules: dict[str, Rule] = {}
@@ -232,6 +242,7 @@ def _slice(party: str, directives: Sequence[Directive]) -> Slice | None:
         directives=tuple(directives),
         rules=rules,
         policies=cedarpy.PolicySet.from_pst(policies),
+        projection=projections.of(tuple(rules.values())),
         versions=tuple(
             DirectiveVersion(name=d.document.name, sha256=d.document.sha256) for d in directives
         ),

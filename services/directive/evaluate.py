@@ -1,10 +1,12 @@
 """What the parties' directives say of one search.
 
 Invariants:
-- One engine call for each seat, with that party's own rules in force on the day. Never merged.
+- Each party is asked with its own rules in force on the day. Never merged.
 - A verdict permits only if the engine allowed, named at least one permitting rule and no other, and
   reported no error. Everything else forbids or cannot tell, and both refuse.
 - The decision permits only if there are verdicts and every one permits.
+- A party is told the facts that its rules can read. Where they cannot read the seat, the answer for
+  one of its seats is the answer for all.
 - What was missing is worked out after the verdict and never changes it.
 """
 
@@ -30,7 +32,7 @@ from countersign.type.v1.decision_pb2 import (
 from countersign.type.v1.search_pb2 import SearchFacts
 from directive import entities, self_test
 from directive.book import Book, Slice
-from directive.question import Fault, Question, SeatOf, ask
+from directive.question import Asking, Fault, Question, SeatOf
 from directive.rules import Rule
 from shared.registry import Registry
 
@@ -58,6 +60,13 @@ class SeatVerdict:
         """Whether it permits."""
         return self.verdict.outcome == _PERMIT
 
+    def for_seat(self, seat: Seat.ValueType) -> "SeatVerdict":
+        """The same for another seat of the party."""
+        verdict = Verdict()
+        verdict.CopyFrom(self.verdict)
+        verdict.seat = seat
+        return SeatVerdict(verdict, self.obligations)
+
 
 def conjunction(verdicts: Iterable[Verdict]) -> DecisionOutcome.ValueType:
     """PERMITTED if there are verdicts and every one permits, else REFUSED."""
@@ -83,14 +92,14 @@ class Evaluator:
         """Raises EntitiesError, or EngineUntrustworthy when the engine fails its self-test."""
         self._book = book
         self._registry = registry
-        self._schema = book.vocabulary.schema
+        self._asking = Asking(registry, book.vocabulary)
         self._entities = entities.build(registry, book.vocabulary)
-        self_test.run(self._entities, registry, book.vocabulary)
+        self_test.run(self._entities, registry, book.vocabulary, book.projections)
 
     def evaluate(self, facts: SearchFacts, officer: str, at: datetime) -> Decision:
         """All parties' verdicts and the decision. Pure: the same arguments decide the same."""
-        question = self._ask(facts, officer, at)
-        seats = [self._of_seat(question, seat) for seat in question.seats]
+        question = self._asking.ask(facts, officer, at)
+        seats = self._of_seats(question, question.seats)
         verdicts = [seat.verdict for seat in seats]
         decision = Decision(
             outcome=conjunction(verdicts),
@@ -113,15 +122,17 @@ class Evaluator:
 
         No verdicts are no permit: judge them with `conjunction`.
         """
-        question = self._ask(facts, officer, at)
-        return tuple(
-            self._of_seat(question, seat) for seat in question.seats if seat.party == party
-        )
+        question = self._asking.ask(facts, officer, at)
+        held = [seat for seat in question.seats if seat.party == party]
+        return tuple(self._of_seats(question, held))
 
-    def _ask(self, facts: SearchFacts, officer: str, at: datetime) -> Question:
-        return ask(facts, officer, at, self._registry, self._book.vocabulary)
+    def _of_seats(self, question: Question, seats: Sequence[SeatOf]) -> list[SeatVerdict]:
+        for_any_seat: dict[str, SeatVerdict] = {}
+        return [self._of_seat(question, seat, for_any_seat) for seat in seats]
 
-    def _of_seat(self, question: Question, seat: SeatOf) -> SeatVerdict:
+    def _of_seat(
+        self, question: Question, seat: SeatOf, for_any_seat: dict[str, SeatVerdict]
+    ) -> SeatVerdict:
         faults = list(question.faults)
         if seat.fault is not None and seat.fault not in faults:
             faults.append(seat.fault)
@@ -130,13 +141,16 @@ class Evaluator:
             faults.append(Fault.NO_DIRECTIVE)
         if rules is None or faults:
             return SeatVerdict(_cannot_tell(seat, faults, rules), ())
-        return self._apply(question, seat, rules)
+        if rules.projection.tells_seat:
+            return self._apply(question, seat, rules)
+        if seat.party in for_any_seat:
+            return for_any_seat[seat.party].for_seat(seat.seat)
+        for_any_seat[seat.party] = self._apply(question, seat, rules)
+        return for_any_seat[seat.party]
 
     def _apply(self, question: Question, seat: SeatOf, rules: Slice) -> SeatVerdict:
-        word = self._book.vocabulary.word("Seat", seat.seat)
-        assert word is not None, "every seat has a word; the vocabulary was checked"
-        request = question.request(word)
-        result = cedarpy.is_authorized(request, rules.policies, self._entities, self._schema)
+        request = question.request(seat.seat, rules.projection.facts)
+        result = self._engine(request, rules.policies, rules)
         if result.decision is cedarpy.Decision.NoDecision:
             return SeatVerdict(_cannot_tell(seat, [Fault.NO_DECISION], rules), ())
         named = sorted(result.diagnostics.reasons)
@@ -159,13 +173,16 @@ class Evaluator:
             verdict.unmet.extend(self._unmet(request, rules))
         return SeatVerdict(verdict, tuple(_obligations(determining, seat.party)))
 
+    def _engine(
+        self, request: dict[str, object], policies: cedarpy.PolicySet, rules: Slice
+    ) -> cedarpy.AuthzResult:
+        return cedarpy.is_authorized(request, policies, self._entities, rules.projection.schema)
+
     def _unmet(self, request: dict[str, object], rules: Slice) -> list[UnmetRequirement]:
         """Which parts of the permitting rules did not hold. Informs; never decides."""
         if not rules.requirements:
             return []
-        result = cedarpy.is_authorized(
-            request, rules.requirement_probes, self._entities, self._schema
-        )
+        result = self._engine(request, rules.requirement_probes, rules)
         met = set(result.diagnostics.reasons)
         missing = [part for part in rules.requirements if part.key not in met]
         # A rule for another seat is no way to cure this refusal, unless there is no other.

@@ -5,7 +5,7 @@ asked about searches in which every name and every value is known.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,11 +14,23 @@ from typing import Any, Final
 from countersign.type.v1.decision_pb2 import Seat
 from countersign.type.v1.search_pb2 import SearchFacts
 from directive.entities import ref
-from directive.vocabulary import NAMESPACE, Vocabulary
+from directive.vocabulary import Vocabulary
 from shared.registry import Registry
 
 CANDIDATES_DEFAULT: Final = 20
 """What the contract says that 0 asks for."""
+
+_SEAT: Final = "seat"
+_CLOSED: Final = {
+    _SEAT: "Seat",
+    "purpose": "Purpose",
+    "suspicion": "SuspicionLevel",
+    "severity": "OffenceSeverity",
+    "provenance": "ProbeProvenance",
+    "captureMode": "CaptureMode",
+}
+"""The facts that are told in the words of a closed list."""
+_ACTION: Final = ref("Action", "submitSearch")
 
 
 class Fault(StrEnum):
@@ -56,59 +68,100 @@ class Question:
     faults: tuple[Fault, ...]
     """When there are any, no party can tell."""
     _request: Mapping[str, Any]
-    _context: str
+    _told: Mapping[str, str]
+    _seats_told: Mapping[int, str]
 
-    def request(self, seat_word: str) -> dict[str, Any]:
-        """The engine's request for one seat. Written by hand: the words of a seat are plain letters."""
-        seat = f'{{"seat": {{"type": "{NAMESPACE}::Seat", "id": "{seat_word}"}}, '
-        return {**self._request, "context": seat + self._context}
-
-
-def ask(
-    facts: SearchFacts, officer: str, at: datetime, registry: Registry, vocabulary: Vocabulary
-) -> Question:
-    """The question about one search."""
-    moment = at.astimezone(UTC)
-    moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-    words = _words(facts, vocabulary)
-    beneficiary = facts.beneficiary_agency if facts.HasField("beneficiary_agency") else None
-    context: dict[str, Any] = {
-        "now": moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z",
-        **{name: ref(kind, word) for name, (kind, word) in words.items() if word is not None},
-        "nibrsCode": facts.offence.nibrs_code,
-        "statute": facts.offence.statute,
-        "attempt": facts.offence.attempt,
-        "caseNumber": facts.case_number,
-        "narrativeGiven": bool(facts.narrative),
-        "candidatesMax": facts.candidates_max or CANDIDATES_DEFAULT,
-    }
-    if beneficiary in registry.agencies:
-        # One that is not registered is as good as unknown: it stays absent.
-        context["beneficiary"] = ref("Agency", str(beneficiary))
-    return Question(
-        at=moment,
-        seats=_seats(facts, registry),
-        faults=_faults(facts, officer, words, registry),
-        _request={
-            "principal": ref("Officer", officer),
-            "action": ref("Action", "submitSearch"),
-            "resource": ref("Gallery", facts.gallery),
-        },
-        _context=json.dumps(context)[1:],
-    )
+    def request(self, seat: Seat.ValueType, facts: Iterable[str]) -> dict[str, Any]:
+        """The engine's request for one seat, in which these facts are told as far as they are known."""
+        told = {**self._told, _SEAT: self._seats_told[seat]}
+        context = ", ".join([told[name] for name in facts if name in told])
+        return {**self._request, "context": f"{{{context}}}"}
 
 
-def _words(facts: SearchFacts, vocabulary: Vocabulary) -> dict[str, tuple[str, str | None]]:
-    return {
-        "purpose": ("Purpose", vocabulary.word("Purpose", facts.purpose)),
-        "suspicion": ("SuspicionLevel", vocabulary.word("SuspicionLevel", facts.suspicion)),
-        "severity": (
-            "OffenceSeverity",
-            vocabulary.word("OffenceSeverity", facts.offence.severity),
-        ),
-        "provenance": ("ProbeProvenance", vocabulary.word("ProbeProvenance", facts.provenance)),
-        "captureMode": ("CaptureMode", vocabulary.word("CaptureMode", facts.capture_mode)),
-    }
+class Asking:
+    """Puts searches into the words of one vocabulary and one registry."""
+
+    def __init__(self, registry: Registry, vocabulary: Vocabulary) -> None:
+        self._registry = registry
+        self._words_fit = vocabulary.words_fit
+        self._phrases: dict[str, dict[int, str]] = {}
+        for fact, enum in _CLOSED.items():
+            words = vocabulary.words(enum)
+            self._phrases[fact] = {n: _phrase(fact, ref(enum, word)) for n, word in words.items()}
+        self._agencies = {
+            ori: _phrase("beneficiary", ref("Agency", ori)) for ori in registry.agencies
+        }
+        self._flags = {
+            fact: (_phrase(fact, False), _phrase(fact, True))
+            for fact in ("attempt", "narrativeGiven")
+        }
+
+    def ask(self, facts: SearchFacts, officer: str, at: datetime) -> Question:
+        """The question about one search."""
+        moment = at.astimezone(UTC)
+        moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+        offence = facts.offence
+        closed = {
+            "purpose": facts.purpose,
+            "suspicion": facts.suspicion,
+            "severity": offence.severity,
+            "provenance": facts.provenance,
+            "captureMode": facts.capture_mode,
+        }
+        told = {
+            fact: phrase
+            for fact, number in closed.items()
+            if (phrase := self._phrases[fact].get(number)) is not None
+        }
+        faults = self._faults(facts, officer, all_words_known=len(told) == len(closed))
+        # Cedar's calendar begins with the year 0001, as Python's does.
+        told["now"] = f'"now": "{moment.isoformat(timespec="milliseconds")[:-6]}Z"'
+        told["nibrsCode"] = _phrase("nibrsCode", offence.nibrs_code)
+        told["statute"] = _phrase("statute", offence.statute)
+        told["attempt"] = self._flags["attempt"][offence.attempt]
+        told["caseNumber"] = _phrase("caseNumber", facts.case_number)
+        told["narrativeGiven"] = self._flags["narrativeGiven"][bool(facts.narrative)]
+        told["candidatesMax"] = f'"candidatesMax": {facts.candidates_max or CANDIDATES_DEFAULT}'
+        if facts.HasField("beneficiary_agency") and facts.beneficiary_agency in self._agencies:
+            # One that is not registered is as good as unknown: it stays absent.
+            told["beneficiary"] = self._agencies[facts.beneficiary_agency]
+        return Question(
+            at=moment,
+            seats=_seats(facts, self._registry),
+            faults=faults,
+            _request={
+                "principal": ref("Officer", officer),
+                "action": _ACTION,
+                "resource": ref("Gallery", facts.gallery),
+            },
+            _told=told,
+            _seats_told=self._phrases[_SEAT],
+        )
+
+    def _faults(
+        self, facts: SearchFacts, officer: str, *, all_words_known: bool
+    ) -> tuple[Fault, ...]:
+        registry = self._registry
+        known = registry.officers.get(officer)
+        gallery = registry.galleries.get(facts.gallery)
+        foreign = known is not None and known.agency != facts.origin_agency
+        checks = (
+            (Fault.UNKNOWN_AGENCY, facts.origin_agency not in registry.agencies),
+            (Fault.UNKNOWN_SYSTEM, facts.system not in registry.systems),
+            # A gallery of another system is unknown to this one.
+            (Fault.UNKNOWN_GALLERY, gallery is None or gallery.system != facts.system),
+            (Fault.UNKNOWN_OFFICER, known is None),
+            (Fault.OFFICER_OF_ANOTHER_AGENCY, foreign),
+            (Fault.FACT_UNKNOWN, not all_words_known),
+            # Not told of the fact in question, the engine would not notice a word that it lacks.
+            (Fault.NO_DECISION, not self._words_fit),
+        )
+        return tuple(fault for fault, found in checks if found)
+
+
+def _phrase(fact: str, value: object) -> str:
+    """One member of the context in JSON."""
+    return f'"{fact}": {json.dumps(value)}'
 
 
 def _seats(facts: SearchFacts, registry: Registry) -> tuple[SeatOf, ...]:
@@ -128,23 +181,3 @@ def _seats(facts: SearchFacts, registry: Registry) -> tuple[SeatOf, ...]:
         agency(Seat.SEAT_GALLERY_OWNER, parties.gallery_owner, Fault.UNKNOWN_GALLERY),
         *(jurisdictions or [SeatOf(Seat.SEAT_JURISDICTION, "", Fault.JURISDICTION_UNKNOWN)]),
     )
-
-
-def _faults(
-    facts: SearchFacts,
-    officer: str,
-    words: Mapping[str, tuple[str, str | None]],
-    registry: Registry,
-) -> tuple[Fault, ...]:
-    known = registry.officers.get(officer)
-    gallery = registry.galleries.get(facts.gallery)
-    checks = {
-        Fault.UNKNOWN_AGENCY: facts.origin_agency not in registry.agencies,
-        Fault.UNKNOWN_SYSTEM: facts.system not in registry.systems,
-        # A gallery of another system is unknown to this one.
-        Fault.UNKNOWN_GALLERY: gallery is None or gallery.system != facts.system,
-        Fault.UNKNOWN_OFFICER: known is None,
-        Fault.OFFICER_OF_ANOTHER_AGENCY: known is not None and known.agency != facts.origin_agency,
-        Fault.FACT_UNKNOWN: any(word is None for _, word in words.values()),
-    }
-    return tuple(fault for fault, found in checks.items() if found)

@@ -5,11 +5,13 @@ the very handles that decide searches.
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import cedarpy
 
 from directive.entities import ref
+from directive.projection import Projection
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
 
@@ -21,61 +23,105 @@ _FORBID_SEARCHES: Final = 'forbid (principal, action in Countersign::Action::"se
 _FORBID_BY_ERROR: Final = (
     'forbid (principal, action, resource) when { context.beneficiary == Countersign::Agency::"" };'
 )
+_FACTS: Final[Mapping[str, object]] = {
+    "now": "2020-01-01T00:00:00.000Z",
+    "seat": ref("Seat", "origin"),
+    "purpose": ref("Purpose", "criminalInvestigation"),
+    "suspicion": ref("SuspicionLevel", "none"),
+    "severity": ref("OffenceSeverity", "notCriminal"),
+    "provenance": ref("ProbeProvenance", "unknown"),
+    "captureMode": ref("CaptureMode", "storedStill"),
+    "nibrsCode": "",
+    "statute": "",
+    "attempt": False,
+    "caseNumber": "",
+    "narrativeGiven": False,
+    "candidatesMax": 1,
+}
+"""A search as far as every search is told; whom it benefits may be absent, and is here."""
 
 
 class EngineUntrustworthy(Exception):
     """The engine answered a question with a known answer wrongly. Nothing may be decided with it."""
 
 
-def run(entities: cedarpy.Entities, registry: Registry, vocabulary: Vocabulary) -> None:
-    """Raises EngineUntrustworthy."""
-    context = {
-        "now": "2020-01-01T00:00:00.000Z",
-        "seat": ref("Seat", "origin"),
-        "purpose": ref("Purpose", "criminalInvestigation"),
-        "suspicion": ref("SuspicionLevel", "none"),
-        "severity": ref("OffenceSeverity", "notCriminal"),
-        "provenance": ref("ProbeProvenance", "unknown"),
-        "captureMode": ref("CaptureMode", "storedStill"),
-        "nibrsCode": "",
-        "statute": "",
-        "attempt": False,
-        "caseNumber": "",
-        "narrativeGiven": False,
-        "candidatesMax": 1,
-    }
-    gallery = next(iter(registry.galleries), _ABSENT)
-    request = {
-        "principal": ref("Officer", next(iter(registry.officers), _ABSENT)),
-        "action": ref("Action", "submitSearch"),
-        "resource": ref("Gallery", gallery),
-    }
+def run(
+    entities: cedarpy.Entities,
+    registry: Registry,
+    vocabulary: Vocabulary,
+    projections: Iterable[Projection] = (),
+) -> None:
+    """Tries the engine with all facts and with those of each projection; raises EngineUntrustworthy."""
+    everything = Projection(tuple(vocabulary.facts), vocabulary.schema)
+    for projection in (everything, *projections):
+        _Trial(entities, registry, projection).run()
 
-    def asked(rules: str, facts: dict[str, object]) -> cedarpy.AuthzResult:
+
+class _Trial:
+    """The engine with one projection."""
+
+    def __init__(
+        self, entities: cedarpy.Entities, registry: Registry, projection: Projection
+    ) -> None:
+        self._entities = entities
+        self._registry = registry
+        self._schema = projection.schema
+        self._told = {fact: _FACTS[fact] for fact in projection.facts if fact in _FACTS}
+        self._gallery = next(iter(registry.galleries), _ABSENT)
+        self._request = {
+            "principal": ref("Officer", next(iter(registry.officers), _ABSENT)),
+            "action": ref("Action", "submitSearch"),
+            "resource": ref("Gallery", self._gallery),
+        }
+
+    def _asked(self, rules: str, facts: Mapping[str, object]) -> cedarpy.AuthzResult:
         return cedarpy.is_authorized(
-            {**request, "context": json.dumps(facts)},
+            {**self._request, "context": json.dumps(facts)},
             cedarpy.PolicySet.from_str(_PERMIT_ALL + rules),
-            entities,
-            vocabulary.schema,
+            self._entities,
+            self._schema,
         )
 
-    if asked("", context).decision is not cedarpy.Decision.Allow:
-        raise EngineUntrustworthy("a permit without conditions did not permit")
-    if asked(_FORBID_SEARCHES, context).decision is not cedarpy.Decision.Deny:
-        raise EngineUntrustworthy(
-            "a prohibition of all searches did not forbid one: entities built without the schema?"
-        )
-    if not asked(_FORBID_BY_ERROR, context).diagnostics.errors:
-        raise EngineUntrustworthy("a rule that errs was not reported")
-    del context["purpose"]
-    if asked("", context).decision is not cedarpy.Decision.NoDecision:
-        raise EngineUntrustworthy("a search without a purpose was decided: schema not applied?")
-    if gallery != _ABSENT:
-        context["purpose"] = ref("Purpose", "criminalInvestigation")
-        operator = registry.systems[registry.galleries[gallery].system].operator
+    def run(self) -> None:
+        """Raises EngineUntrustworthy."""
+        told = self._told
+        if self._asked("", told).decision is not cedarpy.Decision.Allow:
+            raise EngineUntrustworthy("a permit without conditions did not permit")
+        if self._asked(_FORBID_SEARCHES, told).decision is not cedarpy.Decision.Deny:
+            raise EngineUntrustworthy(
+                "a prohibition of all searches did not forbid one: "
+                "entities built without the schema?"
+            )
+        if not self._asked(_FORBID_BY_ERROR, told).diagnostics.errors:
+            raise EngineUntrustworthy("a rule that errs was not reported")
+        self._tells_one_too_few()
+        self._tells_one_too_many()
+        self._reads_through_entities()
+
+    def _tells_one_too_few(self) -> None:
+        for missing in self._told:
+            rest = {fact: value for fact, value in self._told.items() if fact != missing}
+            if self._asked("", rest).decision is not cedarpy.Decision.NoDecision:
+                raise EngineUntrustworthy(
+                    f"a search without {missing} was decided: schema not applied?"
+                )
+
+    def _tells_one_too_many(self) -> None:
+        for fact in _FACTS.keys() - self._told.keys():
+            more = {**self._told, fact: _FACTS[fact]}
+            if self._asked("", more).decision is not cedarpy.Decision.NoDecision:
+                raise EngineUntrustworthy(
+                    f"a search was decided with {fact}, which no rule was to be told"
+                )
+
+    def _reads_through_entities(self) -> None:
+        if self._gallery == _ABSENT:
+            return
+        system = self._registry.galleries[self._gallery].system
+        operator = self._registry.systems[system].operator
         through = (
             "forbid (principal, action, resource) when "
             f'{{ resource.system.operator == Countersign::Agency::"{operator}" }};'
         )
-        if asked(through, context).decision is not cedarpy.Decision.Deny:
+        if self._asked(through, self._told).decision is not cedarpy.Decision.Deny:
             raise EngineUntrustworthy("a rule could not read who operates a gallery's system")

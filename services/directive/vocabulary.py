@@ -4,11 +4,12 @@ Invariants:
 - Each closed list is exactly an enum of the contracts, so that no value of a search is without a
   word and no word without a value. A vocabulary that differs is not loaded.
 - A number that the contracts do not name, and "unspecified", have no word. There is no default.
+- The facts of a search are one flat record, so that facts can be left out of it one by one.
 """
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ _VERSION = re.compile(r'@version\("(?P<version>[^"]+)"\)\s*namespace\s+(?P<name>
 _CLOSED_LIST = re.compile(r"\bentity\s+(?P<name>\w+)\s+enum\s*\[(?P<words>[^\]]*)\]")
 _OPEN_KIND = re.compile(r"\bentity\s+(?P<name>\w+)\b(?!\s+enum)")
 _WORD = re.compile(r'"([^"]*)"')
+_FACTS = re.compile(r"(?<=  type Facts = \{\n)(?P<lines>.*?)(?=\n  \};\n)", re.DOTALL)
+_FACT = re.compile(r"    (?P<name>\w+)\??: \w+")
 
 
 class VocabularyError(Exception):
@@ -45,7 +48,10 @@ class Vocabulary:
     """Entity type ("Purpose") to its words."""
     open_kinds: frozenset[str]
     """Entity types whose members the registry names ("Agency")."""
+    facts: Mapping[str, bool]
+    """What is told of a search, and whether it may be absent."""
     _words: Mapping[str, Mapping[int, str]]
+    _plain: str
 
     @classmethod
     def load(cls, folder: Path) -> "Vocabulary":
@@ -89,12 +95,41 @@ class Vocabulary:
             schema=schema,
             closed_lists=closed,
             open_kinds=frozenset(match["name"] for match in _OPEN_KIND.finditer(plain)),
+            facts=_facts(plain),
             _words=words,
+            _plain=plain,
         )
+
+    @property
+    def words_fit(self) -> bool:
+        """Whether the schema has every word that a value may be told in."""
+        return all(
+            word in self.closed_lists[enum]
+            for enum, words in self._words.items()
+            for word in words.values()
+        )
+
+    def cut(self, facts: Collection[str]) -> cedarpy.Schema:
+        """The schema of searches of which no other facts are told; raises VocabularyError."""
+        if set(facts) == set(self.facts):
+            return self.schema
+        kept = [line for name, line in _declared(self._plain) if name in facts]
+        text = _FACTS.sub(lambda _: ",\n".join(kept), self._plain)
+        if not kept:
+            text = text.replace("type Facts = {\n\n  };", "type Facts = {  };")
+        schema = cedarpy.Schema.from_str(text)
+        # Cedar renders what it understood: nothing but the lines that were taken out may differ.
+        if str(schema) != text:
+            raise VocabularyError("the facts of a search cannot be told apart in the schema")
+        return schema
 
     def word(self, enum: str, number: int) -> str | None:
         """The word for a value of an enum of the contracts; None when there is none."""
         return self._words[enum].get(number)
+
+    def words(self, enum: str) -> Mapping[int, str]:
+        """The word for each value of an enum of the contracts that has one."""
+        return self._words[enum]
 
     def number(self, enum: str, word: str) -> int | None:
         """The value of the contracts for a word; None when there is none."""
@@ -105,6 +140,20 @@ def mirrored_enums() -> Iterator[EnumDescriptor]:
     """The enums of the contracts that the vocabulary mirrors."""
     yield decision_pb2.DESCRIPTOR.enum_types_by_name["Seat"]
     yield from search_pb2.DESCRIPTOR.enum_types_by_name.values()
+
+
+def _declared(plain: str) -> list[tuple[str, str]]:
+    """Each fact with the line that declares it."""
+    facts = _FACTS.search(plain)
+    lines = facts["lines"].split(",\n") if facts else []
+    declared = [(match["name"], line) for line in lines if (match := _FACT.fullmatch(line))]
+    if not declared or len(declared) != len(lines) or "context: Facts\n" not in plain:
+        raise VocabularyError("the facts of a search are not one flat record named Facts")
+    return declared
+
+
+def _facts(plain: str) -> dict[str, bool]:
+    return {name: "?" in line for name, line in _declared(plain)}
 
 
 def _words_of(enum: EnumDescriptor) -> dict[int, str]:
