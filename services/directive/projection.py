@@ -1,0 +1,119 @@
+"""Which facts of a search a party is told: those that its rules can read, and no others.
+
+Most of what a question costs is the reading of its facts by the engine; most rules read few.
+
+Invariants:
+- The rules answer as if they had been told everything. A rule can read a fact only by its name, or by
+  taking the facts as a whole; whoever does that is told everything.
+- The engine knows exactly the facts that are told: one too many or one too few is no decision.
+- The engine's own type checker, which does not know how the facts were chosen, finds nothing new
+  in the rules when it is shown only these facts. Otherwise the directives are not loaded.
+"""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cedarpy
+from cedarpy import pst
+
+from directive import conditions
+from directive.guards import DirectiveRefused, Finding
+from directive.rules import Rule, walk
+from directive.vocabulary import Vocabulary
+
+_CONTEXT: Final = pst.Var("context")
+_SEAT: Final = "seat"
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The facts that are told, and the vocabulary cut down to them."""
+
+    facts: tuple[str, ...]
+    schema: cedarpy.Schema
+
+    @property
+    def tells_seat(self) -> bool:
+        """Whether the answer may depend on the seat that is asked."""
+        return _SEAT in self.facts
+
+
+class Projections:
+    """Makes projections of one vocabulary; each is made once."""
+
+    def __init__(self, vocabulary: Vocabulary, *, project: bool = True) -> None:
+        """Without `project`, everybody is told everything."""
+        self._vocabulary = vocabulary
+        self._project = project
+        self._made: dict[tuple[str, ...], Projection] = {}
+
+    @property
+    def made(self) -> tuple[Projection, ...]:
+        """All that were made."""
+        return tuple(self._made.values())
+
+    def of(self, rules: Sequence[Rule]) -> Projection:
+        """What these rules are told; raises DirectiveRefused when the type checker sees a difference."""
+        told = facts_read(rules, self._vocabulary.facts) if self._project else None
+        facts = tuple(name for name in self._vocabulary.facts if told is None or name in told)
+        projection = self._made.get(facts)
+        if projection is None:
+            projection = Projection(facts, self._vocabulary.cut(facts))
+            self._made[facts] = projection
+        check(rules, projection, self._vocabulary)
+        return projection
+
+
+def facts_read(rules: Iterable[Rule], facts: Collection[str]) -> frozenset[str]:
+    """The facts that the rules, or parts of them, mention anywhere; all when in doubt.
+
+    Which record an attribute belongs to is not asked: a name that is also a fact's counts.
+    """
+    read: set[str] = set()
+    uses = reads = 0
+    for node in walk(tuple(rule.template for rule in rules)):
+        if node == _CONTEXT:
+            uses += 1
+        elif isinstance(node, pst.GetAttr):
+            reads += node.base == _CONTEXT
+            read.add(node.attr)
+        elif isinstance(node, pst.HasAttr):
+            reads += node.base == _CONTEXT
+            read.update(node.attrs)
+    # Any other use hands the facts on as a whole.
+    return frozenset(facts) if uses != reads else frozenset(facts) & read
+
+
+def check(rules: Sequence[Rule], projection: Projection, vocabulary: Vocabulary) -> None:
+    """Raises DirectiveRefused when a rule means something else with the facts that are left.
+
+    `has` on a fact that is not declared passes the type checker and is silently false, so the
+    conditions are examined as well.
+    """
+    if projection.schema is vocabulary.schema:
+        return
+    cut = dataclasses.replace(vocabulary, schema=projection.schema)
+    found = _suspicions(rules, cut)
+    if found:  # Compared only then: what was found before is for the guards to judge.
+        found -= _suspicions(rules, vocabulary)
+    if found:
+        raise DirectiveRefused(
+            [
+                Finding("PROJECTION", "", rule, "reads a fact that it would not be told")
+                for rule in sorted(found)
+            ]
+        )
+
+
+def _suspicions(rules: Sequence[Rule], vocabulary: Vocabulary) -> set[str]:
+    """The rules that the type checker objects to, or that have a condition without meaning."""
+    policies = {rule.id: rule.template for rule in rules}
+    text = str(cedarpy.PolicySet.from_pst(pst.PolicySet({}, policies, ())))
+    result = cedarpy.validate_policies(text, vocabulary.schema)
+    ids = result.id_annotations_by_policy_id
+    found = {ids.get(error.policy_id, error.policy_id) for error in result.errors}
+    if not result.validation_passed and not found:
+        found.add("")
+    return found | {suspect.rule for suspect in conditions.suspects(rules, vocabulary)}
