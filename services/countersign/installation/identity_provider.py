@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import Final
 
 import jwt
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jwt.algorithms import OKPAlgorithm
 
 from shared.clock import Clock, SystemClock
 from shared.signing import SigningKey
@@ -25,7 +26,10 @@ class DevelopmentIdentityProvider:
     def __init__(self, issuer: str, key: SigningKey, clock: Clock | None = None) -> None:
         self._issuer = issuer
         self._key = key
-        self._private = load_pem_private_key(key.pem(), password=None)
+        # Read once: a token is signed in much less time than a key is parsed.
+        private = OKPAlgorithm().prepare_key(key.pem())
+        assert isinstance(private, Ed25519PrivateKey), "a SigningKey is one"
+        self._private = private
         self._clock = clock or SystemClock()
 
     def token(self, officer: str, search_id: str, lifetime: timedelta = TOKEN_LIFETIME) -> str:
