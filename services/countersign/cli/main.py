@@ -1,6 +1,8 @@
 """The `countersign` command: its sub-commands, and the one place where errors become exit codes."""
 
 import importlib
+import os
+import signal
 import sys
 from importlib.metadata import version
 from typing import Any, Final
@@ -19,6 +21,9 @@ COMMANDS: Final = {
     "officer": ("countersign.cli.officer", "Have officer tokens issued, for trying things out."),
 }
 """Each sub-command with its module and what it is for. A module is read only when it is called."""
+
+BROKEN_PIPE: Final = 128 + signal.SIGPIPE
+"""What a shell says of a program whose reader went away."""
 
 
 class LazyCommands(click.Group):
@@ -71,9 +76,10 @@ def exit_code(arguments: list[str] | None = None) -> int:
         error.show()
         return USAGE
     except BrokenPipeError:
-        # Whoever read our output has had enough.
-        sys.stderr.close()
-        return 0
+        # Whoever read our output has had enough. What is still buffered must go nowhere, or the
+        # interpreter would complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except Exception as error:  # sorted below; what is not expected goes on as it is
         expected = _exit_code_of(error)
         if expected is None:
