@@ -85,10 +85,10 @@ class Signals:
         return span
 
     def lineage(self, span: ReadableSpan) -> list[str]:
-        """Names from the root to the span."""
+        """Names from the root to the span, as far as they have ended."""
         by_id = {one.context.span_id: one for one in self.spans if one.context}
         names = [span.name]
-        while span.parent is not None:
+        while span.parent is not None and span.parent.span_id in by_id:
             span = by_id[span.parent.span_id]
             names.insert(0, span.name)
         return names
