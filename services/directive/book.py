@@ -22,7 +22,7 @@ from directive import document, guards
 from directive.document import MANIFEST_FILE, Document, DocumentError
 from directive.entities import known_names
 from directive.guards import DirectiveRefused, Finding, KnownNames
-from directive.projection import Projection, Projections
+from directive.projection import Projection, Projections, SeatLists
 from directive.rules import Rule, walk
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
@@ -70,7 +70,14 @@ class Slice:
     policies: cedarpy.PolicySet
     projection: Projection
     """What the rules are told of a search; the requirements are parts of the rules."""
+    seat_lists: SeatLists | None
     versions: tuple[DirectiveVersion, ...]
+
+    def seat_class(self, seat: str) -> tuple[bool, ...] | str:
+        """The same for seats that the rules do not tell apart: the answer for one is that for all."""
+        if self.seat_lists is None:
+            return seat
+        return tuple(seat in named for named in self.seat_lists)
 
     @cached_property
     def requirements(self) -> tuple[Requirement, ...]:
@@ -243,6 +250,7 @@ def _slice(party: str, directives: Sequence[Directive], projections: Projections
         rules=rules,
         policies=cedarpy.PolicySet.from_pst(policies),
         projection=projections.of(tuple(rules.values())),
+        seat_lists=projections.seat_lists(tuple(rules.values())),
         versions=tuple(
             DirectiveVersion(name=d.document.name, sha256=d.document.sha256) for d in directives
         ),

@@ -5,8 +5,8 @@ Invariants:
 - A verdict permits only if the engine allowed, named at least one permitting rule and no other, and
   reported no error. Everything else forbids or cannot tell, and both refuse.
 - The decision permits only if there are verdicts and every one permits.
-- A party is told the facts that its rules can read. Where they cannot read the seat, the answer for
-  one of its seats is the answer for all.
+- A party is told the facts that its rules can read, and asked once for seats that its rules cannot
+  tell apart. There is still a verdict for each seat.
 - What was missing is worked out after the verdict and never changes it.
 """
 
@@ -15,10 +15,9 @@ import importlib.metadata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 import cedarpy
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from countersign.type.v1.decision_pb2 import (
     Decision,
@@ -68,6 +67,10 @@ class SeatVerdict:
         return SeatVerdict(verdict, self.obligations)
 
 
+_Answered: TypeAlias = dict[tuple[str, tuple[bool, ...] | str], SeatVerdict]
+"""What one search's parties have said so far, by party and class of seat."""
+
+
 def conjunction(verdicts: Iterable[Verdict]) -> DecisionOutcome.ValueType:
     """PERMITTED if there are verdicts and every one permits, else REFUSED."""
     outcomes = [verdict.outcome for verdict in verdicts]
@@ -91,8 +94,11 @@ class Evaluator:
     def __init__(self, book: Book, registry: Registry) -> None:
         """Raises EntitiesError, or EngineUntrustworthy when the engine fails its self-test."""
         self._book = book
-        self._registry = registry
+        self._seat_words = book.vocabulary.words("Seat")
         self._asking = Asking(registry, book.vocabulary)
+        self._digest_begun = hashlib.sha256(
+            _DIGEST_CONTEXT + book.vocabulary.sha256 + registry.sha256 + ENGINE.encode() + b"\0"
+        )
         self._entities = entities.build(registry, book.vocabulary)
         self_test.run(self._entities, registry, book.vocabulary, book.projections)
 
@@ -107,7 +113,7 @@ class Evaluator:
             engine=ENGINE,
             policy_set_sha256=self._digest(verdicts),
         )
-        decision.evaluated_at.CopyFrom(_timestamp(question.at))
+        decision.evaluated_at.FromDatetime(question.at)
         permitted = decision.outcome == _PERMITTED
         # A permit's duties fall away with a refusal; a prohibition's duties are about the attempt.
         decision.obligations.extend(
@@ -127,12 +133,10 @@ class Evaluator:
         return tuple(self._of_seats(question, held))
 
     def _of_seats(self, question: Question, seats: Sequence[SeatOf]) -> list[SeatVerdict]:
-        for_any_seat: dict[str, SeatVerdict] = {}
-        return [self._of_seat(question, seat, for_any_seat) for seat in seats]
+        answered: _Answered = {}
+        return [self._of_seat(question, seat, answered) for seat in seats]
 
-    def _of_seat(
-        self, question: Question, seat: SeatOf, for_any_seat: dict[str, SeatVerdict]
-    ) -> SeatVerdict:
+    def _of_seat(self, question: Question, seat: SeatOf, answered: _Answered) -> SeatVerdict:
         faults = list(question.faults)
         if seat.fault is not None and seat.fault not in faults:
             faults.append(seat.fault)
@@ -141,21 +145,21 @@ class Evaluator:
             faults.append(Fault.NO_DIRECTIVE)
         if rules is None or faults:
             return SeatVerdict(_cannot_tell(seat, faults, rules), ())
-        if rules.projection.tells_seat:
-            return self._apply(question, seat, rules)
-        if seat.party in for_any_seat:
-            return for_any_seat[seat.party].for_seat(seat.seat)
-        for_any_seat[seat.party] = self._apply(question, seat, rules)
-        return for_any_seat[seat.party]
+        key = seat.party, rules.seat_class(self._seat_words[seat.seat])
+        if key in answered:
+            return answered[key].for_seat(seat.seat)
+        answered[key] = self._apply(question, seat, rules)
+        return answered[key]
 
     def _apply(self, question: Question, seat: SeatOf, rules: Slice) -> SeatVerdict:
         request = question.request(seat.seat, rules.projection.facts)
         result = self._engine(request, rules.policies, rules)
-        if result.decision is cedarpy.Decision.NoDecision:
+        answer = result.decision
+        if answer is cedarpy.Decision.NoDecision:
             return SeatVerdict(_cannot_tell(seat, [Fault.NO_DECISION], rules), ())
         named = sorted(result.diagnostics.reasons)
         determining = [rules.rules[name] for name in named if name in rules.rules]
-        allowed = result.decision is cedarpy.Decision.Allow
+        allowed = answer is cedarpy.Decision.Allow
         # Cedar skips a rule that errs; had it been a prohibition, it would be gone.
         if result.diagnostics.errors or not follows(allowed, len(named), determining):
             verdict = _cannot_tell(seat, [Fault.EVALUATION_ERROR], rules)
@@ -201,10 +205,7 @@ class Evaluator:
     def _digest(self, verdicts: Sequence[Verdict]) -> bytes:
         """SHA-256 over all that must be the same to decide the same, besides the question."""
         applied = {v.name: v.sha256 for verdict in verdicts for v in verdict.directives}
-        sha256 = hashlib.sha256(_DIGEST_CONTEXT)
-        sha256.update(self._book.vocabulary.sha256)
-        sha256.update(self._registry.sha256)
-        sha256.update(ENGINE.encode() + b"\0")
+        sha256 = self._digest_begun.copy()
         for name, digest in sorted(applied.items()):
             sha256.update(name.encode() + b"\0" + digest)
         return sha256.digest()
@@ -230,12 +231,6 @@ def _union(obligations: Iterable[Obligation]) -> list[Obligation]:
     """Each duty once, in a fixed order."""
     distinct = {(o.party, o.rule_id, o.kind, o.parameters): o for o in obligations}
     return [distinct[key] for key in sorted(distinct)]
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp
 
 
 def seat_name(seat: Seat.ValueType) -> str:

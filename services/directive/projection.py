@@ -1,6 +1,7 @@
-"""Which facts of a search a party is told: those that its rules can read, and no others.
+"""Which facts of a search a party is told, and for which of its seats one answer serves.
 
-Most of what a question costs is the reading of its facts by the engine; most rules read few.
+Most of what a question costs is the reading of its facts by the engine; most rules read few. Most do
+not tell one seat of their party from another.
 
 Invariants:
 - The rules answer as if they had been told everything. A rule can read a fact only by its name, or by
@@ -8,12 +9,14 @@ Invariants:
 - The engine knows exactly the facts that are told: one too many or one too few is no decision.
 - The engine's own type checker, which does not know how the facts were chosen, finds nothing new
   in the rules when it is shown only these facts. Otherwise the directives are not loaded.
+- One answer serves two seats only where every condition that reads the seat asks whether it is one of
+  some written-out seats, and is as true of the one as of the other.
 """
 
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import cedarpy
 from cedarpy import pst
@@ -21,10 +24,15 @@ from cedarpy import pst
 from directive import conditions
 from directive.guards import DirectiveRefused, Finding
 from directive.rules import Rule, walk
-from directive.vocabulary import Vocabulary
+from directive.vocabulary import NAMESPACE, Vocabulary
 
 _CONTEXT: Final = pst.Var("context")
 _SEAT: Final = "seat"
+_SEAT_TYPE: Final = pst.EntityType("Seat", (NAMESPACE,))
+_CONTEXT_SEAT: Final = pst.GetAttr(_CONTEXT, _SEAT)
+
+SeatLists: TypeAlias = tuple[frozenset[str], ...]
+"""The seats that each condition on the seat names."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,6 @@ class Projection:
 
     facts: tuple[str, ...]
     schema: cedarpy.Schema
-
-    @property
-    def tells_seat(self) -> bool:
-        """Whether the answer may depend on the seat that is asked."""
-        return _SEAT in self.facts
 
 
 class Projections:
@@ -53,6 +56,10 @@ class Projections:
     def made(self) -> tuple[Projection, ...]:
         """All that were made."""
         return tuple(self._made.values())
+
+    def seat_lists(self, rules: Sequence[Rule]) -> SeatLists | None:
+        """How these rules tell seats apart; None when each must be asked by itself."""
+        return seat_lists(rules) if self._project else None
 
     def of(self, rules: Sequence[Rule]) -> Projection:
         """What these rules are told; raises DirectiveRefused when the type checker sees a difference."""
@@ -84,6 +91,39 @@ def facts_read(rules: Iterable[Rule], facts: Collection[str]) -> frozenset[str]:
             read.update(node.attrs)
     # Any other use hands the facts on as a whole.
     return frozenset(facts) if uses != reads else frozenset(facts) & read
+
+
+def seat_lists(rules: Iterable[Rule]) -> SeatLists | None:
+    """The seats named by each condition on the seat; None when the seat is read in any other way."""
+    lists = []
+    reads = uses = uses_for_one_fact = 0
+    for node in walk(tuple(rule.template for rule in rules)):
+        if node == _CONTEXT:
+            uses += 1
+        elif isinstance(node, pst.GetAttr | pst.HasAttr):
+            attrs = (node.attr,) if isinstance(node, pst.GetAttr) else node.attrs
+            reads += _SEAT in attrs
+            uses_for_one_fact += node.base == _CONTEXT
+        elif (named := _seats_named(node)) is not None:
+            lists.append(named)
+    # Each list accounts for one reading of the seat; a reading that is left may be about anything.
+    return tuple(lists) if reads == len(lists) and uses == uses_for_one_fact else None
+
+
+def _seats_named(node: object) -> frozenset[str] | None:
+    """The seats in `context.seat == S`, `!=` or `[S, T].contains(context.seat)`; None otherwise."""
+    if not isinstance(node, pst.BinaryOp):
+        return None
+    if node.op in ("eq", "not_eq") and _CONTEXT_SEAT in (node.left, node.right):
+        named: tuple[pst.Expr, ...] = (node.right if node.left == _CONTEXT_SEAT else node.left,)
+    elif node.op == "contains" and node.right == _CONTEXT_SEAT and isinstance(node.left, pst.Set):
+        named = node.left.elements
+    else:
+        return None
+    literals = [element.value for element in named if isinstance(element, pst.EntityLit)]
+    if len(literals) != len(named):
+        return None
+    return frozenset(uid.id for uid in literals if uid.type == _SEAT_TYPE)
 
 
 def check(rules: Sequence[Rule], projection: Projection, vocabulary: Vocabulary) -> None:

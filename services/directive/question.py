@@ -32,6 +32,13 @@ _CLOSED: Final = {
 """The facts that are told in the words of a closed list."""
 _ACTION: Final = ref("Action", "submitSearch")
 
+# Looking an enum's value up by its name costs more than comparing it.
+_ORIGIN: Final = Seat.SEAT_ORIGIN
+_BENEFICIARY: Final = Seat.SEAT_BENEFICIARY
+_OPERATOR: Final = Seat.SEAT_OPERATOR
+_GALLERY_OWNER: Final = Seat.SEAT_GALLERY_OWNER
+_JURISDICTION: Final = Seat.SEAT_JURISDICTION
+
 
 class Fault(StrEnum):
     """Why a verdict cannot be told. Append-only: clients and reports branch on these."""
@@ -173,11 +180,11 @@ def _seats(facts: SearchFacts, registry: Registry) -> tuple[SeatOf, ...]:
             return SeatOf(seat, "", unknown)
         return SeatOf(seat, ori, None if ori in registry.agencies else Fault.UNKNOWN_AGENCY)
 
-    jurisdictions = [SeatOf(Seat.SEAT_JURISDICTION, code, None) for code in parties.jurisdictions]
+    jurisdictions = [SeatOf(_JURISDICTION, code, None) for code in parties.jurisdictions]
     return (
-        agency(Seat.SEAT_ORIGIN, parties.origin, Fault.UNKNOWN_AGENCY),
-        agency(Seat.SEAT_BENEFICIARY, parties.beneficiary, Fault.BENEFICIARY_UNKNOWN),
-        agency(Seat.SEAT_OPERATOR, parties.operator, Fault.UNKNOWN_SYSTEM),
-        agency(Seat.SEAT_GALLERY_OWNER, parties.gallery_owner, Fault.UNKNOWN_GALLERY),
-        *(jurisdictions or [SeatOf(Seat.SEAT_JURISDICTION, "", Fault.JURISDICTION_UNKNOWN)]),
+        agency(_ORIGIN, parties.origin, Fault.UNKNOWN_AGENCY),
+        agency(_BENEFICIARY, parties.beneficiary, Fault.BENEFICIARY_UNKNOWN),
+        agency(_OPERATOR, parties.operator, Fault.UNKNOWN_SYSTEM),
+        agency(_GALLERY_OWNER, parties.gallery_owner, Fault.UNKNOWN_GALLERY),
+        *(jurisdictions or [SeatOf(_JURISDICTION, "", Fault.JURISDICTION_UNKNOWN)]),
     )

@@ -48,8 +48,8 @@ class Vocabulary:
     """Entity type ("Purpose") to its words."""
     open_kinds: frozenset[str]
     """Entity types whose members the registry names ("Agency")."""
-    facts: Mapping[str, bool]
-    """What is told of a search, and whether it may be absent."""
+    facts: tuple[str, ...]
+    """What can be told of a search."""
     _words: Mapping[str, Mapping[int, str]]
     _plain: str
 
@@ -95,7 +95,7 @@ class Vocabulary:
             schema=schema,
             closed_lists=closed,
             open_kinds=frozenset(match["name"] for match in _OPEN_KIND.finditer(plain)),
-            facts=_facts(plain),
+            facts=tuple(name for name, _ in _declared(plain)),
             _words=words,
             _plain=plain,
         )
@@ -150,10 +150,6 @@ def _declared(plain: str) -> list[tuple[str, str]]:
     if not declared or len(declared) != len(lines) or "context: Facts\n" not in plain:
         raise VocabularyError("the facts of a search are not one flat record named Facts")
     return declared
-
-
-def _facts(plain: str) -> dict[str, bool]:
-    return {name: "?" in line for name, line in _declared(plain)}
 
 
 def _words_of(enum: EnumDescriptor) -> dict[int, str]:
