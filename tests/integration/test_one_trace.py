@@ -84,8 +84,9 @@ async def search(settings: ClientSettings) -> tuple[PreparedSearch, Search, str]
         prepared = seal_search(facts, b"a probe that nobody looks at", key)
         officer_token = token(settings, prepared.search_id)
         with telemetry.span(CLIENTS_WORK):
-            await client.submit(prepared, officer_token)
-            ended = await client.wait(prepared.search_id)
+            ended = await client.submit(prepared, officer_token)
+            async for changed in client.watch(prepared.search_id):
+                ended = changed
         opened = client.open_answer(prepared, ended, OFFICER)
         assert opened.candidates
     return prepared, ended, officer_token
