@@ -100,7 +100,12 @@ class Bus:
 
         async def on_error(error: Exception) -> None:
             # An exception here would end the client's read loop and leave a deaf process.
-            log.warning("bus error", extra={"fields": {"error": type(error).__name__}})
+            fields = {"error": type(error).__name__}
+            if "permissions violation" in str(error).lower():
+                # Whoever published or subscribed hears nothing but silence, so this must be heard.
+                log.error("the bus forbids what this process did", extra={"fields": fields})
+            else:
+                log.warning("bus error", extra={"fields": fields})
 
         async def on_disconnected() -> None:
             # The certificate may have been renewed since; half-written files leave the old one.

@@ -140,6 +140,18 @@ async def test_nobody_there_is_known_at_once(broker: Bus) -> None:
     assert refused.retry_after_s is not None
 
 
+async def test_subject_that_the_bus_forbids_is_logged_as_an_error(
+    policy: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(await refusal(policy, timeout_s=0.3), Unavailable)
+
+    async def logged() -> bool:
+        errors = [record for record in caplog.records if record.levelname == "ERROR"]
+        return any("forbids" in record.getMessage() for record in errors)
+
+    assert await until(logged)
+
+
 async def test_silence_is_unavailable_in_the_end(broker: Bus, policy: Bus) -> None:
     never = asyncio.Event()
 
