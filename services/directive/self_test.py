@@ -38,7 +38,8 @@ _FACTS: Final[Mapping[str, object]] = {
     "narrativeGiven": False,
     "candidatesMax": 1,
 }
-"""A search as far as every search is told; whom it benefits may be absent, and is here."""
+"""What is told of every search."""
+_MAY_BE_ABSENT: Final[Mapping[str, object]] = {"beneficiary": ref("Agency", _ABSENT)}
 
 
 class EngineUntrustworthy(Exception):
@@ -66,6 +67,7 @@ class _Trial:
         self._entities = entities
         self._registry = registry
         self._schema = projection.schema
+        self._facts = frozenset(projection.facts)
         self._told = {fact: _FACTS[fact] for fact in projection.facts if fact in _FACTS}
         self._gallery = next(iter(registry.galleries), _ABSENT)
         self._request = {
@@ -107,8 +109,9 @@ class _Trial:
                 )
 
     def _tells_one_too_many(self) -> None:
-        for fact in _FACTS.keys() - self._told.keys():
-            more = {**self._told, fact: _FACTS[fact]}
+        others = {**_FACTS, **_MAY_BE_ABSENT}
+        for fact in others.keys() - self._facts:
+            more = {**self._told, fact: others[fact]}
             if self._asked("", more).decision is not cedarpy.Decision.NoDecision:
                 raise EngineUntrustworthy(
                     f"a search was decided with {fact}, which no rule was to be told"

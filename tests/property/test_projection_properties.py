@@ -1,0 +1,228 @@
+"""Told only what its rules can read, and asked once for seats that they do not tell apart, a party says
+exactly what it would have said otherwise: for the shipped directives and for any others."""
+
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from countersign.type.v1 import search_pb2
+from countersign.type.v1.search_pb2 import Offence, OffenceSeverity, SearchFacts
+from directive.book import Book, Directive
+from directive.evaluate import Evaluator
+from shared.registry import Registry
+from support.directives import (
+    BURBANK,
+    FACEFIND,
+    FORBID,
+    LAPD,
+    LASD,
+    NOON,
+    PERMIT,
+    book_where_others_permit,
+    changed_registry,
+    ordinary,
+    shipped_book,
+    unguarded,
+    vocabulary,
+)
+
+AGENCIES = [LAPD, LASD, BURBANK, FACEFIND]
+SHIPPED = sorted(shipped_book().directives)
+
+
+@cache
+def crowded() -> Registry:
+    """The demonstration's registry with an officer in every agency."""
+    return changed_registry(
+        officers={f"of-{ori.lower()}": {"agency": ori, "active": True} for ori in AGENCIES}
+    )
+
+
+Pair = tuple[Evaluator, Evaluator]
+
+
+def both_ways(directives: tuple[Directive, ...]) -> Pair:
+    """Evaluators of the same directives, with and without projection."""
+    return (
+        Evaluator(Book(directives, vocabulary()), crowded()),
+        Evaluator(Book(directives, vocabulary(), project=False), crowded()),
+    )
+
+
+@cache
+def shipped(name: str) -> Pair:
+    """All shipped directives, or one of them where the other parties permit everything."""
+    every = shipped_book().directives
+    if not name:
+        return both_ways(tuple(every.values()))
+    return both_ways(tuple(book_where_others_permit(every[name]).directives.values()))
+
+
+ORIS = st.sampled_from([*AGENCIES, LAPD, LAPD, "", "XX0000000", '"', "US-CA"])
+OFFICERS = st.sampled_from([*sorted(crowded().officers), "nobody", "", "\\"])
+TEXTS = st.one_of(st.sampled_from(["", "26-0001", "120", "11A"]), st.text(max_size=10))
+MOMENTS = st.one_of(
+    st.just(NOON),
+    st.datetimes(timezones=st.just(UTC)),
+    st.timedeltas(timedelta(days=-3000), timedelta(days=300)).map(lambda ago: NOON + ago),
+)
+
+
+def _numbers(enum: Any) -> st.SearchStrategy[int]:
+    known = [number for number in enum.values() if number != 0]
+    return st.one_of(*[st.sampled_from(known)] * 9, st.sampled_from([0, -1, 99]))
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> SearchFacts:
+    """Searches, most of them with known names and values."""
+    system, gallery = draw(
+        st.sampled_from(
+            [("lacris", "lacris-booking")] * 3
+            + [("facefind", "facefind-web"), ("lacris", "facefind-web"), ("", "ghost")]
+        )
+    )
+    return ordinary(
+        origin_agency=draw(ORIS),
+        beneficiary_agency=draw(st.one_of(st.none(), ORIS)),
+        system=system,
+        gallery=gallery,
+        purpose=draw(_numbers(search_pb2.Purpose)),
+        suspicion=draw(_numbers(search_pb2.SuspicionLevel)),
+        provenance=draw(_numbers(search_pb2.ProbeProvenance)),
+        capture_mode=draw(_numbers(search_pb2.CaptureMode)),
+        offence=Offence(
+            nibrs_code=draw(TEXTS),
+            statute=draw(TEXTS),
+            attempt=draw(st.booleans()),
+            severity=OffenceSeverity.ValueType(draw(_numbers(OffenceSeverity))),
+        ),
+        case_number=draw(TEXTS),
+        narrative=draw(TEXTS),
+        candidates_max=draw(st.integers(0, 2**31 - 1)),
+    )
+
+
+def officer_for(facts: SearchFacts, drawn: str, *, own: bool) -> str:
+    return f"of-{facts.origin_agency.lower()}" if own else drawn
+
+
+def assert_the_same(pair: Pair, facts: SearchFacts, officer: str, at: datetime) -> None:
+    projected, whole = pair
+    expected = whole.evaluate(facts, officer, at)
+    assert projected.evaluate(facts, officer, at) == expected
+    for party in {verdict.party for verdict in expected.verdicts}:
+        said = whole.evaluate_party(facts, officer, at, party)
+        assert projected.evaluate_party(facts, officer, at, party) == said
+
+
+@pytest.mark.promise(3)
+@given(
+    name=st.sampled_from(["", *SHIPPED]),
+    facts=searches(),
+    officer=OFFICERS,
+    own=st.booleans(),
+    at=MOMENTS,
+)
+@settings(max_examples=400, deadline=None)
+def test_shipped_directives_decide_the_same_when_told_only_what_they_read(
+    name: str, facts: SearchFacts, officer: str, own: bool, at: datetime
+) -> None:
+    assert_the_same(shipped(name), facts, officer_for(facts, officer, own=own), at)
+
+
+def _member(enum: str, name: str) -> st.SearchStrategy[str]:
+    words = vocabulary().closed_lists[enum]
+    return st.sampled_from(words).map(lambda w: f'context.{name} == Countersign::{enum}::"{w}"')
+
+
+_SEAT = st.sampled_from(vocabulary().closed_lists["Seat"]).map(
+    lambda word: f'Countersign::Seat::"{word}"'
+)
+_CONDITIONS = st.one_of(
+    _member("Purpose", "purpose"),
+    _member("SuspicionLevel", "suspicion"),
+    _member("OffenceSeverity", "severity"),
+    _member("ProbeProvenance", "provenance"),
+    _member("CaptureMode", "captureMode"),
+    _SEAT.map(lambda seat: f"context.seat == {seat}"),
+    _SEAT.map(lambda seat: f"{seat} != context.seat"),
+    _SEAT.map(lambda seat: f"context.seat in {seat}"),
+    st.tuples(_SEAT, _SEAT).map(lambda s: f"[{s[0]}, {s[1]}].contains(context.seat)"),
+    st.tuples(_SEAT, _SEAT).map(lambda s: f'context["seat"] in [{s[0]}, {s[1]}]'),
+    st.sampled_from(
+        [
+            'context.caseNumber != ""',
+            'context.statute like "1*"',
+            'context.nibrsCode == "120"',
+            "context.attempt",
+            "context.narrativeGiven",
+            "context.candidatesMax < 20",
+            'context.now < datetime("2026-01-01")',
+            f'context has beneficiary && context.beneficiary == Countersign::Agency::"{LAPD}"',
+            "context has beneficiary",
+            "principal.active",
+            "resource.system.commercial",
+            # What the guards would refuse: it errs, is never there, or takes the facts as a whole.
+            f'context.beneficiary == Countersign::Agency::"{LAPD}"',
+            "context has seat",
+            "context.warrant",
+            "context has warrant",
+            "context.candidatesMax * 9223372036854775807 > 1",
+            "{facts: context}.facts.attempt",
+            "[context].contains(context)",
+            '{facts: context}.facts.seat == Countersign::Seat::"origin"',
+            '(if context.attempt then context else context).caseNumber == ""',
+        ]
+    ),
+)
+_JOINED = st.recursive(
+    _CONDITIONS,
+    lambda parts: st.one_of(
+        st.tuples(parts, st.sampled_from(["&&", "||", "=="]), parts).map(
+            lambda p: f"({p[0]}) {p[1]} ({p[2]})"
+        ),
+        parts.map(lambda part: f"!({part})"),
+    ),
+    max_leaves=4,
+)
+
+
+@st.composite
+def rules(draw: st.DrawFn, prefix: str) -> str:
+    """One to four rules of up to three conditions each."""
+    written = []
+    for number in range(draw(st.integers(1, 4))):
+        words = draw(st.lists(st.sampled_from(["when", "unless"]), max_size=3))
+        head = draw(st.sampled_from([PERMIT, FORBID]))
+        requirements = "".join(f'@requirement_{n + 1}("part {n}") ' for n in range(len(words)))
+        clauses = "".join(f" {word} {{ {draw(_JOINED)} }}" for word in words)
+        duty = '@obligation_log("officer") '
+        written.append(
+            requirements + duty + head.replace("LAPD-9", f"{prefix}{number}") + clauses + ";"
+        )
+    return "\n".join(written)
+
+
+@pytest.mark.promise(3)
+@given(
+    lapd=rules("LAPD-"),
+    lasd=rules("LASD-"),
+    asked=st.lists(st.tuples(searches(), OFFICERS, st.booleans(), MOMENTS), min_size=5, max_size=5),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_directives_decide_the_same_when_told_only_what_they_read(
+    lapd: str, lasd: str, asked: list[tuple[SearchFacts, str, bool, datetime]]
+) -> None:
+    written = (
+        unguarded(lapd),
+        unguarded(lasd, party=LASD, prefix="LASD-", name="another-directive"),
+    )
+    pair = both_ways(tuple(book_where_others_permit(*written).directives.values()))
+    assert_the_same(pair, ordinary(), "lapd-40123", NOON)
+    for facts, officer, own, at in asked:
+        assert_the_same(pair, facts, officer_for(facts, officer, own=own), at)
