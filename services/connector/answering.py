@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from operator import attrgetter
 
 import stamina
 
@@ -23,7 +24,6 @@ from connector.system import (
     SystemFailed,
 )
 from countersign.connector.v1.connector_pb2 import (
-    Candidate,
     CandidateList,
     CandidatesFound,
     FaceBox,
@@ -108,6 +108,13 @@ class Answerer:
         self._scale = scale
         self._retries = retries
         self._clock = clock
+        self._score_scale = ScoreScale(
+            algorithm=behind.algorithm,
+            minimum=scale.minimum,
+            maximum=scale.maximum,
+            threshold=scale.threshold,
+            false_match_rate=scale.false_match_rate,
+        )
 
     async def answer(self, order: VerifiedOrder) -> SignedAnswer:
         """Run the order and answer it."""
@@ -137,6 +144,14 @@ class Answerer:
         return self._failed(about, refused.reason, refused.check)
 
     async def _search(self, probe: bytes, wanted: int) -> Findings:
+        try:
+            return await self._behind.search(probe, wanted)
+        except SystemFailed as error:
+            return await self._search_again(probe, wanted, error)
+
+    async def _search_again(self, probe: bytes, wanted: int, failed: SystemFailed) -> Findings:
+        """Retries after a failed attempt, which counts as the first of them."""
+        first = True
         async for attempt in stamina.retry_context(
             on=SystemFailed,
             attempts=self._retries.attempts,
@@ -146,6 +161,10 @@ class Answerer:
             wait_jitter=self._retries.wait_initial_s,
         ):
             with attempt:
+                # Made before, because most searches need no retries and should not pay for them.
+                if first:
+                    first = False
+                    raise failed
                 return await self._behind.search(probe, wanted)
         raise AssertionError("the last attempt returns or raises")
 
@@ -172,19 +191,12 @@ class Answerer:
         self, search_id: str, findings: Findings, wanted: int, searched_at: datetime
     ) -> CandidateList:
         face = findings.face
-        scale = ScoreScale(
-            algorithm=self._behind.algorithm,
-            minimum=self._scale.minimum,
-            maximum=self._scale.maximum,
-            threshold=self._scale.threshold,
-            false_match_rate=self._scale.false_match_rate,
-        )
         found = CandidateList(
             search_id=search_id,
             gallery=self._gallery,
             gallery_size=findings.gallery_size,
             requested=wanted,
-            score_scale=scale,
+            score_scale=self._score_scale,
             probe_face=FaceBox(x=face.x, y=face.y, width=face.width, height=face.height),
             probe_quality=ProbeQuality(
                 detector_score=face.detector_score,
@@ -197,18 +209,15 @@ class Answerer:
         )
         found.searched_at.FromDatetime(searched_at)
         # A system may return more than asked for, and in any order; the requester gets neither.
-        ranked = sorted(findings.resemblances, key=lambda one: -one.score)[:wanted]
+        ranked = sorted(findings.resemblances, key=attrgetter("score"), reverse=True)[:wanted]
+        key, gallery, threshold = self._keys.candidate_ids, self._gallery, self._scale.threshold
         for rank, resemblance in enumerate(ranked, start=1):
-            found.candidates.append(
-                Candidate(
-                    rank=rank,
-                    candidate_id=candidate_id(
-                        self._keys.candidate_ids, self._gallery, resemblance.record
-                    ),
-                    similarity_score=resemblance.score,
-                    above_threshold=resemblance.score >= self._scale.threshold,
-                    image_sha256=resemblance.image_sha256,
-                )
+            found.candidates.add(
+                rank=rank,
+                candidate_id=candidate_id(key, gallery, resemblance.record),
+                similarity_score=resemblance.score,
+                above_threshold=resemblance.score >= threshold,
+                image_sha256=resemblance.image_sha256,
             )
         return found
 

@@ -32,6 +32,7 @@ SIGNATURES_MAX = 100
 KEY_NAME_BYTES_MAX = 255
 
 _SIGNATURE_LINE = re.compile("\N{EM DASH} ([^ ]+) ([A-Za-z0-9+/=]+)")
+_CONTROL_CHARACTER = re.compile("[\x00-\x09\x0b-\x1f\x7f]")
 _KEY_ID_HEX = re.compile("[0-9a-f]{8}")
 _KEY_ID_BYTES = 4
 _ED25519_PUBLIC_BYTES = 32
@@ -54,7 +55,8 @@ def check_key_name(name: str) -> None:
     """Refuse a key name that could be read in two ways within a signature line."""
     if not name or len(name.encode(errors="replace")) > KEY_NAME_BYTES_MAX:
         raise TlogError(f"a key name has 1 to {KEY_NAME_BYTES_MAX} bytes")
-    if "+" in name or any(one.isspace() or not one.isprintable() for one in name):
+    # Of all white space, only the space itself counts as printable.
+    if "+" in name or " " in name or not name.isprintable():
         raise TlogError("a key name has no space, plus sign or control character")
 
 
@@ -189,7 +191,7 @@ def decode_text(raw: str | bytes) -> str:
         text.encode()
     except UnicodeError:
         raise TlogError("the note is not UTF-8") from None
-    if any((one < " " and one != "\n") or one == "\x7f" for one in text):
+    if _CONTROL_CHARACTER.search(text):
         raise TlogError("the note has a control character")
     return text
 
