@@ -6,7 +6,6 @@ or the candidates is logged, and candidates leave only sealed to the requester.
 
 import hmac
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -178,14 +177,15 @@ class Answerer:
             found.SerializeToString(deterministic=True),
             candidates_info(order.search_id, order.order_sha256),
         )
+        flags = [candidate.above_threshold for candidate in found.candidates]
         result = CandidatesFound(
-            returned=len(found.candidates),
-            above_threshold=sum(candidate.above_threshold for candidate in found.candidates),
+            returned=len(flags),
+            above_threshold=sum(flags),
             gallery_size=findings.gallery_size,
             algorithm=self._behind.algorithm,
             sealed_candidates=sealed,
         )
-        return self._sign(about, lambda answer: answer.found.CopyFrom(result))
+        return self._sign(about, found=result)
 
     def _candidate_list(
         self, search_id: str, findings: Findings, wanted: int, searched_at: datetime
@@ -225,10 +225,13 @@ class Answerer:
         self, about: AnsweredOrder, reason: FailureReason.ValueType, check: str = ""
     ) -> SignedAnswer:
         failure = SearchFailure(reason=reason, check=check)
-        return self._sign(about, lambda answer: answer.failure.CopyFrom(failure))
+        return self._sign(about, failure=failure)
 
     def _sign(
-        self, about: AnsweredOrder, put_result: Callable[[SearchAnswer], None]
+        self,
+        about: AnsweredOrder,
+        found: CandidatesFound | None = None,
+        failure: SearchFailure | None = None,
     ) -> SignedAnswer:
         answer = SearchAnswer(
             search_id=about.search_id,
@@ -236,9 +239,10 @@ class Answerer:
             request_sha256=about.request_sha256,
             system=self._system,
             gallery=self._gallery,
+            found=found,
+            failure=failure,
         )
         answer.answered_at.FromDatetime(self._clock.now())
-        put_result(answer)
         signed = answer.SerializeToString(deterministic=True)
         return SignedAnswer(
             answer=signed,

@@ -17,12 +17,10 @@ spend the answer of a search that is yet to come.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
@@ -98,14 +96,15 @@ class Orders:
         if search_id in self._working:
             raise Retry(RETRY_S)
         self._working.add(search_id)
+        telling = _InProgress(delivery)
         try:
-            async with _said_in_progress(delivery):
-                answer = await self._answer(signed, search_id)
-                await self._publish(search_id, answer)
+            answer = await self._answer(signed, search_id)
+            await self._publish(search_id, answer)
         except (ServiceError, sqlite3.Error) as error:
             log.warning("answer delayed", extra={"fields": {"error": type(error).__name__}})
             raise Retry(RETRY_S) from error
         finally:
+            telling.stop()
             self._working.discard(search_id)
 
     def _read(self, delivery: Delivery) -> tuple[SignedOrder, str]:
@@ -185,24 +184,31 @@ def _result(answer: SignedAnswer) -> str:
     return FailureReason.Name(made.failure.reason).removeprefix("FAILURE_REASON_")
 
 
-@contextlib.asynccontextmanager
-async def _said_in_progress(delivery: Delivery) -> AsyncIterator[None]:
-    """Tell the bus now and then that the order is still being worked on."""
+class _InProgress:
+    """Tells the bus now and then that an order is still being worked on, until stopped."""
 
-    async def say() -> None:
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+        # Most orders are done long before, and a timer costs them less than a task.
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(IN_PROGRESS_EVERY_S, self._begin)
+        self._telling: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        """The order is done."""
+        self._timer.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
+
+    def _begin(self) -> None:
+        self._telling = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
         while True:
-            await asyncio.sleep(IN_PROGRESS_EVERY_S)
             try:
-                await delivery.in_progress()
+                await self._delivery.in_progress()
             except Exception as error:  # noqa: BLE001
                 # Without it the order is at worst delivered again, which finds it being worked on.
                 fields = {"error": type(error).__name__}
                 log.warning("could not say in progress", extra={"fields": fields})
-
-    saying = asyncio.create_task(say())
-    try:
-        yield
-    finally:
-        saying.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await saying
+            await asyncio.sleep(IN_PROGRESS_EVERY_S)

@@ -23,6 +23,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import protovalidate
 from google.protobuf.message import DecodeError
@@ -43,6 +44,10 @@ CLOCK_SKEW_MAX = timedelta(minutes=2)
 
 VALIDITY_MAX = timedelta(days=7)
 """Longest time between making an order and its deadline: the longest wait that a search may ask for."""
+
+# Looking an enum's value up costs more than comparing it.
+_PERMIT: Final = VerdictOutcome.VERDICT_OUTCOME_PERMIT
+_PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
 
 OwnDirectives = Callable[[BoundRequest, datetime], Sequence[Verdict]]
 """Evaluates the directives of the connector's own agency: one verdict for each seat it holds. May
@@ -149,8 +154,7 @@ def verify(signed: SignedBytes, expected: Expectations, now: datetime) -> Verifi
 
 def all_permit(verdicts: Sequence[Verdict]) -> bool:
     """True if there are verdicts and each is a permit. Anything else, known or not, is none."""
-    permit = VerdictOutcome.VERDICT_OUTCOME_PERMIT
-    return bool(verdicts) and all(verdict.outcome == permit for verdict in verdicts)
+    return bool(verdicts) and all(verdict.outcome == _PERMIT for verdict in verdicts)
 
 
 def _check_times(order: SearchOrder, now: datetime) -> datetime:
@@ -184,7 +188,7 @@ def _check_decision(
     if entry.WhichOneof("event") != "search_decided" or entry.search_id != order.search_id:
         raise OrderRefused("DECISION_MISMATCH")
     decided = entry.search_decided
-    permitted = decided.decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+    permitted = decided.decision.outcome == _PERMITTED
     if not permitted or not all_permit(decided.decision.verdicts):
         raise OrderRefused("DECISION_NOT_PERMITTED")
     if not decided.HasField("deadline") or deadline > _instant(decided.deadline):

@@ -100,9 +100,11 @@ class PrivateKey:
         suite = (payload.kem_id, payload.kdf_id, payload.aead_id)
         if suite != (KEM_X25519, KDF_HKDF_SHA256, AEAD_AES_256_GCM):
             raise Unopenable(f"the payload uses HPKE suite {suite}, which this key does not")
-        if len(payload.ciphertext) > SEALED_BYTES_MAX:
+        # Each look at the field copies it.
+        ciphertext = payload.ciphertext
+        if len(ciphertext) > SEALED_BYTES_MAX:
             raise Unopenable("the payload is larger than accepted")
         try:
-            return _SUITE.decrypt(payload.ciphertext, self._key, info=info)
+            return _SUITE.decrypt(ciphertext, self._key, info=info)
         except (InvalidTag, ValueError):
             raise Unopenable("the payload does not open with this key for this search") from None

@@ -7,6 +7,7 @@ bears a known key's name and id and does not verify sinks the whole note.
 
 import base64
 import binascii
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -98,11 +99,15 @@ class Verifier:
             raise TlogError("the verifier key's id does not belong to its name and key")
         return verifier
 
-    @property
+    @functools.cached_property
     def key_id(self) -> bytes:
         """Four bytes that say which key of this name signed."""
         kind = bytes([ED25519])
         return sha256(self.name.encode() + b"\n" + kind + self.public_key).digest()[:_KEY_ID_BYTES]
+
+    @functools.cached_property
+    def _key(self) -> Ed25519PublicKey:
+        return Ed25519PublicKey.from_public_bytes(self.public_key)
 
     @property
     def vkey(self) -> str:
@@ -115,7 +120,7 @@ class Verifier:
         if len(signature) != _ED25519_SIGNATURE_BYTES:
             raise TlogError(f"the signature of {self.name} has the wrong length")
         try:
-            Ed25519PublicKey.from_public_bytes(self.public_key).verify(signature, text.encode())
+            self._key.verify(signature, text.encode())
         except (InvalidSignature, ValueError):
             raise TlogError(f"the signature of {self.name} does not verify") from None
 
@@ -158,14 +163,12 @@ class UnverifiedNote:
         text, separator, lines = whole.rpartition("\n\n")
         if not separator:
             raise TlogError("the note has no empty line before its signatures")
-        text += "\n"
-        check_text(text)
         if not lines.endswith("\n"):
             raise TlogError("the note does not end in a line feed")
         signature_lines = lines[:-1].split("\n")
         if len(signature_lines) > SIGNATURES_MAX:
             raise TlogError(f"the note has more than {SIGNATURES_MAX} signatures")
-        return cls(text, tuple(_parse_signature(line) for line in signature_lines))
+        return cls(text + "\n", tuple(_parse_signature(line) for line in signature_lines))
 
     def verify(self, verifiers: Iterable[Verifier]) -> tuple[Verifier, ...]:
         """Give the keys that signed; raise TlogError if none did or one of theirs is false."""
