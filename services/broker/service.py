@@ -23,6 +23,8 @@ from shared.registry import Registry, TrustRoots
 from shared.rpc import Context, caller
 
 PAGE_DEFAULT: Final = 50
+SEARCHES_PAGE_MAX: Final = 50
+"""Each search comes with two receipts: fifty stay well below the size of a message on the bus."""
 WATCH_POLL_S: Final = 2.0
 """Another broker may have taken the answer in; the ledger is asked this often."""
 
@@ -110,7 +112,7 @@ class BrokerServicer(BrokerServiceServicer):
         self, request: pb.ListSearchesRequest, context: Context
     ) -> pb.ListSearchesResponse:
         """See broker.proto."""
-        size = request.page_size or PAGE_DEFAULT
+        size = min(request.page_size or PAGE_DEFAULT, SEARCHES_PAGE_MAX)
         before = _read_token(request.page_token)
         records = await self._ledger.searches_of(caller(context).name, size, before)
         token = _write_token(records[-1].decided.index) if len(records) == size else ""
