@@ -1,0 +1,96 @@
+"""The broker's lists and look-ups, page by page and agency by agency."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+
+from countersign.broker.v1 import broker_pb2 as pb
+from shared.errors import InvalidRequest, NotFound
+from shared.rpc import Context
+from support.brokers import LAPD, LASD, BrokerOnTheTable
+
+
+@dataclass
+class CallFrom:
+    """As much of a gRPC context as tells the caller."""
+
+    agency: str
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """What the TLS handshake found in the certificate."""
+        uri = f"spiffe://countersign.test/agency/{self.agency}".encode()
+        return {"x509_subject_alternative_name": [uri]}
+
+
+def call_from(agency: str) -> Context:
+    return cast(Context, CallFrom(agency))
+
+
+@pytest.fixture(name="broker")
+def _broker() -> BrokerOnTheTable:
+    return BrokerOnTheTable()
+
+
+async def submitted(broker: BrokerOnTheTable, count: int) -> list[str]:
+    ids = []
+    for _ in range(count):
+        prepared = broker.prepared()
+        await broker.searching.submit(broker.call(), broker.request(prepared))
+        ids.append(prepared.search_id)
+    return ids
+
+
+async def test_pages_hold_every_search_once_newest_first(broker: BrokerOnTheTable) -> None:
+    ids = await submitted(broker, 125)
+    seen: list[str] = []
+    request = pb.ListSearchesRequest(page_size=200)
+    while True:
+        page = await broker.servicer.ListSearches(request, call_from(LAPD))
+        seen += [search.search_id for search in page.searches]
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert seen == ids[::-1]
+
+
+@pytest.mark.promise(7)
+async def test_an_agency_lists_and_gets_its_own_searches_only(broker: BrokerOnTheTable) -> None:
+    (search_id,) = await submitted(broker, 1)
+    listed = await broker.servicer.ListSearches(pb.ListSearchesRequest(), call_from(LASD))
+    assert not listed.searches
+    for ask in (
+        broker.servicer.GetSearch(pb.GetSearchRequest(search_id=search_id), call_from(LASD)),
+        broker.servicer.CancelSearch(pb.CancelSearchRequest(search_id=search_id), call_from(LASD)),
+    ):
+        with pytest.raises(NotFound):
+            await ask
+    mine = await broker.servicer.GetSearch(
+        pb.GetSearchRequest(search_id=search_id), call_from(LAPD)
+    )
+    assert mine.search.state == pb.SEARCH_STATE_PENDING
+
+
+@pytest.mark.parametrize("token", ["x", "djE6LTE=", "djI6MQ==", "djE6MTIzNDU2Nzg5MDEyMzQ1Njc4OTA="])
+async def test_a_page_token_that_was_not_given_is_refused(
+    broker: BrokerOnTheTable, token: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        await broker.servicer.ListSystems(pb.ListSystemsRequest(page_token=token), call_from(LAPD))
+    assert refused.value.reason == "PAGE_TOKEN_INVALID"
+
+
+async def test_get_that_waits_is_held_until_the_end(broker: BrokerOnTheTable) -> None:
+    (search_id,) = await submitted(broker, 1)
+    request = pb.GetSearchRequest(search_id=search_id)
+    request.wait.FromSeconds(30)
+    waiting = asyncio.create_task(broker.servicer.GetSearch(request, call_from(LAPD)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    delivery = broker.delivery(search_id, broker.answer(search_id))
+    await broker.answers.take_in(delivery)
+    async with asyncio.timeout(5):
+        ended = await waiting
+    assert ended.search.state == pb.SEARCH_STATE_ANSWERED
+    assert ended.search.HasField("answer")
