@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from opentelemetry.trace import SpanKind
 
 from countersign.client import ClientSettings
+from shared import telemetry
+from shared.settings import TelemetrySettings
 
 CONFIG_VARIABLE: Final = "COUNTERSIGN_CONFIG"
+OFF: Final = TelemetrySettings()
 
 Result = TypeVar("Result")
 
@@ -29,9 +33,25 @@ def config_option(command: Any) -> Any:
 
 def load(config: Path) -> ClientSettings:
     """Reads the configuration file; raises SettingsError."""
-    return ClientSettings.load(config)
+    settings = ClientSettings.load(config)
+    context = click.get_current_context(silent=True)
+    if context:
+        context.obj = settings
+    return settings
 
 
 def run(call: Coroutine[Any, Any, Result]) -> Result:
-    """Runs one asynchronous call to its end."""
-    return asyncio.run(call)
+    """Runs one asynchronous call to its end, within a trace if the configuration asks for one."""
+    context = click.get_current_context(silent=True)
+    name = context.command_path.replace(" ", ".") if context else "countersign"
+    settings = context.find_object(ClientSettings) if context else None
+    started = telemetry.start("countersign-cli", settings.telemetry if settings else OFF)
+    try:
+        return asyncio.run(_traced(name, call))
+    finally:
+        started.stop()
+
+
+async def _traced(name: str, call: Coroutine[Any, Any, Result]) -> Result:
+    with telemetry.span(name, SpanKind.INTERNAL):
+        return await call
