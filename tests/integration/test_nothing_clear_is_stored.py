@@ -1,0 +1,234 @@
+"""Reads every stored byte after real searches: no picture, no candidate, and no name in public.
+
+The first search's probe is a JPEG that bears a random mark, sealed as it is; the second's is cleaned
+and sealed by the client. While the connector is down their orders lie on the bus; after it they are
+answered. What is looked for is every form that a probe or a candidate list has on its way, and each
+search for bytes is shown to find what must be there.
+"""
+
+import os
+import random
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from connector.answering import NOTICE
+from countersign.client import OpenedAnswer
+from countersign.ledger.v1.ledger_pb2 import ListEntriesRequest
+from shared.errors import Conflict
+from shared.images import clean, encode_within
+from shared.sealing import SEALED_BYTES_MAX
+from support.agencies import AgencyAtWork, at_work, stopped
+from support.brokers import OFFICER, own_case
+from support.installations import LAPD, InstallationUnderTest
+from support.pictures import probe
+
+CASE: Final = "26-CASE-THAT-NOBODY-MAY-READ"
+NARRATIVE: Final = "A narrative, in these very words, that nobody may read."
+MARK_BYTES: Final = 64
+NEEDLE_BYTES: Final = 40
+NEEDLES_PER_FORM: Final = 24
+DISTINCT_MIN: Final = 20
+"""Fewer different bytes are a flat background, which any file may hold by chance."""
+SEED: Final = 20201113
+
+JPEG_START: Final = bytes.fromhex("ffd8ffe000104a464946")
+"""The magic and the first segment's head: three bytes alone stand in any megabyte of ciphertext."""
+PNG_START: Final = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+def marked(jpeg: bytes, mark: bytes) -> bytes:
+    """The JPEG with a comment, which decoders pass over."""
+    comment = b"\xff\xfe" + (len(mark) + 2).to_bytes(2) + mark
+    return jpeg[:2] + comment + jpeg[2:]
+
+
+def pieces(content: bytes) -> list[bytes]:
+    """Some of the content's bytes from everywhere in it, but for flat ones."""
+    chance = random.Random(SEED)
+    found: list[bytes] = []
+    while len(found) < NEEDLES_PER_FORM:
+        at = chance.randrange(len(content) - NEEDLE_BYTES)
+        piece = content[at : at + NEEDLE_BYTES]
+        if len(set(piece)) >= DISTINCT_MIN:
+            found.append(piece)
+    return found
+
+
+def forms_of(picture: bytes) -> dict[str, list[bytes]]:
+    """Every form that a picture has between the officer's file and the matcher."""
+    cleaned = clean(picture)
+    mirrored = bytearray(cleaned.pixels)
+    mirrored[0::3], mirrored[2::3] = cleaned.pixels[2::3], cleaned.pixels[0::3]
+    return {
+        "file": pieces(picture),
+        "cleaned file": pieces(encode_within(cleaned, SEALED_BYTES_MAX)),
+        "pixels": pieces(cleaned.pixels),
+        "pixels as OpenCV has them": pieces(bytes(mirrored)),
+        "digest of the file": [cleaned.file_sha256],
+        "digest of the pixels": [cleaned.pixels_sha256],
+    }
+
+
+def forms_of_candidates(opened: OpenedAnswer) -> dict[str, list[bytes]]:
+    """What only the requester may see."""
+    found = opened.candidates
+    assert found is not None
+    assert found.candidates
+    identifiers = [candidate.candidate_id for candidate in found.candidates]
+    return {
+        "candidate's identifier": [one.encode() for one in identifiers],
+        "candidate's identifier in bytes": [bytes.fromhex(one) for one in identifiers],
+        "candidate": [one.SerializeToString(deterministic=True) for one in found.candidates],
+        "notice on the list": [NOTICE[:NEEDLE_BYTES].encode()],
+        "digest of the probe": [found.probe_sha256, found.clean_pixels_sha256],
+    }
+
+
+class Stored:
+    """Every file in which a process of the installation keeps anything."""
+
+    def __init__(self, installation: InstallationUnderTest) -> None:
+        self._installation = installation
+        layout = installation.layout
+        self.folders = (layout.ledger.parent.parent, layout.log("x").parent)
+        self.files = {
+            path: path.read_bytes()
+            for folder in self.folders
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+    def below(self, folder: Path) -> list[Path]:
+        """The files there."""
+        return [path for path in self.files if path.is_relative_to(folder)]
+
+    def holding(self, needles: Iterable[bytes]) -> set[str]:
+        """Files with any of these bytes."""
+        sought = list(needles)
+        return {
+            str(path.relative_to(self._installation.layout.root))
+            for path, content in self.files.items()
+            if any(needle in content for needle in sought)
+        }
+
+    def open_for_writing(self) -> set[Path]:
+        """Files that the processes have open for writing now."""
+        return {
+            path
+            for process in self._installation.processes.values()
+            for path in _open_for_writing(process.pid)
+        }
+
+
+def _open_for_writing(pid: int | None) -> Iterator[Path]:
+    assert pid is not None
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        path = descriptor.readlink()
+        about = Path(f"/proc/{pid}/fdinfo/{descriptor.name}").read_text()
+        flags = int(about.split("flags:")[1].split()[0], base=8)
+        if path.is_file() and flags & (os.O_WRONLY | os.O_RDWR):
+            yield path
+
+
+def assert_blind(stored: Stored, forms: Mapping[str, list[bytes]]) -> None:
+    """Nothing stored holds any of these."""
+    found = {form: where for form, needles in forms.items() if (where := stored.holding(needles))}
+    assert not found
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InstallationUnderTest]:
+    """An installation in which nothing else was searched."""
+    with InstallationUnderTest(tmp_path_factory.mktemp("nothing-clear") / "data") as running:
+        yield running
+
+
+@pytest.mark.promise(6)
+async def test_no_picture_and_no_candidate_is_stored_anywhere(own: InstallationUnderTest) -> None:
+    mark = random.Random(SEED).randbytes(MARK_BYTES)
+    as_it_is, to_be_cleaned = marked(probe(7), mark), marked(probe(8), mark)
+    forms = {
+        "mark": [mark],
+        "start of a JPEG": [JPEG_START],
+        "start of a PNG": [PNG_START],
+        **{f"first {form}": of for form, of in forms_of(as_it_is).items()},
+        **{f"second {form}": of for form, of in forms_of(to_be_cleaned).items()},
+    }
+    async with at_work(own, LAPD) as lapd:
+        first = lapd.sealed(own_case(case_number=CASE, narrative=NARRATIVE), as_it_is)
+        second = lapd.client.prepare(own_case(), to_be_cleaned)
+        with stopped(own.processes["connector-lacris"]):
+            for prepared in (first, second):
+                await lapd.submit(prepared)
+            waiting = Stored(own)
+        for prepared in (first, second):
+            _, opened = await lapd.ended(prepared)
+            forms |= {
+                f"{form} of {prepared.search_id}": of
+                for form, of in forms_of_candidates(opened).items()
+            }
+    # The bytes that may be there are found, so that those below are not missed: sealed, on the bus.
+    for prepared in (first, second):
+        where = waiting.holding(pieces(prepared.sealed_probe.ciphertext))
+        assert where
+        assert all(name.startswith("data/streams/") for name in where)
+    for stored in (waiting, Stored(own)):
+        assert stored.below(own.layout.streams)
+        assert stored.below(own.layout.ledger.parent)
+        assert stored.below(own.layout.connector_state("lacris"))
+        assert_blind(stored, forms)
+    written = stored.open_for_writing()
+    assert own.layout.ledger in written
+    assert written <= set(stored.files), "not all that is stored was read"
+
+
+@pytest.mark.promise(5)
+async def test_the_public_record_and_the_logs_name_nobody(own: InstallationUnderTest) -> None:
+    secrets = [OFFICER.encode(), CASE.encode(), NARRATIVE.encode()]
+    async with at_work(own, LAPD) as lapd:
+        # By every way to the record: a dry run, a search, a refusal, and a call that is turned away.
+        await _make_entries(lapd)
+        wanted = ListEntriesRequest()
+        leaves = [record.leaf async for record in lapd.ledger.entries(wanted)]
+    assert len(leaves) >= 5
+    assert not [leaf for leaf in leaves if any(secret in leaf for secret in secrets)]
+    with closing(sqlite3.connect(f"file:{own.layout.ledger}?mode=ro", uri=True)) as database:
+        (tables,) = zip(
+            *database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'"), strict=True
+        )
+        holding = {
+            table
+            for table in tables
+            for row in database.execute(f"SELECT * FROM {table}")
+            for value in row
+            if _holds(value, secrets)
+        }
+    assert holding == {"openings"}, "kept apart, and there to be disclosed"
+    stored = Stored(own)
+    for secret in secrets:
+        in_ledger = {name for name in stored.holding([secret]) if "ledger" in name}
+        assert in_ledger, "the search for bytes would find it"
+        assert not {name for name in stored.holding([secret]) if name.startswith("log/")}
+
+
+def _holds(value: object, secrets: Iterable[bytes]) -> bool:
+    as_bytes = value if isinstance(value, bytes) else str(value).encode()
+    return any(secret in as_bytes for secret in secrets)
+
+
+async def _make_entries(lapd: AgencyAtWork) -> None:
+    facts = own_case(case_number=CASE, narrative=NARRATIVE)
+    await lapd.client.check(facts, lapd.provider.token(OFFICER, facts.search_id))
+    prepared = lapd.sealed(facts, probe(7))
+    await lapd.submit(prepared)
+    await lapd.ended(prepared)
+    refused = own_case(case_number=CASE, narrative=NARRATIVE, beneficiary_agency=None)
+    await lapd.submit(lapd.sealed(refused, probe(7)))
+    other = own_case(search_id=facts.search_id, case_number=CASE, narrative=NARRATIVE + "!")
+    with pytest.raises(Conflict):
+        await lapd.submit(lapd.sealed(other, probe(7)))
