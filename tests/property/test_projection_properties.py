@@ -1,6 +1,7 @@
 """Told only what its rules can read, and asked once for seats that they do not tell apart, a party says
 exactly what it would have said otherwise: for the shipped directives and for any others."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from countersign.type.v1 import search_pb2
 from countersign.type.v1.search_pb2 import Offence, OffenceSeverity, SearchFacts
 from directive.book import Book, Directive
-from directive.evaluate import Evaluator
+from directive.evaluate import Evaluator, SeatVerdict
+from directive.question import Question, SeatOf
 from shared.registry import Registry
 from support.directives import (
     BURBANK,
@@ -42,14 +44,21 @@ def crowded() -> Registry:
     )
 
 
+class OneByOne(Evaluator):
+    """Asks about each seat as if it were the only one."""
+
+    def _of_seats(self, question: Question, seats: Sequence[SeatOf]) -> list[SeatVerdict]:
+        return [self._of_seat(question, seat, {}) for seat in seats]
+
+
 Pair = tuple[Evaluator, Evaluator]
 
 
 def both_ways(directives: tuple[Directive, ...]) -> Pair:
-    """Evaluators of the same directives, with and without projection."""
+    """The same directives as they are asked, and told everything and asked about each seat."""
     return (
         Evaluator(Book(directives, vocabulary()), crowded()),
-        Evaluator(Book(directives, vocabulary(), project=False), crowded()),
+        OneByOne(Book(directives, vocabulary(), project=False), crowded()),
     )
 
 
@@ -149,6 +158,7 @@ _CONDITIONS = st.one_of(
     _member("OffenceSeverity", "severity"),
     _member("ProbeProvenance", "provenance"),
     _member("CaptureMode", "captureMode"),
+    st.just("context has beneficiary"),
     _SEAT.map(lambda seat: f"context.seat == {seat}"),
     _SEAT.map(lambda seat: f"{seat} != context.seat"),
     _SEAT.map(lambda seat: f"context.seat in {seat}"),
@@ -164,7 +174,6 @@ _CONDITIONS = st.one_of(
             "context.candidatesMax < 20",
             'context.now < datetime("2026-01-01")',
             f'context has beneficiary && context.beneficiary == Countersign::Agency::"{LAPD}"',
-            "context has beneficiary",
             "principal.active",
             "resource.system.commercial",
             # What the guards would refuse: it errs, is never there, or takes the facts as a whole.

@@ -1,7 +1,7 @@
 """What a party is not told cannot help it to permit."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date
 from typing import Any
 
@@ -160,6 +160,24 @@ def test_presence_of_a_fact_dropped_by_mistake_stops_the_load_too() -> None:
 
 
 _NO_SCHEMA: Any = None
+
+
+class CarelessVocabulary(Vocabulary):
+    """Cuts one fact more than it was asked to."""
+
+    def cut(self, facts: Collection[str]) -> cedarpy.Schema:
+        """The schema without the purpose."""
+        return super().cut([fact for fact in facts if fact != "purpose"])
+
+
+@pytest.mark.promise(3)
+def test_a_book_is_not_loaded_with_a_projection_that_is_wrong() -> None:
+    fields = dataclasses.fields(Vocabulary)
+    careless = CarelessVocabulary(**{f.name: getattr(vocabulary(), f.name) for f in fields})
+    reads = directive(forbids_when(READS["purpose"]))
+    with pytest.raises(DirectiveRefused, match=r"LAPD-8.*PROJECTION"):
+        Book([reads], careless)
+    Book([directive(forbids_when(READS["statute"]))], careless)
 
 
 class BookThatDrops(Book):
