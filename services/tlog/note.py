@@ -13,11 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
-    Ed25519PublicKey,
-)
+import nacl.exceptions
+import nacl.signing
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tlog.errors import TlogError
 
@@ -106,8 +104,8 @@ class Verifier:
         return sha256(self.name.encode() + b"\n" + kind + self.public_key).digest()[:_KEY_ID_BYTES]
 
     @functools.cached_property
-    def _key(self) -> Ed25519PublicKey:
-        return Ed25519PublicKey.from_public_bytes(self.public_key)
+    def _key(self) -> nacl.signing.VerifyKey:
+        return nacl.signing.VerifyKey(self.public_key)
 
     @property
     def vkey(self) -> str:
@@ -120,8 +118,8 @@ class Verifier:
         if len(signature) != _ED25519_SIGNATURE_BYTES:
             raise TlogError(f"the signature of {self.name} has the wrong length")
         try:
-            self._key.verify(signature, text.encode())
-        except (InvalidSignature, ValueError):
+            self._key.verify(text.encode(), signature)
+        except nacl.exceptions.CryptoError:
             raise TlogError(f"the signature of {self.name} does not verify") from None
 
 
@@ -130,7 +128,7 @@ class Signer:
 
     def __init__(self, name: str, private_key: Ed25519PrivateKey) -> None:
         self.verifier = Verifier(name, private_key.public_key().public_bytes_raw())
-        self._private_key = private_key
+        self._signer = nacl.signing.SigningKey(private_key.private_bytes_raw())
         self._line_start = f"\N{EM DASH} {name} "
         self._key_id = self.verifier.key_id
 
@@ -144,7 +142,7 @@ class Signer:
     def sign(self, text: str) -> str:
         """Give the note of this text with this one signature."""
         check_text(text)
-        signature = self._private_key.sign(text.encode())
+        signature = self._signer.sign(text.encode()).signature
         encoded = base64.b64encode(self._key_id + signature).decode()
         return f"{text}\n{self._line_start}{encoded}\n"
 
