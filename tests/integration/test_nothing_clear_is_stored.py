@@ -6,9 +6,11 @@ answered. What is looked for is every form that a probe or a candidate list has 
 search for bytes is shown to find what must be there.
 """
 
+import json
 import os
 import random
 import sqlite3
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -57,6 +59,19 @@ def pieces(content: bytes) -> list[bytes]:
         if len(set(piece)) >= DISTINCT_MIN:
             found.append(piece)
     return found
+
+
+def spellings(needle: bytes) -> list[bytes]:
+    """The bytes, and what a log or a JSON file would make of them."""
+    hexadecimal = needle.hex().encode()
+    # Base64 depends on where in a group of three the bytes begin; the ends mix with what is beside.
+    base64 = [b64encode(bytes(before) + needle)[4:-4] for before in range(3)]
+    url_safe = [one.translate(bytes.maketrans(b"+/", b"-_")) for one in base64]
+    in_json = [
+        json.dumps(text, ensure_ascii=False)[1:-1].encode()
+        for text in (repr(needle)[2:-1], needle.decode("latin-1"))
+    ]
+    return [needle, hexadecimal, hexadecimal.upper(), *base64, *url_safe, *in_json]
 
 
 def forms_of(picture: bytes) -> dict[str, list[bytes]]:
@@ -109,7 +124,7 @@ class Stored:
 
     def holding(self, needles: Iterable[bytes]) -> set[str]:
         """Files with any of these bytes."""
-        sought = list(needles)
+        sought = [spelling for needle in needles for spelling in spellings(needle)]
         return {
             str(path.relative_to(self._installation.layout.root))
             for path, content in self.files.items()
