@@ -56,12 +56,10 @@ _call_duration = telemetry.meter.create_histogram(
 
 def caller(context: Context) -> SpiffeId:
     """Who calls, from the certificate that the TLS handshake checked. Raises NotAuthentic."""
-    uris = [
-        value.decode("utf-8", "replace")
-        for value in (context.auth_context() or {}).get("peer_spiffe_id", ())
-    ] or [
+    identity = context.auth_context() or {}
+    uris = [value.decode("utf-8", "replace") for value in identity.get("peer_spiffe_id", ())] or [
         text
-        for value in (context.auth_context() or {}).get("x509_subject_alternative_name", ())
+        for value in identity.get("x509_subject_alternative_name", ())
         if (text := value.decode("utf-8", "replace")).startswith("spiffe://")
     ]
     if len(uris) != 1:
@@ -94,6 +92,7 @@ class Door(grpc.aio.ServerInterceptor):
         self._trust_domain = trust_domain
         self._access = access
         self._validator = protovalidate.Validator()
+        self._handlers: dict[str, Any] = {}
 
     # One door for every method, whatever its types are.
     async def intercept_service(  # type: ignore[override]
@@ -103,31 +102,37 @@ class Door(grpc.aio.ServerInterceptor):
         ],
         details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Puts itself around the method's handler."""
-        handler: Any = await continuation(details)
+        """Puts itself around the method's handler: once, for methods do not change while serving."""
         method = str(details.method)
-        if handler is None or method.startswith((_HEALTH, _REFLECTION)):
+        ready = self._handlers.get(method)
+        if ready is not None:
+            return ready
+        handler: Any = await continuation(details)
+        if handler is None:
+            return None  # unknown: not kept, or a stranger could fill the memory with names
+        self._handlers[method] = guarded = self._around(method, handler)
+        return guarded
+
+    def _around(self, method: str, handler: Any) -> Any:
+        if method.startswith((_HEALTH, _REFLECTION)):
             return handler
-        headers = {
-            key: value for key, value in details.invocation_metadata if isinstance(value, str)
-        }
         if handler.unary_unary:
             return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, headers, handler.unary_unary),
+                self._unary(method, handler.unary_unary),
                 _lenient(handler.request_deserializer),
                 handler.response_serializer,
             )
         if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, headers, handler.unary_stream),
+                self._stream(method, handler.unary_stream),
                 _lenient(handler.request_deserializer),
                 handler.response_serializer,
             )
         raise AssertionError(f"{method}: the door serves unary requests only")
 
-    def _unary(self, method: str, headers: dict[str, str], behaviour: Any) -> Any:
+    def _unary(self, method: str, behaviour: Any) -> Any:
         async def call(request: Message, context: Context) -> Message:
-            with _served(method, headers) as outcome:
+            with _served(method, context) as outcome:
                 try:
                     self._admit(method, request, context)
                     response: Message = await behaviour(request, context)
@@ -143,9 +148,9 @@ class Door(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(self, method: str, headers: dict[str, str], behaviour: Any) -> Any:
+    def _stream(self, method: str, behaviour: Any) -> Any:
         async def call(request: Message, context: Context) -> AsyncIterator[Message]:
-            with _served(method, headers) as outcome:
+            with _served(method, context) as outcome:
                 try:
                     self._admit(method, request, context)
                     async with contextlib.aclosing(behaviour(request, context)) as responses:
@@ -202,8 +207,13 @@ class _Outcome:
 
 
 @contextlib.contextmanager
-def _served(method: str, headers: dict[str, str]) -> Iterator[_Outcome]:
+def _served(method: str, context: Context) -> Iterator[_Outcome]:
     name = method.lstrip("/")
+    headers = {
+        key: value
+        for key, value in context.invocation_metadata() or ()
+        if key in telemetry.TRACE_HEADERS and isinstance(value, str)
+    }
     attributes: dict[str, str] = {"rpc.system.name": "grpc", "rpc.method": name}
     started = time.perf_counter()
     with telemetry.span(name, SpanKind.SERVER, attributes, headers) as span:

@@ -3,13 +3,18 @@
 Names are templates, never subjects with identifiers in them, so that their number stays small.
 """
 
+import functools
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Final
 
 from opentelemetry.trace import Span, SpanKind
 
 from shared import telemetry
+
+TEMPLATES_MAX: Final = 256
+"""Names kept ready; they come from a small closed set, and more would only be made again."""
 
 operation_duration = telemetry.meter.create_histogram(
     "messaging.client.operation.duration",
@@ -39,13 +44,18 @@ def span(
     `sender` are the headers of a received message. One message is one unit of work here, so its
     sender's span is the parent, and no link is needed.
     """
-    attributes = {
+    name, attributes = _described(destination, operation)
+    return telemetry.span(name, kind, attributes, sender)
+
+
+@functools.lru_cache(maxsize=TEMPLATES_MAX)
+def _described(destination: str, operation: str) -> tuple[str, dict[str, str]]:
+    return f"{operation} {destination}", {
         "messaging.system": "nats",
         "messaging.destination.template": destination,
         "messaging.operation.name": operation,
         "messaging.operation.type": "process" if operation == "process" else "send",
     }
-    return telemetry.span(f"{operation} {destination}", kind, attributes, sender)
 
 
 def record_age(template: str, published_at: float) -> None:

@@ -10,10 +10,10 @@ Invariants:
 - A collector that does not answer costs nothing while we run, and a bounded time when we end.
 """
 
-import contextlib
 import time
 import uuid
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from threading import Thread
@@ -46,6 +46,10 @@ DURATION_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 tracer: Final = trace.get_tracer(SCOPE)
 meter: Final = metrics.get_meter(SCOPE)
 _trace_context: Final = TraceContextTextMapPropagator()
+TRACE_HEADERS: Final = frozenset(_trace_context.fields)
+"""What of a sender's headers `span` reads, in lower case."""
+_TRACED: Final = "traceparent"
+_NO_TRACE: Final = Context()
 
 
 @dataclass(frozen=True)
@@ -103,24 +107,55 @@ def describe(service_name: str) -> Resource:
     return Resource.create(ours).merge(OTELResourceDetector().detect())
 
 
-@contextlib.contextmanager
+class _Spanning:
+    """A span while it is the current one. No generator: every message and every call has several."""
+
+    __slots__ = ("_attributes", "_before", "_kind", "_name", "_sender", "_span")
+
+    def __init__(
+        self, name: str, kind: SpanKind, attributes: Attributes, sender: Mapping[str, str] | None
+    ) -> None:
+        self._name = name
+        self._kind = kind
+        self._attributes = attributes
+        self._sender = sender
+        self._before: Context | None = None
+        self._span: Span = trace.INVALID_SPAN
+
+    def __enter__(self) -> Span:
+        context: Context | None = None
+        if self._sender is not None:
+            context = _trace_context.extract(self._sender) if _TRACED in self._sender else _NO_TRACE
+        self._span = tracer.start_span(self._name, context, self._kind, self._attributes)
+        # Without telemetry and without a trace to hand on there is nothing to make current.
+        if (
+            self._span is not trace.INVALID_SPAN
+            or trace.get_current_span() is not trace.INVALID_SPAN
+        ):
+            self._before = otel_context.get_current()
+            otel_context.attach(trace.set_span_in_context(self._span, context))
+        return self._span
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if isinstance(error, Exception):
+            failed(self._span, reason_of(error))
+        self._span.end()
+        # Not by token: a generator that is dropped half-way is closed in another task, where a token
+        # of this one would be refused.
+        if self._before is not None:
+            otel_context.attach(self._before)
+
+
 def span(
     name: str,
     kind: SpanKind = SpanKind.INTERNAL,
     attributes: Attributes = None,
     sender: Mapping[str, str] | None = None,
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """A span, made the current one. `sender` are headers whose trace it continues."""
-    context = None if sender is None else _trace_context.extract(sender)
-    current = tracer.start_span(name, context, kind, attributes)
-    with _current(trace.set_span_in_context(current, context)):
-        try:
-            yield current
-        except Exception as error:
-            failed(current, reason_of(error))
-            raise
-        finally:
-            current.end()
+    return _Spanning(name, kind, attributes, sender)
 
 
 def reason_of(error: Exception) -> str:
@@ -137,22 +172,3 @@ def failed(span: Span, reason: str) -> None:
 def inject(headers: MutableMapping[str, str], span: Span | None = None) -> None:
     """Adds the trace context of the span, or of the current one, to headers (W3C traceparent)."""
     _trace_context.inject(headers, None if span is None else trace.set_span_in_context(span))
-
-
-@contextlib.contextmanager
-def continued(headers: Mapping[str, str]) -> Iterator[None]:
-    """Makes the sender's trace the current one."""
-    with _current(_trace_context.extract(headers)):
-        yield
-
-
-@contextlib.contextmanager
-def _current(context: Context) -> Iterator[None]:
-    # Not by token: a generator that is dropped half-way is closed in another task, where a token of
-    # this one would be refused.
-    before = otel_context.get_current()
-    otel_context.attach(context)
-    try:
-        yield
-    finally:
-        otel_context.attach(before)
