@@ -129,7 +129,10 @@ async def stopped_in_a_search(system: ReferenceSystem) -> tuple[int, "asyncio.Ta
     """A worker that is stopped while a search waits for it."""
     (pid,) = system.worker_pids
     os.kill(pid, signal.SIGSTOP)
-    return pid, asyncio.create_task(system.search(pictures.probe(), 20))
+    searching: asyncio.Task[object] = asyncio.create_task(system.search(pictures.probe(), 20))
+    # One step of it hands the probe over and waits: only then is it in the middle of a search.
+    await asyncio.sleep(0)
+    return pid, searching
 
 
 async def test_worker_killed_in_a_search_is_replaced(system: ReferenceSystem) -> None:
