@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import grpc
@@ -28,6 +29,7 @@ from support.agencies import (
 )
 from support.brokers import own_case
 from support.installations import BURBANK, LAPD, InstallationUnderTest
+from support.waiting import until
 
 AT_ONCE: Final = 8
 """Submissions of one search at the same time."""
@@ -289,7 +291,7 @@ async def test_a_search_that_nobody_answers_expires_or_is_withdrawn_on_record(
             assert expired.state == pb.SEARCH_STATE_EXPIRED
             assert lapd.end_of(expired).search_expired.deadline == expired.deadline
             for prepared in (late, cancelled):
-                assert not await orders.waits(prepared.search_id)
+                assert await until(partial(orders.gone, prepared.search_id))
     # The connector has come back, answers, and has nothing to say of these.
     after = lapd.sealed(own_case(), pictures.probe())
     await lapd.submit(after)

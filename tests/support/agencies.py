@@ -153,6 +153,10 @@ class OrdersOnTheBus:
         """True while the order of a search is there."""
         return await self._holds(self._stream, f"orders.{self._system}.{search_id}")
 
+    async def gone(self, search_id: str) -> bool:
+        """True once it is not."""
+        return not await self.waits(search_id)
+
     async def answered(self, search_id: str) -> bool:
         """True once an answer is on the bus, whether it is recorded or not."""
         return await self._holds("ANSWERS", f"answers.{self._system}.{search_id}")
