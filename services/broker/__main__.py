@@ -74,13 +74,20 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
     async with connected(settings.bus, "broker") as bus:
         await _ensure_streams(bus, registry, settings)
         ledger, known = Ledger(bus), KnownSearches()
-        answers = Answers(bus=bus, ledger=ledger, known=known, trust=trust)
+        answers = Answers(
+            bus=bus,
+            ledger=ledger,
+            known=known,
+            trust=trust,
+            trust_domain=settings.trust_domain,
+        )
         ending = Ending(bus=bus, ledger=ledger, known=known, clock=clock)
         searching = Searching(
             bus=bus,
             ledger=ledger,
             admission=Admission(OfficerTokens(registry, trust, clock), ledger),
             known=known,
+            ending=ending,
             trust=trust,
             signing_key=signing_key,
             clock=clock,

@@ -72,4 +72,5 @@ class Admission:
             recorded_request_sha256=recorded_sha256,
             rejected_request_sha256=rejected_sha256,
         )
-        await self._ledger.append(rejected_entry(search_id, event))
+        spent = bool(recorded_sha256)
+        await self._ledger.append(rejected_entry(event, search_id, spent))

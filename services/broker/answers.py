@@ -13,6 +13,7 @@ from countersign.connector.v1.connector_pb2 import SearchAnswer, SignedAnswer
 from countersign.ledger.v1.entry_pb2 import RequestRejected
 from shared.bus import Bus, Delivery, Poison, Retry
 from shared.errors import ServiceError
+from shared.identity import SpiffeId
 from shared.registry import TrustRoots
 from shared.signing import ANSWER_CONTEXT, BadSignature, VerifyKey
 
@@ -50,9 +51,16 @@ class Answers:
     """Takes answers in and gives them out."""
 
     def __init__(
-        self, *, bus: Bus, ledger: Ledger, known: KnownSearches, trust: TrustRoots
+        self,
+        *,
+        bus: Bus,
+        ledger: Ledger,
+        known: KnownSearches,
+        trust: TrustRoots,
+        trust_domain: str,
     ) -> None:
         self._bus = bus
+        self._trust_domain = trust_domain
         self._ledger = ledger
         self._known = known
         self._keys = {
@@ -70,7 +78,7 @@ class Answers:
         _, system, search_id = delivery.subject.split(".")
         record = self._known.get(search_id) or await self._ledger.look_up(search_id)
         if record is None or not record.permitted:
-            await self._set_aside(system, search_id, "ANSWER_TO_NO_SEARCH")
+            await self._set_aside(system, search_id, "ANSWER_TO_NO_SEARCH", spent=False)
             return
         if record.ended is not None:
             # Delivered again after it was recorded, or too late: the end on record stands.
@@ -84,7 +92,7 @@ class Answers:
             answer = verified_answer(signed, record, key)
         except (AnswerRefused, DecodeError) as refused:
             reason = str(refused) if isinstance(refused, AnswerRefused) else "ANSWER_UNREADABLE"
-            await self._set_aside(system, search_id, reason)
+            await self._set_aside(system, search_id, reason, spent=True)
             raise Poison from refused
         digest = hashlib.sha256(signed.answer).digest()
         appended = await self._ledger.append(answered_entry(record, answer, digest))
@@ -94,10 +102,12 @@ class Answers:
             self._known.put_answer(search_id, signed)
         self._known.put(ended)
 
-    async def _set_aside(self, system: str, search_id: str, reason: str) -> None:
+    async def _set_aside(self, system: str, search_id: str, reason: str, spent: bool) -> None:
         log.error("answer refused", extra={"fields": {"system": system, "reason": reason}})
-        event = RequestRejected(rpc="answers", caller=f"connector of {system}", reason=reason)
-        await self._ledger.append(rejected_entry(search_id, event))
+        # The bus lets a connector publish under its own system's name only.
+        connector = SpiffeId(self._trust_domain, "connector", system)
+        event = RequestRejected(rpc="answers", caller=str(connector), reason=reason)
+        await self._ledger.append(rejected_entry(event, search_id, spent))
 
     async def give_out(self, record: Record) -> SignedAnswer | None:
         """The recorded answer, if it is still held: exactly the one whose digest is on record."""

@@ -1,7 +1,6 @@
 """Ends that no connector brings: the deadline, and the origin agency's withdrawal."""
 
 import asyncio
-import contextlib
 import logging
 from typing import Final
 
@@ -20,6 +19,9 @@ from shared.errors import Broken, ServiceError
 log = logging.getLogger(__name__)
 
 SWEEP_S: Final = 0.5
+ENDS_AT_ONCE_MAX: Final = 64
+UNPURGED_MAX: Final = 10_000
+"""Past it, orders of ended searches are left to the stream's own age limit."""
 RESYNC_S: Final = 30.0
 """Searches that other brokers decided are taken into care at least this often."""
 
@@ -32,6 +34,7 @@ class Ending:
         self._ledger = ledger
         self._known = known
         self._clock = clock
+        self._unpurged: dict[str, Record] = {}
         telemetry.meter.create_observable_gauge(
             "countersign.searches.open",
             [self._count_open],
@@ -75,9 +78,19 @@ class Ending:
 
     async def _sweep(self) -> None:
         now = self._clock.now()
-        for record in list(self._known.open.values()):
-            if record.deadline <= now:
-                await self._end(record, expired_entry(record))
+        late = [record for record in self._known.open.values() if record.deadline <= now]
+        for start in range(0, len(late), ENDS_AT_ONCE_MAX):
+            some = late[start : start + ENDS_AT_ONCE_MAX]
+            ends = [self._end(record, expired_entry(record)) for record in some]
+            # One search that cannot be ended must not keep the others open.
+            for outcome in await asyncio.gather(*ends, return_exceptions=True):
+                if isinstance(outcome, ServiceError):
+                    fields = {"reason": outcome.reason}
+                    log.warning("search not ended yet", extra={"fields": fields})
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+        for record in list(self._unpurged.values()):
+            await self.purge(record)
 
     async def _end(self, record: Record, pending: PendingEntry) -> Record:
         appended = await self._ledger.append(pending)
@@ -85,9 +98,17 @@ class Ending:
         if ended.end is None or ended.end.search_id != record.search_id:
             raise Broken("LEDGER_ANSWER", "the ledger answered with another search's end")
         self._known.put(ended)
-        # The order is not to be run any more. The connector checks the deadline and the ledger's
-        # key makes a late answer void, so this only keeps payloads from lying about.
-        with contextlib.suppress(ServiceError):
-            subject = order_subject(record.system, record.search_id)
-            await self._bus.purge(orders_stream(record.system), subject)
+        await self.purge(ended)
         return ended
+
+    async def purge(self, record: Record) -> None:
+        """Takes the order of an ended search off the bus; tries again with the next sweep."""
+        subject = order_subject(record.system, record.search_id)
+        try:
+            await self._bus.purge(orders_stream(record.system), subject)
+        except ServiceError:
+            # The connector checks the deadline and a late answer is void, so it may stay a while.
+            if len(self._unpurged) < UNPURGED_MAX:
+                self._unpurged[record.search_id] = record
+        else:
+            self._unpurged.pop(record.search_id, None)

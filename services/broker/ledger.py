@@ -131,7 +131,10 @@ class Ledger:
         found = await self._bus.request(
             "ledger.look_up_search", request, LookUpSearchResponse, TIMEOUT_S
         )
-        return _record(found)
+        record = _record(found)
+        if record is not None and record.search_id != search_id:
+            raise Broken("LEDGER_ANSWER", "the ledger answered with another search")
+        return record
 
     async def open_searches(self) -> list[Record]:
         """Every permitted search without an end. Raises ServiceError."""
@@ -157,7 +160,10 @@ class Ledger:
         page = await self._bus.request(
             "ledger.list_searches", request, ListSearchesResponse, TIMEOUT_S
         )
-        return [record for found in page.searches if (record := _record(found)) is not None]
+        records = [record for found in page.searches if (record := _record(found)) is not None]
+        if any(record.origin_agency != agency for record in records):
+            raise Broken("LEDGER_ANSWER", "the ledger answered with another agency's search")
+        return records
 
 
 def _fail(batch: list[_Waiting], error: ServiceError) -> None:

@@ -137,8 +137,8 @@ def summary_of(facts: SearchFacts, evaluated: EvaluateResponse) -> SearchSummary
     """What oversight counts."""
     parties = evaluated.parties
     return SearchSummary(
-        origin_agency=parties.origin_agency,
-        beneficiary_agency=parties.beneficiary_agency,
+        origin_agency=facts.origin_agency,
+        beneficiary_agency=facts.beneficiary_agency,
         operator_agency=parties.operator_agency,
         gallery_owner=parties.gallery_owner,
         jurisdictions=parties.jurisdictions,
@@ -166,8 +166,10 @@ def _sensitive(facts: SearchFacts, officer: str) -> Sequence[SensitiveField]:
 def checked_entry(facts: SearchFacts, officer: str, evaluated: EvaluateResponse) -> PendingEntry:
     """A dry run."""
     event = SearchChecked(summary=summary_of(facts, evaluated), decision=evaluated.decision)
-    entry = Entry(search_id=facts.search_id, search_checked=event)
-    return PendingEntry(entry=entry, sensitive=_sensitive(facts, officer))
+    return PendingEntry(
+        entry=Entry(search_checked=event),
+        sensitive=[*_sensitive(facts, officer), _unspent(facts.search_id)],
+    )
 
 
 def decided_entry(
@@ -195,13 +197,21 @@ def decided_entry(
 def undecided_entry(facts: SearchFacts, officer: str, reason: str) -> PendingEntry:
     """No decision could be made; the id stays free."""
     event = SearchUndecided(origin_agency=facts.origin_agency, system=facts.system, reason=reason)
-    entry = Entry(search_id=facts.search_id, search_undecided=event)
-    return PendingEntry(entry=entry, sensitive=_sensitive(facts, officer))
+    return PendingEntry(
+        entry=Entry(search_undecided=event),
+        sensitive=[*_sensitive(facts, officer), _unspent(facts.search_id)],
+    )
 
 
-def rejected_entry(search_id: str, event: RequestRejected) -> PendingEntry:
-    """A call that was turned away."""
-    return PendingEntry(entry=Entry(search_id=search_id, request_rejected=event))
+def _unspent(search_id: str) -> SensitiveField:
+    """An id that stands for no search yet: were it public, another agency could take it first."""
+    return SensitiveField(field="search_id", value=search_id)
+
+
+def rejected_entry(event: RequestRejected, search_id: str, spent: bool) -> PendingEntry:
+    """A call that was turned away. `spent` says that the id stands for a search on record."""
+    entry = Entry(search_id=search_id if spent else "", request_rejected=event)
+    return PendingEntry(entry=entry, sensitive=[] if spent else [_unspent(search_id)])
 
 
 def _end_entry(record: Record, entry: Entry) -> PendingEntry:

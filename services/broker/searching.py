@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from broker.admission import Admission, Call
+from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.record import Record, checked_entry, decided_entry, is_permitted, undecided_entry
 from broker.streams import order_subject
@@ -53,6 +54,7 @@ class Searching:
         ledger: Ledger,
         admission: Admission,
         known: KnownSearches,
+        ending: Ending,
         trust: TrustRoots,
         signing_key: SigningKey,
         clock: Clock,
@@ -62,6 +64,7 @@ class Searching:
         self._ledger = ledger
         self._admission = admission
         self._known = known
+        self._ending = ending
         self._trust = trust
         self._signing_key = signing_key
         self._clock = clock
@@ -102,8 +105,14 @@ class Searching:
             record = await self._decide(facts, officer, digest)
         if record.decision.request_sha256 != digest:
             raise await self._admission.conflict(caller, record, digest)
+        # What is at hand may have changed while the decision was being recorded.
+        record = self._known.get(facts.search_id) or record
         if record.is_open and record.deadline > self._clock.now():
             await self._send(record, bound, request)
+            record = self._known.get(facts.search_id) or record
+            if not record.is_open and not record.answer_sha256:
+                # Withdrawn or expired in between: its purge may have come before the order.
+                await self._ending.purge(record)
         return record
 
     def _check_sealed_to(self, request: SubmitSearchRequest) -> None:

@@ -18,7 +18,7 @@ from broker.searching import Searching
 from broker.watch import KnownSearches
 from countersign.broker.v1 import broker_pb2 as pb
 from countersign.broker.v1.broker_pb2_grpc import BrokerServiceServicer
-from shared.errors import InvalidRequest, NotFound
+from shared.errors import FieldViolation, InvalidRequest, NotFound
 from shared.registry import Registry, TrustRoots
 from shared.rpc import Context, caller
 
@@ -202,4 +202,8 @@ def _read_token(token: str) -> int:
             return int(position)
     except (binascii.Error, UnicodeDecodeError, ValueError):
         pass
-    raise InvalidRequest("PAGE_TOKEN_INVALID", "page_token is not one that this service gave")
+    raise InvalidRequest(
+        "PAGE_TOKEN_INVALID",
+        "page_token is not one that this service gave",
+        violations=[FieldViolation("page_token", "take it from the last answer, unchanged")],
+    )

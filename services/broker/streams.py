@@ -15,8 +15,9 @@ DUPLICATE_WINDOW: Final = timedelta(minutes=10)
 """A client that retries within it cannot make a second order."""
 ACK_WAIT: Final = timedelta(seconds=60)
 """A connector that says nothing for so long has lost the order; it is delivered again."""
-DELIVERIES_MAX: Final = 5
-"""An order that broke its connector this often is left to expire."""
+DELIVERIES_MAX: Final = 1000
+"""An order is tried again until its deadline, also through a long outage of bus or disk; this only
+bounds what breaks its connector each time."""
 ORDERS_IN_FLIGHT_MAX: Final = 256
 ANSWERS_BYTES_MAX: Final = 4 * 1024**3
 

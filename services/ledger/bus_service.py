@@ -73,7 +73,7 @@ class BusService:
         """Give what is on record of a search."""
         if not request.search_id:
             raise _invalid("search_id", "is not given")
-        return _on_record(await self._archive.search(request.search_id.lower()))
+        return _on_record(await self._archive.search(request.search_id))
 
     async def list_open_searches(
         self, request: pb.ListOpenSearchesRequest

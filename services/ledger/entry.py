@@ -200,7 +200,7 @@ def _columns(entry: Entry, kind: str) -> IndexColumns:
     number = KINDS[kind]
     return IndexColumns(
         kind=number,
-        search_id=entry.search_id.lower() or None,
+        search_id=entry.search_id or None,
         origin_agency=origin_agency or None,
         permitted=number == DECIDED and event.decision.outcome == DECISION_OUTCOME_PERMITTED,
     )

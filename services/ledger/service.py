@@ -60,7 +60,7 @@ class LedgerServicer(LedgerServiceServicer):
             start = max(start, _read_token(request))
         wanted = Filter(
             start_index=start,
-            search_id=request.search_id.lower() or None,
+            search_id=request.search_id or None,
             kind=_kind(request.kind),
             origin_agency=request.origin_agency or None,
         )
@@ -132,7 +132,7 @@ def _filter_digest(request: pb.ListEntriesRequest) -> bytes:
     """A token belongs to the question it was given for, with any page size."""
     same = pb.ListEntriesRequest(
         start_index=request.start_index,
-        search_id=request.search_id.lower(),
+        search_id=request.search_id,
         kind=request.kind,
         origin_agency=request.origin_agency,
     )

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -30,6 +31,7 @@ from shared.errors import (
     InvalidRequest,
     NotAllowed,
     NotAuthentic,
+    Overloaded,
     ServiceError,
     to_status,
 )
@@ -40,6 +42,8 @@ log = logging.getLogger(__name__)
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 AccessRule: TypeAlias = Callable[[SpiffeId], bool]
 
+CALLS_OF_ONE_CALLER_MAX: Final = 512
+"""One agency that opens streams without end must not shut out the others, or the health checks."""
 VIOLATIONS_MAX: Final = 20
 """More would not fit the trailers of a response, which gRPC bounds."""
 
@@ -93,6 +97,7 @@ class Door(grpc.aio.ServerInterceptor):
         self._access = access
         self._validator = protovalidate.Validator()
         self._handlers: dict[str, Any] = {}
+        self._in_flight: Counter[SpiffeId] = Counter()
 
     # One door for every method, whatever its types are.
     async def intercept_service(  # type: ignore[override]
@@ -134,8 +139,8 @@ class Door(grpc.aio.ServerInterceptor):
         async def call(request: Message, context: Context) -> Message:
             with _served(method, context) as outcome:
                 try:
-                    self._admit(method, request, context)
-                    response: Message = await behaviour(request, context)
+                    with self._admitted(method, request, context):
+                        response: Message = await behaviour(request, context)
                 except asyncio.CancelledError:
                     outcome.code = "CANCELLED"
                     raise
@@ -152,10 +157,10 @@ class Door(grpc.aio.ServerInterceptor):
         async def call(request: Message, context: Context) -> AsyncIterator[Message]:
             with _served(method, context) as outcome:
                 try:
-                    self._admit(method, request, context)
-                    async with contextlib.aclosing(behaviour(request, context)) as responses:
-                        async for response in responses:
-                            yield response
+                    with self._admitted(method, request, context):
+                        async with contextlib.aclosing(behaviour(request, context)) as responses:
+                            async for response in responses:
+                                yield response
                 except (asyncio.CancelledError, GeneratorExit):
                     outcome.code = "CANCELLED"
                     raise
@@ -167,8 +172,27 @@ class Door(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _admit(self, method: str, request: Message | _Garbled, context: Context) -> None:
+    @contextlib.contextmanager
+    def _admitted(
+        self, method: str, request: Message | _Garbled, context: Context
+    ) -> Iterator[None]:
         who = caller(context)
+        self._admit(method, request, who)
+        if self._in_flight[who] >= CALLS_OF_ONE_CALLER_MAX:
+            raise Overloaded(
+                "CALLER_BUSY",
+                f"{who} has {CALLS_OF_ONE_CALLER_MAX} calls in flight",
+                retry_after_s=1,
+            )
+        self._in_flight[who] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[who] -= 1
+            if not self._in_flight[who]:
+                del self._in_flight[who]
+
+    def _admit(self, method: str, request: Message | _Garbled, who: SpiffeId) -> None:
         rule = self._access.get(method)
         if who.trust_domain != self._trust_domain or rule is None or not rule(who):
             raise NotAllowed("CALLER_NOT_ALLOWED", f"{who} may not call {method}")

@@ -36,8 +36,9 @@ Response = TypeVar("Response", bound=Message)
 
 MESSAGE_BYTES_MAX: Final = 3 * 1024 * 1024
 """A sealed probe of 2 MiB with its facts; a smaller bound is a smaller target."""
-CONCURRENT_RPCS_MAX: Final = 512
-"""Past this the server refuses at once with RESOURCE_EXHAUSTED instead of letting calls pile up."""
+CONCURRENT_RPCS_MAX: Final = 4096
+"""Backstop for all callers together: past it the server refuses at once instead of letting calls
+pile up. The bound of one caller is in the door."""
 
 SERVER_OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),

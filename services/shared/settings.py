@@ -111,7 +111,10 @@ class ProcessSettings(BaseSettings):
                 for problem in error.errors()
             )
             raise SettingsError(f"{path}: {problems}") from error
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, UnreadableSource) as error:
+        except OSError as error:
+            # Its own text would name the file a second time.
+            raise SettingsError(f"{path}: {error.strerror or error}") from error
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError, UnreadableSource) as error:
             raise SettingsError(f"{path}: {error}") from error
         finally:
             _FOLDER.reset(token)

@@ -125,11 +125,18 @@ class BrokerOnTheTable:
         bus = self.bus
         self.ledger = Ledger(bus)  # type: ignore[arg-type]  # stands in for the real bus
         tokens = OfficerTokens(self.registry, self.trust, self.clock)
+        self.ending = Ending(
+            bus=bus,  # type: ignore[arg-type]  # likewise
+            ledger=self.ledger,
+            known=self.known,
+            clock=self.clock,
+        )
         self.searching = Searching(
             bus=bus,  # type: ignore[arg-type]  # likewise
             ledger=self.ledger,
             admission=Admission(tokens, self.ledger),
             known=self.known,
+            ending=self.ending,
             trust=self.trust,
             signing_key=self.order_key,
             clock=self.clock,
@@ -140,12 +147,7 @@ class BrokerOnTheTable:
             ledger=self.ledger,
             known=self.known,
             trust=self.trust,
-        )
-        self.ending = Ending(
-            bus=bus,  # type: ignore[arg-type]  # likewise
-            ledger=self.ledger,
-            known=self.known,
-            clock=self.clock,
+            trust_domain="countersign.test",
         )
         self.servicer = BrokerServicer(
             searching=self.searching,

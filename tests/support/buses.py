@@ -160,6 +160,8 @@ class BusInMemory:
     ) -> None:
         """Keeps the message."""
         del message_id, template
+        if subject in self.before:
+            await self.before[subject]()
         if self.publishing_fails:
             self.publishing_fails -= 1
             raise Unavailable("BUS_UNAVAILABLE", "the bus is down")

@@ -2,7 +2,9 @@
 
 import asyncio
 
+import protovalidate
 import pytest
+from google.protobuf.message import Message
 
 from broker.record import is_permitted
 from countersign.broker.v1 import broker_pb2 as pb
@@ -232,3 +234,53 @@ async def test_what_is_sensitive_reaches_the_ledger_as_openings_only(
     leaf = broker.bus.ledger.entries[0].SerializeToString()
     for secret in (b"26-0001", b"A shop was robbed.", OFFICER.encode()):
         assert secret not in leaf
+
+
+@pytest.mark.promise(8)
+@pytest.mark.parametrize(
+    "message",
+    [own_case(), pb.GetSearchRequest(), pb.WatchSearchRequest(), pb.CancelSearchRequest()],
+    ids=lambda message: message.DESCRIPTOR.name,
+)
+def test_a_search_id_has_one_spelling(message: Message) -> None:
+    """In another spelling it would be another key, and could end this search."""
+    message.search_id = "4961f0b6-0000-4000-8000-00000000000a"  # type: ignore[attr-defined]
+    assert not protovalidate.collect_violations(message)
+    message.search_id = "4961F0B6-0000-4000-8000-00000000000A"  # type: ignore[attr-defined]
+    (found,) = protovalidate.collect_violations(message)
+    assert "search_id" in str(found.proto.field)
+
+
+@pytest.mark.promise(8)
+async def test_an_id_that_stands_for_no_search_yet_is_not_public(broker: BrokerOnTheTable) -> None:
+    """Whoever could read it could take it first."""
+    facts = own_case()
+    token = broker.provider.token(OFFICER, facts.search_id)
+    request = pb.CheckSearchRequest(facts=facts, officer_token=token)
+    await broker.searching.check(broker.call(rpc="CheckSearch"), request)
+    broker.bus.policy.down = True
+    with pytest.raises(Unavailable):
+        await broker.searching.submit(broker.call(), broker.request(broker.prepared(facts)))
+    with pytest.raises(NotAllowed):
+        await broker.searching.submit(broker.call(LASD), broker.request(broker.prepared(facts)))
+    assert broker.bus.ledger.kinds() == ["search_checked", "search_undecided", "request_rejected"]
+    for entry in broker.bus.ledger.entries:
+        assert facts.search_id.encode() not in entry.SerializeToString()
+
+
+async def test_an_order_that_overtakes_a_withdrawal_is_taken_back(
+    broker: BrokerOnTheTable,
+) -> None:
+    prepared = broker.prepared()
+    subject = f"orders.lacris.{prepared.search_id}"
+
+    async def withdrawn_meanwhile() -> None:
+        record = broker.known.get(prepared.search_id)
+        assert record is not None
+        await broker.ending.withdraw(record)
+
+    broker.bus.before[subject] = withdrawn_meanwhile
+    record = await broker.searching.submit(broker.call(), broker.request(prepared))
+    assert record.state == pb.SEARCH_STATE_WITHDRAWN
+    assert broker.bus.happened[-1] == subject
+    assert not broker.bus.published

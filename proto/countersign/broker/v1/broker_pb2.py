@@ -31,7 +31,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"countersign/broker/v1/broker.proto\x12\x15\x63ountersign.broker.v1\x1a\x1b\x62uf/validate/validate.proto\x1a(countersign/connector/v1/connector.proto\x1a!countersign/ledger/v1/entry.proto\x1a\"countersign/type/v1/decision.proto\x1a countersign/type/v1/search.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x03\n\x06Search\x12\x11\n\tsearch_id\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".countersign.broker.v1.SearchState\x12\x35\n\x07summary\x18\x03 \x01(\x0b\x32$.countersign.ledger.v1.SearchSummary\x12/\n\x08\x64\x65\x63ision\x18\x04 \x01(\x0b\x32\x1d.countersign.type.v1.Decision\x12\x36\n\x10\x64\x65\x63ision_receipt\x18\x05 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x31\n\x0b\x65nd_receipt\x18\x06 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x36\n\x06\x61nswer\x18\x07 \x01(\x0b\x32&.countersign.connector.v1.SignedAnswer\x12?\n\x0e\x66\x61ilure_reason\x18\x08 \x01(\x0e\x32\'.countersign.connector.v1.FailureReason\x12/\n\x0b\x64\x65\x63ide_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\x12\x43heckSearchRequest\x12\x37\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32 .countersign.type.v1.SearchFactsB\x06\xbaH\x03\xc8\x01\x01\x12!\n\rofficer_token\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80@\"u\n\x13\x43heckSearchResponse\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.countersign.type.v1.Decision\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"\xa5\x02\n\x13SubmitSearchRequest\x12\x37\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32 .countersign.type.v1.SearchFactsB\x06\xbaH\x03\xc8\x01\x01\x12!\n\rofficer_token\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80@\x12@\n\x0csealed_probe\x18\x03 \x01(\x0b\x32\".countersign.type.v1.SealedPayloadB\x06\xbaH\x03\xc8\x01\x01\x12\"\n\x11\x61nswer_public_key\x18\x04 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x15\n\x04salt\x18\x05 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x35\n\x04wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08<2\x00\"E\n\x14SubmitSearchResponse\x12-\n\x06search\x18\x01 \x01(\x0b\x32\x1d.countersign.broker.v1.Search\"f\n\x10GetSearchRequest\x12\x1b\n\tsearch_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x35\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08<2\x00\"B\n\x11GetSearchResponse\x12-\n\x06search\x18\x01 \x01(\x0b\x32\x1d.countersign.broker.v1.Search\"1\n\x12WatchSearchRequest\x12\x1b\n\tsearch_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"D\n\x13WatchSearchResponse\x12-\n\x06search\x18\x01 \x01(\x0b\x32\x1d.countersign.broker.v1.Search\"P\n\x13ListSearchesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xc8\x01\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"`\n\x14ListSearchesResponse\x12/\n\x08searches\x18\x01 \x03(\x0b\x32\x1d.countersign.broker.v1.Search\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"2\n\x13\x43\x61ncelSearchRequest\x12\x1b\n\tsearch_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"E\n\x14\x43\x61ncelSearchResponse\x12-\n\x06search\x18\x01 \x01(\x0b\x32\x1d.countersign.broker.v1.Search\"O\n\x12ListSystemsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xc8\x01\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"e\n\x07Gallery\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cowner_agency\x18\x02 \x01(\t\x12\x38\n\rgallery_class\x18\x03 \x01(\x0e\x32!.countersign.type.v1.GalleryClass\"\xb9\x01\n\x06System\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\x0foperator_agency\x18\x03 \x01(\t\x12\x12\n\ncommercial\x18\x04 \x01(\x08\x12\x31\n\tgalleries\x18\x05 \x03(\x0b\x32\x1e.countersign.broker.v1.Gallery\x12\x1a\n\x12sealing_public_key\x18\x06 \x01(\x0c\x12\x19\n\x11\x61nswer_verify_key\x18\x07 \x01(\x0c\"^\n\x13ListSystemsResponse\x12.\n\x07systems\x18\x01 \x03(\x0b\x32\x1d.countersign.broker.v1.System\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xc9\x01\n\x0bSearchState\x12\x1c\n\x18SEARCH_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SEARCH_STATE_REFUSED\x10\x01\x12\x18\n\x14SEARCH_STATE_PENDING\x10\x02\x12\x19\n\x15SEARCH_STATE_ANSWERED\x10\x03\x12\x17\n\x13SEARCH_STATE_FAILED\x10\x04\x12\x18\n\x14SEARCH_STATE_EXPIRED\x10\x05\x12\x1a\n\x16SEARCH_STATE_WITHDRAWN\x10\x06\x32\xde\x05\n\rBrokerService\x12\x64\n\x0b\x43heckSearch\x12).countersign.broker.v1.CheckSearchRequest\x1a*.countersign.broker.v1.CheckSearchResponse\x12g\n\x0cSubmitSearch\x12*.countersign.broker.v1.SubmitSearchRequest\x1a+.countersign.broker.v1.SubmitSearchResponse\x12^\n\tGetSearch\x12\'.countersign.broker.v1.GetSearchRequest\x1a(.countersign.broker.v1.GetSearchResponse\x12\x66\n\x0bWatchSearch\x12).countersign.broker.v1.WatchSearchRequest\x1a*.countersign.broker.v1.WatchSearchResponse0\x01\x12g\n\x0cListSearches\x12*.countersign.broker.v1.ListSearchesRequest\x1a+.countersign.broker.v1.ListSearchesResponse\x12g\n\x0c\x43\x61ncelSearch\x12*.countersign.broker.v1.CancelSearchRequest\x1a+.countersign.broker.v1.CancelSearchResponse\x12\x64\n\x0bListSystems\x12).countersign.broker.v1.ListSystemsRequest\x1a*.countersign.broker.v1.ListSystemsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"countersign/broker/v1/broker.proto\x12\x15\x63ountersign.broker.v1\x1a\x1b\x62uf/validate/validate.proto\x1a(countersign/connector/v1/connector.proto\x1a!countersign/ledger/v1/entry.proto\x1a\"countersign/type/v1/decision.proto\x1a countersign/type/v1/search.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf9\x03\n\x06Search\x12\x11\n\tsearch_id\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".countersign.broker.v1.SearchState\x12\x35\n\x07summary\x18\x03 \x01(\x0b\x32$.countersign.ledger.v1.SearchSummary\x12/\n\x08\x64\x65\x63ision\x18\x04 \x01(\x0b\x32\x1d.countersign.type.v1.Decision\x12\x36\n\x10\x64\x65\x63ision_receipt\x18\x05 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x31\n\x0b\x65nd_receipt\x18\x06 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x36\n\x06\x61nswer\x18\x07 \x01(\x0b\x32&.countersign.connector.v1.SignedAnswer\x12?\n\x0e\x66\x61ilure_reason\x18\x08 \x01(\x0e\x32\'.countersign.connector.v1.FailureReason\x12/\n\x0b\x64\x65\x63ide_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64\x65\x61\x64line\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\x12\x43heckSearchRequest\x12\x37\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32 .countersign.type.v1.SearchFactsB\x06\xbaH\x03\xc8\x01\x01\x12!\n\rofficer_token\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80@\"u\n\x13\x43heckSearchResponse\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.countersign.type.v1.Decision\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"\xa5\x02\n\x13SubmitSearchRequest\x12\x37\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32 .countersign.type.v1.SearchFactsB\x06\xbaH\x03\xc8\x01\x01\x12!\n\rofficer_token\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80@\x12@\n\x0csealed_probe\x18\x03 \x01(\x0b\x32\".countersign.type.v1.SealedPayloadB\x06\xbaH\x03\xc8\x01\x01\x12\"\n\x11\x61nswer_public_key\x18\x04 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x15\n\x04salt\x18\x05 \x01(\x0c\x42\x07\xbaH\x04z\x02h \x12\x35\n\x04wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08<2\x00\"E\n\x14SubmitSearchResponse\x12-\n\x06search\x18\x01 \x01(\x0b\x32\x1d.countersign.broker.v1.Search\"\x90\x01\n\x10GetSearchRequest\x12\x45\n\tsearch_id\x18\x01 \x01(\tB2\xbaH/r-2+^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\x12\x35\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08<2\x00\"B\n\x11GetSearchResponse\x12-\n\x06search\x18\x01 \x01(\x0b\x32\x1d.countersign.broker.v1.Search\"[\n\x12WatchSearchRequest\x12\x45\n\tsearch_id\x18\x01 \x01(\tB2\xbaH/r-2+^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\"D\n\x13WatchSearchResponse\x12-\n\x06search\x18\x01 \x01(\x0b\x32\x1d.countersign.broker.v1.Search\"P\n\x13ListSearchesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xc8\x01\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"`\n\x14ListSearchesResponse\x12/\n\x08searches\x18\x01 \x03(\x0b\x32\x1d.countersign.broker.v1.Search\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x13\x43\x61ncelSearchRequest\x12\x45\n\tsearch_id\x18\x01 \x01(\tB2\xbaH/r-2+^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\"E\n\x14\x43\x61ncelSearchResponse\x12-\n\x06search\x18\x01 \x01(\x0b\x32\x1d.countersign.broker.v1.Search\"O\n\x12ListSystemsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xc8\x01\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"e\n\x07Gallery\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cowner_agency\x18\x02 \x01(\t\x12\x38\n\rgallery_class\x18\x03 \x01(\x0e\x32!.countersign.type.v1.GalleryClass\"\xb9\x01\n\x06System\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\x0foperator_agency\x18\x03 \x01(\t\x12\x12\n\ncommercial\x18\x04 \x01(\x08\x12\x31\n\tgalleries\x18\x05 \x03(\x0b\x32\x1e.countersign.broker.v1.Gallery\x12\x1a\n\x12sealing_public_key\x18\x06 \x01(\x0c\x12\x19\n\x11\x61nswer_verify_key\x18\x07 \x01(\x0c\"^\n\x13ListSystemsResponse\x12.\n\x07systems\x18\x01 \x03(\x0b\x32\x1d.countersign.broker.v1.System\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xc9\x01\n\x0bSearchState\x12\x1c\n\x18SEARCH_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14SEARCH_STATE_REFUSED\x10\x01\x12\x18\n\x14SEARCH_STATE_PENDING\x10\x02\x12\x19\n\x15SEARCH_STATE_ANSWERED\x10\x03\x12\x17\n\x13SEARCH_STATE_FAILED\x10\x04\x12\x18\n\x14SEARCH_STATE_EXPIRED\x10\x05\x12\x1a\n\x16SEARCH_STATE_WITHDRAWN\x10\x06\x32\xde\x05\n\rBrokerService\x12\x64\n\x0b\x43heckSearch\x12).countersign.broker.v1.CheckSearchRequest\x1a*.countersign.broker.v1.CheckSearchResponse\x12g\n\x0cSubmitSearch\x12*.countersign.broker.v1.SubmitSearchRequest\x1a+.countersign.broker.v1.SubmitSearchResponse\x12^\n\tGetSearch\x12\'.countersign.broker.v1.GetSearchRequest\x1a(.countersign.broker.v1.GetSearchResponse\x12\x66\n\x0bWatchSearch\x12).countersign.broker.v1.WatchSearchRequest\x1a*.countersign.broker.v1.WatchSearchResponse0\x01\x12g\n\x0cListSearches\x12*.countersign.broker.v1.ListSearchesRequest\x1a+.countersign.broker.v1.ListSearchesResponse\x12g\n\x0c\x43\x61ncelSearch\x12*.countersign.broker.v1.CancelSearchRequest\x1a+.countersign.broker.v1.CancelSearchResponse\x12\x64\n\x0bListSystems\x12).countersign.broker.v1.ListSystemsRequest\x1a*.countersign.broker.v1.ListSystemsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,23 +55,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITSEARCHREQUEST'].fields_by_name['wait']._loaded_options = None
   _globals['_SUBMITSEARCHREQUEST'].fields_by_name['wait']._serialized_options = b'\272H\t\252\001\006\"\002\010<2\000'
   _globals['_GETSEARCHREQUEST'].fields_by_name['search_id']._loaded_options = None
-  _globals['_GETSEARCHREQUEST'].fields_by_name['search_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_GETSEARCHREQUEST'].fields_by_name['search_id']._serialized_options = b'\272H/r-2+^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
   _globals['_GETSEARCHREQUEST'].fields_by_name['wait']._loaded_options = None
   _globals['_GETSEARCHREQUEST'].fields_by_name['wait']._serialized_options = b'\272H\t\252\001\006\"\002\010<2\000'
   _globals['_WATCHSEARCHREQUEST'].fields_by_name['search_id']._loaded_options = None
-  _globals['_WATCHSEARCHREQUEST'].fields_by_name['search_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_WATCHSEARCHREQUEST'].fields_by_name['search_id']._serialized_options = b'\272H/r-2+^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
   _globals['_LISTSEARCHESREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSEARCHESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\310\001'
   _globals['_LISTSEARCHESREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTSEARCHESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_CANCELSEARCHREQUEST'].fields_by_name['search_id']._loaded_options = None
-  _globals['_CANCELSEARCHREQUEST'].fields_by_name['search_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_CANCELSEARCHREQUEST'].fields_by_name['search_id']._serialized_options = b'\272H/r-2+^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
   _globals['_LISTSYSTEMSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTSYSTEMSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\310\001'
   _globals['_LISTSYSTEMSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTSYSTEMSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\002'
-  _globals['_SEARCHSTATE']._serialized_start=2475
-  _globals['_SEARCHSTATE']._serialized_end=2676
+  _globals['_SEARCHSTATE']._serialized_start=2602
+  _globals['_SEARCHSTATE']._serialized_end=2803
   _globals['_SEARCH']._serialized_start=303
   _globals['_SEARCH']._serialized_end=808
   _globals['_CHECKSEARCHREQUEST']._serialized_start=810
@@ -82,30 +82,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITSEARCHREQUEST']._serialized_end=1337
   _globals['_SUBMITSEARCHRESPONSE']._serialized_start=1339
   _globals['_SUBMITSEARCHRESPONSE']._serialized_end=1408
-  _globals['_GETSEARCHREQUEST']._serialized_start=1410
-  _globals['_GETSEARCHREQUEST']._serialized_end=1512
-  _globals['_GETSEARCHRESPONSE']._serialized_start=1514
-  _globals['_GETSEARCHRESPONSE']._serialized_end=1580
-  _globals['_WATCHSEARCHREQUEST']._serialized_start=1582
-  _globals['_WATCHSEARCHREQUEST']._serialized_end=1631
-  _globals['_WATCHSEARCHRESPONSE']._serialized_start=1633
-  _globals['_WATCHSEARCHRESPONSE']._serialized_end=1701
-  _globals['_LISTSEARCHESREQUEST']._serialized_start=1703
-  _globals['_LISTSEARCHESREQUEST']._serialized_end=1783
-  _globals['_LISTSEARCHESRESPONSE']._serialized_start=1785
-  _globals['_LISTSEARCHESRESPONSE']._serialized_end=1881
-  _globals['_CANCELSEARCHREQUEST']._serialized_start=1883
-  _globals['_CANCELSEARCHREQUEST']._serialized_end=1933
-  _globals['_CANCELSEARCHRESPONSE']._serialized_start=1935
-  _globals['_CANCELSEARCHRESPONSE']._serialized_end=2004
-  _globals['_LISTSYSTEMSREQUEST']._serialized_start=2006
-  _globals['_LISTSYSTEMSREQUEST']._serialized_end=2085
-  _globals['_GALLERY']._serialized_start=2087
-  _globals['_GALLERY']._serialized_end=2188
-  _globals['_SYSTEM']._serialized_start=2191
-  _globals['_SYSTEM']._serialized_end=2376
-  _globals['_LISTSYSTEMSRESPONSE']._serialized_start=2378
-  _globals['_LISTSYSTEMSRESPONSE']._serialized_end=2472
-  _globals['_BROKERSERVICE']._serialized_start=2679
-  _globals['_BROKERSERVICE']._serialized_end=3413
+  _globals['_GETSEARCHREQUEST']._serialized_start=1411
+  _globals['_GETSEARCHREQUEST']._serialized_end=1555
+  _globals['_GETSEARCHRESPONSE']._serialized_start=1557
+  _globals['_GETSEARCHRESPONSE']._serialized_end=1623
+  _globals['_WATCHSEARCHREQUEST']._serialized_start=1625
+  _globals['_WATCHSEARCHREQUEST']._serialized_end=1716
+  _globals['_WATCHSEARCHRESPONSE']._serialized_start=1718
+  _globals['_WATCHSEARCHRESPONSE']._serialized_end=1786
+  _globals['_LISTSEARCHESREQUEST']._serialized_start=1788
+  _globals['_LISTSEARCHESREQUEST']._serialized_end=1868
+  _globals['_LISTSEARCHESRESPONSE']._serialized_start=1870
+  _globals['_LISTSEARCHESRESPONSE']._serialized_end=1966
+  _globals['_CANCELSEARCHREQUEST']._serialized_start=1968
+  _globals['_CANCELSEARCHREQUEST']._serialized_end=2060
+  _globals['_CANCELSEARCHRESPONSE']._serialized_start=2062
+  _globals['_CANCELSEARCHRESPONSE']._serialized_end=2131
+  _globals['_LISTSYSTEMSREQUEST']._serialized_start=2133
+  _globals['_LISTSYSTEMSREQUEST']._serialized_end=2212
+  _globals['_GALLERY']._serialized_start=2214
+  _globals['_GALLERY']._serialized_end=2315
+  _globals['_SYSTEM']._serialized_start=2318
+  _globals['_SYSTEM']._serialized_end=2503
+  _globals['_LISTSYSTEMSRESPONSE']._serialized_start=2505
+  _globals['_LISTSYSTEMSRESPONSE']._serialized_end=2599
+  _globals['_BROKERSERVICE']._serialized_start=2806
+  _globals['_BROKERSERVICE']._serialized_end=3540
 # @@protoc_insertion_point(module_scope)

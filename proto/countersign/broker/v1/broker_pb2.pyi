@@ -380,7 +380,7 @@ class ListSearchesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many at most, 1 to 200; 0 asks for 50."""
+    """How many at most, 1 to 200; 0 asks for 50. At most 50 are given at once."""
     page_token: _builtins.str
     """From the last answer; empty for the first page."""
     def __init__(

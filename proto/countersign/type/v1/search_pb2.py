@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n countersign/type/v1/search.proto\x12\x13\x63ountersign.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xab\x01\n\x07Offence\x12\x30\n\nnibrs_code\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^([0-9]{2}[0-9A-Z])?$\x12\x19\n\x07statute\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x08\x12\x42\n\x08severity\x18\x04 \x01(\x0e\x32$.countersign.type.v1.OffenceSeverityB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\"\xe4\x05\n\x0bSearchFacts\x12\x1b\n\tsearch_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12+\n\rorigin_agency\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[A-Z0-9]{9}$\x12\x35\n\x12\x62\x65neficiary_agency\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[A-Z0-9]{9}$H\x00\x88\x01\x01\x12-\n\x06system\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12.\n\x07gallery\x18\x05 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12\x39\n\x07purpose\x18\x06 \x01(\x0e\x32\x1c.countersign.type.v1.PurposeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x42\n\tsuspicion\x18\x07 \x01(\x0e\x32#.countersign.type.v1.SuspicionLevelB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x35\n\x07offence\x18\x08 \x01(\x0b\x32\x1c.countersign.type.v1.OffenceB\x06\xbaH\x03\xc8\x01\x01\x12\x44\n\nprovenance\x18\t \x01(\x0e\x32$.countersign.type.v1.ProbeProvenanceB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x42\n\x0c\x63\x61pture_mode\x18\n \x01(\x0e\x32 .countersign.type.v1.CaptureModeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1c\n\x0b\x63\x61se_number\x18\x0b \x01(\tB\x07\xbaH\x04r\x02\x18@\x12\x1b\n\tnarrative\x18\x0c \x01(\tB\x08\xbaH\x05r\x03\x18\xa0\x1f\x12\x1f\n\x0e\x63\x61ndidates_max\x18\r \x01(\rB\x07\xbaH\x04*\x02\x18\x32\x12\x42\n\rexpires_after\x18\x0e \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x04\x08\x80\xf5$2\x02\x08\x01\x42\x15\n\x13_beneficiary_agency\"\xa4\x01\n\rSealedPayload\x12\x17\n\x06kem_id\x18\x01 \x01(\rB\x07\xbaH\x04*\x02\x30 \x12\x17\n\x06kdf_id\x18\x02 \x01(\rB\x07\xbaH\x04*\x02\x30\x01\x12\x18\n\x07\x61\x65\x61\x64_id\x18\x03 \x01(\rB\x07\xbaH\x04*\x02\x30\x02\x12%\n\x06key_id\x18\x04 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{16}$\x12 \n\nciphertext\x18\x05 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x30\x18\x80\x80\x80\x01\"\x96\x01\n\x0c\x42oundRequest\x12/\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32 .countersign.type.v1.SearchFacts\x12\x0f\n\x07officer\x18\x02 \x01(\t\x12\x1b\n\x13sealed_probe_sha256\x18\x03 \x01(\x0c\x12\x19\n\x11\x61nswer_public_key\x18\x04 \x01(\x0c\x12\x0c\n\x04salt\x18\x05 \x01(\x0c*\xee\x02\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\"\n\x1ePURPOSE_CRIMINAL_INVESTIGATION\x10\x01\x12#\n\x1fPURPOSE_IMMINENT_THREAT_TO_LIFE\x10\x02\x12\x1b\n\x17PURPOSE_DECEASED_PERSON\x10\x03\x12 \n\x1cPURPOSE_INCAPACITATED_PERSON\x10\x04\x12\x1a\n\x16PURPOSE_MISSING_PERSON\x10\x05\x12#\n\x1fPURPOSE_IDENTITY_DOCUMENT_FRAUD\x10\x06\x12#\n\x1fPURPOSE_IMMIGRATION_ENFORCEMENT\x10\x07\x12\x1a\n\x16PURPOSE_CROWD_ANALYSIS\x10\x08\x12 \n\x1cPURPOSE_EMPLOYMENT_SCREENING\x10\t\x12\x1e\n\x1aPURPOSE_OTHER_NON_CRIMINAL\x10\n*\x99\x01\n\x0eSuspicionLevel\x12\x1f\n\x1bSUSPICION_LEVEL_UNSPECIFIED\x10\x00\x12\x18\n\x14SUSPICION_LEVEL_NONE\x10\x01\x12(\n$SUSPICION_LEVEL_REASONABLE_SUSPICION\x10\x02\x12\"\n\x1eSUSPICION_LEVEL_PROBABLE_CAUSE\x10\x03*\xdc\x01\n\x0fOffenceSeverity\x12 \n\x1cOFFENCE_SEVERITY_UNSPECIFIED\x10\x00\x12#\n\x1fOFFENCE_SEVERITY_VIOLENT_FELONY\x10\x01\x12\x1b\n\x17OFFENCE_SEVERITY_FELONY\x10\x02\x12!\n\x1dOFFENCE_SEVERITY_MISDEMEANOUR\x10\x03\x12\x1f\n\x1bOFFENCE_SEVERITY_INFRACTION\x10\x04\x12!\n\x1dOFFENCE_SEVERITY_NOT_CRIMINAL\x10\x05*\xf4\x02\n\x0fProbeProvenance\x12 \n\x1cPROBE_PROVENANCE_UNSPECIFIED\x10\x00\x12*\n&PROBE_PROVENANCE_CRIME_SCENE_RECORDING\x10\x01\x12\"\n\x1ePROBE_PROVENANCE_WITNESS_PHOTO\x10\x02\x12\"\n\x1ePROBE_PROVENANCE_BOOKING_PHOTO\x10\x03\x12\"\n\x1ePROBE_PROVENANCE_OFFICER_PHOTO\x10\x04\x12!\n\x1dPROBE_PROVENANCE_SOCIAL_MEDIA\x10\x05\x12&\n\"PROBE_PROVENANCE_PROTEST_RECORDING\x10\x06\x12!\n\x1dPROBE_PROVENANCE_CIVIL_RECORD\x10\x07\x12\x1b\n\x17PROBE_PROVENANCE_SKETCH\x10\x08\x12\x1c\n\x18PROBE_PROVENANCE_UNKNOWN\x10\t*\xd1\x01\n\x0cGalleryClass\x12\x1d\n\x19GALLERY_CLASS_UNSPECIFIED\x10\x00\x12 \n\x1cGALLERY_CLASS_BOOKING_PHOTOS\x10\x01\x12!\n\x1dGALLERY_CLASS_DRIVER_LICENCES\x10\x02\x12\x1b\n\x17GALLERY_CLASS_PASSPORTS\x10\x03\x12!\n\x1dGALLERY_CLASS_MISSING_PERSONS\x10\x04\x12\x1d\n\x19GALLERY_CLASS_WEB_SCRAPED\x10\x05*\xac\x01\n\x0b\x43\x61ptureMode\x12\x1c\n\x18\x43\x41PTURE_MODE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43\x41PTURE_MODE_STORED_STILL\x10\x01\x12#\n\x1f\x43\x41PTURE_MODE_STORED_VIDEO_FRAME\x10\x02\x12\x1e\n\x1a\x43\x41PTURE_MODE_MOBILE_DEVICE\x10\x03\x12\x1b\n\x17\x43\x41PTURE_MODE_LIVE_VIDEO\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n countersign/type/v1/search.proto\x12\x13\x63ountersign.type.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xbf\x01\n\x07Offence\x12\x30\n\nnibrs_code\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^([0-9]{2}[0-9A-Z])?$\x12-\n\x07statute\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x18\xc8\x01\x32\x12^[^\\p{Cc}\\p{Cf}]*$\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x08\x12\x42\n\x08severity\x18\x04 \x01(\x0e\x32$.countersign.type.v1.OffenceSeverityB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\"\xb6\x06\n\x0bSearchFacts\x12\x45\n\tsearch_id\x18\x01 \x01(\tB2\xbaH/r-2+^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\x12+\n\rorigin_agency\x18\x02 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[A-Z0-9]{9}$\x12\x35\n\x12\x62\x65neficiary_agency\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^[A-Z0-9]{9}$H\x00\x88\x01\x01\x12-\n\x06system\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12.\n\x07gallery\x18\x05 \x01(\tB\x1d\xbaH\x1ar\x18\x32\x16^[a-z][a-z0-9-]{1,62}$\x12\x39\n\x07purpose\x18\x06 \x01(\x0e\x32\x1c.countersign.type.v1.PurposeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x42\n\tsuspicion\x18\x07 \x01(\x0e\x32#.countersign.type.v1.SuspicionLevelB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x35\n\x07offence\x18\x08 \x01(\x0b\x32\x1c.countersign.type.v1.OffenceB\x06\xbaH\x03\xc8\x01\x01\x12\x44\n\nprovenance\x18\t \x01(\x0e\x32$.countersign.type.v1.ProbeProvenanceB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x42\n\x0c\x63\x61pture_mode\x18\n \x01(\x0e\x32 .countersign.type.v1.CaptureModeB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12&\n\x0b\x63\x61se_number\x18\x0b \x01(\tB\x11\xbaH\x0er\x0c\x18@2\x08^[ -~]*$\x12\x39\n\tnarrative\x18\x0c \x01(\tB&\xbaH#r!\x18\xa0\x1f\x32\x1c^[^\\x00-\\x08\\x0b-\\x1f\\x7f]*$\x12\x1f\n\x0e\x63\x61ndidates_max\x18\r \x01(\rB\x07\xbaH\x04*\x02\x18\x32\x12\x42\n\rexpires_after\x18\x0e \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x04\x08\x80\xf5$2\x02\x08\x01\x42\x15\n\x13_beneficiary_agency\"\xa4\x01\n\rSealedPayload\x12\x17\n\x06kem_id\x18\x01 \x01(\rB\x07\xbaH\x04*\x02\x30 \x12\x17\n\x06kdf_id\x18\x02 \x01(\rB\x07\xbaH\x04*\x02\x30\x01\x12\x18\n\x07\x61\x65\x61\x64_id\x18\x03 \x01(\rB\x07\xbaH\x04*\x02\x30\x02\x12%\n\x06key_id\x18\x04 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[0-9a-f]{16}$\x12 \n\nciphertext\x18\x05 \x01(\x0c\x42\x0c\xbaH\tz\x07\x10\x30\x18\x80\x80\x80\x01\"\x96\x01\n\x0c\x42oundRequest\x12/\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32 .countersign.type.v1.SearchFacts\x12\x0f\n\x07officer\x18\x02 \x01(\t\x12\x1b\n\x13sealed_probe_sha256\x18\x03 \x01(\x0c\x12\x19\n\x11\x61nswer_public_key\x18\x04 \x01(\x0c\x12\x0c\n\x04salt\x18\x05 \x01(\x0c*\xee\x02\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\"\n\x1ePURPOSE_CRIMINAL_INVESTIGATION\x10\x01\x12#\n\x1fPURPOSE_IMMINENT_THREAT_TO_LIFE\x10\x02\x12\x1b\n\x17PURPOSE_DECEASED_PERSON\x10\x03\x12 \n\x1cPURPOSE_INCAPACITATED_PERSON\x10\x04\x12\x1a\n\x16PURPOSE_MISSING_PERSON\x10\x05\x12#\n\x1fPURPOSE_IDENTITY_DOCUMENT_FRAUD\x10\x06\x12#\n\x1fPURPOSE_IMMIGRATION_ENFORCEMENT\x10\x07\x12\x1a\n\x16PURPOSE_CROWD_ANALYSIS\x10\x08\x12 \n\x1cPURPOSE_EMPLOYMENT_SCREENING\x10\t\x12\x1e\n\x1aPURPOSE_OTHER_NON_CRIMINAL\x10\n*\x99\x01\n\x0eSuspicionLevel\x12\x1f\n\x1bSUSPICION_LEVEL_UNSPECIFIED\x10\x00\x12\x18\n\x14SUSPICION_LEVEL_NONE\x10\x01\x12(\n$SUSPICION_LEVEL_REASONABLE_SUSPICION\x10\x02\x12\"\n\x1eSUSPICION_LEVEL_PROBABLE_CAUSE\x10\x03*\xdc\x01\n\x0fOffenceSeverity\x12 \n\x1cOFFENCE_SEVERITY_UNSPECIFIED\x10\x00\x12#\n\x1fOFFENCE_SEVERITY_VIOLENT_FELONY\x10\x01\x12\x1b\n\x17OFFENCE_SEVERITY_FELONY\x10\x02\x12!\n\x1dOFFENCE_SEVERITY_MISDEMEANOUR\x10\x03\x12\x1f\n\x1bOFFENCE_SEVERITY_INFRACTION\x10\x04\x12!\n\x1dOFFENCE_SEVERITY_NOT_CRIMINAL\x10\x05*\xf4\x02\n\x0fProbeProvenance\x12 \n\x1cPROBE_PROVENANCE_UNSPECIFIED\x10\x00\x12*\n&PROBE_PROVENANCE_CRIME_SCENE_RECORDING\x10\x01\x12\"\n\x1ePROBE_PROVENANCE_WITNESS_PHOTO\x10\x02\x12\"\n\x1ePROBE_PROVENANCE_BOOKING_PHOTO\x10\x03\x12\"\n\x1ePROBE_PROVENANCE_OFFICER_PHOTO\x10\x04\x12!\n\x1dPROBE_PROVENANCE_SOCIAL_MEDIA\x10\x05\x12&\n\"PROBE_PROVENANCE_PROTEST_RECORDING\x10\x06\x12!\n\x1dPROBE_PROVENANCE_CIVIL_RECORD\x10\x07\x12\x1b\n\x17PROBE_PROVENANCE_SKETCH\x10\x08\x12\x1c\n\x18PROBE_PROVENANCE_UNKNOWN\x10\t*\xd1\x01\n\x0cGalleryClass\x12\x1d\n\x19GALLERY_CLASS_UNSPECIFIED\x10\x00\x12 \n\x1cGALLERY_CLASS_BOOKING_PHOTOS\x10\x01\x12!\n\x1dGALLERY_CLASS_DRIVER_LICENCES\x10\x02\x12\x1b\n\x17GALLERY_CLASS_PASSPORTS\x10\x03\x12!\n\x1dGALLERY_CLASS_MISSING_PERSONS\x10\x04\x12\x1d\n\x19GALLERY_CLASS_WEB_SCRAPED\x10\x05*\xac\x01\n\x0b\x43\x61ptureMode\x12\x1c\n\x18\x43\x41PTURE_MODE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43\x41PTURE_MODE_STORED_STILL\x10\x01\x12#\n\x1f\x43\x41PTURE_MODE_STORED_VIDEO_FRAME\x10\x02\x12\x1e\n\x1a\x43\x41PTURE_MODE_MOBILE_DEVICE\x10\x03\x12\x1b\n\x17\x43\x41PTURE_MODE_LIVE_VIDEO\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,11 +36,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OFFENCE'].fields_by_name['nibrs_code']._loaded_options = None
   _globals['_OFFENCE'].fields_by_name['nibrs_code']._serialized_options = b'\272H\031r\0272\025^([0-9]{2}[0-9A-Z])?$'
   _globals['_OFFENCE'].fields_by_name['statute']._loaded_options = None
-  _globals['_OFFENCE'].fields_by_name['statute']._serialized_options = b'\272H\005r\003\030\310\001'
+  _globals['_OFFENCE'].fields_by_name['statute']._serialized_options = b'\272H\031r\027\030\310\0012\022^[^\\p{Cc}\\p{Cf}]*$'
   _globals['_OFFENCE'].fields_by_name['severity']._loaded_options = None
   _globals['_OFFENCE'].fields_by_name['severity']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_SEARCHFACTS'].fields_by_name['search_id']._loaded_options = None
-  _globals['_SEARCHFACTS'].fields_by_name['search_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_SEARCHFACTS'].fields_by_name['search_id']._serialized_options = b'\272H/r-2+^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
   _globals['_SEARCHFACTS'].fields_by_name['origin_agency']._loaded_options = None
   _globals['_SEARCHFACTS'].fields_by_name['origin_agency']._serialized_options = b'\272H\021r\0172\r^[A-Z0-9]{9}$'
   _globals['_SEARCHFACTS'].fields_by_name['beneficiary_agency']._loaded_options = None
@@ -60,9 +60,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHFACTS'].fields_by_name['capture_mode']._loaded_options = None
   _globals['_SEARCHFACTS'].fields_by_name['capture_mode']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
   _globals['_SEARCHFACTS'].fields_by_name['case_number']._loaded_options = None
-  _globals['_SEARCHFACTS'].fields_by_name['case_number']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_SEARCHFACTS'].fields_by_name['case_number']._serialized_options = b'\272H\016r\014\030@2\010^[ -~]*$'
   _globals['_SEARCHFACTS'].fields_by_name['narrative']._loaded_options = None
-  _globals['_SEARCHFACTS'].fields_by_name['narrative']._serialized_options = b'\272H\005r\003\030\240\037'
+  _globals['_SEARCHFACTS'].fields_by_name['narrative']._serialized_options = b'\272H#r!\030\240\0372\034^[^\\x00-\\x08\\x0b-\\x1f\\x7f]*$'
   _globals['_SEARCHFACTS'].fields_by_name['candidates_max']._loaded_options = None
   _globals['_SEARCHFACTS'].fields_by_name['candidates_max']._serialized_options = b'\272H\004*\002\0302'
   _globals['_SEARCHFACTS'].fields_by_name['expires_after']._loaded_options = None
@@ -77,24 +77,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEALEDPAYLOAD'].fields_by_name['key_id']._serialized_options = b'\272H\022r\0202\016^[0-9a-f]{16}$'
   _globals['_SEALEDPAYLOAD'].fields_by_name['ciphertext']._loaded_options = None
   _globals['_SEALEDPAYLOAD'].fields_by_name['ciphertext']._serialized_options = b'\272H\tz\007\0200\030\200\200\200\001'
-  _globals['_PURPOSE']._serialized_start=1356
-  _globals['_PURPOSE']._serialized_end=1722
-  _globals['_SUSPICIONLEVEL']._serialized_start=1725
-  _globals['_SUSPICIONLEVEL']._serialized_end=1878
-  _globals['_OFFENCESEVERITY']._serialized_start=1881
-  _globals['_OFFENCESEVERITY']._serialized_end=2101
-  _globals['_PROBEPROVENANCE']._serialized_start=2104
-  _globals['_PROBEPROVENANCE']._serialized_end=2476
-  _globals['_GALLERYCLASS']._serialized_start=2479
-  _globals['_GALLERYCLASS']._serialized_end=2688
-  _globals['_CAPTUREMODE']._serialized_start=2691
-  _globals['_CAPTUREMODE']._serialized_end=2863
+  _globals['_PURPOSE']._serialized_start=1458
+  _globals['_PURPOSE']._serialized_end=1824
+  _globals['_SUSPICIONLEVEL']._serialized_start=1827
+  _globals['_SUSPICIONLEVEL']._serialized_end=1980
+  _globals['_OFFENCESEVERITY']._serialized_start=1983
+  _globals['_OFFENCESEVERITY']._serialized_end=2203
+  _globals['_PROBEPROVENANCE']._serialized_start=2206
+  _globals['_PROBEPROVENANCE']._serialized_end=2578
+  _globals['_GALLERYCLASS']._serialized_start=2581
+  _globals['_GALLERYCLASS']._serialized_end=2790
+  _globals['_CAPTUREMODE']._serialized_start=2793
+  _globals['_CAPTUREMODE']._serialized_end=2965
   _globals['_OFFENCE']._serialized_start=119
-  _globals['_OFFENCE']._serialized_end=290
-  _globals['_SEARCHFACTS']._serialized_start=293
-  _globals['_SEARCHFACTS']._serialized_end=1033
-  _globals['_SEALEDPAYLOAD']._serialized_start=1036
-  _globals['_SEALEDPAYLOAD']._serialized_end=1200
-  _globals['_BOUNDREQUEST']._serialized_start=1203
-  _globals['_BOUNDREQUEST']._serialized_end=1353
+  _globals['_OFFENCE']._serialized_end=310
+  _globals['_SEARCHFACTS']._serialized_start=313
+  _globals['_SEARCHFACTS']._serialized_end=1135
+  _globals['_SEALEDPAYLOAD']._serialized_start=1138
+  _globals['_SEALEDPAYLOAD']._serialized_end=1302
+  _globals['_BOUNDREQUEST']._serialized_start=1305
+  _globals['_BOUNDREQUEST']._serialized_end=1455
 # @@protoc_insertion_point(module_scope)

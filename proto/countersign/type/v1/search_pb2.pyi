@@ -271,7 +271,9 @@ class Offence(_message.Message):
     nibrs_code: _builtins.str
     """FBI NIBRS offence code, three characters ("120" robbery, "09A" murder); empty when there is no offence."""
     statute: _builtins.str
-    """The statute alleged to be violated, as cited in the jurisdiction ("Cal. Penal Code s. 211")."""
+    """The statute alleged to be violated, as cited in the jurisdiction ("Cal. Penal Code s. 211").
+    Public: never a name. Without control characters.
+    """
     attempt: _builtins.bool
     """True when the offence was attempted and not completed."""
     severity: Global___OffenceSeverity.ValueType
@@ -313,7 +315,9 @@ class SearchFacts(_message.Message):
     CANDIDATES_MAX_FIELD_NUMBER: _builtins.int
     EXPIRES_AFTER_FIELD_NUMBER: _builtins.int
     search_id: _builtins.str
-    """Chosen by the client, a UUID. The same id always means the same search."""
+    """Chosen by the client, a UUID in lower case (RFC 9562 section 4). The same id always means the same search;
+    one spelling, so that no other can pass for it.
+    """
     origin_agency: _builtins.str
     """ORI of the agency whose officer asks. Nine characters."""
     beneficiary_agency: _builtins.str
@@ -333,9 +337,13 @@ class SearchFacts(_message.Message):
     capture_mode: Global___CaptureMode.ValueType
     """How the probe was captured."""
     case_number: _builtins.str
-    """Case number of the origin agency. Sensitive: only a commitment to it is public."""
+    """Case number of the origin agency. Sensitive: only a commitment to it is public.
+    Printable ASCII.
+    """
     narrative: _builtins.str
-    """What happened, in the officer's words. Sensitive: only a commitment to it is public."""
+    """What happened, in the officer's words. Sensitive: only a commitment to it is public.
+    Line ends and tabs are the only control characters.
+    """
     candidates_max: _builtins.int
     """How many candidates to return, 1 to 50 (the FBI's FRS bounds are 2 to 50); 0 asks for the default of 20."""
     @_builtins.property

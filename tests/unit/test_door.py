@@ -1,0 +1,49 @@
+"""The door's bound on what one caller may have in flight."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+
+from countersign.ledger.v1 import ledger_pb2 as pb
+from shared.door import CALLS_OF_ONE_CALLER_MAX, Context, Door
+from shared.errors import Overloaded
+
+
+@dataclass
+class CallOf:
+    """As much of a gRPC context as the door looks at."""
+
+    agency: str
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """What the TLS handshake found in the certificate."""
+        uri = f"spiffe://countersign.test/agency/{self.agency}".encode()
+        return {"x509_subject_alternative_name": [uri]}
+
+
+def context_of(agency: str) -> Context:
+    return cast(Context, CallOf(agency))
+
+
+async def test_a_caller_with_too_many_calls_is_refused_and_no_other() -> None:
+    guard = Door("countersign.test", {"/x": lambda _: True})
+    request = pb.GetCheckpointRequest()
+    busy = [
+        guard._admitted("/x", request, context_of("CA0194200"))
+        for _ in range(CALLS_OF_ONE_CALLER_MAX)
+    ]
+    for call in busy:
+        call.__enter__()
+    with (
+        pytest.raises(Overloaded) as refused,
+        guard._admitted("/x", request, context_of("CA0194200")),
+    ):
+        pass
+    assert refused.value.reason == "CALLER_BUSY"
+    assert refused.value.retry_after_s
+    with guard._admitted("/x", request, context_of("CA0190000")):
+        pass
+    busy.pop().__exit__(None, None, None)
+    with guard._admitted("/x", request, context_of("CA0194200")):
+        pass
