@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Final
 
-from countersign.broker.v1.broker_pb2 import Search
+from countersign.broker.v1.broker_pb2 import CheckSearchResponse, Search, SearchState
 from countersign.client.prepare import PreparedSearch, seal_search
 from countersign.connector.v1.connector_pb2 import (
     Candidate,
@@ -17,7 +17,7 @@ from countersign.connector.v1.connector_pb2 import (
     SearchAnswer,
     SignedAnswer,
 )
-from countersign.ledger.v1.entry_pb2 import Entry, SearchAnswered, SearchFailed
+from countersign.ledger.v1.entry_pb2 import Entry, SearchAnswered, SearchFailed, SearchSummary
 from countersign.type.v1.decision_pb2 import (
     Decision,
     DecisionOutcome,
@@ -37,6 +37,13 @@ from tlog.note import Signer
 from tlog.proof import write_proof
 
 ORDER_SHA256: Final = b"o" * 32
+DECIDED_AT: Final = 1_800_000_000
+END_STATES: Final = {
+    "search_answered": SearchState.SEARCH_STATE_ANSWERED,
+    "search_failed": SearchState.SEARCH_STATE_FAILED,
+    "search_expired": SearchState.SEARCH_STATE_EXPIRED,
+    "search_withdrawn": SearchState.SEARCH_STATE_WITHDRAWN,
+}
 PERMITTED: Final = Decision(
     outcome=DecisionOutcome.DECISION_OUTCOME_PERMITTED,
     verdicts=[
@@ -118,13 +125,57 @@ class SearchWorkshop:
         entry = Entry(schema_epoch=1, search_id=self.prepared.search_id)
         entry.search_decided.request_sha256 = self.request_sha256
         entry.search_decided.decision.CopyFrom(decision)
+        entry.search_decided.summary.CopyFrom(self.summary)
+        entry.recorded_at.FromSeconds(DECIDED_AT)
+        permitted = decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+        if permitted:
+            entry.search_decided.deadline.FromSeconds(DECIDED_AT + 60)
         changed(entry)
-        index = self.log.append(entry)
-        return Search(
+        decided = entry.search_decided
+        search = Search(
             search_id=self.prepared.search_id,
+            state=SearchState.SEARCH_STATE_PENDING
+            if permitted
+            else SearchState.SEARCH_STATE_REFUSED,
+            summary=decided.summary,
             decision=decision,
-            decision_receipt=self.log.receipt(index),
+            decision_receipt=self.log.receipt(self.log.append(entry)),
+            decide_time=entry.recorded_at,
         )
+        if permitted:
+            search.deadline.CopyFrom(decided.deadline)
+        return search
+
+    @property
+    def summary(self) -> SearchSummary:
+        """What the ledger says the search is about."""
+        stated = self.prepared.facts
+        return SearchSummary(
+            origin_agency=stated.origin_agency,
+            beneficiary_agency=stated.beneficiary_agency,
+            operator_agency="CA0190000",
+            system=stated.system,
+            gallery=stated.gallery,
+            purpose=stated.purpose,
+            suspicion=stated.suspicion,
+            offence=stated.offence,
+            provenance=stated.provenance,
+            capture_mode=stated.capture_mode,
+            candidates_max=20,
+        )
+
+    def check(
+        self,
+        decision: Decision = PERMITTED,
+        changed: Callable[[Entry], None] = lambda _: None,
+    ) -> CheckSearchResponse:
+        """What a dry run gives. Its entry does not name the search."""
+        entry = Entry(schema_epoch=1)
+        entry.search_checked.decision.CopyFrom(decision)
+        entry.search_checked.summary.CopyFrom(self.summary)
+        changed(entry)
+        receipt = self.log.receipt(self.log.append(entry))
+        return CheckSearchResponse(decision=decision, receipt=receipt)
 
     def candidates(self) -> CandidateList:
         """Three candidates, one above the threshold."""
@@ -195,6 +246,12 @@ class SearchWorkshop:
         ended.decided_index = search.decision_receipt.index
         ended.answer_sha256 = sha256(signed.answer).digest()
         changed(entry)
-        search.end_receipt.CopyFrom(self.log.receipt(self.log.append(entry)))
         search.answer.CopyFrom(signed)
+        return self.close(search, entry)
+
+    def close(self, search: Search, end: Entry) -> Search:
+        """The search once this end of it was recorded."""
+        search.end_receipt.CopyFrom(self.log.receipt(self.log.append(end)))
+        search.state = END_STATES[str(end.WhichOneof("event"))]
+        search.failure_reason = end.search_failed.reason
         return search

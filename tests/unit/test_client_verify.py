@@ -133,7 +133,7 @@ def test_receipt_of_a_leaf_that_is_no_entry(workshop: SearchWorkshop) -> None:
 def test_no_end_at_all(workshop: SearchWorkshop) -> None:
     search = answered(workshop)
     search.ClearField("end_receipt")
-    assert refused(workshop, search) == "RECEIPT_INVALID"
+    assert refused(workshop, search) == "ANSWER_NOT_RECORDED"
 
 
 # Step 2: the decision
@@ -205,7 +205,7 @@ def test_permit_for_another_officer(workshop: SearchWorkshop) -> None:
 
 
 def test_search_of_somebody_else(workshop: SearchWorkshop) -> None:
-    assert refused(workshop, answered(workshop.another(OTHER_ID))) == "DECISION_MISMATCH"
+    assert refused(workshop, answered(workshop.another(OTHER_ID))) == "SEARCH_MISMATCH"
 
 
 # Step 4: what the ledger says of the end
@@ -230,7 +230,7 @@ def test_answer_of_another_search_with_its_own_end(workshop: SearchWorkshop) -> 
     search = workshop.decide()
     search.end_receipt.CopyFrom(other.end_receipt)
     search.answer.CopyFrom(other.answer)
-    assert refused(workshop, search) == "ANSWER_NOT_RECORDED"
+    assert refused(workshop, search) == "END_MISMATCH"
 
 
 def test_end_of_an_earlier_decision_on_the_same_id(workshop: SearchWorkshop) -> None:
@@ -238,7 +238,7 @@ def test_end_of_an_earlier_decision_on_the_same_id(workshop: SearchWorkshop) -> 
     search = workshop.decide()
     search.end_receipt.CopyFrom(earlier.end_receipt)
     search.answer.CopyFrom(earlier.answer)
-    assert refused(workshop, search) == "ANSWER_NOT_RECORDED"
+    assert refused(workshop, search) == "END_MISMATCH"
 
 
 @pytest.mark.parametrize("kind", ["search_expired", "search_withdrawn"])

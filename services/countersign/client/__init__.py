@@ -16,9 +16,12 @@ from countersign.client.prepare import PreparedSearch, ProbeRefused, prepare
 from countersign.client.verify import (
     OpenedAnswer,
     VerificationError,
+    VerifiedSearch,
     open_answer,
+    verify_check,
     verify_decision,
     verify_receipt,
+    verify_search,
 )
 
 __all__ = [
@@ -28,8 +31,11 @@ __all__ = [
     "PreparedSearch",
     "ProbeRefused",
     "VerificationError",
+    "VerifiedSearch",
     "open_answer",
     "prepare",
+    "verify_check",
     "verify_decision",
     "verify_receipt",
+    "verify_search",
 ]

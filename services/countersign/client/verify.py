@@ -1,29 +1,45 @@
 """What the requester checks before it believes anything. No I/O; trusts the trust roots alone.
 
-`open_answer` follows these steps, and any failure is a VerificationError that names the step:
+`verify_search` follows steps 1 to 4 and `open_answer` all; a failure is a VerificationError that names it:
 1. the decision's receipt: the ledger's signature, and the entry's inclusion;
-2. the decision is a permit of this search, bound to the request that was sent;
-3. the end's receipt, likewise;
-4. the end is of this decision, and bears the digest of this answer;
+2. the decision is of the search asked for, and bound to the request that was sent;
+3. the end's receipt, likewise; the end is of this decision, and bears the digest of the answer, if any;
+4. what the broker says of the search is what the two entries say;
 5. the answer is signed by the system's connector, is to this request, and says what the ledger records;
 6. the candidates open with the key made for this search, and are as many as the answer says.
+
+No receipt shows that an end is being kept back: a search that is told as pending may have ended.
 """
 
 import hashlib
 from dataclasses import dataclass
+from typing import Final
 
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from countersign.broker.v1.broker_pb2 import Search
+from countersign.broker.v1.broker_pb2 import CheckSearchResponse, Search, SearchState
 from countersign.client.prepare import PreparedSearch
-from countersign.connector.v1.connector_pb2 import CandidateList, SearchAnswer, SearchFailure
-from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.connector.v1.connector_pb2 import (
+    CandidateList,
+    FailureReason,
+    SearchAnswer,
+    SearchFailure,
+)
+from countersign.ledger.v1.entry_pb2 import (
+    Entry,
+    SearchAnswered,
+    SearchDecided,
+    SearchFailed,
+    SearchSummary,
+)
 from countersign.type.v1.decision_pb2 import (
     Decision,
     DecisionOutcome,
     Receipt,
     VerdictOutcome,
 )
+from countersign.type.v1.search_pb2 import SearchFacts
 from shared.binding import bind, request_digest
 from shared.registry import TrustRoots
 from shared.sealing import Unopenable, candidates_info
@@ -32,6 +48,25 @@ from tlog import proof
 from tlog.errors import TlogError
 from tlog.note import Verifier
 
+_END_STATES: Final = {
+    "search_answered": SearchState.SEARCH_STATE_ANSWERED,
+    "search_failed": SearchState.SEARCH_STATE_FAILED,
+    "search_expired": SearchState.SEARCH_STATE_EXPIRED,
+    "search_withdrawn": SearchState.SEARCH_STATE_WITHDRAWN,
+}
+_STATED_FACTS: Final = (
+    "origin_agency",
+    "beneficiary_agency",
+    "system",
+    "gallery",
+    "purpose",
+    "suspicion",
+    "offence",
+    "provenance",
+    "capture_mode",
+)
+"""What the ledger's summary repeats of the facts as they were stated."""
+
 
 class VerificationError(Exception):
     """Something does not verify; `reason` is stable, the text says what it means."""
@@ -39,6 +74,49 @@ class VerificationError(Exception):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+@dataclass(frozen=True)
+class VerifiedSearch:
+    """A search as its entries have it, whatever the broker says; `end` is None if there is none."""
+
+    search_id: str
+    decided: Entry
+    end: Entry | None
+
+    @property
+    def decision(self) -> Decision:
+        """What the parties said."""
+        return self.decided.search_decided.decision
+
+    @property
+    def summary(self) -> SearchSummary:
+        """What it is about."""
+        return self.decided.search_decided.summary
+
+    @property
+    def state(self) -> SearchState.ValueType:
+        """Where it stands, as far as the receipts go."""
+        if self.decision.outcome == DecisionOutcome.DECISION_OUTCOME_REFUSED:
+            return SearchState.SEARCH_STATE_REFUSED
+        if self.end is None:
+            return SearchState.SEARCH_STATE_PENDING
+        return _END_STATES[str(self.end.WhichOneof("event"))]
+
+    @property
+    def failure_reason(self) -> FailureReason.ValueType:
+        """Why there is no list; unspecified unless the search failed."""
+        return (self.end or Entry()).search_failed.reason
+
+    @property
+    def decide_time(self) -> Timestamp:
+        """When the ledger took the decision."""
+        return self.decided.recorded_at
+
+    @property
+    def deadline(self) -> Timestamp:
+        """When it expires unless answered; empty when it was refused."""
+        return self.decided.search_decided.deadline
 
 
 @dataclass(frozen=True)
@@ -75,27 +153,55 @@ def verify_decision(search: Search, trust: TrustRoots) -> Entry:
     return entry
 
 
+def verify_search(
+    search: Search,
+    asked_id: str,
+    trust: TrustRoots,
+    prepared: PreparedSearch | None = None,
+    officer: str | None = None,
+) -> VerifiedSearch:
+    """The search that was asked for, from its receipts. Raises VerificationError.
+
+    With what was sent and the officer it was sent for, the decision must be on that very request.
+    """
+    if search.search_id != asked_id:
+        raise VerificationError("SEARCH_MISMATCH", "this is another search than the one asked for")
+    decided = verify_decision(search, trust)  # steps 1 and 2
+    permit = _is_permit(search.decision)
+    if not permit and search.decision.outcome != DecisionOutcome.DECISION_OUTCOME_REFUSED:
+        raise VerificationError("DECISION_MISMATCH", "the decision is no refusal, and no permit")
+    if prepared is not None and officer is not None:
+        _require_sent(decided.search_decided, prepared, officer)
+    end = _verified_end(search, permit, trust)  # step 3
+    verified = VerifiedSearch(search_id=asked_id, decided=decided, end=end)
+    _require_told(search, verified)  # step 4
+    return verified
+
+
+def verify_check(response: CheckSearchResponse, facts: SearchFacts, trust: TrustRoots) -> Entry:
+    """The SearchChecked entry of a dry run on these facts. Raises VerificationError.
+
+    The entry does not name the search, so an earlier dry run on the same facts would pass too.
+    """
+    entry = verify_receipt(response.receipt, trust)
+    if not entry.HasField("search_checked"):
+        raise VerificationError("CHECK_MISMATCH", "the receipt is of another entry")
+    if entry.search_checked.decision != response.decision:
+        raise VerificationError("CHECK_MISMATCH", "the ledger has another decision")
+    if not _is_about(entry.search_checked.summary, facts):
+        raise VerificationError("SUMMARY_MISMATCH", "the ledger has another question")
+    return entry
+
+
 def open_answer(
     prepared: PreparedSearch, search: Search, officer: str, trust: TrustRoots
 ) -> OpenedAnswer:
     """Verifies everything and opens the answer. Raises VerificationError."""
-    decided = verify_decision(search, trust).search_decided  # steps 1 and 2
-    bound = bind(
-        prepared.facts,
-        officer,
-        prepared.sealed_probe,
-        prepared.answer_key.public_key,
-        prepared.salt,
-    )
-    if not _is_permit(decided.decision) or decided.request_sha256 != request_digest(bound):
+    verified = verify_search(search, prepared.search_id, trust, prepared, officer)  # steps 1 to 4
+    decided, end = verified.decided.search_decided, verified.end
+    if verified.state == SearchState.SEARCH_STATE_REFUSED:
         raise VerificationError("DECISION_MISMATCH", "no permit of this request is on record")
-    end = verify_receipt(search.end_receipt, trust)  # step 3
-    ended = end.search_failed if end.HasField("search_failed") else end.search_answered  # step 4
-    if (
-        end.search_id != search.search_id
-        or ended.decided_index != search.decision_receipt.index
-        or ended.answer_sha256 != hashlib.sha256(search.answer.answer).digest()
-    ):
+    if end is None or not search.HasField("answer"):
         raise VerificationError("ANSWER_NOT_RECORDED", "the ledger has no such answer")
     answer = _signed_answer(prepared, search, trust)  # step 5
     # A connector that could not read the request has no digest to bind a failure to.
@@ -109,6 +215,69 @@ def open_answer(
     if answer.gallery != prepared.facts.gallery:
         raise VerificationError("ANSWER_MISMATCH", "another gallery was searched")
     return OpenedAnswer(candidates=_open(prepared, answer), failure=None)  # step 6
+
+
+def _require_sent(decided: SearchDecided, prepared: PreparedSearch, officer: str) -> None:
+    """The decision is on the request that was sent, and on record as being about its facts."""
+    bound = bind(
+        prepared.facts,
+        officer,
+        prepared.sealed_probe,
+        prepared.answer_key.public_key,
+        prepared.salt,
+    )
+    if decided.request_sha256 != request_digest(bound):
+        raise VerificationError("DECISION_MISMATCH", "the decision is on another request")
+    if not _is_about(decided.summary, prepared.facts):
+        raise VerificationError("SUMMARY_MISMATCH", "the ledger's summary is of other facts")
+
+
+def _is_about(summary: SearchSummary, facts: SearchFacts) -> bool:
+    return all(getattr(summary, name) == getattr(facts, name) for name in _STATED_FACTS)
+
+
+def _verified_end(search: Search, permit: bool, trust: TrustRoots) -> Entry | None:
+    """The end of this decision, if its receipt is there; an answer must be the one it records."""
+    end = None
+    if search.HasField("end_receipt"):
+        if not permit:
+            raise VerificationError("END_MISMATCH", "a refused search has no other end")
+        end = verify_receipt(search.end_receipt, trust)
+        kind = str(end.WhichOneof("event"))
+        if (
+            kind not in _END_STATES
+            or end.search_id != search.search_id
+            or getattr(end, kind).decided_index != search.decision_receipt.index
+        ):
+            raise VerificationError("END_MISMATCH", "the receipt is not of this decision's end")
+    if search.HasField("answer"):
+        digest = hashlib.sha256(search.answer.answer).digest()
+        if end is None or _answer_sha256(end) != digest:
+            raise VerificationError("ANSWER_NOT_RECORDED", "the ledger has no such answer")
+    return end
+
+
+def _answer_sha256(end: Entry) -> bytes:
+    """Digest of the answer on record; empty when the search ended without one."""
+    ended: SearchAnswered | SearchFailed = (
+        end.search_failed if end.HasField("search_failed") else end.search_answered
+    )
+    return ended.answer_sha256
+
+
+def _require_told(search: Search, verified: VerifiedSearch) -> None:
+    """The broker's message says what the entries say."""
+    if search.state != verified.state:
+        told = SearchState.Name(verified.state).removeprefix("SEARCH_STATE_")
+        raise VerificationError("STATE_MISMATCH", f"by its receipts the search is {told}")
+    if search.summary != verified.summary:
+        raise VerificationError("SUMMARY_MISMATCH", "the ledger has another summary")
+    if search.failure_reason != verified.failure_reason:
+        raise VerificationError("FAILURE_MISMATCH", "the ledger has another reason of failure")
+    if search.decide_time != verified.decide_time:
+        raise VerificationError("DECIDE_TIME_MISMATCH", "the ledger has another time of decision")
+    if search.deadline != verified.deadline:
+        raise VerificationError("DEADLINE_MISMATCH", "the ledger has another deadline")
 
 
 def _is_permit(decision: Decision) -> bool:
