@@ -87,6 +87,13 @@ class AgencyAtWork:
         wanted = ListEntriesRequest(search_id=search_id)
         return [record.entry async for record in self.ledger.entries(wanted)]
 
+    async def newest(self, kind: str) -> Entry:
+        """The newest entry of a kind. Of an id that is not spent, only a commitment is on record."""
+        found = [
+            record.entry async for record in self.ledger.entries(ListEntriesRequest(kind=kind))
+        ]
+        return found[-1]
+
     async def kinds(self, search_id: str) -> list[str]:
         """The kinds of those entries."""
         return [str(entry.WhichOneof("event")) for entry in await self.entries(search_id)]
