@@ -1,7 +1,7 @@
 """The configuration file that says who one is and where the servers are, and calls with it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -10,12 +10,36 @@ from opentelemetry.trace import SpanKind
 
 from countersign.client import ClientSettings
 from shared import telemetry
-from shared.settings import TelemetrySettings
+from shared.settings import SettingsError, TelemetrySettings
 
 CONFIG_VARIABLE: Final = "COUNTERSIGN_CONFIG"
 OFF: Final = TelemetrySettings()
+NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "ledger": (),
+    "officer": (),
+    "directive": ("policy",),
+}
+"""What a group of commands needs of the file that not every file has; others ask for searches."""
+NEEDED_BY_OTHERS: Final = ("agency", "broker")
 
 Result = TypeVar("Result")
+
+
+class ConfigOption(click.Option):
+    """--config, which says where such a file comes from when there is none."""
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """As of any option."""
+        try:
+            return super().process_value(ctx, value)
+        except click.MissingParameter:
+            raise click.MissingParameter(
+                f"Name it with --config or in {CONFIG_VARIABLE}. `countersign up` writes one for each "
+                "agency, and one for oversight, in the clients folder of its data directory "
+                "(.countersign/clients).",
+                ctx,
+                param=self,
+            ) from None
 
 
 def config_option(command: Any) -> Any:
@@ -23,11 +47,12 @@ def config_option(command: Any) -> Any:
     return click.option(
         "--config",
         "config",
+        cls=ConfigOption,
         type=click.Path(path_type=Path, dir_okay=False),
         envvar=CONFIG_VARIABLE,
         required=True,
         show_envvar=True,
-        help="Configuration file of the agency system (client.toml).",
+        help="Configuration file of the agency system or oversight body.",
     )(command)
 
 
@@ -36,6 +61,11 @@ def load(config: Path) -> ClientSettings:
     settings = ClientSettings.load(config)
     context = click.get_current_context(silent=True)
     if context:
+        group = context.parent.info_name if context.parent else None
+        try:
+            settings.need(*NEEDED.get(group or "", NEEDED_BY_OTHERS))
+        except SettingsError as error:
+            raise SettingsError(f"{config}: {error}") from error
         context.obj = settings
     return settings
 

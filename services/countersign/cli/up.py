@@ -1,19 +1,27 @@
 """`countersign up`: every part on this machine."""
 
 import asyncio
+import shlex
 from pathlib import Path
 from typing import Final
 
 import click
 from rich.markup import escape
 
+from countersign.cli.invocation import invocation
 from countersign.cli.output import OK, REFUSED, USAGE, err, out, print_error
 from countersign.cli.signals import until_told
 from countersign.installation.certificates import TRUST_DOMAIN
 from countersign.installation.layout import Layout
 from countersign.installation.parts import NatsServerMissing, Part
 from countersign.installation.pki import PkiError
-from countersign.installation.ports import PORT_BASE, NoFreePort, Ports, address
+from countersign.installation.ports import (
+    PORT_BASE,
+    NoFreePort,
+    Ports,
+    PortTaken,
+    address,
+)
 from countersign.installation.prepare import (
     ExternalBus,
     Installation,
@@ -21,7 +29,7 @@ from countersign.installation.prepare import (
     prepare,
     systems_run_here,
 )
-from countersign.installation.supervisor import AlreadyRunning, PartFailed, running
+from countersign.installation.supervisor import AlreadyRunning, PartFailed, alone, running
 from shared.registry import RegistryError
 from shared.signing import BadKey
 
@@ -34,6 +42,7 @@ _UNUSABLE: Final = (
     NoFreePort,
     OSError,
     PkiError,
+    PortTaken,
     RegistryError,
 )
 
@@ -85,11 +94,13 @@ def up(
     layout = Layout(folder)
     bus = ExternalBus(nats_url, nats_authority) if nats_url is not None else None
     try:
-        registry = ensure_documents(layout)
-        systems = systems_run_here(registry)
-        ports = Ports.free(systems) if free_ports else Ports.fixed(systems, port_base)
-        installation = prepare(layout, registry, ports, bus)
-        return asyncio.run(_until_told(installation))
+        with alone(layout):
+            registry = ensure_documents(layout)
+            systems = systems_run_here(registry)
+            ports = Ports.free(systems) if free_ports else Ports.fixed(systems, port_base)
+            ports.must_be_free(bus=bus is None)
+            installation = prepare(layout, registry, ports, bus)
+            return asyncio.run(_until_told(installation))
     except _UNUSABLE as error:
         print_error(error)
         return USAGE
@@ -135,12 +146,18 @@ def _print_how_to_use(installation: Installation) -> None:
     console.print(
         "Act for an agency by naming its configuration file, for example in another shell:"
     )
+    layout = installation.layout
     for ori, agency in installation.registry.agencies.items():
-        path = installation.layout.client(ori).absolute()
-        console.print(f"\n  # {escape(agency.name)}", soft_wrap=True)
-        console.print(f"  export COUNTERSIGN_CONFIG={escape(str(path))}", soft_wrap=True)
-    console.print("\nThen, for example: countersign system list")
+        _print_choice(agency.name, layout.client(ori))
+    _print_choice("Oversight: reads the ledger only", layout.oversight_client)
+    command = escape(invocation())
+    console.print(f"\nThen, for example: {command} ledger list", soft_wrap=True)
     console.print(
         f"\nKeys and certificates are for trying things out: whoever can read the data directory can "
         f"pass for anybody in {TRUST_DOMAIN}."
     )
+
+
+def _print_choice(who: str, config: Path) -> None:
+    path = escape(shlex.quote(str(config.absolute())))
+    out().print(f"\n  # {escape(who)}\n  export COUNTERSIGN_CONFIG={path}", soft_wrap=True)

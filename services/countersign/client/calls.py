@@ -77,7 +77,12 @@ class Client:
     @classmethod
     @contextlib.asynccontextmanager
     async def connect(cls, settings: ClientSettings) -> AsyncIterator["Client"]:
-        """A client that is closed at the end. Raises RegistryError for unreadable trust roots."""
+        """A client that is closed at the end.
+
+        Raises RegistryError for unreadable trust roots, and SettingsError for a configuration that is
+        only good for reading the ledger.
+        """
+        settings.need("agency", "broker")
         trust = TrustRoots.load(settings.trust_roots)
         options = (*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(RETRIES)))
         async with open_channel(settings.broker.address, settings.tls, options) as channel:

@@ -1,11 +1,12 @@
 """The client's configuration."""
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 
 from shared.registry import Ori
-from shared.settings import ConfigPath, ProcessSettings, Section, TlsFiles
+from shared.settings import ConfigPath, ProcessSettings, Section, SettingsError, TlsFiles
 
 
 class Endpoint(Section):
@@ -13,6 +14,10 @@ class Endpoint(Section):
 
     address: str
     """`host:port`; the server's certificate must name the host."""
+
+
+NOWHERE: Final = Endpoint(address="")
+"""Of a service that the file does not name."""
 
 
 class DevelopmentIdentityProviderSettings(Section):
@@ -23,13 +28,16 @@ class DevelopmentIdentityProviderSettings(Section):
 
 
 class ClientSettings(ProcessSettings):
-    """One file for each agency system, `client.toml`."""
+    """One file for each agency system, `client.toml`. Who only reads the ledger has a shorter one."""
 
-    agency: Ori
-    """The agency that this system belongs to; the same as in the certificate's SPIFFE ID."""
-    broker: Endpoint
+    agency: Ori = Field(default="", validate_default=False)
+    """The agency that this system belongs to; the same as in the certificate's SPIFFE ID. Empty for
+    those who ask for no searches."""
     ledger: Endpoint
-    policy: Endpoint
+    broker: Endpoint = NOWHERE
+    """Needed for searches; see `need`."""
+    policy: Endpoint = NOWHERE
+    """Needed for reading directives; see `need`."""
     tls: TlsFiles
     trust_roots: ConfigPath
     """Public keys of ledger, broker and connectors (JSON), obtained otherwise than from the broker."""
@@ -37,3 +45,12 @@ class ClientSettings(ProcessSettings):
     """Only for trying things out; in production officers bring tokens of the agency's own provider."""
     state: ConfigPath = Field(default=Path("state"), validate_default=True)
     """Folder, readable by its owner only, with the keys that open the answers of pending searches."""
+
+    def need(self, *keys: str) -> None:
+        """Raises SettingsError if one of these keys, which not everybody needs, is not set."""
+        missing = [key for key in keys if getattr(self, key) in ("", NOWHERE)]
+        if missing:
+            raise SettingsError(
+                f"{' and '.join(missing)} missing: the configuration is one for reading the ledger, "
+                "and this needs an agency system's"
+            )

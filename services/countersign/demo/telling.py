@@ -11,6 +11,7 @@ from typing import Final
 from rich.console import Console
 from rich.markup import escape
 
+from countersign.cli.invocation import invocation
 from countersign.cli.output import OK, REFUSED, cells, progress, table
 from countersign.client import ProbeRefused, VerificationError
 from countersign.demo.scenes import SCENES
@@ -60,7 +61,8 @@ async def tell(console: Console) -> int:
     console.print(
         f"[bold green]Everything happened as promised[/], in {time.monotonic() - started:.0f} s. "
         "No process is left, and the data directory is deleted.\n"
-        "To go on by yourself: countersign up"
+        f"To go on by yourself: {escape(invocation())} up",
+        soft_wrap=True,
     )
     return OK
 

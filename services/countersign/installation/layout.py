@@ -1,13 +1,13 @@
 """What lies where in an installation's data directory.
 
 authority/       the development certificate authority
-certificates/    a certificate and key for each process and agency system
+certificates/    a certificate and key for each process, agency system and the oversight body
 keys/            keys that sign and open: broker, ledger, connectors, identity providers
 registry.toml    who takes part; yours to edit
 directives/      what each party has ordered; yours to edit
 trust-roots.json public keys that are taken as true
 config/          one file for each process, written anew at each start
-clients/         one file for each agency system, written anew at each start
+clients/         one file for each agency system and for oversight, written anew at each start
 data/            ledger, streams, connectors' state: what must not be lost
 log/             one file for each process
 """
@@ -83,6 +83,11 @@ class Layout:
     def client_state(self, ori: str) -> Path:
         """Where an agency system keeps the keys of its pending searches."""
         return self.root / "clients" / f"{ori}-state"
+
+    @property
+    def oversight_client(self) -> Path:
+        """Configuration of an oversight body, which reads the ledger and makes no searches."""
+        return self.root / "clients" / "oversight.toml"
 
     @property
     def streams(self) -> Path:

@@ -19,6 +19,10 @@ class NoFreePort(Exception):
     """The loopback interface has no port left in the range."""
 
 
+class PortTaken(Exception):
+    """Somebody listens already on a port that one of our processes was to have."""
+
+
 @dataclass(frozen=True)
 class Ports:
     """One for each process."""
@@ -48,6 +52,16 @@ class Ports:
 
         return cls._of(take, systems)
 
+    def must_be_free(self, *, bus: bool) -> None:
+        """Raises PortTaken if one is not; that of the bus counts only if the bus is to run here."""
+        wanted = [self.broker, self.ledger, self.policy, *self.connectors.values()]
+        if bus:
+            wanted.append(self.nats)
+        taken = sorted(port for port in wanted if not is_free(port))
+        if taken:
+            which = f"port {taken[0]} is" if len(taken) == 1 else f"ports {_listed(taken)} are"
+            raise PortTaken(f"{which} taken; use --port-base or --free-ports")
+
     @classmethod
     def _of(cls, take: Callable[[], int], systems: Sequence[str]) -> "Ports":
         return cls(
@@ -57,6 +71,10 @@ class Ports:
             nats=take(),
             connectors={system: take() for system in sorted(systems)},
         )
+
+
+def _listed(ports: Sequence[int]) -> str:
+    return ", ".join(str(port) for port in ports)
 
 
 def is_free(port: int) -> bool:

@@ -34,6 +34,8 @@ FACES_FALSE_MATCH_RATE: Final = 0.01
 
 PROBER: Final = SpiffeId(TRUST_DOMAIN, "operator", "up")
 """Asks the processes for their health."""
+OVERSIGHT: Final = SpiffeId(TRUST_DOMAIN, "oversight", "police-commission")
+"""Reads the ledger, and can ask for no search."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def prepare(
     for ori in registry.agencies:
         name = registry.agencies[ori].name
         _write(layout.client(ori), _client(installation, ori), f"For agency systems of: {name}.")
+    _write(layout.oversight_client, _oversight_client(installation), "For oversight: the ledger.")
     return installation
 
 
@@ -127,7 +130,7 @@ def _identities(installation: Installation) -> dict[SpiffeId, bool]:
     agencies = {
         SpiffeId(TRUST_DOMAIN, "agency", ori): False for ori in installation.registry.agencies
     }
-    return {**service, **connectors, **agencies, PROBER: False}
+    return {**service, **connectors, **agencies, OVERSIGHT: False, PROBER: False}
 
 
 def _write(file: Path, table: toml.Table, title: str) -> None:
@@ -250,4 +253,13 @@ def _client(installation: Installation, ori: str) -> toml.Table:
             "issuer": issuer_of(ori),
             "signing_key": layout.seen_from(file, layout.keys.identity_provider(ori)),
         },
+    }
+
+
+def _oversight_client(installation: Installation) -> toml.Table:
+    layout, file = installation.layout, installation.layout.oversight_client
+    return {
+        "trust_roots": layout.seen_from(file, layout.trust_roots),
+        "ledger": {"address": address(installation.ports.ledger)},
+        "tls": _tls(installation, file, layout.tls(OVERSIGHT)),
     }

@@ -13,10 +13,10 @@ import os
 import signal
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from countersign.installation.files import write_public
+from countersign.installation.layout import Layout
 from countersign.installation.parts import Part, environment, stages
 from countersign.installation.prepare import Installation
 
@@ -122,18 +122,26 @@ class Supervisor:
 async def running(
     installation: Installation, report: Callable[[Part, str], None]
 ) -> AsyncIterator[Supervisor]:
-    """All processes, ready; stopped at the end. Raises PartFailed and AlreadyRunning."""
-    with _only_one(installation.layout.lock):
-        supervisor = Supervisor(installation, report)
-        try:
-            await supervisor.start()
-            yield supervisor
-        finally:
-            await supervisor.stop()
+    """All processes, ready; stopped at the end. Raises PartFailed.
+
+    Whoever shares the data directory with others holds `alone` meanwhile, from before it is prepared.
+    """
+    supervisor = Supervisor(installation, report)
+    try:
+        await supervisor.start()
+        yield supervisor
+    finally:
+        await supervisor.stop()
 
 
 @contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
+def alone(layout: Layout) -> Iterator[None]:
+    """Keeps others out of the data directory, which is made when missing. Raises AlreadyRunning.
+
+    It must be held before anything is written there: what is running reads those files.
+    """
+    lock = layout.lock
+    layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with lock.open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
