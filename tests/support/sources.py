@@ -1,6 +1,7 @@
 """The project's own files, as the tidy tests read them: parsed, and without generated code."""
 
 import ast
+import contextlib
 import re
 import subprocess
 from collections.abc import Collection, Iterator, Mapping
@@ -13,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = ("bench", "services", "tests", "tools")
 GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$")
 # For a tree that is no clone: what the tools leave there is not ours to judge.
-NOT_OURS = {".git", ".scratch", ".venv", "__pycache__", "build", "dist"}
+NOT_OURS = {"__pycache__", "build", "dist", "copy", "receipts", "record"}
 
 
 @dataclass(frozen=True)
@@ -30,28 +31,46 @@ class Source:
         return str(self.path.relative_to(ROOT))
 
 
-@cache
-def files() -> tuple[Path, ...]:
+def files_below(root: Path) -> tuple[Path, ...]:
     """All files that are tracked, or would be if one added everything now."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
+        cwd=root,
         capture_output=True,
         check=False,
     )
     if listing.returncode == 0:
-        paths = [ROOT / name.decode() for name in listing.stdout.split(b"\0") if name]
+        paths = [root / name.decode() for name in listing.stdout.split(b"\0") if name]
     else:
-        paths = [path for path in ROOT.rglob("*") if not NOT_OURS & set(path.parts)]
+        paths = [path for path in root.rglob("*") if _is_ours(path.relative_to(root))]
     return tuple(sorted(path for path in paths if path.is_file()))
 
 
-def texts() -> Iterator[tuple[str, str]]:
+@cache
+def files() -> tuple[Path, ...]:
+    """The project's."""
+    return files_below(ROOT)
+
+
+def _is_ours(path: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.parts[:-1] if part != ".ci")
+    return not hidden and not NOT_OURS & set(path.parts)
+
+
+def texts_below(root: Path) -> Iterator[tuple[str, str]]:
     """Name and text of every file that is text."""
-    for path in files():
+    for path in files() if root == ROOT else files_below(root):
         content = path.read_bytes()
-        if b"\0" not in content:
-            yield str(path.relative_to(ROOT)), content.decode()
+        if b"\0" in content:
+            continue
+        # A key, a picture, a serialised message: there need not be a zero byte in it.
+        with contextlib.suppress(UnicodeDecodeError):
+            yield str(path.relative_to(root)), content.decode()
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """The project's."""
+    return texts_below(ROOT)
 
 
 @cache
