@@ -18,7 +18,9 @@ RUNNABLE := $(if $(wildcard $(DEV)),$(DEV),$(EMBEDDED))
 .PHONY: help setup demo up test test-fault lint contracts types proto proto-check bench promises requirements audit clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@if [ -t 1 ]; then bold=$$'\033[1m' plain=$$'\033[0m'; else bold= plain=; fi; \
+	awk -F ':.*## ' -v bold="$$bold" -v plain="$$plain" \
+	  '/^[a-z-]+:.*## / { printf "  %s%-13s%s %s\n", bold, $$1, plain, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(DEV) ## Make .venv with everything that development needs
 
