@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from countersign.broker.v1 import broker_pb2 as pb
 from countersign.cli.connection import config_option, load, run
-from countersign.cli.facts import StatedFacts, facts_options
+from countersign.cli.facts import UUID, StatedFacts, facts_options
 from countersign.cli.officer import officer_options, token_for
 from countersign.cli.output import (
     OK,
@@ -21,7 +21,7 @@ from countersign.cli.output import (
     print_json,
     progress,
 )
-from countersign.cli.receipts import save_receipts
+from countersign.cli.receipts import folder_for_receipts, save_receipts
 from countersign.cli.search_view import (
     print_candidates,
     print_decision,
@@ -30,10 +30,16 @@ from countersign.cli.search_view import (
     print_searches,
     state_word,
 )
-from countersign.client import Client, ClientSettings, OpenedAnswer, PreparedSearch, verify_receipt
+from countersign.client import (
+    Client,
+    ClientSettings,
+    OpenedAnswer,
+    PreparedSearch,
+    verify_check,
+    verify_search,
+)
 from countersign.client.calls import END_STATES, WAIT_S, officer_of
 from countersign.client.prepare import NotPrepared
-from countersign.client.verify import verify_decision
 from countersign.type.v1.decision_pb2 import DecisionOutcome
 from countersign.type.v1.search_pb2 import SearchFacts
 
@@ -42,7 +48,7 @@ LISTED_MAX: Final = 10_000
 
 _GOOD_STATES: Final = frozenset({pb.SEARCH_STATE_ANSWERED, pb.SEARCH_STATE_PENDING})
 
-search_id_argument = click.argument("search_id", metavar="ID")
+search_id_argument = click.argument("search_id", type=UUID, metavar="ID")
 
 
 @click.group()
@@ -88,7 +94,7 @@ async def _check(
     async with Client.connect(settings) as client:
         with progress("asking every party"):
             answer = await client.check(facts, token)
-        verify_receipt(answer.receipt, client.trust)
+        verify_check(answer, facts, client.trust)
     return answer
 
 
@@ -138,6 +144,8 @@ def submit(
     """
     settings = load(config)
     facts = stated.of(settings.agency)
+    if receipts is not None:
+        folder_for_receipts(receipts, "--receipts")
     token = token_for(settings, facts.search_id, officer, token_file)
     found, answer = run(
         submit_search(settings, facts, probe.read_bytes(), token, timeout if wait else None)
@@ -157,13 +165,14 @@ async def submit_search(
         prepared = _prepared(client, settings, facts, picture)
         # Before the search is sent: a key that was lost afterwards could not be had again.
         prepared.save(settings.state)
-        _remember_officer(settings, facts.search_id, officer_of(token))
+        who = officer_of(token)
+        _remember_officer(settings, facts.search_id, who)
         with progress("asking every party, recording their decision"):
             found = await client.submit(prepared, token)
         if wait_s is not None and found.state not in END_STATES:
             with progress(f"waiting for {facts.system} to answer"):
-                found = await client.wait(found.search_id, wait_s)
-        return found, _verified(client, settings, found)
+                found = await client.wait(facts.search_id, wait_s)
+        return found, _verified(client, facts.search_id, found, (prepared, who))
 
 
 def _prepared(
@@ -177,19 +186,24 @@ def _prepared(
     return client.prepare(facts, picture)
 
 
-def _verified(client: Client, settings: ClientSettings, found: pb.Search) -> OpenedAnswer | None:
-    """Checks the receipts; opens the answer when there is one and its key is here."""
-    verify_decision(found, client.trust)
-    if found.HasField("end_receipt"):
-        verify_receipt(found.end_receipt, client.trust)
-    if not found.HasField("answer"):
+def _verified(
+    client: Client, asked_id: str, found: pb.Search, sent: tuple[PreparedSearch, str] | None
+) -> OpenedAnswer | None:
+    """Checks all that the broker says; opens the answer when there is one and its key is here."""
+    prepared, who = sent or (None, None)
+    verify_search(found, asked_id, client.trust, prepared, who)
+    if sent is None or not found.HasField("answer"):
         return None
+    return client.open_answer(sent[0], found, sent[1])
+
+
+def _sent(settings: ClientSettings, search_id: str) -> tuple[PreparedSearch, str] | None:
+    """What was sent from here under this id, and for which officer."""
     try:
-        prepared = PreparedSearch.load(settings.state, found.search_id)
-        who = _officer_file(settings, found.search_id).read_text(encoding="utf-8")
+        who = _officer_file(settings, search_id).read_text(encoding="utf-8")
+        return PreparedSearch.load(settings.state, search_id), who
     except (NotPrepared, OSError):
         return None
-    return client.open_answer(prepared, found, who)
 
 
 def _officer_file(settings: ClientSettings, search_id: str) -> Path:
@@ -243,6 +257,8 @@ def get(search_id: str, config: Path, receipts: Path | None, as_json: bool) -> i
       countersign search get 0b8f6f0e-7a44-4c55-9f5e-3a2f0a6c1d11 --receipts receipts
     """
     settings = load(config)
+    if receipts is not None:
+        folder_for_receipts(receipts, "--receipts")
     found, answer = run(_get(settings, search_id))
     return _show(found, answer, receipts, as_json)
 
@@ -250,7 +266,7 @@ def get(search_id: str, config: Path, receipts: Path | None, as_json: bool) -> i
 async def _get(settings: ClientSettings, search_id: str) -> tuple[pb.Search, OpenedAnswer | None]:
     async with Client.connect(settings) as client:
         found = await client.get(search_id)
-        return found, _verified(client, settings, found)
+        return found, _verified(client, search_id, found, _sent(settings, search_id))
 
 
 @search.command()
@@ -281,12 +297,13 @@ async def _watch(
 ) -> tuple[pb.Search, OpenedAnswer | None]:
     async with Client.connect(settings) as client:
         first = await client.get(search_id)
+        verify_search(first, search_id, client.trust)
         found = first
         if first.state not in END_STATES:
             err().print(f"{state_word(first)}", markup=False)
             with progress("waiting for the search to end"):
                 found = await client.wait(search_id, timeout_s)
-        return found, _verified(client, settings, found)
+        return found, _verified(client, search_id, found, _sent(settings, search_id))
 
 
 @search.command(name="list")
@@ -320,6 +337,8 @@ async def _list(settings: ClientSettings, limit: int) -> list[pb.Search]:
         token = ""
         while len(found) < limit:
             page = await client.list(min(PAGE_MAX, limit - len(found)), token)
+            for one in page.searches:
+                verify_search(one, one.search_id, client.trust)
             found += page.searches
             token = page.next_page_token
             if not token:
@@ -344,10 +363,14 @@ def cancel(search_id: str, config: Path, as_json: bool) -> int:
     if as_json:
         print_json(message_dict(found))
     else:
+        if found.state != pb.SEARCH_STATE_WITHDRAWN:
+            out().print("Not withdrawn: the search had ended before.")
         print_search(out(), found)
     return OK if found.state == pb.SEARCH_STATE_WITHDRAWN else REFUSED
 
 
 async def _cancel(settings: ClientSettings, search_id: str) -> pb.Search:
     async with Client.connect(settings) as client:
-        return await client.cancel(search_id)
+        found = await client.cancel(search_id)
+        _verified(client, search_id, found, _sent(settings, search_id))
+        return found
