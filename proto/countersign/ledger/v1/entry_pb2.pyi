@@ -36,7 +36,7 @@ class Commitment(_message.Message):
     FIELD_FIELD_NUMBER: _builtins.int
     COMMITMENT_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """Name of the field ("officer", "case_number", "narrative")."""
+    """Name of the field ("officer", "case_number", "narrative", "search_id")."""
     commitment: _builtins.bytes
     """The commitment, 32 bytes. The key and the value are the opening, held apart."""
     def __init__(
@@ -77,7 +77,10 @@ class Entry(_message.Message):
     recorded_by: _builtins.str
     """SPIFFE ID of the service that appended it."""
     search_id: _builtins.str
-    """The search concerned; empty when none is."""
+    """The search concerned. Empty when none is, and while the id stands for no decided search: a dry run, a
+    search that could not be decided and a call that was turned away only commit to it, or another agency
+    could take the id first.
+    """
     @_builtins.property
     def recorded_at(self) -> _timestamp_pb2.Timestamp:
         """When the ledger took it. Order is by index, never by this time."""
