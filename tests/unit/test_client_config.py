@@ -14,6 +14,8 @@ from countersign.installation.prepare import ensure_documents, prepare, systems_
 from shared.identity import SpiffeId
 from shared.settings import SettingsError
 
+SEARCH = "11111111-2222-4333-8444-555555555555"
+
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
@@ -48,7 +50,7 @@ async def test_the_client_does_not_search_with_it(layout: Layout) -> None:
         (["search", "list"], "agency and broker missing"),
         (["system", "list"], "agency and broker missing"),
         (["directive", "list"], "policy missing"),
-        (["officer", "token", "--officer", "x", "--search-id", "y"], "[identity_provider]"),
+        (["officer", "token", "--officer", "x", "--search-id", SEARCH], "[identity_provider]"),
     ],
 )
 def test_other_commands_say_what_it_lacks(
