@@ -4,6 +4,7 @@ Each fact is asked for by name and none has a default: what a detective does not
 must not state for them. In particular the beneficiary is unknown unless it is given.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,34 @@ _ENUMS: Final[Mapping[str, tuple[Any, str]]] = {
     "provenance": (pb.ProbeProvenance, "PROBE_PROVENANCE_"),
     "capture": (pb.CaptureMode, "CAPTURE_MODE_"),
 }
+
+
+class Identifier(click.ParamType[str]):
+    """Text of one form; the error says what that is. What the server checks again, told at once."""
+
+    def __init__(self, name: str, pattern: str, expected: str) -> None:
+        self.name = name
+        self._pattern = re.compile(pattern)
+        self._expected = expected
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it was given."""
+        if not self._pattern.fullmatch(str(value)):
+            self.fail(f"{str(value)!r} is not {self._expected}", param, ctx)
+        return str(value)
+
+
+UUID: Final = Identifier(
+    "uuid",
+    "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
+    "a UUID, such as 0b8f6f0e-7a44-4c55-9f5e-3a2f0a6c1d11",
+)
+ORI: Final = Identifier("ori", "[A-Z0-9]{9}", "an ORI: nine capital letters and digits")
+NIBRS: Final = Identifier(
+    "nibrs",
+    "[0-9]{2}[0-9A-Z]",
+    "a NIBRS code: two digits and a digit or capital letter, such as 13A",
+)
 
 
 def choices(fact: str) -> list[str]:
@@ -51,7 +80,7 @@ class StatedFacts:
     purpose: str
     suspicion: str
     severity: str
-    nibrs: str
+    nibrs: str | None
     statute: str
     attempt: bool
     provenance: str
@@ -73,7 +102,7 @@ class StatedFacts:
             purpose=pb.Purpose.ValueType(value("purpose", self.purpose)),
             suspicion=pb.SuspicionLevel.ValueType(value("suspicion", self.suspicion)),
             offence=pb.Offence(
-                nibrs_code=self.nibrs,
+                nibrs_code=self.nibrs or "",
                 statute=self.statute,
                 attempt=self.attempt,
                 severity=pb.OffenceSeverity.ValueType(value("severity", self.severity)),
@@ -105,13 +134,14 @@ _OPTIONS: Final = (
     click.option("--own-case", is_flag=True, help="The search is for the agency's own case."),
     click.option(
         "--beneficiary",
+        type=ORI,
         metavar="ORI",
         help="Agency on whose behalf the search is made. Without this and --own-case it is unknown.",
     ),
     _enum_option("purpose", "Why the search is made."),
     _enum_option("suspicion", "How strong the suspicion against the person in the probe is."),
     _enum_option("severity", "How grave the offence is."),
-    click.option("--nibrs", default="", metavar="CODE", help="NIBRS offence code, such as 120."),
+    click.option("--nibrs", type=NIBRS, metavar="CODE", help="NIBRS offence code, such as 120."),
     click.option("--statute", default="", help="Statute alleged to be violated, as it is cited."),
     click.option("--attempt", is_flag=True, help="The offence was attempted and not completed."),
     _enum_option("provenance", "Where the probe comes from."),
@@ -138,6 +168,7 @@ _OPTIONS: Final = (
     click.option(
         "--id",
         "search_id",
+        type=UUID,
         metavar="UUID",
         help="Identifier of the search. The same id with the same content is the same search; "
         "a new one is made when it is left out.",

@@ -6,6 +6,7 @@ from typing import Any, Final
 import click
 
 from countersign.cli.connection import config_option, load
+from countersign.cli.facts import UUID
 from countersign.cli.output import json_option, print_json
 from countersign.client import ClientSettings
 from countersign.installation.identity_provider import DevelopmentIdentityProvider
@@ -66,7 +67,13 @@ def officer() -> None:
 @officer.command()
 @config_option
 @click.option("--officer", "who", required=True, metavar="ID", help="The officer's identifier.")
-@click.option("--search-id", required=True, metavar="UUID", help="The search that it is good for.")
+@click.option(
+    "--search-id",
+    type=UUID,
+    required=True,
+    metavar="UUID",
+    help="The search that it is good for.",
+)
 @json_option
 def token(config: Path, who: str, search_id: str, as_json: bool) -> None:
     """Print a token of the development identity provider, good for five minutes and one search.

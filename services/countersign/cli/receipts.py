@@ -3,10 +3,29 @@
 For each receipt two files: the entry's exact bytes (`.leaf`) and the C2SP tlog-proof (`.tlog-proof`).
 """
 
+import tempfile
 from pathlib import Path
+
+import click
 
 from countersign.broker.v1.broker_pb2 import Search
 from countersign.type.v1.decision_pb2 import Receipt
+
+
+def folder_for_receipts(folder: Path, option: str) -> None:
+    """Makes the folder and sees that it can be written, before anything is done that leaves a receipt.
+
+    Raises click.UsageError that names the option.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise click.BadParameter(
+            f"{folder} cannot be written: {error.strerror or error}. Nothing was done.",
+            param_hint=option,
+        ) from error
 
 
 def save_receipts(folder: Path, search: Search) -> list[Path]:

@@ -14,6 +14,7 @@ from countersign.cli.officer import officer_options, token_for
 from countersign.cli.output import (
     OK,
     REFUSED,
+    USAGE,
     err,
     json_option,
     message_dict,
@@ -220,7 +221,7 @@ def _remember_officer(settings: ClientSettings, search_id: str, who: str) -> Non
 def _show(
     found: pb.Search, answer: OpenedAnswer | None, receipts: Path | None, as_json: bool
 ) -> int:
-    saved = save_receipts(receipts, found) if receipts is not None else []
+    saved, unsaved = _save(receipts, found)
     candidates = answer.candidates if answer is not None else None
     if as_json:
         document = message_dict(found)
@@ -236,7 +237,21 @@ def _show(
             console.print("\nThe candidates open only where the search was submitted.")
         for path in saved:
             console.print(f"Receipt saved: {escape(str(path))}", soft_wrap=True)
+    if unsaved is not None:
+        again = f"Try again: countersign search get {found.search_id} --receipts DIR"
+        err().print(f"Error: no receipts saved: {unsaved}. {again}", markup=False)
+        return USAGE
     return OK if found.state in _GOOD_STATES else REFUSED
+
+
+def _save(folder: Path | None, found: pb.Search) -> tuple[list[Path], OSError | None]:
+    """A disk that has filled up must not keep the answer from being shown."""
+    if folder is None:
+        return [], None
+    try:
+        return save_receipts(folder, found), None
+    except OSError as error:
+        return [], error
 
 
 @search.command()
