@@ -18,7 +18,15 @@ from directive.rules import Rule, read_rules
 
 def print_list(console: Console, directives: Iterable[Directive]) -> None:
     """One line for each directive."""
-    rows = table("name", "party", "in force", "from", "until", "rules", "title")
+    directives = list(directives)
+    if not directives:
+        console.print("No directives.")
+        return
+    rows = table(
+        *("name", "party", "in force", "from", "until", "rules", "title"),
+        text={"title"},
+        below={"title": "name", "until": "from"},
+    )
     for one in directives:
         rows.add_row(
             *cells(

@@ -1,18 +1,19 @@
 """How entries and checkpoints look to a person."""
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from datetime import UTC
 from typing import Any, Final
 
 from google.protobuf.message import Message
-from rich.table import Table
 
 from countersign.cli.output import cells, message_dict, table
+from countersign.cli.rows import Rows
+from countersign.cli.search_faults import faults_of_all
 from countersign.connector.v1.connector_pb2 import FailureReason
 from countersign.ledger.v1 import ledger_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
-from countersign.type.v1.decision_pb2 import DecisionOutcome, VerdictOutcome
+from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
 from tlog.checkpoint import Checkpoint
 
 EVENTS: Final = tuple(field.name for field in Entry.DESCRIPTOR.oneofs_by_name["event"].fields)
@@ -27,9 +28,13 @@ def checkpoint_dict(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def entry_rows(records: Sequence[pb.EntryRecord]) -> Table:
+def entry_rows(records: Sequence[pb.EntryRecord]) -> Rows:
     """One row for each entry."""
-    rows = table("index", "recorded (UTC)", "kind", "agency", "search", "what")
+    rows = table(
+        *("index", "recorded (UTC)", "kind", "agency", "search", "what"),
+        text={"what"},
+        below={"search": "what", "kind": "recorded (UTC)"},
+    )
     for record in records:
         entry = record.entry
         event = _event(entry)
@@ -46,12 +51,19 @@ def entry_rows(records: Sequence[pb.EntryRecord]) -> Table:
     return rows
 
 
-def show_entry(record: pb.EntryRecord) -> Table:
-    """One row for each field that the entry has."""
-    rows = table("field", "value", title=f"Entry {record.index}")
+def show_entry(record: pb.EntryRecord) -> Rows:
+    """One row for each field that the entry has. Those of the event are named without its kind."""
+    rows = table(
+        *("field", "value"),
+        title=f"Entry {record.index}",
+        text={"value"},
+        below={"value": "field"},
+    )
+    kind = record.entry.WhichOneof("event") or "unknown"
     rows.add_row(*cells("bytes", len(record.leaf)))
+    rows.add_row(*cells("kind", kind))
     for name, value in _flat(message_dict(record.entry), ""):
-        rows.add_row(*cells(name, value))
+        rows.add_row(*cells(name.removeprefix(f"{kind}."), value))
     return rows
 
 
@@ -62,6 +74,9 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             yield from _flat(inner, f"{name}[{number}]")
+    elif name.endswith("sha256"):
+        # As `directive show` and sha256sum print it.
+        yield name, b64decode(value).hex()
     else:
         yield name, value
 
@@ -94,18 +109,34 @@ def _what(entry: Entry) -> str:
         reason = FailureReason.Name(entry.search_failed.reason)
         return f"{entry.search_failed.system}: {reason.removeprefix('FAILURE_REASON_')}"
     if kind == "request_rejected":
-        return f"{entry.request_rejected.reason} {entry.request_rejected.caller}"
+        return f"{entry.request_rejected.reason} {_name_in(entry.request_rejected.caller)}"
     if kind == "search_undecided":
         return entry.search_undecided.reason
     return ""
 
 
+def _name_in(spiffe_id: str) -> str:
+    """A caller without the trust domain: "agency/CA0194200"."""
+    return spiffe_id.partition("://")[2].partition("/")[2] or spiffe_id
+
+
 def _decision(event: Any) -> str:
     outcome = DecisionOutcome.Name(event.decision.outcome).removeprefix("DECISION_OUTCOME_")
-    against = [
-        f"{verdict.party or 'unknown'}: {', '.join(rule.id for rule in verdict.rules) or 'no rule'}"
-        for verdict in event.decision.verdicts
-        if verdict.outcome != VerdictOutcome.VERDICT_OUTCOME_PERMIT
-    ]
     target = f"{event.summary.system}/{event.summary.gallery}"
-    return f"{target} {outcome}" + (f" ({'; '.join(against)})" if against else "")
+    return f"{target} {outcome}" + "".join(f"\n{reason}" for reason in _against(event.decision))
+
+
+def _against(decision: Decision) -> Iterator[str]:
+    """Why not: what keeps every party from telling, once; else each party with its faults and rules."""
+    shared = faults_of_all(decision)
+    if shared:
+        yield ", ".join(shared)
+        return
+    reasons: dict[str, dict[str, None]] = {}
+    for verdict in decision.verdicts:
+        if verdict.outcome != VerdictOutcome.VERDICT_OUTCOME_PERMIT:
+            said = [*verdict.faults, *(rule.id for rule in verdict.rules)]
+            # A party in two seats mostly says the same in both.
+            reasons.setdefault(verdict.party or "unknown", {}).update(dict.fromkeys(said))
+    for party, said_of in reasons.items():
+        yield f"{party}: {', '.join(said_of) or 'no rule'}"

@@ -6,8 +6,9 @@ Everything else (errors, progress) goes to standard error. Exit codes are the sa
 
 import contextlib
 import json
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import click
@@ -15,9 +16,12 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
 
+from countersign.cli.rows import Rows
 from shared.errors import ServiceError
+from tlog.verify import Progress
 
 OK: Final = 0
 REFUSED: Final = 1
@@ -72,19 +76,39 @@ def print_json(document: Mapping[str, Any]) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def table(*columns: str, title: str | None = None) -> Table:
-    """A table in the command's own style. Cells are shown as they are: give them to `cells`."""
-    made = Table(
-        title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=False
-    )
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
+def table(
+    *columns: str,
+    title: str | None = None,
+    text: Collection[str] = (),
+    below: Mapping[str, str] | None = None,
+) -> Rows:
+    """A table in the command's own style. Cells are shown as they are: give them to `cells`.
+
+    Only the columns in `text` fold. Where the console is too narrow, each column in `below` moves under
+    the one that it is mapped to, in that order.
+    """
+    return Rows(columns, title, text, below or {})
 
 
 def cells(*values: object) -> list[str]:
     """Text for the cells of a row, safe from being read as markup."""
     return [escape(str(value)) for value in values]
+
+
+_ADDRESS: Final = re.compile(
+    r"(?:ipv[46]:|resolution failed for )(?P<address>\[[^\]\s]+\]:\d+|[^\s:]+:\d+)"
+)
+"""Where gRPC names the address in the text of a connection that failed."""
+
+
+def _unreachable(message: str) -> str:
+    """What gRPC says of a connection, with the address first and without what repeats itself."""
+    found = _ADDRESS.search(message)
+    if found is None:
+        return message
+    if "connection refused" in message.lower():
+        return f"{found['address']}: connection refused"
+    return f"{found['address']}: cannot be reached ({message.rpartition('last error: ')[2]})"
 
 
 def print_error(error: Exception) -> None:
@@ -93,7 +117,8 @@ def print_error(error: Exception) -> None:
     if not isinstance(error, ServiceError):
         console.print(f"[bold red]Error:[/] {escape(str(error))}")
         return
-    console.print(f"[bold red]Error:[/] {escape(error.message)} \\[{escape(error.reason)}]")
+    message = _unreachable(error.message) if error.reason == "UNREACHABLE" else error.message
+    console.print(f"[bold red]Error:[/] {escape(message)} \\[{escape(error.reason)}]")
     for violation in error.violations:
         console.print(f"  {escape(violation.field)}: {escape(violation.description)}")
     for name, value in error.metadata.items():
@@ -114,3 +139,16 @@ def progress(text: str) -> Iterator[None]:
         return
     with console.status(escape(text)):
         yield
+
+
+@contextlib.contextmanager
+def bar(text: str) -> Iterator[Progress]:
+    """Shows how far it has come, when a person is looking."""
+    console = err()
+    if not console.is_terminal:
+        yield lambda done, of: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(text, total=None)
+        yield lambda done, of: shown.update(task, completed=done, total=of)

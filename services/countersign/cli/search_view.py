@@ -11,6 +11,7 @@ from rich.markup import escape
 from countersign.broker.v1.broker_pb2 import Search, SearchState
 from countersign.cli.facts import word
 from countersign.cli.output import cells, table
+from countersign.cli.search_faults import every_fault, fault_text, faults_of_all
 from countersign.connector.v1.connector_pb2 import CandidateList, FailureReason
 from countersign.type.v1.decision_pb2 import (
     Decision,
@@ -58,10 +59,22 @@ def print_search(console: Console, search: Search) -> None:
 
 def print_decision(console: Console, decision: Decision) -> None:
     """What each party says and by which rule, refusals first; then what would cure them."""
+    if faults_of_all(decision):
+        # No rule was applied: a table of parties would say the same of each of them.
+        console.print(
+            "[bold red]Refused[/]: no party can tell what its directives say. Nothing was sent."
+        )
+        for fault in every_fault(decision):
+            console.print(f"\n{escape(fault)}: {escape(fault_text(fault))}")
+        return
     permitted = decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
     verdict = "[bold green]Permitted[/]: every party permits." if permitted else _refusal(decision)
     console.print(f"{verdict}\n")
-    parties = table("party", "as", "says", "rule", "what it says", "where it is written")
+    parties = table(
+        *("party", "as", "says", "rule", "what it says", "where it is written"),
+        text={"as", "what it says", "where it is written"},
+        below={"where it is written": "what it says", "rule": "says", "as": "party"},
+    )
     for voice in sorted(_voices(decision.verdicts), key=lambda voice: voice.permits):
         rows = voice.rows or [("-", "no rule permits it", "")]
         for number, row in enumerate(rows):
@@ -70,9 +83,14 @@ def print_decision(console: Console, decision: Decision) -> None:
     console.print(parties)
     _print_cures(console, decision)
     if decision.obligations:
-        duties = table("duty", "parameters", "party", "rule", title="\nDuties that come with it")
+        duties = table(
+            *("duty", "parameters", "party", "rule"),
+            title="Duties that come with it",
+            text={"parameters"},
+        )
         for duty in decision.obligations:
             duties.add_row(*cells(duty.kind, duty.parameters, duty.party, duty.rule_id))
+        console.print()
         console.print(duties)
 
 
@@ -92,7 +110,7 @@ def _voices(verdicts: Iterable[Verdict]) -> list[_Voice]:
     for said in verdicts:
         seat = word(Seat.Name(said.seat), "SEAT_")
         rows = [(rule.id, rule.title, rule.citation) for rule in said.rules]
-        rows += [(fault, "the directives could not be applied", "") for fault in said.faults]
+        rows += [(fault, fault_text(fault), "") for fault in said.faults]
         voice = _Voice(
             party=said.party or "unknown",
             seats=seat,
@@ -128,11 +146,15 @@ def _print_cures(console: Console, decision: Decision) -> None:
     if not missing:
         return
     cures = table(
-        "party", "rule", "what is missing", "where it is written", title="\nWhat would cure it"
+        *("party", "rule", "what is missing", "where it is written"),
+        title="What would cure it",
+        text={"what is missing", "where it is written"},
+        below={"where it is written": "what is missing"},
     )
     # A party in two seats misses the same in both.
     for row in dict.fromkeys(missing):
         cures.add_row(*cells(*row))
+    console.print()
     console.print(cures)
 
 
@@ -145,13 +167,14 @@ def print_candidates(console: Console, found: CandidateList) -> None:
     """The candidates in the order of their scores, and the notice that must be shown with them."""
     scale = found.score_scale
     title = (
-        f"\n{len(found.candidates)} candidates from {found.gallery_size} records of {found.gallery}"
+        f"{len(found.candidates)} candidates from {found.gallery_size} records of {found.gallery}"
     )
-    ranked = table("rank", "record", "score", "possible match", title=escape(title))
+    ranked = table("rank", "candidate", "score", "possible match", title=escape(title))
     for candidate in found.candidates:
         possible = "yes" if candidate.above_threshold else "no"
         score = f"{candidate.similarity_score:.3f}"
         ranked.add_row(*cells(candidate.rank, candidate.candidate_id, score, possible))
+    console.print()
     console.print(ranked)
     console.print(
         f"Scores by {escape(scale.algorithm)}; possible match from {scale.threshold:g} on."
@@ -161,8 +184,14 @@ def print_candidates(console: Console, found: CandidateList) -> None:
 
 def print_searches(console: Console, searches: Iterable[Search]) -> None:
     """One row for each search."""
-    rows = table("search", "state", "decided", "system", "purpose", "on behalf of")
-    rows.columns[0].no_wrap = True
+    searches = list(searches)
+    if not searches:
+        console.print("No searches.")
+        return
+    rows = table(
+        *("search", "state", "decided", "system", "purpose", "on behalf of"),
+        below={"on behalf of": "system", "purpose": "decided", "system": "search"},
+    )
     for search in searches:
         summary = search.summary
         rows.add_row(

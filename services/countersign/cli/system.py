@@ -1,6 +1,7 @@
 """`countersign system`: the face-recognition systems and their galleries."""
 
 from base64 import b64encode
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ from countersign.broker.v1 import broker_pb2 as pb
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.facts import word
 from countersign.cli.output import cells, json_option, message_dict, out, print_json, table
+from countersign.cli.rows import Rows
 from countersign.client import Client, ClientSettings
 from countersign.type.v1.search_pb2 import GalleryClass
 from shared.registry import TrustRoots
@@ -40,7 +42,18 @@ def list_systems(config: Path, as_json: bool) -> None:
     if as_json:
         print_json({"systems": [message_dict(one) for one in systems]})
         return
-    rows = table("system", "name", "operator", "commercial", "gallery", "class", "owner", "key")
+    if not systems:
+        out().print("No systems.")
+        return
+    out().print(_rows(systems, trust))
+
+
+def _rows(systems: Iterable[pb.System], trust: TrustRoots) -> Rows:
+    rows = table(
+        *("system", "name", "operator", "commercial", "gallery", "class", "owner", "key"),
+        text={"name"},
+        below={"class": "gallery", "owner": "gallery", "operator": "name"},
+    )
     for one in systems:
         head = (one.id, one.name, one.operator_agency, "yes" if one.commercial else "no")
         for number, gallery in enumerate(one.galleries or [pb.Gallery()]):
@@ -54,7 +67,7 @@ def list_systems(config: Path, as_json: bool) -> None:
                     _key(one, trust) if number == 0 else "",
                 )
             )
-    out().print(rows)
+    return rows
 
 
 async def _systems(settings: ClientSettings) -> tuple[list[pb.System], TrustRoots]:
