@@ -128,7 +128,9 @@ def test_a_search_waits_for_its_connector_and_can_be_withdrawn(
     finally:
         connector.start()
     assert countersign("search", "watch", other).code == 0
-    assert countersign("search", "cancel", other).code == 1, "it had ended before"
+    late = countersign("search", "cancel", other)
+    assert late.code == 1
+    assert late.out.startswith("Not withdrawn: the search had ended before.\n")
 
 
 def test_the_candidates_open_again_only_where_the_search_was_submitted(
@@ -184,9 +186,28 @@ def test_systems_are_listed_with_their_keys_compared(countersign: Countersign) -
 
 
 def test_a_field_that_breaks_a_rule_is_named(countersign: Countersign) -> None:
-    said = countersign("search", "check", *OFFICER, "--own-case", *CASE, "--nibrs", "nonsense")
+    said = countersign("search", "check", *OFFICER, "--own-case", *CASE, "--system", "No Such")
     assert said.code == 3
-    assert "facts.offence.nibrs_code" in said.err
+    assert "facts.system" in said.err
+
+
+def test_receipts_that_cannot_be_saved_stop_the_search_before_it_is_sent(
+    countersign: Countersign, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    search_id = str(uuid4())
+    submit = ("search", "submit", PROBE, *OFFICER, "--own-case", *CASE, "--id", search_id)
+    said = countersign(*submit, "--receipts", tmp_path / "file" / "receipts")
+    assert (said.code, "--receipts" in said.err) == (2, True)
+    assert "cannot be written" in said.err
+    assert countersign("search", "get", search_id).code == 3
+
+
+def test_an_unknown_system_is_said_once(countersign: Countersign) -> None:
+    said = countersign("search", "check", *OFFICER, "--own-case", *CASE, "--system", "nowhere")
+    assert said.code == 1
+    assert said.out.count("UNKNOWN_SYSTEM: There is no such system.") == 1
+    assert "could not be applied" not in said.out
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,26 @@
 """`countersign ledger`: read the record, and verify it without trusting anyone."""
 
-import contextlib
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
 
-from countersign.cli.connection import CONFIG_VARIABLE, config_option, load, run
+from countersign.cli.connection import config_option, load, run
+from countersign.cli.facts import ORI, UUID
 from countersign.cli.ledger_files import (
+    CHECKPOINT,
     Export,
+    failure_text,
     verify_folder,
-    verify_receipt_file,
     with_any_key,
 )
-from countersign.cli.ledger_keys import given, trusted
+from countersign.cli.ledger_keys import trusted
+from countersign.cli.ledger_verify import verify
 from countersign.cli.ledger_view import EVENTS, checkpoint_dict, entry_rows, show_entry
 from countersign.cli.output import (
-    OK,
-    REFUSED,
+    bar,
     cells,
     err,
     json_option,
@@ -29,7 +28,7 @@ from countersign.cli.output import (
     out,
     print_json,
 )
-from countersign.cli.receipts import save_receipt
+from countersign.cli.receipts import folder_for_receipts, save_receipt
 from countersign.client import ClientSettings, VerificationError
 from countersign.client.ledger import PAGE_SIZE, LedgerClient
 from countersign.ledger.v1 import ledger_pb2 as pb
@@ -38,11 +37,8 @@ from tlog.checkpoint import open_checkpoint
 from tlog.merkle import leaf_hash
 from tlog.note import Verifier
 from tlog.proof import verify_receipt
-from tlog.verify import Progress
 
 LIST_DEFAULT: Final = 50
-PROOF_SUFFIX: Final = ".tlog-proof"
-LEAF_SUFFIX: Final = ".leaf"
 
 
 @click.group()
@@ -57,9 +53,9 @@ def ledger() -> None:
 @ledger.command(name="list")
 @config_option
 @json_option
-@click.option("--search", "search_id", default="", metavar="UUID", help="Only of this search.")
+@click.option("--search", "search_id", type=UUID, metavar="UUID", help="Only of this search.")
 @click.option("--kind", type=click.Choice(list(EVENTS)), help="Only entries of this kind.")
-@click.option("--agency", default="", metavar="ORI", help="Only of this origin agency.")
+@click.option("--agency", type=ORI, metavar="ORI", help="Only of this origin agency.")
 @click.option("--start", type=click.IntRange(0), default=0, help="First index wanted.")
 @click.option(
     "--limit", type=click.IntRange(1, 100_000), default=LIST_DEFAULT, show_default=True,
@@ -68,9 +64,9 @@ def ledger() -> None:
 def list_entries(
     config: Path,
     as_json: bool,
-    search_id: str,
+    search_id: str | None,
     kind: str | None,
-    agency: str,
+    agency: str | None,
     start: int,
     limit: int,
 ) -> None:
@@ -84,15 +80,15 @@ def list_entries(
     wanted = pb.ListEntriesRequest(
         page_size=min(limit, PAGE_SIZE),
         start_index=start,
-        search_id=search_id,
+        search_id=search_id or "",
         kind=kind or "",
-        origin_agency=agency,
+        origin_agency=agency or "",
     )
     records, more = run(_list(load(config), wanted, limit))
     if as_json:
         print_json({"entries": [_record_dict(one) for one in records], "more": more})
         return
-    out().print(entry_rows(records))
+    out().print(entry_rows(records) if records else "No entries.")
     if more:
         err().print(f"There are more: --start {records[-1].index + 1}")
 
@@ -151,7 +147,8 @@ def checkpoint(config: Path, as_json: bool) -> None:
         print_json(checkpoint_dict(opened) | {"checkpoint": note})
         return
     click.echo(note, nl=False)
-    out().print(f"VERIFIED: {opened.size} entries, signed by {cells(opened.origin)[0]}")
+    # Not among the results: redirected to a file, they are exactly the checkpoint.
+    err().print(f"VERIFIED: {opened.size} entries, signed by {cells(opened.origin)[0]}")
 
 
 async def _checkpoint(settings: ClientSettings) -> pb.GetCheckpointResponse:
@@ -180,10 +177,13 @@ def prove(index: int, tree_size: int, save: Path | None, config: Path, as_json: 
 
     \b
     Examples:
+      countersign ledger prove 7 > entry-7.tlog-proof
       countersign ledger prove 7 --save receipts
       countersign ledger verify receipts/entry-7.tlog-proof
     """
     settings = load(config)
+    if save is not None:
+        folder_for_receipts(save, "--save")
     record, proof = run(_entry_and_proof(settings, index, tree_size))
     if save is not None and not proof.tlog_proof:
         raise click.UsageError("only a proof for the newest size can be saved")
@@ -196,7 +196,6 @@ def prove(index: int, tree_size: int, save: Path | None, config: Path, as_json: 
         document |= {"tlog_proof": proof.tlog_proof, "leaf": b64encode(record.leaf).decode()}
         document["verified"] = _verified(record, proof, trusted(settings))
     if save is not None:
-        save.mkdir(parents=True, exist_ok=True)
         receipt = Receipt(index=index, leaf=record.leaf, tlog_proof=proof.tlog_proof)
         document["saved"] = str(save_receipt(save / f"entry-{index}", receipt))
     if as_json:
@@ -209,9 +208,12 @@ def _print_proof(document: dict[str, Any]) -> None:
     if "tlog_proof" in document:
         click.echo(document["tlog_proof"], nl=False)
     else:
-        click.echo("\n".join(document["hashes"]))
+        click.echo("".join(f"{one}\n" for one in document["hashes"]), nl=False)
+    if not document["hashes"]:
+        err().print("The tree has this entry only: its proof has no hashes.")
     if "verified" in document:
-        out().print(
+        # Not among the results: redirected to a file, they are exactly the proof.
+        err().print(
             f"VERIFIED: entry {document['index']} is in the tree of size {document['tree_size']}"
         )
     if "saved" in document:
@@ -226,103 +228,30 @@ async def _entry_and_proof(
 
 
 @ledger.command()
-@click.argument(
-    "paths",
-    nargs=-1,
-    required=True,
-    type=click.Path(path_type=Path, exists=True),
-    metavar="PATH...",
-)
-@click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    metavar="VKEY",
-    help="The ledger's verifier key, as text or the name of a file with it. Taken from the trust roots "
-    "of the configuration file when left out.",
-)
-@click.option(
-    "--leaf",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="The entry's bytes for a receipt; its .leaf file beside it when left out.",
-)
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar=CONFIG_VARIABLE,
-    show_envvar=True,
-    help="Configuration file whose trust roots have the key.",
-)
-@json_option
-def verify(
-    paths: Sequence[Path],
-    keys: Sequence[str],
-    leaf: Path | None,
-    config: Path | None,
-    as_json: bool,
-) -> int:
-    """Verify exports (directories) and receipts (.tlog-proof files), offline.
-
-    Says VERIFIED, or exactly what failed. No server is asked.
-
-    \b
-    Examples:
-      countersign ledger verify export --key ledger.vkey
-      countersign ledger verify receipts/entry-7.tlog-proof --leaf entry-7.leaf --key ledger.vkey
-    """
-    verifiers = given(keys, config)
-    results = [_verify_one(path, leaf, verifiers) for path in paths]
-    if as_json:
-        print_json({"results": results})
-    else:
-        for result in results:
-            colour = "green" if result["verified"] else "bold red"
-            word = "VERIFIED" if result["verified"] else "FAILED"
-            path, says = cells(result["path"], result["says"])
-            out().print(f"[{colour}]{word}[/] {path}: {says}", soft_wrap=True)
-    return OK if all(result["verified"] for result in results) else REFUSED
-
-
-def _verify_one(path: Path, leaf: Path | None, verifiers: Sequence[Verifier]) -> dict[str, Any]:
-    try:
-        if path.is_dir():
-            with _bar("verifying") as progress:
-                found = verify_folder(path, verifiers, progress)
-            says = f"all {found.checkpoint.size} entries in {found.files} files are what was signed"
-            return {"path": str(path), "verified": True, "says": says} | checkpoint_dict(
-                found.checkpoint
-            )
-        if path.suffix != PROOF_SUFFIX:
-            raise click.UsageError(f"{path} is neither a directory nor a {PROOF_SUFFIX} file")
-        entry = leaf or path.with_suffix(LEAF_SUFFIX)
-        index, opened = verify_receipt_file(path, entry, verifiers)
-        says = f"the entry is number {index} of the {opened.size} that were signed"
-        return {"path": str(path), "verified": True, "says": says, "index": index} | (
-            checkpoint_dict(opened)
-        )
-    except VerificationError as error:
-        return {"path": str(path), "verified": False, "says": str(error)}
-
-
-@ledger.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--replace", is_flag=True, help="Write anew what lies there, also when it does not verify."
+)
 @config_option
 @json_option
-def export(directory: Path, config: Path, as_json: bool) -> None:
+def export(directory: Path, replace: bool, config: Path, as_json: bool) -> None:
     """Copy the whole ledger into DIRECTORY as files that anyone can verify offline.
 
-    A directory with an earlier export is brought up to date, provided that the ledger still shows the
-    same history; otherwise nothing is trusted and the command fails.
+    A directory with an earlier export is brought up to date, provided that its files verify and that the
+    ledger still shows the same history; otherwise nothing in it is changed and the command fails.
 
     \b
     Examples:
       countersign ledger export record
       countersign ledger verify record --key ledger.vkey
     """
-    if directory.exists() and any(directory.iterdir()) and not (directory / "checkpoint").exists():
+    if directory.exists() and any(directory.iterdir()) and not (directory / CHECKPOINT).exists():
         raise click.UsageError(f"{directory} holds something that is not an export")
     settings = load(config)
-    files, export_of = run(_export(settings, directory, trusted(settings)))
+    verifiers = trusted(settings)
+    if not replace and (directory / CHECKPOINT).exists():
+        _verify_earlier(directory, verifiers)
+    files, export_of = run(_export(settings, directory, verifiers, replace))
     if as_json:
         document = checkpoint_dict(export_of.checkpoint)
         print_json(document | {"directory": str(directory), "files": files})
@@ -331,13 +260,26 @@ def export(directory: Path, config: Path, as_json: bool) -> None:
     out().print(f"Exported {size} entries in {files} files to {cells(directory)[0]}")
 
 
+def _verify_earlier(directory: Path, verifiers: Sequence[Verifier]) -> None:
+    """What was damaged is evidence, and must not be mended in passing."""
+    try:
+        with bar("verifying what lies there") as progress:
+            verify_folder(directory, verifiers, progress)
+    except VerificationError as error:
+        raise VerificationError(
+            "EXPORT_DAMAGED",
+            f"the export in {directory} does not verify, and nothing was changed: {failure_text(error)}. "
+            "Export to another directory, or write this one anew with --replace",
+        ) from error
+
+
 async def _export(
-    settings: ClientSettings, directory: Path, verifiers: Sequence[Verifier]
+    settings: ClientSettings, directory: Path, verifiers: Sequence[Verifier], replace: bool
 ) -> tuple[int, Export]:
     async with LedgerClient.connect(settings) as client:
         response = await client.checkpoint()
-        writing = Export(directory, response.checkpoint, verifiers)
-        with _bar("exporting") as progress:
+        writing = Export(directory, response.checkpoint, verifiers, replace=replace)
+        with bar("exporting") as progress:
             return await writing.write(_leaves(client), progress), writing
 
 
@@ -366,14 +308,4 @@ def _record_dict(record: pb.EntryRecord) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _bar(text: str) -> Iterator[Progress]:
-    """Shows how far it has come, when a person is looking."""
-    console = err()
-    if not console.is_terminal:
-        yield lambda done, of: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
+ledger.add_command(verify)

@@ -4,6 +4,7 @@ An export is laid out as C2SP tlog-tiles serves a log: `checkpoint`, `tile/entri
 and the levels above. Anyone's verifier reads it.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
@@ -14,7 +15,15 @@ from tlog.errors import TlogError
 from tlog.merkle import Frontier, leaf_hash
 from tlog.note import NOTE_BYTES_MAX, Verifier
 from tlog.proof import verify_receipt
-from tlog.tiles import TILE_HEIGHT, TILE_WIDTH, FullTile, TileName, TreeEdge, encode_bundle
+from tlog.tiles import (
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    FullTile,
+    TileName,
+    TreeEdge,
+    decode_tile,
+    encode_bundle,
+)
 from tlog.verify import Progress, VerifiedExport, verify_export
 
 CHECKPOINT: Final = "checkpoint"
@@ -28,10 +37,13 @@ Verified = TypeVar("Verified")
 class Export:
     """Writes an export entry by entry; the checkpoint comes last, when everything agrees with it."""
 
-    def __init__(self, folder: Path, note: str, verifiers: Sequence[Verifier]) -> None:
+    def __init__(
+        self, folder: Path, note: str, verifiers: Sequence[Verifier], *, replace: bool = False
+    ) -> None:
         self.checkpoint = with_any_key(verifiers, lambda key: open_checkpoint(note, key))
         self._folder = folder
         self._note = note
+        self._replace = replace
         self._frontier = Frontier()
         self._edge = TreeEdge.empty()
         self._bundle: list[bytes] = []
@@ -43,7 +55,12 @@ class Export:
         if not path.exists():
             return None
         note = path.read_bytes()
-        earlier = with_any_key(verifiers, lambda key: open_checkpoint(note, key))
+        try:
+            earlier = with_any_key(verifiers, lambda key: open_checkpoint(note, key))
+        except VerificationError:
+            if self._replace:
+                return None
+            raise
         if earlier.size > self.checkpoint.size:
             raise VerificationError(
                 "HISTORY_SHRANK",
@@ -58,11 +75,7 @@ class Export:
             and earlier.size == self._frontier.size
             and earlier.root != self._frontier.root()
         ):
-            raise VerificationError(
-                "HISTORY_REWRITTEN",
-                f"the first {earlier.size} entries are not those of the export that lies here: the "
-                "ledger shows another history than before",
-            )
+            raise _rewritten(earlier)
 
     async def write(self, leaves: AsyncIterator[bytes], progress: Progress) -> int:
         """Writes all files; gives their number. Raises VerificationError if the log is not as signed."""
@@ -105,9 +118,26 @@ class Export:
 
     def _write(self, name: TileName, content: bytes) -> int:
         path = self._folder / name.path
+        earlier = self._earlier
+        if earlier is not None and self._is_evidence(path, earlier):
+            if path.read_bytes() != content:
+                raise _rewritten(earlier)
+            return 1
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return 1
+
+    def _is_evidence(self, path: Path, earlier: Checkpoint) -> bool:
+        """True for a file that the earlier export stands on: it is compared and never overwritten."""
+        return not self._replace and self._frontier.size <= earlier.size and path.exists()
+
+
+def _rewritten(earlier: Checkpoint) -> VerificationError:
+    return VerificationError(
+        "HISTORY_REWRITTEN",
+        f"the first {earlier.size} entries are not those of the export that lies here: the ledger shows "
+        "another history than before; nothing here was changed",
+    )
 
 
 def verify_folder(
@@ -116,14 +146,78 @@ def verify_folder(
     """Verifies an export; raises VerificationError naming what failed."""
 
     def read(path: str) -> bytes | None:
-        file = folder / path
-        if not file.is_file():
-            return None
-        if file.stat().st_size > FILE_BYTES_MAX:
-            raise TlogError(f"{path}: the file is larger than any of an export")
-        return file.read_bytes()
+        return _read_file(folder, path)
 
     return with_any_key(verifiers, lambda key: verify_export(read, key, progress))
+
+
+def _read_file(folder: Path, path: str) -> bytes | None:
+    file = folder / path
+    if not file.is_file():
+        return None
+    if file.stat().st_size > FILE_BYTES_MAX:
+        raise TlogError(f"{path}: the file is larger than any of an export")
+    return file.read_bytes()
+
+
+def verify_extends(
+    folder: Path, newer: Checkpoint, older: Path, verifiers: Sequence[Verifier]
+) -> Checkpoint:
+    """Checks that a verified export begins with the tree of an older checkpoint, and gives that.
+
+    The root at the older size is computed from the export. Raises VerificationError.
+    """
+    note = read_bounded(older, NOTE_BYTES_MAX)
+    try:
+        kept = with_any_key(verifiers, lambda key: open_checkpoint(note, key))
+    except VerificationError as error:
+        raise VerificationError(error.reason, f"{older}: {error}") from error
+    if kept.origin != newer.origin:
+        raise VerificationError(
+            "OTHER_LOG", f"{older} is of {kept.origin}, and the export of {newer.origin}"
+        )
+    if kept.size > newer.size:
+        raise VerificationError(
+            "HISTORY_SHRANK",
+            f"the export has {newer.size} entries; there were {kept.size} when {older} was signed",
+        )
+    try:
+        root = _root_at(folder, kept.size, newer.size)
+    except TlogError as error:
+        raise VerificationError("NOT_VERIFIED", str(error)) from error
+    if root != kept.root:
+        raise VerificationError(
+            "HISTORY_REWRITTEN",
+            f"the first {kept.size} entries are not those of {older}: the ledger shows another history "
+            "than it signed then",
+        )
+    return kept
+
+
+def _root_at(folder: Path, size: int, full_size: int) -> bytes:
+    """The root at a size, from the level-0 tiles of an export that verified."""
+    frontier = Frontier()
+    for start in range(0, size, TILE_WIDTH):
+        number, width = start // TILE_WIDTH, min(TILE_WIDTH, full_size - start)
+        # A full tile may stand in for the partial one, as it does when the export is verified.
+        names = [TileName(0, number, width), TileName(0, number)]
+        content = next(filter(None, (_read_file(folder, name.path) for name in names)), None)
+        if content is None:
+            raise TlogError(f"{names[0].path}: the file is missing")
+        for one in decode_tile(content)[: size - start]:
+            frontier.append(one)
+    return frontier.root()
+
+
+_FILE_FIRST: Final = re.compile(r"(?P<file>checkpoint|tile/[a-z0-9./]+): (?P<what>.+)", re.DOTALL)
+
+
+def failure_text(failure: object, path: object = None) -> str:
+    """What failed, and the file last: a person wants to know first what is wrong."""
+    said = _FILE_FIRST.fullmatch(str(failure))
+    what, file = (said["what"], said["file"]) if said else (str(failure), "")
+    where = "/".join(str(part) for part in (path, file) if part)
+    return f"{what} ({where})" if where else what
 
 
 def verify_receipt_file(
