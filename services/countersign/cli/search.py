@@ -1,6 +1,5 @@
 """`countersign search`: ask for face searches and follow them."""
 
-import contextlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -163,10 +162,10 @@ async def submit_search(
 ) -> tuple[pb.Search, OpenedAnswer | None]:
     """Submits, waits unless `wait_s` is None, verifies all and opens the answer."""
     async with Client.connect(settings) as client:
-        prepared = _prepared(client, settings, facts, picture)
+        who = officer_of(token)
+        prepared = _prepared(client, settings, facts, picture, who)
         # Before the search is sent: a key that was lost afterwards could not be had again.
         prepared.save(settings.state)
-        who = officer_of(token)
         _remember_officer(settings, facts.search_id, who)
         with progress("asking every party, recording their decision"):
             found = await client.submit(prepared, token)
@@ -177,14 +176,19 @@ async def submit_search(
 
 
 def _prepared(
-    client: Client, settings: ClientSettings, facts: SearchFacts, picture: bytes
+    client: Client, settings: ClientSettings, facts: SearchFacts, picture: bytes, who: str
 ) -> PreparedSearch:
     """The same bytes when the search was submitted before, so that it is the same search."""
-    with contextlib.suppress(NotPrepared):
-        kept = PreparedSearch.load(settings.state, facts.search_id)
-        if kept.facts == facts:
-            return kept
-    return client.prepare(facts, picture)
+    kept = _sent(settings, facts.search_id)
+    if kept is None:
+        return client.prepare(facts, picture)
+    if kept[0].facts != facts or kept[1] != who:
+        # To keep another key under this id would make the first search's answer unreadable.
+        raise click.UsageError(
+            f"search {facts.search_id} was submitted from here with other facts or for another "
+            "officer; leave --id out for a new search"
+        )
+    return kept[0]
 
 
 def _verified(
