@@ -5,7 +5,7 @@ not be on record; callers append again with the same idempotency key, or give up
 """
 
 import asyncio
-import contextlib
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import Final
@@ -26,6 +26,8 @@ from countersign.ledger.v1.append_pb2 import (
 from shared import telemetry
 from shared.bus import Bus
 from shared.errors import Broken, InvalidRequest, Overloaded, ServiceError
+
+log = logging.getLogger(__name__)
 
 TIMEOUT_S: Final = 5
 """An append waits for one fsync, and for a restart of the ledger at most once."""
@@ -88,6 +90,8 @@ class Ledger:
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("append failed", exc_info=error)
         self._send_more()
 
     async def _send_batch(self) -> None:
@@ -102,13 +106,9 @@ class Ledger:
             return
         try:
             await self._append_together(batch)
-        except InvalidRequest:
-            # One bad entry must not sink the others.
-            for waiting in batch:
-                with contextlib.suppress(ServiceError):
-                    await self._append_together([waiting])
-        except ServiceError as error:
-            _fail(batch, error)
+        finally:
+            # Whatever befell: nobody may wait for ever for a batch that is no longer under way.
+            _fail(batch, Broken("LEDGER_ANSWER", "whether the entry is on record is not known"))
 
     async def _append_together(self, batch: list[_Waiting]) -> None:
         request = AppendRequest(entries=[waiting.pending for waiting in batch])
@@ -117,10 +117,13 @@ class Ledger:
             if len(response.appended) != len(batch):
                 raise Broken("LEDGER_ANSWER", "the ledger answered for another number of entries")
         except ServiceError as error:
-            if len(batch) > 1 and isinstance(error, InvalidRequest):
-                raise
-            _fail(batch, error)
-            raise
+            if len(batch) == 1 or not isinstance(error, InvalidRequest):
+                _fail(batch, error)
+                return
+            # One bad entry must not sink the others.
+            for waiting in batch:
+                await self._append_together([waiting])
+            return
         for waiting, appended in zip(batch, response.appended, strict=True):
             if not waiting.done.done():
                 waiting.done.set_result(appended)
