@@ -16,19 +16,11 @@ from support.ledgers import (
     new_log,
 )
 from tlog.note import Signer
-from tlog.proof import verify_receipt
 
 
 @pytest.fixture(name="path")
 def _path(tmp_path: Path) -> Path:
     return new_log(tmp_path)
-
-
-def verified(placed: Placed) -> int:
-    """Size of the tree that the receipt proves the entry to be in."""
-    index, checkpoint = verify_receipt(placed.leaf, placed.tlog_proof, SIGNER.verifier)
-    assert index == placed.index
-    return checkpoint.size
 
 
 async def append(sequencer: Sequencer, *numbers: int) -> list[Placed]:
