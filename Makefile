@@ -39,9 +39,11 @@ up: $(RUNNABLE) ## Run every part on this machine until Ctrl-C
 	$(VENV)/bin/countersign up
 
 test: $(DEV) ## Run all suites (the fault suite in its short form)
+	@tools/need_programs.sh
 	$(PY) -m pytest
 
 test-fault: $(DEV) ## Run the fault suite in its long form
+	@tools/need_programs.sh
 	$(PY) -m pytest tests/fault --fault-rounds 25
 
 lint: $(DEV) contracts ## Check style, contracts, imports and the house rules

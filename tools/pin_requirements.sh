@@ -16,7 +16,7 @@ pin() {
         --no-annotate --no-emit-index-url --no-emit-find-links --upgrade "$@" --output-file "$file"
 }
 
-pin dev pyproject.toml --extra embedded --group dev --group build
+pin dev pyproject.toml --extra embedded --extra pkcs11 --group dev --group build
 pin run pyproject.toml --constraint requirements/dev.txt
 pin embedded pyproject.toml --extra embedded --constraint requirements/dev.txt
 pin build --group build --constraint requirements/dev.txt

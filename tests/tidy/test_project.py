@@ -91,7 +91,7 @@ def test_promises_page_lists_the_tests() -> None:
 
 
 def test_every_dependency_is_pinned_and_explained() -> None:
-    pinned = pinned_names("embedded")
+    pinned = pinned_names("dev")
     reasons = (ROOT / "docs" / "decisions" / "0002-dependencies.md").read_text()
     dependencies = direct_dependencies()
     assert {name for name in dependencies if name not in pinned} == set()

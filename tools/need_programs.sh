@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Makes sure that what the tests need of Debian's packages is there: PostgreSQL's server and SoftHSM.
+# As root it installs what is missing; anyone else is told what to install.
+set -euo pipefail
+
+missing=()
+compgen -G "/usr/lib/postgresql/*/bin/postgres" >/dev/null || missing+=(postgresql)
+compgen -G "/usr/lib/*/softhsm/libsofthsm2.so" >/dev/null \
+    || compgen -G "/usr/lib/softhsm/libsofthsm2.so" >/dev/null || missing+=(softhsm2)
+[[ ${#missing[@]} -eq 0 ]] && exit 0
+
+if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
+    echo "The tests need ${missing[*]}: sudo apt-get install ${missing[*]}" >&2
+    exit 1
+fi
+echo "Installing ${missing[*]} for the tests …"
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
