@@ -9,7 +9,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
+
+from countersign.ledger.v1.append_pb2_grpc import add_LedgerAppendServiceServicer_to_server
 from countersign.ledger.v1.ledger_pb2_grpc import add_LedgerServiceServicer_to_server
+from ledger import append_service
+from ledger.append_service import LedgerAppendServicer
 from ledger.bus_service import BusService
 from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
@@ -54,12 +59,19 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
         log = await stack.enter_async_context(opened(Storage.open(settings.database), signer))
         bus = await stack.enter_async_context(connected(settings.bus, "ledger"))
         servicer = LedgerServicer(log.archive, log.sequencer, signer.verifier.vkey)
+        on_bus = BusService(Completer(str(appender), SystemClock()), log.sequencer, log.archive)
+
+        def register(grpc_server: grpc.aio.Server) -> None:
+            add_LedgerServiceServicer_to_server(servicer, grpc_server)
+            add_LedgerAppendServiceServicer_to_server(LedgerAppendServicer(on_bus), grpc_server)
+
+        reading = {f"/{SERVICE}/{rpc}": _any_authenticated for rpc in RPCS}
         server = await start_server(
-            lambda grpc_server: add_LedgerServiceServicer_to_server(servicer, grpc_server),
-            services=[SERVICE],
+            register,
+            services=[SERVICE, append_service.SERVICE],
             listen=settings.listen,
             trust_domain=settings.trust_domain,
-            access={f"/{SERVICE}/{rpc}": _any_authenticated for rpc in RPCS},
+            access=reading | append_service.ACCESS,
         )
         stack.push_async_callback(server.stop, GRACE_S)
         telling: set[asyncio.Task[None]] = set()
@@ -70,8 +82,7 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
             task.add_done_callback(telling.discard)
 
         log.sequencer.on_writable = tell_health
-        completer = Completer(str(appender), SystemClock())
-        await BusService(completer, log.sequencer, log.archive).serve(bus)
+        await on_bus.serve(bus)
         ended = asyncio.create_task(_first(bus.closed, log.sequencer.ended))
         stack.callback(ended.cancel)
         yield RunningLedger(server, log.sequencer.ended)

@@ -10,11 +10,12 @@ import grpc
 import pytest
 
 from countersign.ledger.v1 import append_pb2, ledger_pb2
+from countersign.ledger.v1.append_pb2_grpc import LedgerAppendServiceStub
 from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from ledger.__main__ import RunningLedger, running
 from ledger.config import LedgerSettings
 from shared.bus import Bus
-from shared.errors import InvalidRequest, NotFound, ServiceError
+from shared.errors import InvalidRequest, NotAllowed, NotFound, ServiceError
 from shared.rpc import call, open_channel, service_error
 from support.ledgers import (
     LAPD,
@@ -63,6 +64,14 @@ async def _met(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncIterator[Met]
             yield Met(broker, LedgerServiceStub(channel), ledger, settings.database)
         await broker.close()
     assert_whole(settings.database)
+
+
+@pytest.fixture(name="door")
+async def _door(met: Met, nats_server: NatsUnderTest) -> AsyncIterator[LedgerAppendServiceStub]:
+    """The broker's door to appends over gRPC."""
+    tls = nats_server.certificates.tls("service", "broker")
+    async with open_channel(f"127.0.0.1:{met.ledger.server.port}", tls) as channel:
+        yield LedgerAppendServiceStub(channel)
 
 
 async def ask(method: object, request: object) -> object:
@@ -317,3 +326,43 @@ async def test_stranger_without_our_certificate_is_not_served(
                 ledger_pb2.GetCheckpointRequest(), timeout=TIMEOUT_S
             )
     assert service_error(refused.value).reason == "UNREACHABLE"
+
+
+async def test_the_broker_appends_over_grpc_as_over_the_bus(
+    met: Met, door: LedgerAppendServiceStub
+) -> None:
+    request = append_pb2.AppendRequest(entries=[decided(1), rejected()])
+    over_grpc = await call(door.Append, request, name="test", timeout_s=TIMEOUT_S)
+    assert [one.receipt.index for one in over_grpc.appended] == [0, 1]
+    for one in over_grpc.appended:
+        assert verify_receipt(one.receipt.leaf, one.receipt.tlog_proof, SIGNER.verifier)[0] == (
+            one.receipt.index
+        )
+    over_bus = await met.append(decided(1))
+    assert over_bus.appended[0].existing
+    assert over_bus.appended[0].receipt.leaf == over_grpc.appended[0].receipt.leaf
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("oversight", "commission"), ("agency", LAPD), ("service", "policy")]
+)
+async def test_nobody_else_appends_over_grpc(
+    met: Met, nats_server: NatsUnderTest, kind: str, name: str
+) -> None:
+    tls = nats_server.certificates.tls(kind, name)
+    async with open_channel(f"127.0.0.1:{met.ledger.server.port}", tls) as channel:
+        request = append_pb2.AppendRequest(entries=[decided(1)])
+        with pytest.raises(NotAllowed):
+            await call(
+                LedgerAppendServiceStub(channel).Append, request, name="test", timeout_s=TIMEOUT_S
+            )
+
+
+@pytest.mark.parametrize("count", [0, 257])
+async def test_an_append_over_grpc_has_one_to_256_entries(
+    met: Met, door: LedgerAppendServiceStub, count: int
+) -> None:
+    request = append_pb2.AppendRequest(entries=[rejected()] * count)
+    with pytest.raises(InvalidRequest) as caught:
+        await call(door.Append, request, name="test", timeout_s=TIMEOUT_S)
+    assert [one.field for one in caught.value.violations] == ["entries"]
