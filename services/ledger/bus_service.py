@@ -16,7 +16,8 @@ QUEUE: Final = "ledger"
 
 ENTRIES_MAX: Final = 256
 """Entries of one AppendRequest, as its contract says."""
-APPENDS_IN_FLIGHT_MAX: Final = 64
+APPENDS_IN_FLIGHT_MAX: Final = 512
+"""The sequencer bounds the entries that wait; this bounds what has not come so far."""
 LOOK_UPS_IN_FLIGHT_MAX: Final = 256
 OPEN_SEARCHES_MAX: Final = 1000
 SEARCHES_MAX: Final = 100
