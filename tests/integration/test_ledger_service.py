@@ -16,6 +16,7 @@ from ledger.__main__ import RunningLedger, running
 from ledger.config import LedgerSettings
 from shared.bus import Bus
 from shared.errors import InvalidRequest, NotAllowed, NotFound, ServiceError
+from shared.identity import Kind
 from shared.rpc import call, open_channel, service_error
 from support.ledgers import (
     LAPD,
@@ -347,7 +348,7 @@ async def test_the_broker_appends_over_grpc_as_over_the_bus(
     ("kind", "name"), [("oversight", "commission"), ("agency", LAPD), ("service", "policy")]
 )
 async def test_nobody_else_appends_over_grpc(
-    met: Met, nats_server: NatsUnderTest, kind: str, name: str
+    met: Met, nats_server: NatsUnderTest, kind: Kind, name: str
 ) -> None:
     tls = nats_server.certificates.tls(kind, name)
     async with open_channel(f"127.0.0.1:{met.ledger.server.port}", tls) as channel:
