@@ -4,10 +4,21 @@ isort:skip_file
 The public leaf of the ledger. Its bytes are what is hashed; they are stored and served as written.
 
 Nothing here names a person or a case: sensitive fields appear as salted commitments only.
+
+How entries may change, and what a reader that is older than an entry does:
+- A new kind of entry is a new field of the event, a new detail a new field of a message. Both leave the schema
+  epoch as it is. Numbers are never used twice.
+- In Entry, the numbers 10 to 999 are those of events and of nothing else, and an entry has exactly one of them:
+  it is the number of its kind. A reader that does not know it still proves, lists and finds the entry by that
+  number, and shows it as "unknown kind N". What is common to all entries, now or later, has other numbers.
+- The schema epoch grows when what is already there changes its meaning: a field, or how commitments are made.
+  A reader that does not know an entry's epoch proves the entry, and takes nothing else from it.
+- Nobody serialises an entry again. The bytes made at the append are the entry.
 """
 
 from collections import abc as _abc
 from countersign.connector.v1 import connector_pb2 as _connector_pb2
+from countersign.ledger.v1 import event_pb2 as _event_pb2
 from countersign.type.v1 import decision_pb2 as _decision_pb2
 from countersign.type.v1 import search_pb2 as _search_pb2
 from google.protobuf import descriptor as _descriptor
@@ -36,7 +47,7 @@ class Commitment(_message.Message):
     FIELD_FIELD_NUMBER: _builtins.int
     COMMITMENT_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """Name of the field ("officer", "case_number", "narrative", "search_id")."""
+    """Name of the field ("officer", "case_number", "narrative", "search_id", "reason")."""
     commitment: _builtins.bytes
     """The commitment, 32 bytes. The key and the value are the opening, held apart."""
     def __init__(
@@ -72,8 +83,25 @@ class Entry(_message.Message):
     SEARCH_WITHDRAWN_FIELD_NUMBER: _builtins.int
     SEARCH_UNDECIDED_FIELD_NUMBER: _builtins.int
     REQUEST_REJECTED_FIELD_NUMBER: _builtins.int
+    OPENING_READ_FIELD_NUMBER: _builtins.int
+    EXPUNGE_REQUESTED_FIELD_NUMBER: _builtins.int
+    OPENINGS_EXPUNGED_FIELD_NUMBER: _builtins.int
+    EXPORT_MADE_FIELD_NUMBER: _builtins.int
+    PERIOD_CLOSED_FIELD_NUMBER: _builtins.int
+    KEY_ROTATED_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    PAYLOAD_PURGED_FIELD_NUMBER: _builtins.int
+    DIRECTIVE_PUBLISHED_FIELD_NUMBER: _builtins.int
+    REGISTRY_PUBLISHED_FIELD_NUMBER: _builtins.int
+    ALARM_RAISED_FIELD_NUMBER: _builtins.int
+    OPENINGS_SEARCHED_FIELD_NUMBER: _builtins.int
+    DIRECTIVE_WITHDRAWN_FIELD_NUMBER: _builtins.int
+    OUTCOME_REPORTED_FIELD_NUMBER: _builtins.int
+    OBLIGATION_DISCHARGED_FIELD_NUMBER: _builtins.int
+    LOG_RESTORED_FIELD_NUMBER: _builtins.int
+    REPORT_ISSUED_FIELD_NUMBER: _builtins.int
     schema_epoch: _builtins.int
-    """Version of the meaning of these fields: 1."""
+    """Version of the meaning of these fields: 1. See above for when it grows."""
     recorded_by: _builtins.str
     """SPIFFE ID of the service that appended it."""
     search_id: _builtins.str
@@ -121,6 +149,74 @@ class Entry(_message.Message):
     def request_rejected(self) -> Global___RequestRejected:
         """A call was turned away before it became a search."""
 
+    @_builtins.property
+    def opening_read(self) -> _event_pb2.OpeningRead:
+        """Openings were disclosed."""
+
+    @_builtins.property
+    def expunge_requested(self) -> _event_pb2.ExpungeRequested:
+        """Somebody asked that openings be destroyed."""
+
+    @_builtins.property
+    def openings_expunged(self) -> _event_pb2.OpeningsExpunged:
+        """Openings were destroyed."""
+
+    @_builtins.property
+    def export_made(self) -> _event_pb2.ExportMade:
+        """What was found by a query was exported."""
+
+    @_builtins.property
+    def period_closed(self) -> _event_pb2.PeriodClosed:
+        """A span of indexes was counted."""
+
+    @_builtins.property
+    def key_rotated(self) -> _event_pb2.KeyRotated:
+        """Keys changed."""
+
+    @_builtins.property
+    def heartbeat(self) -> _event_pb2.Heartbeat:
+        """Nothing else had happened."""
+
+    @_builtins.property
+    def payload_purged(self) -> _event_pb2.PayloadPurged:
+        """A sealed payload was deleted."""
+
+    @_builtins.property
+    def directive_published(self) -> _event_pb2.DirectivePublished:
+        """A directive was published."""
+
+    @_builtins.property
+    def registry_published(self) -> _event_pb2.RegistryPublished:
+        """A registry was published."""
+
+    @_builtins.property
+    def alarm_raised(self) -> _event_pb2.AlarmRaised:
+        """Something is wrong."""
+
+    @_builtins.property
+    def openings_searched(self) -> _event_pb2.OpeningsSearched:
+        """Openings were looked through for a value."""
+
+    @_builtins.property
+    def directive_withdrawn(self) -> _event_pb2.DirectiveWithdrawn:
+        """A directive ceases to have effect."""
+
+    @_builtins.property
+    def outcome_reported(self) -> _event_pb2.OutcomeReported:
+        """What came of a search."""
+
+    @_builtins.property
+    def obligation_discharged(self) -> _event_pb2.ObligationDischarged:
+        """A duty was done, waived or missed."""
+
+    @_builtins.property
+    def log_restored(self) -> _event_pb2.LogRestored:
+        """The log was brought back from a backup."""
+
+    @_builtins.property
+    def report_issued(self) -> _event_pb2.ReportIssued:
+        """A report was issued."""
+
     def __init__(
         self,
         *,
@@ -137,12 +233,29 @@ class Entry(_message.Message):
         search_withdrawn: Global___SearchWithdrawn | None = ...,
         search_undecided: Global___SearchUndecided | None = ...,
         request_rejected: Global___RequestRejected | None = ...,
+        opening_read: _event_pb2.OpeningRead | None = ...,
+        expunge_requested: _event_pb2.ExpungeRequested | None = ...,
+        openings_expunged: _event_pb2.OpeningsExpunged | None = ...,
+        export_made: _event_pb2.ExportMade | None = ...,
+        period_closed: _event_pb2.PeriodClosed | None = ...,
+        key_rotated: _event_pb2.KeyRotated | None = ...,
+        heartbeat: _event_pb2.Heartbeat | None = ...,
+        payload_purged: _event_pb2.PayloadPurged | None = ...,
+        directive_published: _event_pb2.DirectivePublished | None = ...,
+        registry_published: _event_pb2.RegistryPublished | None = ...,
+        alarm_raised: _event_pb2.AlarmRaised | None = ...,
+        openings_searched: _event_pb2.OpeningsSearched | None = ...,
+        directive_withdrawn: _event_pb2.DirectiveWithdrawn | None = ...,
+        outcome_reported: _event_pb2.OutcomeReported | None = ...,
+        obligation_discharged: _event_pb2.ObligationDischarged | None = ...,
+        log_restored: _event_pb2.LogRestored | None = ...,
+        report_issued: _event_pb2.ReportIssued | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "recorded_at", b"recorded_at", "request_rejected", b"request_rejected", "search_answered", b"search_answered", "search_checked", b"search_checked", "search_decided", b"search_decided", "search_expired", b"search_expired", "search_failed", b"search_failed", "search_undecided", b"search_undecided", "search_withdrawn", b"search_withdrawn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm_raised", b"alarm_raised", "directive_published", b"directive_published", "directive_withdrawn", b"directive_withdrawn", "event", b"event", "export_made", b"export_made", "expunge_requested", b"expunge_requested", "heartbeat", b"heartbeat", "key_rotated", b"key_rotated", "log_restored", b"log_restored", "obligation_discharged", b"obligation_discharged", "opening_read", b"opening_read", "openings_expunged", b"openings_expunged", "openings_searched", b"openings_searched", "outcome_reported", b"outcome_reported", "payload_purged", b"payload_purged", "period_closed", b"period_closed", "recorded_at", b"recorded_at", "registry_published", b"registry_published", "report_issued", b"report_issued", "request_rejected", b"request_rejected", "search_answered", b"search_answered", "search_checked", b"search_checked", "search_decided", b"search_decided", "search_expired", b"search_expired", "search_failed", b"search_failed", "search_undecided", b"search_undecided", "search_withdrawn", b"search_withdrawn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commitments", b"commitments", "event", b"event", "recorded_at", b"recorded_at", "recorded_by", b"recorded_by", "request_rejected", b"request_rejected", "schema_epoch", b"schema_epoch", "search_answered", b"search_answered", "search_checked", b"search_checked", "search_decided", b"search_decided", "search_expired", b"search_expired", "search_failed", b"search_failed", "search_id", b"search_id", "search_undecided", b"search_undecided", "search_withdrawn", b"search_withdrawn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm_raised", b"alarm_raised", "commitments", b"commitments", "directive_published", b"directive_published", "directive_withdrawn", b"directive_withdrawn", "event", b"event", "export_made", b"export_made", "expunge_requested", b"expunge_requested", "heartbeat", b"heartbeat", "key_rotated", b"key_rotated", "log_restored", b"log_restored", "obligation_discharged", b"obligation_discharged", "opening_read", b"opening_read", "openings_expunged", b"openings_expunged", "openings_searched", b"openings_searched", "outcome_reported", b"outcome_reported", "payload_purged", b"payload_purged", "period_closed", b"period_closed", "recorded_at", b"recorded_at", "recorded_by", b"recorded_by", "registry_published", b"registry_published", "report_issued", b"report_issued", "request_rejected", b"request_rejected", "schema_epoch", b"schema_epoch", "search_answered", b"search_answered", "search_checked", b"search_checked", "search_decided", b"search_decided", "search_expired", b"search_expired", "search_failed", b"search_failed", "search_id", b"search_id", "search_undecided", b"search_undecided", "search_withdrawn", b"search_withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["search_checked", "search_decided", "search_answered", "search_failed", "search_expired", "search_withdrawn", "search_undecided", "request_rejected"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["search_checked", "search_decided", "search_answered", "search_failed", "search_expired", "search_withdrawn", "search_undecided", "request_rejected", "opening_read", "expunge_requested", "openings_expunged", "export_made", "period_closed", "key_rotated", "heartbeat", "payload_purged", "directive_published", "registry_published", "alarm_raised", "openings_searched", "directive_withdrawn", "outcome_reported", "obligation_discharged", "log_restored", "report_issued"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
