@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ledger.entry import DECIDED, TERMINAL
+from ledger.schema import require_newest, sqlite_version
 from ledger.storage import Head, connect
 
 
@@ -31,9 +32,14 @@ class Reading:
 
     @classmethod
     def open(cls, path: Path) -> "Reading":
-        """Open a connection of its own, which sees what is committed."""
+        """Open a connection of its own, which sees what is committed; raises NotReady or sqlite3.Error."""
         connection = connect(path, "ro")
-        connection.execute("PRAGMA query_only = ON")
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            require_newest(sqlite_version(connection), str(path), "start the ledger with it once")
+        except BaseException:
+            connection.close()
+            raise
         return cls(connection)
 
     def close(self) -> None:

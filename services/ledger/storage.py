@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from ledger.entry import TERMINAL, CompletedEntry
+from ledger.schema import migrate_sqlite
 from shared.errors import NotReady
 from tlog.tiles import FullTile
-
-SCHEMA_VERSION: Final = 1
 
 WAL_PAGES_MAX: Final = 4000
 """16 MB of log between copies into the database: fewer syncs, and still replayed in a moment."""
@@ -29,45 +28,6 @@ BUSY_TIMEOUT_MS: Final = 5000
 
 ROWS_PER_STATEMENT: Final = (128, 16, 4, 1)
 """Few shapes of statement, so that each is compiled once; 128 rows of 6 values is far below the limit."""
-
-_SCHEMA: Final = """
-CREATE TABLE head (
-    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
-    size INTEGER NOT NULL,
-    root BLOB NOT NULL,
-    checkpoint TEXT NOT NULL
-) STRICT;
-CREATE TABLE entries (
-    entry_index INTEGER PRIMARY KEY,
-    leaf BLOB NOT NULL,
-    kind INTEGER NOT NULL,
-    search_id TEXT,
-    origin_agency TEXT,
-    idempotency_key TEXT
-) STRICT;
-CREATE UNIQUE INDEX entries_by_key ON entries (idempotency_key) WHERE idempotency_key IS NOT NULL;
-CREATE INDEX entries_by_search ON entries (search_id) WHERE search_id IS NOT NULL;
-CREATE INDEX entries_by_agency ON entries (origin_agency, entry_index, kind)
-    WHERE origin_agency IS NOT NULL;
-CREATE INDEX entries_by_kind ON entries (kind);
-CREATE TABLE openings (
-    entry_index INTEGER NOT NULL,
-    field TEXT NOT NULL,
-    salt BLOB NOT NULL,
-    value TEXT NOT NULL,
-    PRIMARY KEY (entry_index, field)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE open_searches (
-    decided_index INTEGER PRIMARY KEY,
-    search_id TEXT NOT NULL UNIQUE
-) STRICT;
-CREATE TABLE tiles (
-    level INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    hashes BLOB NOT NULL,
-    PRIMARY KEY (level, number)
-) STRICT;
-"""
 
 
 @dataclass(frozen=True)
@@ -116,11 +76,11 @@ class Storage:
             # Openings are in it: nobody but this user reads it. SQLite gives its log the same mode.
             unfinished.touch(0o600)
             connection = connect(unfinished, "rw")
-            connection.executescript(f"BEGIN; {_SCHEMA}; PRAGMA user_version = {SCHEMA_VERSION};")
+            migrate_sqlite(connection, begin=True)
             connection.execute(
-                "INSERT INTO head VALUES (1, ?, ?, ?)", (head.size, head.root, head.checkpoint)
+                "INSERT INTO head (only_row, size, root, checkpoint) VALUES (1, ?, ?, ?)",
+                (head.size, head.root, head.checkpoint),
             )
-            connection.execute("COMMIT")
             connection.close()
             unfinished.rename(path)
             _sync_folder(path.parent)
@@ -158,7 +118,8 @@ class Storage:
         """Insert entries from an index on, with their openings, and what they open and close."""
         numbered = [(i, one, one.columns) for i, one in enumerate(entries, start)]
         self._insert(
-            "INSERT INTO entries VALUES",
+            "INSERT INTO entries"
+            " (entry_index, leaf, kind, search_id, origin_agency, idempotency_key) VALUES",
             [
                 (i, one.leaf, has.kind, has.search_id, has.origin_agency, one.idempotency_key)
                 for i, one, has in numbered
@@ -169,9 +130,11 @@ class Storage:
             for i, one, _ in numbered
             for opening in one.openings
         ]
-        self._insert("INSERT INTO openings VALUES", openings)
+        self._insert("INSERT INTO openings (entry_index, field, salt, value) VALUES", openings)
         opened = [(i, has.search_id) for i, _, has in numbered if has.permitted and has.search_id]
-        self._insert("INSERT OR IGNORE INTO open_searches VALUES", opened)
+        self._insert(
+            "INSERT OR IGNORE INTO open_searches (decided_index, search_id) VALUES", opened
+        )
         ended = [has.search_id for _, _, has in numbered if has.kind in TERMINAL]
         if ended:
             self.connection.execute(
@@ -205,7 +168,7 @@ class Storage:
     def add_tiles(self, tiles: Iterable[FullTile]) -> None:
         """Insert tiles that have become full."""
         rows = [(one.level, one.number, one.tile.encoded) for one in tiles]
-        self._insert("INSERT INTO tiles VALUES", rows)
+        self._insert("INSERT INTO tiles (level, number, hashes) VALUES", rows)
 
     def set_head(self, old_size: int, head: Head) -> None:
         """Replace the head of this size."""
@@ -237,20 +200,19 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _open_for_writing(path: Path) -> sqlite3.Connection:
+    connection = connect(path, "rw")
     try:
-        connection = connect(path, "rw")
+        migrate_sqlite(connection)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.Error as error:
-        raise NotReady("LEDGER_UNREADABLE", f"{path} cannot be opened: {error}") from error
-    if version != SCHEMA_VERSION:
         connection.close()
-        raise NotReady(
-            "LEDGER_SCHEMA", f"{path} has schema {version}; this program knows {SCHEMA_VERSION}"
-        )
+        raise NotReady("LEDGER_UNREADABLE", f"{path} cannot be opened: {error}") from error
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -1,6 +1,5 @@
 """The ledger's file: one process has it, and only one that can be this log is opened."""
 
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -49,15 +48,6 @@ def test_existing_file_is_not_begun_again(path: Path) -> None:
 
 def test_file_is_readable_by_its_user_only(path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
-
-
-def test_file_of_another_schema_is_refused(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    connection.close()
-    with pytest.raises(NotReady) as refused:
-        Storage.open(path)
-    assert refused.value.reason == "LEDGER_SCHEMA"
 
 
 def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

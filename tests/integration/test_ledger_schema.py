@@ -1,0 +1,111 @@
+"""The schema's versions: an old database comes to the newest one whole, a newer one is refused."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from ledger.log import opened
+from ledger.reading import Reading
+from ledger.schema import FOLDER, newest
+from ledger.storage import Storage
+from shared.errors import NotReady
+from support.ledgers import SIGNER, assert_whole, complete, decided, new_log
+
+RELEASE_0_1 = Path(__file__).parents[1] / "data" / "ledger_0_1.sql"
+"""A file as release 0.1 wrote it: searches 1 (ended), 2 (open) and 3 (refused), and 256 rejections."""
+
+
+@pytest.fixture(name="old")
+def _old(tmp_path: Path) -> Path:
+    """A file of release 0.1."""
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(RELEASE_0_1.read_text())
+    connection.close()
+    return path
+
+
+def change(path: Path, statement: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+def tables(path: Path) -> list[tuple[str, str]]:
+    """Every table and index, as it was made."""
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute(
+            "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
+        ).fetchall()
+    connection.close()
+    return [(name, " ".join(sql.split())) for name, sql in rows]
+
+
+def test_versions_follow_each_other_and_none_goes_back() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    steps = list(ScriptDirectory.from_config(config).walk_revisions())
+    numbers = [int(one.revision) for one in steps]
+    assert numbers == list(range(len(steps), 0, -1))
+    assert steps[0].revision == newest()
+    assert not [one for one in steps if hasattr(one.module, "downgrade")]
+
+
+async def test_file_of_the_first_release_is_adopted_with_its_entries(old: Path) -> None:
+    async with opened(Storage.open(old), SIGNER) as log:
+        again, new = await log.sequencer.append(complete(decided(1), decided(4)))
+        assert (again.index, again.existing) == (0, True)
+        assert (new.index, new.existing) == (260, False)
+    checked = assert_whole(old)
+    assert (checked.checkpoint.size, checked.tiles, checked.open_searches) == (261, 1, 2)
+
+
+def test_old_file_and_new_file_have_the_same_tables(old: Path, tmp_path: Path) -> None:
+    Storage.open(old).close()
+    (tmp_path / "new").mkdir()
+    assert tables(old) == tables(new_log(tmp_path / "new"))
+
+
+def test_file_is_migrated_once(old: Path) -> None:
+    Storage.open(old).close()
+    before = old.read_bytes()
+    Storage.open(old).close()
+    assert old.read_bytes() == before
+
+
+def test_reader_does_not_touch_an_old_file(old: Path) -> None:
+    change(old, "PRAGMA user_version = 2")
+    change(old, "CREATE TABLE alembic_version (version_num TEXT)")
+    change(old, "INSERT INTO alembic_version VALUES ('0000')")
+    before = old.read_bytes()
+    with pytest.raises(NotReady, match="start the ledger with it once") as refused:
+        Reading.open(old)
+    assert refused.value.reason == "LEDGER_SCHEMA"
+    assert old.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        (["UPDATE alembic_version SET version_num = '9999'"], "knows no later one than"),
+        (["DELETE FROM alembic_version"], "no version of our schema"),
+        (["DROP TABLE alembic_version"], "no version of our schema"),
+        (["PRAGMA user_version = 3"], "no version of our schema"),
+        (["PRAGMA user_version = 0"], "no version of our schema"),
+    ],
+)
+def test_file_of_a_schema_unknown_here_is_refused(
+    tmp_path: Path, changes: list[str], found: str
+) -> None:
+    path = new_log(tmp_path)
+    for one in changes:
+        change(path, one)
+    before = path.read_bytes()
+    for opening in (Storage.open, Reading.open):
+        with pytest.raises(NotReady, match=found) as refused:
+            opening(path)
+        assert refused.value.reason == "LEDGER_SCHEMA"
+    assert path.read_bytes() == before
