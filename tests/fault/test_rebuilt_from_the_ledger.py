@@ -1,0 +1,80 @@
+"""Everything but the ledger's own file is lost, and what every search has come to is told as before."""
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from countersign.broker.v1 import broker_pb2 as pb
+from countersign.client.prepare import PreparedSearch
+from countersign.type.v1.search_pb2 import SearchFacts
+from support.agencies import DECIDED_AND_ANSWERED, AgencyAtWork, at_work
+from support.brokers import own_case
+from support.installations import BURBANK, LAPD, InstallationUnderTest
+from support.pictures import probe
+
+pytestmark = [pytest.mark.fault, pytest.mark.promise(9)]
+
+
+@pytest.fixture(name="alone")
+def _alone(tmp_path: Path) -> InstallationUnderTest:
+    """An installation of the test's own, not started."""
+    return InstallationUnderTest(tmp_path / "data")
+
+
+async def _submitted(lapd: AgencyAtWork, facts: SearchFacts) -> PreparedSearch:
+    prepared = lapd.sealed(facts, probe())
+    await lapd.submit(prepared)
+    return prepared
+
+
+async def _told(
+    lapd: AgencyAtWork, searches: list[PreparedSearch]
+) -> AsyncIterator[tuple[object, ...]]:
+    for prepared in searches:
+        search = await lapd.client.get(prepared.search_id)
+        yield (
+            search.state,
+            search.decision_receipt.index,
+            search.decision_receipt.leaf,
+            search.end_receipt.index,
+            search.end_receipt.leaf,
+        )
+
+
+def lose_all_but_the_ledger(installation: InstallationUnderTest) -> None:
+    """What a disk took with it: streams, what connectors keep, and all that lies beside the database."""
+    layout = installation.layout
+    shutil.rmtree(layout.streams)
+    layout.streams.mkdir(mode=0o700)
+    for state in layout.ledger.parent.parent.glob("connector-*"):
+        shutil.rmtree(state)
+        state.mkdir(mode=0o700)
+
+
+async def test_the_state_of_each_search_is_told_as_before(alone: InstallationUnderTest) -> None:
+    with alone as whole:
+        async with at_work(whole, LAPD) as lapd:
+            answered = await _submitted(lapd, own_case())
+            await lapd.ended(answered)
+            whole.processes["connector-lacris"].kill()
+            refused = await _submitted(lapd, own_case(beneficiary_agency=BURBANK))
+            withdrawn = await _submitted(lapd, own_case())
+            await lapd.client.cancel(withdrawn.search_id)
+            pending = await _submitted(lapd, own_case())
+            searches = [answered, refused, withdrawn, pending]
+            before = [one async for one in _told(lapd, searches)]
+            listed = [one.search_id for one in (await lapd.client.list()).searches]
+        whole.kill()
+        lose_all_but_the_ledger(whole)
+        whole.start()
+        async with at_work(whole, LAPD) as lapd:
+            assert [one async for one in _told(lapd, searches)] == before
+            assert [one.search_id for one in (await lapd.client.list()).searches] == listed
+            # The order went with the bus; the same submission sends it, under the same decision.
+            await lapd.submit_until_taken(pending)
+            search, opened = await lapd.ended(pending)
+            assert search.state == pb.SEARCH_STATE_ANSWERED
+            assert opened.candidates is not None
+            assert await lapd.kinds(pending.search_id) == DECIDED_AND_ANSWERED
