@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from tlog.errors import TlogError
 from tlog.merkle import EMPTY_ROOT, HASH_BYTES, TREE_SIZE_MAX
-from tlog.note import Signer, UnverifiedNote, Verifier, check_key_name, decode_base64
+from tlog.note import (
+    NoteSigner,
+    NoteVerifier,
+    UnverifiedNote,
+    check_key_name,
+    decode_base64,
+    sign_note,
+)
 
 CHECKPOINTS_AT_HAND = 64
 """Verified checkpoints that need not be verified again at once; with the note's bound, a few MB."""
@@ -64,16 +71,16 @@ class Checkpoint:
         )
 
 
-def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> str:
-    """Give the signed note of a checkpoint. The log's key must bear the log's name."""
-    if signer.verifier.name != checkpoint.origin:
+def sign_checkpoint(checkpoint: Checkpoint, *signers: NoteSigner) -> str:
+    """Give the signed note of a checkpoint. Each key of the log must bear the log's name."""
+    if any(signer.name != checkpoint.origin for signer in signers):
         raise TlogError("a log signs its checkpoints under its own name")
-    return signer.sign(checkpoint.text)
+    return sign_note(checkpoint.text, signers)
 
 
 # Entries that were committed together have one checkpoint, so a reader meets each several times.
 @functools.lru_cache(maxsize=CHECKPOINTS_AT_HAND)
-def open_checkpoint(note: str | bytes, verifier: Verifier) -> Checkpoint:
+def open_checkpoint(note: str | bytes, verifier: NoteVerifier) -> Checkpoint:
     """Verify a checkpoint note with the log's key and read it."""
     unverified = UnverifiedNote.parse(note)
     unverified.verify([verifier])

@@ -1,4 +1,4 @@
-"""C2SP signed notes with Ed25519 keys (signature type 0x01).
+"""C2SP signed notes, and Ed25519 keys that sign them (signature type 0x01).
 
 A note is a text, an empty line, and signature lines. What is signed is the text with its last
 line feed and without the empty line. Signatures of unknown keys are ignored; a signature that
@@ -9,9 +9,10 @@ import base64
 import binascii
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol, TypeVar
 
 import nacl.exceptions
 import nacl.signing
@@ -21,9 +22,9 @@ from tlog.errors import TlogError
 
 ED25519 = 0x01
 
-# The largest checkpoint in sight is about 20 kB: a log's line, sixteen witnesses with post-quantum
-# signatures of 3 kB each would be 55 kB.
-NOTE_BYTES_MAX = 128 * 1024
+# A log and 32 witnesses, each with an Ed25519 and a post-quantum signature, come to 115 kB; Go's
+# verifier stops at 1 MB.
+NOTE_BYTES_MAX = 256 * 1024
 
 # The specification asks for at least 16; Go's verifier stops at 100 as well.
 SIGNATURES_MAX = 100
@@ -59,6 +60,74 @@ def check_key_name(name: str) -> None:
         raise TlogError("a key name has no space, plus sign or control character")
 
 
+def key_id_of(name: str, kind: int, public_key: bytes) -> bytes:
+    """Four bytes that say which key of this name signed, and with which type of signature."""
+    return sha256(name.encode() + b"\n" + bytes([kind]) + public_key).digest()[:_KEY_ID_BYTES]
+
+
+def write_vkey(name: str, kind: int, public_key: bytes) -> str:
+    """Write a verifier key: name+hex key id+base64 of type and key."""
+    encoded = base64.b64encode(bytes([kind]) + public_key).decode()
+    return f"{name}+{key_id_of(name, kind, public_key).hex()}+{encoded}"
+
+
+def read_vkey(vkey: str) -> tuple[str, int, bytes]:
+    """Read a verifier key of any type; give name, type and public key."""
+    # A name has no plus sign, and base64 may have some.
+    parts = vkey.split("+", 2)
+    if len(parts) != 3:
+        raise TlogError("a verifier key is name+key id+key")
+    name, key_id_hex, encoded = parts
+    check_key_name(name)
+    if not _KEY_ID_HEX.fullmatch(key_id_hex):
+        raise TlogError("a verifier key's id is eight lower-case hex digits")
+    raw = decode_base64(encoded, "the verifier key")
+    if not raw:
+        raise TlogError("the verifier key is empty")
+    kind, public_key = raw[0], raw[1:]
+    if key_id_of(name, kind, public_key).hex() != key_id_hex:
+        raise TlogError("the verifier key's id does not belong to its name and key")
+    return name, kind, public_key
+
+
+def write_signature(name: str, key_id: bytes, signature: bytes) -> str:
+    """Write a signature line with its line feed."""
+    return f"\N{EM DASH} {name} {base64.b64encode(key_id + signature).decode()}\n"
+
+
+class NoteSigner(Protocol):
+    """Whatever signs notes under a name: a key in a file, in a hardware module, of any type."""
+
+    @property
+    def name(self) -> str:
+        """The name under which it signs."""
+
+    @property
+    def vkey(self) -> str:
+        """The verifier key that others need."""
+
+    def sign(self, text: str) -> str:
+        """Give one signature line for this text, with its line feed."""
+
+
+class NoteVerifier(Hashable, Protocol):
+    """A public key of any type, with the name under which it signs."""
+
+    @property
+    def name(self) -> str:
+        """The name under which it signs."""
+
+    @property
+    def key_id(self) -> bytes:
+        """Four bytes that say which key of this name signed."""
+
+    def verify(self, text: str, signature: bytes) -> object:
+        """Raise TlogError unless this key signed this text."""
+
+
+AnyVerifier = TypeVar("AnyVerifier", bound=NoteVerifier)
+
+
 @dataclass(frozen=True)
 class NoteSignature:
     """One signature line, not yet verified."""
@@ -66,6 +135,11 @@ class NoteSignature:
     name: str
     key_id: bytes
     signature: bytes
+
+    @property
+    def line(self) -> str:
+        """The line with its line feed, as it was read: there is no other spelling of it."""
+        return write_signature(self.name, self.key_id, self.signature)
 
 
 @dataclass(frozen=True)
@@ -83,25 +157,15 @@ class Verifier:
     @classmethod
     def parse(cls, vkey: str) -> "Verifier":
         """Read a verifier key text: name+hex key id+base64 of type and key."""
-        parts = vkey.split("+", 2)
-        if len(parts) != 3:
-            raise TlogError("a verifier key is name+key id+key")
-        name, key_id_hex, encoded = parts
-        if not _KEY_ID_HEX.fullmatch(key_id_hex):
-            raise TlogError("a verifier key's id is eight lower-case hex digits")
-        raw = decode_base64(encoded, "the verifier key")
-        if not raw or raw[0] != ED25519:
+        name, kind, public_key = read_vkey(vkey)
+        if kind != ED25519:
             raise TlogError("the verifier key is not an Ed25519 key")
-        verifier = cls(name, raw[1:])
-        if verifier.key_id.hex() != key_id_hex:
-            raise TlogError("the verifier key's id does not belong to its name and key")
-        return verifier
+        return cls(name, public_key)
 
     @functools.cached_property
     def key_id(self) -> bytes:
         """Four bytes that say which key of this name signed."""
-        kind = bytes([ED25519])
-        return sha256(self.name.encode() + b"\n" + kind + self.public_key).digest()[:_KEY_ID_BYTES]
+        return key_id_of(self.name, ED25519, self.public_key)
 
     @functools.cached_property
     def _key(self) -> nacl.signing.VerifyKey:
@@ -110,8 +174,7 @@ class Verifier:
     @property
     def vkey(self) -> str:
         """The text form, as `parse` reads it."""
-        encoded = base64.b64encode(bytes([ED25519]) + self.public_key).decode()
-        return f"{self.name}+{self.key_id.hex()}+{encoded}"
+        return write_vkey(self.name, ED25519, self.public_key)
 
     def verify(self, text: str, signature: bytes) -> None:
         """Raise TlogError unless this key signed this text."""
@@ -129,8 +192,6 @@ class Signer:
     def __init__(self, name: str, private_key: Ed25519PrivateKey) -> None:
         self.verifier = Verifier(name, private_key.public_key().public_bytes_raw())
         self._signer = nacl.signing.SigningKey(private_key.private_bytes_raw())
-        self._line_start = f"\N{EM DASH} {name} "
-        self._key_id = self.verifier.key_id
 
     @classmethod
     def from_seed(cls, name: str, seed: bytes) -> "Signer":
@@ -139,12 +200,29 @@ class Signer:
             raise TlogError("an Ed25519 seed has 32 bytes")
         return cls(name, Ed25519PrivateKey.from_private_bytes(seed))
 
+    @property
+    def name(self) -> str:
+        """The name under which it signs."""
+        return self.verifier.name
+
+    @property
+    def vkey(self) -> str:
+        """The verifier key that others need."""
+        return self.verifier.vkey
+
     def sign(self, text: str) -> str:
-        """Give the note of this text with this one signature."""
+        """Give one signature line for this text, with its line feed."""
         check_text(text)
         signature = self._signer.sign(text.encode()).signature
-        encoded = base64.b64encode(self._key_id + signature).decode()
-        return f"{text}\n{self._line_start}{encoded}\n"
+        return write_signature(self.name, self.verifier.key_id, signature)
+
+
+def sign_note(text: str, signers: Sequence[NoteSigner]) -> str:
+    """Give the note of this text with one signature line by each signer."""
+    if not signers:
+        raise TlogError("a note has at least one signature")
+    check_text(text)
+    return f"{text}\n{''.join([one.sign(text) for one in signers])}"
 
 
 @dataclass(frozen=True)
@@ -161,17 +239,12 @@ class UnverifiedNote:
         text, separator, lines = whole.rpartition("\n\n")
         if not separator:
             raise TlogError("the note has no empty line before its signatures")
-        if not lines.endswith("\n"):
-            raise TlogError("the note does not end in a line feed")
-        signature_lines = lines[:-1].split("\n")
-        if len(signature_lines) > SIGNATURES_MAX:
-            raise TlogError(f"the note has more than {SIGNATURES_MAX} signatures")
-        return cls(text + "\n", tuple(_parse_signature(line) for line in signature_lines))
+        return cls(text + "\n", parse_signatures(lines))
 
-    def verify(self, verifiers: Iterable[Verifier]) -> tuple[Verifier, ...]:
+    def verify(self, verifiers: Iterable[AnyVerifier]) -> tuple[AnyVerifier, ...]:
         """Give the keys that signed; raise TlogError if none did or one of theirs is false."""
         known = {(one.name, one.key_id): one for one in verifiers}
-        signed: dict[tuple[str, bytes], Verifier] = {}
+        signed: dict[tuple[str, bytes], AnyVerifier] = {}
         for line in self.signatures:
             verifier = known.get((line.name, line.key_id))
             if verifier is None:
@@ -181,6 +254,16 @@ class UnverifiedNote:
         if not signed:
             raise TlogError("no known key signed the note")
         return tuple(signed.values())
+
+
+def parse_signatures(lines: str) -> tuple[NoteSignature, ...]:
+    """Read signature lines, each with its line feed, as they end a note or come from a witness."""
+    if not lines.endswith("\n"):
+        raise TlogError("the note does not end in a line feed")
+    signature_lines = lines[:-1].split("\n")
+    if len(signature_lines) > SIGNATURES_MAX:
+        raise TlogError(f"the note has more than {SIGNATURES_MAX} signatures")
+    return tuple(_parse_signature(line) for line in signature_lines)
 
 
 def decode_text(raw: str | bytes) -> str:

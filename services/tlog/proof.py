@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from tlog.checkpoint import Checkpoint, open_checkpoint, parse_decimal
 from tlog.errors import TlogError
 from tlog.merkle import HASH_BYTES, PROOF_HASHES_MAX, TREE_SIZE_MAX, leaf_hash, verify_inclusion
-from tlog.note import Verifier, decode_base64, decode_text
+from tlog.note import NoteVerifier, decode_base64, decode_text
+from tlog.policy import Judged, Policy
 
 HEADER = "c2sp.org/tlog-proof@v1"
 
@@ -63,7 +64,7 @@ class TlogProof:
         extra = base64.b64encode(self.unauthenticated_extra).decode()
         return written.replace("\n", f"\nextra {extra}\n", 1)
 
-    def verify(self, leaf: bytes, verifier: Verifier) -> Checkpoint:
+    def verify(self, leaf: bytes, verifier: NoteVerifier) -> Checkpoint:
         """Check that `leaf` is the entry at this index of the verifier's log.
 
         1. The checkpoint is signed by the log's key, under the log's name.
@@ -73,8 +74,21 @@ class TlogProof:
         verify_inclusion(leaf_hash(leaf), self.index, checkpoint.size, self.hashes, checkpoint.root)
         return checkpoint
 
+    def judge(self, leaf: bytes, policy: Policy, log_origin: str | None = None) -> Judged:
+        """Check that `leaf` is the entry at this index of a log that the policy trusts.
 
-def verify_receipt(leaf: bytes, proof: str | bytes, verifier: Verifier) -> tuple[int, Checkpoint]:
+        As `verify`; whether enough witnesses cosigned the checkpoint is in the answer, for the
+        caller to insist on.
+        """
+        judged = policy.judge(self.checkpoint, log_origin)
+        size, root = judged.checkpoint.size, judged.checkpoint.root
+        verify_inclusion(leaf_hash(leaf), self.index, size, self.hashes, root)
+        return judged
+
+
+def verify_receipt(
+    leaf: bytes, proof: str | bytes, verifier: NoteVerifier
+) -> tuple[int, Checkpoint]:
     """Read and verify a proof of an entry; give the entry's index and the checkpoint."""
     parsed = TlogProof.parse(proof)
     return parsed.index, parsed.verify(leaf, verifier)
