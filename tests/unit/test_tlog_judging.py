@@ -40,8 +40,8 @@ def witness_line(number: int) -> str:
 
 def policy_of(quorum: str) -> Policy:
     return Policy.parse(
-        f"log {LOG_VKEY}\nwitness w {WITNESS_VKEY}\nwitness pq {PQ_WITNESS.verifier.vkey}\ngroup both all w pq\n"
-        f"quorum {quorum}\n"
+        f"log {LOG_VKEY}\nwitness w {WITNESS_VKEY}\nwitness pq {PQ_WITNESS.verifier.vkey}\n"
+        f"group both all w pq\nquorum {quorum}\n"
     )
 
 
