@@ -7,7 +7,7 @@ import pytest
 
 from countersign.cli.main import COMMANDS, countersign, exit_code
 
-WITHOUT_RESULT = {"countersign up", "countersign demo"}
+WITHOUT_RESULT = {"countersign up", "countersign demo", "countersign witness"}
 """Commands that run or tell something: there is no result to print as JSON."""
 
 

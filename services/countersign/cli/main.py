@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "system": ("countersign.cli.system", "See the systems that can be searched."),
     "directive": ("countersign.cli.directive", "Read what each party has ordered."),
     "ledger": ("countersign.cli.ledger", "Read the record, and verify it without trusting anyone."),
+    "witness": ("countersign.cli.witness", "Run a witness of ledgers, or make its keys."),
     "officer": ("countersign.cli.officer", "Have officer tokens issued, for trying things out."),
 }
 """Each sub-command with its module and what it is for. A module is read only when it is called."""
