@@ -1,4 +1,4 @@
-"""Starts the ledger, or checks one: `python -m ledger [check] CONFIG`."""
+"""Starts the ledger, checks or exports one: `python -m ledger [check|export-tiles] CONFIG`."""
 
 import argparse
 import asyncio
@@ -19,8 +19,10 @@ from ledger.bus_service import BusService
 from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
 from ledger.entry import Completer
+from ledger.export_tiles import run_export_tiles
 from ledger.keys import load_signer
 from ledger.log import begin_log, opened
+from ledger.public_files import public_files
 from ledger.reading import Reading
 from ledger.service import RPCS, SERVICE, LedgerServicer
 from ledger.storage import Storage
@@ -82,6 +84,7 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
             task.add_done_callback(telling.discard)
 
         log.sequencer.on_writable = tell_health
+        await stack.enter_async_context(public_files(settings, log, signer.verifier))
         await on_bus.serve(bus)
         ended = asyncio.create_task(_first(bus.closed, log.sequencer.ended))
         stack.callback(ended.cancel)
@@ -125,6 +128,8 @@ def main() -> None:
     """Entry point of `countersign-ledger`."""
     if sys.argv[1:2] == ["check"]:
         sys.exit(run_check(sys.argv[2:]))
+    if sys.argv[1:2] == ["export-tiles"]:
+        sys.exit(run_export_tiles(sys.argv[2:]))
     run_process("ledger", "Keeps the log of entries.", LedgerSettings, running)
 
 

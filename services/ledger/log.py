@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,6 +11,7 @@ from ledger.archive import Archive
 from ledger.reading import Reading
 from ledger.sequencer import Limits, Sequencer
 from ledger.storage import Head, Storage
+from ledger.tile_files import TileReader
 from ledger.tree import Tiles, load_published
 from tlog.checkpoint import Checkpoint, sign_checkpoint
 from tlog.merkle import EMPTY_ROOT
@@ -25,6 +26,8 @@ class OpenLog:
 
     sequencer: Sequencer
     archive: Archive
+    tile_reader: Callable[[], TileReader]
+    """Opens a reader of tiles, to be closed by whoever asked for it."""
 
 
 def begin_log(path: Path, signer: Signer) -> None:
@@ -46,8 +49,12 @@ async def opened(
         sequencer = Sequencer(storage, signer, published, tiles, limits)
         archive = Archive(Reading.open(storage.path), tiles, lambda: sequencer.published)
         sequencer.start()
+
+        def tile_reader() -> TileReader:
+            return TileReader(Reading.open(storage.path), lambda: sequencer.published)
+
         try:
-            yield OpenLog(sequencer, archive)
+            yield OpenLog(sequencer, archive, tile_reader)
         finally:
             await sequencer.stop()
             archive.close()

@@ -1,0 +1,57 @@
+"""`countersign-ledger export-tiles CONFIG FOLDER`: the log as files, once, with the service or without."""
+
+import argparse
+import contextlib
+import sqlite3
+import sys
+from pathlib import Path
+
+from ledger.config import LedgerSettings
+from ledger.keys import load_signer
+from ledger.reading import Reading
+from ledger.static_export import StaticExport
+from ledger.tile_files import TileFiles
+from ledger.tree import load_published
+from shared.errors import ServiceError
+from shared.settings import SettingsError
+from shared.signing import BadKey
+
+
+def run_export_tiles(arguments: list[str]) -> int:
+    """Export a ledger; may run beside the service. Exit codes: 0 done, 1 not, 2 wrong configuration."""
+    parser = argparse.ArgumentParser(
+        prog="countersign-ledger export-tiles",
+        description="Writes checkpoint, tiles and entry bundles as files, laid out as tlog-tiles serves "
+        "them. A folder with an earlier export of the same log is brought up to date.",
+    )
+    parser.add_argument("config", type=Path, help="configuration file (TOML)")
+    parser.add_argument("folder", type=Path, help="where the files go")
+    parser.add_argument(
+        "--recheck", action="store_true", help="compare every file that is there, and mend it"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        settings = LedgerSettings.load(given.config)
+        verifier = load_signer(settings.signing_key, settings.origin).verifier
+        with contextlib.closing(Reading.open(settings.database)) as reading:
+            # Read and judged anew: this may run beside a service that goes on writing.
+            reading.connection.execute("BEGIN")
+            published = load_published(reading, verifier)
+            files = TileFiles(reading, lambda: published)
+            export = StaticExport(given.folder, verifier)
+            exported = export.bring_up_to(published.note, files, recheck=given.recheck)
+    except (SettingsError, BadKey) as error:
+        sys.stderr.write(f"countersign-ledger: {error}\n")
+        return 2
+    except (sqlite3.Error, OSError) as error:
+        sys.stderr.write(f"FAILED: {error}\n")
+        return 1
+    except ServiceError as error:
+        sys.stderr.write(f"FAILED: {error.message}\n")
+        return 1
+    if exported is None:
+        return 1
+    sys.stdout.write(
+        f"EXPORTED: {exported.checkpoint.size} entries, {exported.written} files written\n"
+    )
+    return 0
