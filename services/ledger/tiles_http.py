@@ -201,9 +201,7 @@ def _takes_gzip(accepted: str) -> bool:
 class _BoundedServer(web.Server):
     """Turns away connections past the bound, rather than those that are here already."""
 
-    def connection_made(
-        self, handler: RequestHandler, transport: asyncio.Transport
-    ) -> None:
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self.connections) > CONNECTIONS_MAX:
             transport.abort()

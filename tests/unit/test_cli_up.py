@@ -1,5 +1,6 @@
 """`countersign up` where it cannot begin, and what it leaves alone then."""
 
+import dataclasses
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_a_taken_port_is_named_before_anything_is_written(
 
 def test_the_port_of_a_bus_that_runs_elsewhere_may_be_taken(taken: int) -> None:
     free = Ports.free(["lacris"])
-    ports = Ports(free.broker, free.ledger, free.policy, taken, free.connectors)
+    ports = dataclasses.replace(free, nats=taken)
     ports.must_be_free(bus=False)
     with pytest.raises(PortTaken, match=rf"^port {taken} is taken; use --port-base or"):
         ports.must_be_free(bus=True)

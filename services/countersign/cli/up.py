@@ -21,6 +21,7 @@ from countersign.installation.ports import (
     Ports,
     PortTaken,
     address,
+    url,
 )
 from countersign.installation.prepare import (
     ExternalBus,
@@ -61,7 +62,7 @@ _UNUSABLE: Final = (
     type=click.IntRange(1024, 65_000),
     default=PORT_BASE,
     show_default=True,
-    help="First port of a row: broker, ledger, policy, NATS, then the connectors.",
+    help="First port of a row: broker, ledger, policy, NATS, the log for anybody, then the connectors.",
 )
 @click.option("--free-ports", is_flag=True, help="Take ports on which nobody listens instead.")
 @click.option(
@@ -141,6 +142,7 @@ def _print_how_to_use(installation: Installation) -> None:
     console.print(f"  broker  {address(ports.broker)}")
     console.print(f"  ledger  {address(ports.ledger)}")
     console.print(f"  policy  {address(ports.policy)}")
+    console.print(f"  log     {url(ports.ledger_http)}  (checkpoint and tiles, for anybody)")
     console.print(f"  data    {escape(str(installation.layout.root.absolute()))}")
     console.print()
     console.print(

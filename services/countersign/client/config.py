@@ -16,6 +16,13 @@ class Endpoint(Section):
     """`host:port`; the server's certificate must name the host."""
 
 
+class LedgerEndpoint(Endpoint):
+    """Where the ledger listens: for those with a certificate, and for anybody."""
+
+    url: str = Field(default="", pattern=r"^(https?://[^\s?#]+)?$")
+    """URL prefix below which checkpoint and tiles are; needed for mirror and monitor."""
+
+
 NOWHERE: Final = Endpoint(address="")
 """Of a service that the file does not name."""
 
@@ -33,7 +40,7 @@ class ClientSettings(ProcessSettings):
     agency: Ori = Field(default="", validate_default=False)
     """The agency that this system belongs to; the same as in the certificate's SPIFFE ID. Empty for
     those who ask for no searches."""
-    ledger: Endpoint
+    ledger: LedgerEndpoint
     broker: Endpoint = NOWHERE
     """Needed for searches; see `need`."""
     policy: Endpoint = NOWHERE

@@ -31,13 +31,15 @@ class Ports:
     ledger: int
     policy: int
     nats: int
+    ledger_http: int
+    """Where anybody reads the log."""
     connectors: Mapping[str, int]
     """By system."""
 
     @classmethod
     def fixed(cls, systems: Sequence[str], base: int = PORT_BASE) -> "Ports":
-        """In a row: broker, ledger, policy, NATS, then the connectors by the name of their system."""
-        return cls._of(iter(range(base, base + 4 + len(systems))).__next__, systems)
+        """In a row: broker, ledger, policy, NATS, the log for anybody, then the connectors by system."""
+        return cls._of(iter(range(base, base + 5 + len(systems))).__next__, systems)
 
     @classmethod
     def free(cls, systems: Sequence[str]) -> "Ports":
@@ -54,7 +56,8 @@ class Ports:
 
     def must_be_free(self, *, bus: bool) -> None:
         """Raises PortTaken if one is not; that of the bus counts only if the bus is to run here."""
-        wanted = [self.broker, self.ledger, self.policy, *self.connectors.values()]
+        wanted = [self.broker, self.ledger, self.ledger_http, self.policy]
+        wanted += self.connectors.values()
         if bus:
             wanted.append(self.nats)
         taken = sorted(port for port in wanted if not is_free(port))
@@ -69,6 +72,7 @@ class Ports:
             ledger=take(),
             policy=take(),
             nats=take(),
+            ledger_http=take(),
             connectors={system: take() for system in sorted(systems)},
         )
 
@@ -86,6 +90,11 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def url(port: int) -> str:
+    """Where the log is read over HTTP."""
+    return f"http://{address(port)}"
 
 
 def address(port: int) -> str:

@@ -21,7 +21,7 @@ from countersign.installation.keys import (
 )
 from countersign.installation.layout import Layout
 from countersign.installation.nats_config import NatsServer, render
-from countersign.installation.ports import LOOPBACK, Ports, address
+from countersign.installation.ports import LOOPBACK, Ports, address, url
 from shared.clock import Clock, SystemClock
 from shared.identity import SpiffeId
 from shared.registry import Registry
@@ -195,6 +195,7 @@ def _ledger(installation: Installation) -> toml.Table:
         "create_if_missing": not layout.ledger_begun.exists(),
         "origin": LEDGER_ORIGIN,
         "signing_key": layout.seen_from(file, layout.keys.ledger_note),
+        "http": {"listen": address(installation.ports.ledger_http)},
         **_every_process(installation, file, identity, installation.ports.ledger),
     }
 
@@ -246,7 +247,7 @@ def _client(installation: Installation, ori: str) -> toml.Table:
         "trust_roots": layout.seen_from(file, layout.trust_roots),
         "state": layout.seen_from(file, layout.client_state(ori)),
         "broker": {"address": address(ports.broker)},
-        "ledger": {"address": address(ports.ledger)},
+        "ledger": {"address": address(ports.ledger), "url": url(ports.ledger_http)},
         "policy": {"address": address(ports.policy)},
         "tls": _tls(installation, file, layout.tls(SpiffeId(TRUST_DOMAIN, "agency", ori))),
         "identity_provider": {
@@ -257,9 +258,13 @@ def _client(installation: Installation, ori: str) -> toml.Table:
 
 
 def _oversight_client(installation: Installation) -> toml.Table:
-    layout, file = installation.layout, installation.layout.oversight_client
+    layout, file, ports = (
+        installation.layout,
+        installation.layout.oversight_client,
+        installation.ports,
+    )
     return {
         "trust_roots": layout.seen_from(file, layout.trust_roots),
-        "ledger": {"address": address(installation.ports.ledger)},
+        "ledger": {"address": address(ports.ledger), "url": url(ports.ledger_http)},
         "tls": _tls(installation, file, layout.tls(OVERSIGHT)),
     }
