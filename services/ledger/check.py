@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import DecodeError
 
 from countersign.ledger.v1.entry_pb2 import Entry
-from ledger.entry import TERMINAL, commit_to, index_columns
+from ledger.entry import TERMINAL, columns_that_agree, commit_to, index_columns
 from ledger.reading import Reading
 from tlog.checkpoint import Checkpoint, open_checkpoint
 from tlog.errors import TlogError
@@ -104,7 +104,7 @@ def _check_entry(walk: _Walk, index: int, leaf: bytes, columns: tuple[object, ..
     expected = index_columns(entry)
     if expected is None:
         raise CheckFailed(f"entry {index}: it has no event")
-    if columns[:3] != (expected.kind, expected.search_id, expected.origin_agency):
+    if not columns_that_agree(entry, columns):
         raise CheckFailed(f"entry {index}: its index columns are not what its bytes say")
     if expected.search_id and expected.permitted:
         walk.open_searches.setdefault(expected.search_id, index)

@@ -13,14 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED
 from shared.clock import Clock
 from shared.errors import FieldViolation, InvalidRequest
+from shared.kinds import KINDS, SCHEMA_EPOCH, kind_number
 from tlog.tiles import ENTRY_BYTES_MAX
 
-SCHEMA_EPOCH: Final = 1
 COMMITMENT_CONTEXT: Final = b"countersign/commitment/v1\0"
 SALT_BYTES: Final = 32
 SALTS_DRAWN: Final = 128
@@ -34,8 +36,20 @@ IDEMPOTENCY_KEY_CHARACTERS_MAX: Final = 200
 _FIELD_NAME = re.compile("[a-z][a-z_]{0,39}")
 
 _EVENTS = {field.name: field for field in Entry.DESCRIPTOR.oneofs_by_name["event"].fields}
-KINDS: Final = {name: field.number for name, field in _EVENTS.items()}
-"""Each kind of entry with its number: that of the event's field."""
+LEDGERS_OWN: Final = frozenset(
+    {
+        "opening_read",
+        "openings_searched",
+        "expunge_requested",
+        "openings_expunged",
+        "export_made",
+        "period_closed",
+        "heartbeat",
+        "log_restored",
+        "report_issued",
+    }
+)
+"""Kinds that tell what the ledger itself did: nobody else can say so."""
 
 DECIDED: Final = KINDS["search_decided"]
 TERMINAL: Final = frozenset(
@@ -93,14 +107,20 @@ def commit_to(field: str, salt: bytes, value: str) -> bytes:
 
 
 class Completer:
-    """Completes the entries of one appender."""
+    """Completes the entries of one appender. `own` for the ledger's own."""
 
     def __init__(
-        self, recorded_by: str, clock: Clock, random: Callable[[int], bytes] = os.urandom
+        self,
+        recorded_by: str,
+        clock: Clock,
+        random: Callable[[int], bytes] = os.urandom,
+        *,
+        own: bool = False,
     ) -> None:
         self._recorded_by = recorded_by
         self._clock = clock
         self._random = random
+        self._own = own
         self._salts: list[bytes] = []
 
     def _salt(self) -> bytes:
@@ -120,6 +140,8 @@ class Completer:
         Raises InvalidRequest.
         """
         kind = _check(pending, place)
+        if kind in LEDGERS_OWN and not self._own:
+            raise _invalid(f"{place}.entry.event", f"{kind} is for the ledger alone to record")
         entry = Entry()
         entry.CopyFrom(pending.entry)
         entry.schema_epoch = SCHEMA_EPOCH
@@ -150,6 +172,12 @@ def _check(pending: PendingEntry, place: str) -> str:
     """Give the name of the event; refuse what the ledger alone may set, and what has no bound."""
     entry = pending.entry
     kind = entry.WhichOneof("event")
+    if len(UnknownFieldSet(entry)):
+        raise _invalid(
+            f"{place}.entry",
+            f"has field {UnknownFieldSet(entry)[0].field_number}, which this ledger does not know; "
+            "the ledger must not be older than who appends to it",
+        )
     if kind is None:
         raise _invalid(f"{place}.entry.event", "is not given")
     if (
@@ -185,9 +213,33 @@ def _check(pending: PendingEntry, place: str) -> str:
 
 
 def index_columns(entry: Entry) -> IndexColumns | None:
-    """Give what an entry is found by; None when it has no event."""
+    """Give what an entry is found by; None when it has no event.
+
+    An entry that a newer program wrote is found by what this one can tell of it (see entry.proto).
+    """
+    number = kind_number(entry)
+    if number is None:
+        return None
+    if entry.schema_epoch > SCHEMA_EPOCH:
+        return IndexColumns(number, search_id=None, origin_agency=None, permitted=False)
     kind = entry.WhichOneof("event")
-    return None if kind is None else _columns(entry, kind)
+    if kind is None:
+        return IndexColumns(number, entry.search_id or None, origin_agency=None, permitted=False)
+    return _columns(entry, kind)
+
+
+def columns_that_agree(entry: Entry, stored: tuple[object, ...]) -> bool:
+    """Whether stored kind, search and origin agency are what the entry says, as far as it is understood."""
+    expected = index_columns(entry)
+    if expected is None:
+        return False
+    told = (expected.kind, expected.search_id, expected.origin_agency)
+    understood = 3
+    if entry.schema_epoch > SCHEMA_EPOCH:
+        understood = 1
+    elif entry.WhichOneof("event") is None:
+        understood = 2
+    return told[:understood] == stored[:understood]
 
 
 def _columns(entry: Entry, kind: str) -> IndexColumns:

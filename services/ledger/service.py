@@ -11,10 +11,10 @@ from countersign.ledger.v1 import ledger_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceServicer
 from ledger.archive import Archive
-from ledger.entry import KINDS
 from ledger.reading import Filter
 from ledger.sequencer import Sequencer
 from shared.errors import FieldViolation, InvalidRequest
+from shared.kinds import KIND_MAX, KIND_MIN, KINDS, kind_of
 from shared.rpc import Context
 from tlog.merkle import TREE_SIZE_MAX
 
@@ -123,9 +123,12 @@ def _index(value: int, field: str) -> int:
 def _kind(name: str) -> int | None:
     if not name:
         return None
-    if name not in KINDS:
-        raise _invalid("kind", f"is not one of {', '.join(KINDS)}")
-    return KINDS[name]
+    number = kind_of(name)
+    if number is None:
+        raise _invalid(
+            "kind", f"is not one of {', '.join(KINDS)}, nor a number from {KIND_MIN} to {KIND_MAX}"
+        )
+    return number
 
 
 def _filter_digest(request: pb.ListEntriesRequest) -> bytes:

@@ -8,8 +8,9 @@ import pytest
 
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
-from ledger.entry import KINDS, Completer, commit_to, index_columns
+from ledger.entry import LEDGERS_OWN, Completer, commit_to, index_columns
 from shared.errors import InvalidRequest
+from shared.kinds import KINDS, kind_name, kind_number, kind_of
 from support.clocks import NOON, ClockThatStandsStill
 from support.ledgers import BROKER, COMPLETER, LAPD, decided, failed, rejected, search_id
 
@@ -101,6 +102,96 @@ def test_every_kind_of_entry_has_index_columns() -> None:
         assert columns is not None
         assert columns.kind == KINDS[kind]
     assert index_columns(Entry()) is None
+
+
+def _from_the_future(number: int, epoch: int = 1) -> Entry:
+    """An entry of a kind that this program does not know, with one byte in its event."""
+    tag = number << 3 | 2
+    varint = bytes([tag & 0x7F | 0x80, tag >> 7])
+    known = Entry(schema_epoch=epoch, search_id=search_id(1)).SerializeToString()
+    return Entry.FromString(known + varint + b"\x01x")
+
+
+def test_unknown_kind_is_told_by_its_number() -> None:
+    entry = _from_the_future(777)
+    assert kind_number(entry) == 777
+    assert kind_name(entry) == "unknown kind 777"
+    columns = index_columns(entry)
+    assert columns is not None
+    assert (columns.kind, columns.search_id, columns.origin_agency) == (777, search_id(1), None)
+
+
+def test_of_an_unknown_epoch_nothing_but_the_kind_is_taken() -> None:
+    entry = _from_the_future(777, epoch=2)
+    columns = index_columns(entry)
+    assert columns is not None
+    assert (columns.kind, columns.search_id) == (777, None)
+
+
+def test_what_is_common_to_entries_is_no_kind() -> None:
+    assert kind_number(_from_the_future(1000)) is None
+    assert kind_name(Entry()) == "unknown kind"
+
+
+def test_two_events_are_no_kind() -> None:
+    entry = Entry.FromString(_from_the_future(777).SerializeToString() + b"\x8a\x01\x00")
+    assert entry.HasField("request_rejected")
+    assert kind_number(entry) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("search_decided", 11), ("11", 11), ("777", 777), ("9", None), ("1000", None), ("x", None)],
+)
+def test_kind_is_asked_for_by_name_or_number(text: str, number: int | None) -> None:
+    assert kind_of(text) == number
+
+
+def test_entry_of_an_unknown_kind_is_not_appended_by_an_older_ledger() -> None:
+    pending = PendingEntry(entry=_from_the_future(777, epoch=0))
+    with pytest.raises(InvalidRequest, match="field 777, which this ledger does not know"):
+        COMPLETER.complete(pending, "entries[0]")
+
+
+@pytest.mark.parametrize("kind", sorted(LEDGERS_OWN))
+def test_what_the_ledger_did_only_the_ledger_records(kind: str) -> None:
+    pending = PendingEntry()
+    getattr(pending.entry, kind).SetInParent()
+    with pytest.raises(InvalidRequest, match="for the ledger alone to record"):
+        COMPLETER.complete(pending, "entries[0]")
+    own = Completer("spiffe://countersign.test/service/ledger", ClockThatStandsStill(), own=True)
+    assert own.complete(pending, "entry").columns.kind == KINDS[kind]
+
+
+def test_same_entry_has_the_same_bytes() -> None:
+    """Whatever the order in which fields were set; map fields would break this, and there are none."""
+
+    def zeros(count: int) -> bytes:
+        return bytes(count)
+
+    leaves = {
+        Completer(BROKER, ClockThatStandsStill(), zeros).complete(decided(1), "entry").leaf
+        for _ in range(3)
+    }
+    turned = PendingEntry.FromString(decided(1).SerializeToString())
+    turned.entry.ClearField("search_id")
+    turned.entry.search_id = search_id(1)
+    leaves.add(Completer(BROKER, ClockThatStandsStill(), zeros).complete(turned, "entry").leaf)
+    assert len(leaves) == 1
+
+
+def test_no_message_of_an_entry_has_a_map() -> None:
+    """Their order is not fixed, and the bytes of an entry must be."""
+    seen: set[str] = set()
+    waiting = [Entry.DESCRIPTOR]
+    while waiting:
+        message = waiting.pop()
+        if message.full_name in seen:
+            continue
+        seen.add(message.full_name)
+        assert not message.GetOptions().map_entry, message.full_name
+        waiting += [field.message_type for field in message.fields if field.message_type]
+    assert len(seen) > 20
 
 
 def _with(change: str) -> PendingEntry:

@@ -18,7 +18,7 @@ from countersign.cli.ledger_files import (
 )
 from countersign.cli.ledger_keys import trusted
 from countersign.cli.ledger_verify import verify
-from countersign.cli.ledger_view import EVENTS, checkpoint_dict, entry_rows, show_entry
+from countersign.cli.ledger_view import checkpoint_dict, entry_rows, show_entry
 from countersign.cli.output import (
     bar,
     cells,
@@ -33,12 +33,33 @@ from countersign.client import ClientSettings, VerificationError
 from countersign.client.ledger import PAGE_SIZE, LedgerClient
 from countersign.ledger.v1 import ledger_pb2 as pb
 from countersign.type.v1.decision_pb2 import Receipt
+from shared.kinds import KIND_MAX, KIND_MIN, KINDS, kind_name, kind_of
 from tlog.checkpoint import open_checkpoint
 from tlog.merkle import leaf_hash
 from tlog.note import Verifier
 from tlog.proof import verify_receipt
 
 LIST_DEFAULT: Final = 50
+
+
+class EntryKind(click.ParamType[str]):
+    """A kind of entry: its name, or its number, which may be one that this program does not know."""
+
+    name = "kind"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it was given."""
+        if kind_of(str(value)) is None:
+            self.fail(
+                f"{str(value)!r} is not one of {', '.join(KINDS)}, nor a number from "
+                f"{KIND_MIN} to {KIND_MAX}",
+                param,
+                ctx,
+            )
+        return str(value)
+
+
+KIND: Final = EntryKind()
 
 
 @click.group()
@@ -54,7 +75,9 @@ def ledger() -> None:
 @config_option
 @json_option
 @click.option("--search", "search_id", type=UUID, metavar="UUID", help="Only of this search.")
-@click.option("--kind", type=click.Choice(list(EVENTS)), help="Only entries of this kind.")
+@click.option(
+    "--kind", type=KIND, metavar="KIND", help="Only entries of this kind, by name or number."
+)
 @click.option("--agency", type=ORI, metavar="ORI", help="Only of this origin agency.")
 @click.option("--start", type=click.IntRange(0), default=0, help="First index wanted.")
 @click.option(
@@ -304,6 +327,7 @@ def _record_dict(record: pb.EntryRecord) -> dict[str, Any]:
         "index": record.index,
         "leaf_hash": b64encode(leaf_hash(record.leaf)).decode(),
         "leaf": b64encode(record.leaf).decode(),
+        "kind": kind_name(record.entry),
         "entry": message_dict(record.entry),
     }
 

@@ -13,10 +13,13 @@ from countersign.cli.search_faults import faults_of_all
 from countersign.connector.v1.connector_pb2 import FailureReason
 from countersign.ledger.v1 import ledger_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.ledger.v1.event_pb2 import ExpungeRequested, OpeningsExpunged
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
+from shared.kinds import SCHEMA_EPOCH, kind_name
 from tlog.checkpoint import Checkpoint
 
-EVENTS: Final = tuple(field.name for field in Entry.DESCRIPTOR.oneofs_by_name["event"].fields)
+ENTRIES_NAMED: Final = 5
+"""Entries that a line names one by one."""
 
 
 def checkpoint_dict(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -36,13 +39,13 @@ def entry_rows(records: Sequence[pb.EntryRecord]) -> Rows:
         below={"search": "what", "kind": "recorded (UTC)"},
     )
     for record in records:
-        entry = record.entry
+        entry = _understood(record.entry)
         event = _event(entry)
         rows.add_row(
             *cells(
                 record.index,
                 _time(entry),
-                entry.WhichOneof("event") or "unknown",
+                kind_name(record.entry),
                 _agency(event),
                 entry.search_id,
                 _what(entry),
@@ -59,10 +62,12 @@ def show_entry(record: pb.EntryRecord) -> Rows:
         text={"value"},
         below={"value": "field"},
     )
-    kind = record.entry.WhichOneof("event") or "unknown"
+    kind = kind_name(record.entry)
     rows.add_row(*cells("bytes", len(record.leaf)))
     rows.add_row(*cells("kind", kind))
-    for name, value in _flat(message_dict(record.entry), ""):
+    if record.entry.schema_epoch > SCHEMA_EPOCH:
+        rows.add_row(*cells("what it says", "written by a newer program; not shown by this one"))
+    for name, value in _flat(message_dict(_understood(record.entry)), ""):
         rows.add_row(*cells(name.removeprefix(f"{kind}."), value))
     return rows
 
@@ -79,6 +84,13 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, b64decode(value).hex()
     else:
         yield name, value
+
+
+def _understood(entry: Entry) -> Entry:
+    """The entry as far as its fields mean what this program takes them to mean (see entry.proto)."""
+    if entry.schema_epoch > SCHEMA_EPOCH:
+        return Entry(schema_epoch=entry.schema_epoch)
+    return entry
 
 
 def _event(entry: Entry) -> Message | None:
@@ -112,7 +124,21 @@ def _what(entry: Entry) -> str:
         return f"{entry.request_rejected.reason} {_name_in(entry.request_rejected.caller)}"
     if kind == "search_undecided":
         return entry.search_undecided.reason
+    if kind == "opening_read":
+        read = entry.opening_read
+        return f"entry {read.entry_index}: {', '.join(read.fields)} {_name_in(read.caller)}"
+    if kind == "expunge_requested":
+        return f"{_entries(entry.expunge_requested)} {_name_in(entry.expunge_requested.caller)}"
+    if kind == "openings_expunged":
+        return f"{_entries(entry.openings_expunged)} {_name_in(entry.openings_expunged.caller)}"
     return ""
+
+
+def _entries(event: ExpungeRequested | OpeningsExpunged) -> str:
+    """The entries concerned: all when few."""
+    first = ", ".join(str(index) for index in event.entry_indexes[:ENTRIES_NAMED])
+    more = len(event.entry_indexes) - ENTRIES_NAMED
+    return f"entry {first}" + (f" and {more} more" if more > 0 else "")
 
 
 def _name_in(spiffe_id: str) -> str:

@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from countersign.ledger.v1 import entry_pb2 as countersign_dot_ledger_dot_v1_dot_entry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"countersign/ledger/v1/ledger.proto\x12\x15\x63ountersign.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a!countersign/ledger/v1/entry.proto\"W\n\x0b\x45ntryRecord\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12+\n\x05\x65ntry\x18\x03 \x01(\x0b\x32\x1c.countersign.ledger.v1.Entry\" \n\x0fGetEntryRequest\x12\r\n\x05index\x18\x01 \x01(\x04\"F\n\x10GetEntryResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\".countersign.ledger.v1.EntryRecord\"\x83\x02\n\x12ListEntriesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x13\n\x0bstart_index\x18\x03 \x01(\x04\x12H\n\tsearch_id\x18\x04 \x01(\tB5\xbaH2r02.^$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\x12#\n\x04kind\x18\x05 \x01(\tB\x15\xbaH\x12r\x10\x32\x0e^[a-z_]{0,40}$\x12.\n\rorigin_agency\x18\x06 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^$|^[A-Z0-9]{9}$\"c\n\x13ListEntriesResponse\x12\x33\n\x07records\x18\x01 \x03(\x0b\x32\".countersign.ledger.v1.EntryRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x13WatchEntriesRequest\x12\x13\n\x0bstart_index\x18\x01 \x01(\x04\"J\n\x14WatchEntriesResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\".countersign.ledger.v1.EntryRecord\"\x16\n\x14GetCheckpointRequest\"A\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x14\n\x0cverifier_key\x18\x02 \x01(\t\"<\n\x18GetInclusionProofRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\"R\n\x19GetInclusionProofResponse\x12\x11\n\ttree_size\x18\x01 \x01(\x04\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12\x12\n\ntlog_proof\x18\x03 \x01(\t\"X\n\x1aGetConsistencyProofRequest\x12 \n\x0f\x66irst_tree_size\x18\x01 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x18\n\x10second_tree_size\x18\x02 \x01(\x04\"G\n\x1bGetConsistencyProofResponse\x12\x18\n\x10second_tree_size\x18\x01 \x01(\x04\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x32\x9f\x05\n\rLedgerService\x12[\n\x08GetEntry\x12&.countersign.ledger.v1.GetEntryRequest\x1a\'.countersign.ledger.v1.GetEntryResponse\x12\x64\n\x0bListEntries\x12).countersign.ledger.v1.ListEntriesRequest\x1a*.countersign.ledger.v1.ListEntriesResponse\x12i\n\x0cWatchEntries\x12*.countersign.ledger.v1.WatchEntriesRequest\x1a+.countersign.ledger.v1.WatchEntriesResponse0\x01\x12j\n\rGetCheckpoint\x12+.countersign.ledger.v1.GetCheckpointRequest\x1a,.countersign.ledger.v1.GetCheckpointResponse\x12v\n\x11GetInclusionProof\x12/.countersign.ledger.v1.GetInclusionProofRequest\x1a\x30.countersign.ledger.v1.GetInclusionProofResponse\x12|\n\x13GetConsistencyProof\x12\x31.countersign.ledger.v1.GetConsistencyProofRequest\x1a\x32.countersign.ledger.v1.GetConsistencyProofResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"countersign/ledger/v1/ledger.proto\x12\x15\x63ountersign.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a!countersign/ledger/v1/entry.proto\"W\n\x0b\x45ntryRecord\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12+\n\x05\x65ntry\x18\x03 \x01(\x0b\x32\x1c.countersign.ledger.v1.Entry\" \n\x0fGetEntryRequest\x12\r\n\x05index\x18\x01 \x01(\x04\"F\n\x10GetEntryResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\".countersign.ledger.v1.EntryRecord\"\x90\x02\n\x12ListEntriesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x13\n\x0bstart_index\x18\x03 \x01(\x04\x12H\n\tsearch_id\x18\x04 \x01(\tB5\xbaH2r02.^$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\x12\x30\n\x04kind\x18\x05 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z_]{0,40}|[0-9]{2,3})$\x12.\n\rorigin_agency\x18\x06 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^$|^[A-Z0-9]{9}$\"c\n\x13ListEntriesResponse\x12\x33\n\x07records\x18\x01 \x03(\x0b\x32\".countersign.ledger.v1.EntryRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x13WatchEntriesRequest\x12\x13\n\x0bstart_index\x18\x01 \x01(\x04\"J\n\x14WatchEntriesResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\".countersign.ledger.v1.EntryRecord\"\x16\n\x14GetCheckpointRequest\"A\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x14\n\x0cverifier_key\x18\x02 \x01(\t\"<\n\x18GetInclusionProofRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\"R\n\x19GetInclusionProofResponse\x12\x11\n\ttree_size\x18\x01 \x01(\x04\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12\x12\n\ntlog_proof\x18\x03 \x01(\t\"X\n\x1aGetConsistencyProofRequest\x12 \n\x0f\x66irst_tree_size\x18\x01 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x18\n\x10second_tree_size\x18\x02 \x01(\x04\"G\n\x1bGetConsistencyProofResponse\x12\x18\n\x10second_tree_size\x18\x01 \x01(\x04\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x32\x9f\x05\n\rLedgerService\x12[\n\x08GetEntry\x12&.countersign.ledger.v1.GetEntryRequest\x1a\'.countersign.ledger.v1.GetEntryResponse\x12\x64\n\x0bListEntries\x12).countersign.ledger.v1.ListEntriesRequest\x1a*.countersign.ledger.v1.ListEntriesResponse\x12i\n\x0cWatchEntries\x12*.countersign.ledger.v1.WatchEntriesRequest\x1a+.countersign.ledger.v1.WatchEntriesResponse0\x01\x12j\n\rGetCheckpoint\x12+.countersign.ledger.v1.GetCheckpointRequest\x1a,.countersign.ledger.v1.GetCheckpointResponse\x12v\n\x11GetInclusionProof\x12/.countersign.ledger.v1.GetInclusionProofRequest\x1a\x30.countersign.ledger.v1.GetInclusionProofResponse\x12|\n\x13GetConsistencyProof\x12\x31.countersign.ledger.v1.GetConsistencyProofRequest\x1a\x32.countersign.ledger.v1.GetConsistencyProofResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,7 +40,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTENTRIESREQUEST'].fields_by_name['search_id']._loaded_options = None
   _globals['_LISTENTRIESREQUEST'].fields_by_name['search_id']._serialized_options = b'\272H2r02.^$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
   _globals['_LISTENTRIESREQUEST'].fields_by_name['kind']._loaded_options = None
-  _globals['_LISTENTRIESREQUEST'].fields_by_name['kind']._serialized_options = b'\272H\022r\0202\016^[a-z_]{0,40}$'
+  _globals['_LISTENTRIESREQUEST'].fields_by_name['kind']._serialized_options = b'\272H\037r\0352\033^([a-z_]{0,40}|[0-9]{2,3})$'
   _globals['_LISTENTRIESREQUEST'].fields_by_name['origin_agency']._loaded_options = None
   _globals['_LISTENTRIESREQUEST'].fields_by_name['origin_agency']._serialized_options = b'\272H\024r\0222\020^$|^[A-Z0-9]{9}$'
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['first_tree_size']._loaded_options = None
@@ -52,25 +52,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETENTRYRESPONSE']._serialized_start=248
   _globals['_GETENTRYRESPONSE']._serialized_end=318
   _globals['_LISTENTRIESREQUEST']._serialized_start=321
-  _globals['_LISTENTRIESREQUEST']._serialized_end=580
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=582
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=681
-  _globals['_WATCHENTRIESREQUEST']._serialized_start=683
-  _globals['_WATCHENTRIESREQUEST']._serialized_end=725
-  _globals['_WATCHENTRIESRESPONSE']._serialized_start=727
-  _globals['_WATCHENTRIESRESPONSE']._serialized_end=801
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=803
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=825
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=827
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=892
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=894
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=954
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=956
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1038
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1040
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1128
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1130
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1201
-  _globals['_LEDGERSERVICE']._serialized_start=1204
-  _globals['_LEDGERSERVICE']._serialized_end=1875
+  _globals['_LISTENTRIESREQUEST']._serialized_end=593
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=595
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=694
+  _globals['_WATCHENTRIESREQUEST']._serialized_start=696
+  _globals['_WATCHENTRIESREQUEST']._serialized_end=738
+  _globals['_WATCHENTRIESRESPONSE']._serialized_start=740
+  _globals['_WATCHENTRIESRESPONSE']._serialized_end=814
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=816
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=838
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=840
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=905
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=907
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=967
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=969
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1051
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1053
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1141
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1143
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1214
+  _globals['_LEDGERSERVICE']._serialized_start=1217
+  _globals['_LEDGERSERVICE']._serialized_end=1888
 # @@protoc_insertion_point(module_scope)

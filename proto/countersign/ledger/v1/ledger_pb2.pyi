@@ -118,7 +118,9 @@ class ListEntriesRequest(_message.Message):
     search_id: _builtins.str
     """Only entries of this search; empty for all."""
     kind: _builtins.str
-    """Only entries of this kind (name of the event field: "search_decided"); empty for all."""
+    """Only entries of this kind (name of the event field, "search_decided", or its number, also of one that the
+    service does not know: "11"); empty for all.
+    """
     origin_agency: _builtins.str
     """Only entries whose origin agency is this ORI; empty for all."""
     def __init__(
