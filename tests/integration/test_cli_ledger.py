@@ -1,15 +1,12 @@
 """`countersign ledger`: what it says and how it ends, against a real ledger and on files alone."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from countersign.cli.main import exit_code
 from countersign.ledger.v1.append_pb2 import AppendRequest, AppendResponse, PendingEntry
 from ledger.__main__ import running
 from ledger.config import LedgerSettings
@@ -18,39 +15,10 @@ from support.exports import export_of
 from support.ledgers import LAPD, ORIGIN, SIGNER, complete, decided, failed, rejected, search_id
 from support.ledgers import write_settings as write_ledger_settings
 from support.nats_servers import NatsUnderTest
+from support.terminals import VKEY, Terminal, write_client
 from tlog.note import Signer
 
-VKEY = SIGNER.verifier.vkey
 STRANGER = Signer.from_seed(ORIGIN, bytes(32))
-
-
-@dataclass
-class Said:
-    """How a command ended, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-class Terminal:
-    """Runs the command as a person would, on a thread of its own."""
-
-    def __init__(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.config = config
-        self._capsys = capsys
-
-    async def run(self, *arguments: object) -> Said:
-        self._capsys.readouterr()
-        code = await asyncio.to_thread(exit_code, ["ledger", *map(str, arguments)])
-        return Said(code, *self._capsys.readouterr())
-
-    async def read(self, *arguments: object) -> Said:
-        return await self.run(*arguments, "--config", self.config)
 
 
 @dataclass
@@ -63,23 +31,6 @@ class Broker:
         await self.bus.request(
             "ledger.append", AppendRequest(entries=pending), AppendResponse, timeout_s=20
         )
-
-
-def write_client(folder: Path, nats: NatsUnderTest, port: int, vkey: str = VKEY) -> Path:
-    """The configuration of an agency system that trusts this key of the ledger."""
-    tls = nats.certificates.tls("agency", LAPD)
-    trust = {"log_verifier_keys": [vkey], "broker_verify_keys": ["A" * 43 + "="]}
-    (folder / "trust.json").write_text(json.dumps(trust))
-    config = folder / "client.toml"
-    nowhere = 'address = "127.0.0.1:1"'
-    config.write_text(
-        f'agency = "{LAPD}"\ntrust_roots = "trust.json"\n'
-        f"[broker]\n{nowhere}\n[policy]\n{nowhere}\n"
-        f'[ledger]\naddress = "127.0.0.1:{port}"\n'
-        f'[tls]\ncertificate = "{tls.certificate}"\nkey = "{tls.key}"\n'
-        f'authority = "{tls.authority}"\n'
-    )
-    return config
 
 
 def lay_out(folder: Path, leaves: list[bytes]) -> None:
