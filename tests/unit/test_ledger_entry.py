@@ -128,7 +128,7 @@ def test_of_an_unknown_epoch_nothing_but_the_kind_is_taken() -> None:
     assert (columns.kind, columns.search_id) == (777, None)
 
 
-def test_what_is_common_to_entries_is_no_kind() -> None:
+def test_what_every_entry_has_is_no_kind() -> None:
     assert kind_number(_from_the_future(1000)) is None
     assert kind_name(Entry()) == "unknown kind"
 
