@@ -26,6 +26,7 @@ from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED
 from ledger.entry import CompletedEntry, Completer
 from ledger.log import begin_log, opened
+from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Head, Storage
 from shared.clock import SystemClock
 from tlog.merkle import EMPTY_ROOT
@@ -150,8 +151,9 @@ async def drive(
 
 async def run_ledger(path: Path, in_flight: int, seconds: float) -> Figures:
     """The ledger, from the broker's message to the receipt."""
-    begin_log(path, SIGNER)
-    async with opened(Storage.open(path), SIGNER) as log:
+    database = SqliteDatabase(path)
+    begin_log(database, SIGNER)
+    async with opened(database.open_for_writing(), SIGNER) as log:
 
         async def append(number: int) -> object:
             return await log.sequencer.append([COMPLETER.complete(pending_entry(number), "entry")])
@@ -161,8 +163,9 @@ async def run_ledger(path: Path, in_flight: int, seconds: float) -> Figures:
 
 async def run_bare(path: Path, in_flight: int, seconds: float) -> Figures:
     """SQLite alone. The entry is built as well, since both callers must."""
-    begin_log(path, SIGNER)
-    with contextlib.closing(Storage.open(path)) as storage:
+    database = SqliteDatabase(path)
+    begin_log(database, SIGNER)
+    with contextlib.closing(database.open_for_writing()) as storage:
         bare = BareGroupCommits(storage)
 
         async def append(number: int) -> None:

@@ -7,6 +7,8 @@ pytest_plugins = [
     "support.installations",
     "support.nats_servers",
     "support.signals",
+    # Last, since it uses some of the others.
+    "support.databases",
 ]
 
 # Once each is enough to see that a fault is survived; `make test-fault` asks for more, each round

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -23,11 +22,12 @@ from ledger.export_tiles import run_export_tiles
 from ledger.keys import load_signer
 from ledger.log import begin_log, opened
 from ledger.public_files import public_files
-from ledger.reading import Reading
+from ledger.reading import StorageFailed
 from ledger.service import RPCS, SERVICE, LedgerServicer
-from ledger.storage import Storage
+from ledger.sqlite_storage import SqliteDatabase
 from shared.bus import connected
 from shared.clock import SystemClock
+from shared.errors import NotReady
 from shared.identity import SpiffeId
 from shared.process import run_process
 from shared.rpc import RunningServer, start_server
@@ -53,12 +53,13 @@ def _any_authenticated(_: SpiffeId) -> bool:
 async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
     """A ledger, from its settings."""
     signer = load_signer(settings.signing_key, settings.origin)
-    if settings.create_if_missing and not settings.database.exists():
-        begin_log(settings.database, signer)
+    database = SqliteDatabase(settings.database)
+    if settings.create_if_missing and not database.has_log():
+        begin_log(database, signer)
     # The bus lets only the broker append (see the permissions of its users).
     appender = SpiffeId(settings.trust_domain, "service", "broker")
     async with contextlib.AsyncExitStack() as stack:
-        log = await stack.enter_async_context(opened(Storage.open(settings.database), signer))
+        log = await stack.enter_async_context(opened(database.open_for_writing(), signer))
         bus = await stack.enter_async_context(connected(settings.bus, "ledger"))
         servicer = LedgerServicer(log.archive, log.sequencer, signer.verifier.vkey)
         on_bus = BusService(Completer(str(appender), SystemClock()), log.sequencer, log.archive)
@@ -106,12 +107,12 @@ def run_check(arguments: list[str]) -> int:
     try:
         settings = LedgerSettings.load(parser.parse_args(arguments).config)
         verifier = load_signer(settings.signing_key, settings.origin).verifier
-        with contextlib.closing(Reading.open(settings.database)) as reading:
+        with contextlib.closing(SqliteDatabase(settings.database).open_for_reading()) as reading:
             found = check(reading, verifier)
     except (SettingsError, BadKey) as error:
         sys.stderr.write(f"countersign-ledger: {error}\n")
         return 2
-    except sqlite3.Error as error:
+    except (NotReady, StorageFailed) as error:
         sys.stderr.write(f"FAILED: {settings.database}: {error}\n")
         return 1
     except CheckFailed as error:

@@ -1,6 +1,6 @@
 """Answers questions about what is on record, each from one published tree.
 
-SQLite reads block, so they run on a thread of their own, one after the other; a page is bounded in
+Reads block, so they run on a thread of their own, one after the other; a page is bounded in
 entries and in bytes, so that none holds up the others for long.
 """
 
@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from ledger.reading import Filter, Reading
-from ledger.tree import Published, Receipts, Tiles
+from ledger.reading import Filter, Reading, StorageFailed
+from ledger.tree import Published, Receipts, Tiles, unreadable
 from shared.errors import InvalidRequest, NotFound
 from tlog.merkle import TreeAtSize
 
@@ -165,7 +165,10 @@ class Archive:
         return published.at(size, self._tiles, self._reading)
 
     async def _ask(self, question: Callable[[], Answer]) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, question)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, question)
+        except StorageFailed as error:
+            raise unreadable() from error
 
 
 def _receipt(index: int, receipts: Receipts) -> Receipt:

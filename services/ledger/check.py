@@ -4,7 +4,7 @@
 1. the stored checkpoint is signed by the log's key and says the stored size and root;
 2. the entries are numbered without a gap, and their hashes come to that root;
 3. every full tile is stored, holds the hashes below it, and no other tile is;
-4. every entry can be read, its index columns are what its bytes say, and SQLite's own indexes hold them;
+4. every entry can be read, its index columns are what its bytes say, and the engine's own indexes hold them;
 5. every opening opens a commitment of its entry, and the open searches are those without an end.
 """
 
@@ -51,8 +51,7 @@ class _Walk:
 
 def check(reading: Reading, verifier: Verifier, progress: Progress | None = None) -> Checked:
     """Verify everything stored; raises CheckFailed. Reads one state of the file throughout."""
-    reading.connection.execute("BEGIN")
-    try:
+    with reading.one_state():
         head = reading.head()
         try:
             checkpoint = open_checkpoint(head.checkpoint, verifier)
@@ -72,8 +71,6 @@ def check(reading: Reading, verifier: Verifier, progress: Progress | None = None
         if reading.every_open_search() != sorted((i, s) for s, i in walk.open_searches.items()):
             raise CheckFailed("open searches: not those that were permitted and have no end")
         return Checked(checkpoint, walk.tiles, openings, len(walk.open_searches))
-    finally:
-        reading.connection.execute("ROLLBACK")
 
 
 def _check_entries(walk: _Walk, size: int, progress: Progress | None) -> None:

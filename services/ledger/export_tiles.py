@@ -2,13 +2,13 @@
 
 import argparse
 import contextlib
-import sqlite3
 import sys
 from pathlib import Path
 
 from ledger.config import LedgerSettings
 from ledger.keys import load_signer
-from ledger.reading import Reading
+from ledger.reading import StorageFailed
+from ledger.sqlite_storage import SqliteDatabase
 from ledger.static_export import StaticExport
 from ledger.tile_files import TileFiles
 from ledger.tree import load_published
@@ -33,9 +33,11 @@ def run_export_tiles(arguments: list[str]) -> int:
     try:
         settings = LedgerSettings.load(given.config)
         verifier = load_signer(settings.signing_key, settings.origin).verifier
-        with contextlib.closing(Reading.open(settings.database)) as reading:
+        with contextlib.ExitStack() as stack:
+            database = SqliteDatabase(settings.database)
+            reading = stack.enter_context(contextlib.closing(database.open_for_reading()))
             # Read and judged anew: this may run beside a service that goes on writing.
-            reading.connection.execute("BEGIN")
+            stack.enter_context(reading.one_state())
             published = load_published(reading, verifier)
             files = TileFiles(reading, lambda: published)
             export = StaticExport(given.folder, verifier)
@@ -43,7 +45,7 @@ def run_export_tiles(arguments: list[str]) -> int:
     except (SettingsError, BadKey) as error:
         sys.stderr.write(f"countersign-ledger: {error}\n")
         return 2
-    except (sqlite3.Error, OSError) as error:
+    except (StorageFailed, OSError) as error:
         sys.stderr.write(f"FAILED: {error}\n")
         return 1
     except ServiceError as error:

@@ -4,13 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from ledger.archive import Archive
-from ledger.reading import Reading
 from ledger.sequencer import Limits, Sequencer
-from ledger.storage import Head, Storage
+from ledger.storage import Database, Head, Storage
 from ledger.tile_files import TileReader
 from ledger.tree import Tiles, load_published
 from tlog.checkpoint import Checkpoint, sign_checkpoint
@@ -30,10 +28,10 @@ class OpenLog:
     """Opens a reader of tiles, to be closed by whoever asked for it."""
 
 
-def begin_log(path: Path, signer: Signer) -> None:
+def begin_log(database: Database, signer: Signer) -> None:
     """Begin a log without entries; raises NotReady when there is one already."""
     empty = Checkpoint(signer.verifier.name, 0, EMPTY_ROOT)
-    Storage.create(path, Head(0, EMPTY_ROOT, sign_checkpoint(empty, signer)))
+    database.begin(Head(0, EMPTY_ROOT, sign_checkpoint(empty, signer)))
 
 
 @contextlib.asynccontextmanager
@@ -42,16 +40,14 @@ async def opened(
 ) -> AsyncIterator[OpenLog]:
     """Open the log that is stored; closes the storage at the end. Raises NotReady if it is damaged."""
     with contextlib.closing(storage):
-        published = await asyncio.to_thread(
-            load_published, Reading(storage.connection), signer.verifier
-        )
+        published = await asyncio.to_thread(load_published, storage.reading(), signer.verifier)
         tiles = Tiles()
         sequencer = Sequencer(storage, signer, published, tiles, limits)
-        archive = Archive(Reading.open(storage.path), tiles, lambda: sequencer.published)
+        archive = Archive(storage.open_reading(), tiles, lambda: sequencer.published)
         sequencer.start()
 
         def tile_reader() -> TileReader:
-            return TileReader(Reading.open(storage.path), lambda: sequencer.published)
+            return TileReader(storage.open_reading(), lambda: sequencer.published)
 
         try:
             yield OpenLog(sequencer, archive, tile_reader)

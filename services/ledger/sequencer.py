@@ -13,7 +13,6 @@ There is no timer: whatever has gathered while the last commit was under way is 
 import asyncio
 import contextlib
 import logging
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -22,8 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.entry import CompletedEntry
-from ledger.reading import Reading
-from ledger.storage import Head, Storage
+from ledger.storage import Head, Storage, StorageFailed, StorageInDoubt
 from ledger.tree import Published, Receipts, Tiles
 from shared import telemetry
 from shared.errors import NotReady, Overloaded, ServiceError, Unavailable
@@ -104,7 +102,7 @@ class Sequencer:
         self._published = published
         self._tiles = tiles
         self._limits = limits
-        self._reading = Reading(storage.connection)
+        self._reading = storage.reading()
         self._loop = asyncio.get_running_loop()
         self._arrival = threading.Condition()
         self._queue: deque[_Request] = deque()
@@ -208,9 +206,9 @@ class Sequencer:
         started = time.perf_counter()
         try:
             batch, staged = self._stage(requests)
-        except (sqlite3.Error, ServiceError) as error:
+        except (StorageFailed, ServiceError) as error:
             # Nothing was signed and nothing can have become durable: only these appends fail.
-            if self._rolled_back():
+            if not isinstance(error, StorageInDoubt) and self._rolled_back():
                 self._refuse(requests, error)
             else:
                 self._abandon(requests)
@@ -272,8 +270,8 @@ class Sequencer:
             head = Head(edge.size, checkpoint.root, following.note)
             self._storage.set_head(self._published.size, head)
             self._storage.commit()
-        except sqlite3.Error as error:
-            if _not_on_disk(error) and self._rolled_back():
+        except StorageFailed as error:
+            if not isinstance(error, StorageInDoubt) and self._rolled_back():
                 # The signed note is dropped here unseen.
                 self._refuse(requests, error)
             else:
@@ -324,7 +322,7 @@ class Sequencer:
     def _rolled_back(self) -> bool:
         try:
             self._storage.roll_back()
-        except sqlite3.Error:
+        except StorageFailed:
             return False
         return True
 
@@ -362,15 +360,6 @@ def _placed(place: tuple[int, bool], leaves: dict[int, bytes], receipts: Receipt
         leaf, proof = receipts.leaf_and_proof(index)
         return Placed(index, leaf, proof, existing)
     return Placed(index, leaf, receipts.proof(index), existing)
-
-
-def _not_on_disk(error: sqlite3.Error) -> bool:
-    """Whether a failed commit certainly left nothing that a later start could take for a commit.
-
-    With a full disk or a read-only file the commit record, which is written last, was not written.
-    """
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
 
 
 def _not_writing() -> Unavailable:

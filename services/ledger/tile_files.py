@@ -13,8 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from ledger.reading import Reading
-from ledger.tree import Published, damaged
+from ledger.reading import Reading, StorageFailed
+from ledger.tree import Published, damaged, unreadable
 from tlog.errors import TlogError
 from tlog.merkle import HASH_BYTES, TreeAtSize, leaf_hash
 from tlog.tiles import (
@@ -123,7 +123,11 @@ class TileReader:
 
     async def ask(self, question: Callable[[TileFiles], Answer]) -> Answer:
         """Put a question to the files on the thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, question, self._files)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._thread, question, self._files)
+        except StorageFailed as error:
+            raise unreadable() from error
 
     def close(self) -> None:
         """Finish what is being read and close."""

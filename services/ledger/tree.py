@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.reading import Reading
-from shared.errors import NotReady
+from shared.errors import NotReady, Unavailable
 from tlog.checkpoint import Checkpoint, open_checkpoint
 from tlog.errors import TlogError
 from tlog.merkle import TreeAtSize, leaf_hash
@@ -109,6 +109,13 @@ def damaged(what: str) -> NotReady:
     """Say that the file does not hold what was signed."""
     return NotReady(
         "LEDGER_DAMAGED", f"the ledger's file is damaged: {what}; run the ledger's check on it"
+    )
+
+
+def unreadable() -> Unavailable:
+    """Say that the store did not answer."""
+    return Unavailable(
+        "LEDGER_READ_FAILED", "the ledger cannot read its store at present", retry_after_s=1
     )
 
 

@@ -117,9 +117,9 @@ async def test_damaged_file_is_not_started_from(tmp_path: Path, nats_server: Nat
     finally:
         process.kill()
         await broker.close()
-    content = bytearray(process.database.read_bytes())
+    content = bytearray(process.database.path.read_bytes())
     content[content.index(appended.receipt.leaf) + 20] ^= 1
-    process.database.write_bytes(content)
+    process.database.path.write_bytes(content)
     checked = await asyncio.to_thread(run_program, "check", config)
     assert checked.returncode == 1
     assert checked.stderr.startswith("FAILED: ")

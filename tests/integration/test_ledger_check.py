@@ -1,36 +1,32 @@
 """The check finds every kind of damage in a real file, and says where."""
 
-import sqlite3
-from pathlib import Path
-
 import pytest
 
 from ledger.check import CheckFailed, check
 from ledger.log import opened
-from ledger.reading import Reading
-from ledger.storage import Storage
-from support.ledgers import SIGNER, assert_whole, complete, decided, failed, new_log, search_id
+from ledger.reading import StorageFailed
+from support.databases import DatabaseUnderTest, SqliteUnderTest
+from support.ledgers import SIGNER, assert_whole, complete, decided, failed, search_id
 
 
-@pytest.fixture(name="path")
-async def _path(tmp_path: Path) -> Path:
+@pytest.fixture(name="database")
+async def _full(database: DatabaseUnderTest) -> DatabaseUnderTest:
     """A log of 300 permitted searches, of which the last has ended."""
-    path = new_log(tmp_path)
-    async with opened(Storage.open(path), SIGNER) as log:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         await log.sequencer.append(complete(*(decided(n) for n in range(300))))
         await log.sequencer.append(complete(failed(299)))
-    return path
+    return database
 
 
-def test_whole_file_is_found_whole(path: Path) -> None:
-    checked = assert_whole(path)
+def test_whole_file_is_found_whole(database: DatabaseUnderTest) -> None:
+    checked = assert_whole(database)
     assert (checked.checkpoint.size, checked.tiles) == (301, 1)
     assert (checked.openings, checked.open_searches) == (900, 299)
 
 
-def test_progress_ends_at_the_size(path: Path) -> None:
+def test_progress_ends_at_the_size(database: DatabaseUnderTest) -> None:
     told: list[tuple[int, int]] = []
-    reading = Reading.open(path)
+    reading = database.open_for_reading()
     check(reading, SIGNER.verifier, lambda done, of: told.append((done, of)))
     reading.close()
     assert told == [(256, 301), (301, 301)]
@@ -60,7 +56,7 @@ SWAPPED = (
         ("INSERT INTO tiles VALUES (0, 1, zeroblob(8192))", "tiles: 2 are stored, 1 are full"),
         ("UPDATE openings SET value = 'forged' WHERE entry_index = 5", "opening 5/case_number"),
         ("UPDATE openings SET salt = zeroblob(32) WHERE entry_index = 5", "opening 5/case_number"),
-        ("INSERT INTO openings VALUES (999, 'officer', x'00', 'x')", "opening 999/officer"),
+        ("INSERT INTO openings VALUES (999, 'officer', zeroblob(1), 'x')", "opening 999/officer"),
         ("DELETE FROM open_searches WHERE decided_index = 5", "open searches"),
         ("INSERT INTO open_searches VALUES (1000, 'x')", "open searches"),
         ("UPDATE head SET size = 300", "head: size and root"),
@@ -68,18 +64,19 @@ SWAPPED = (
         ("UPDATE head SET checkpoint = 'x'", "head: "),
     ],
 )
-def test_damage_is_named_by_its_place(path: Path, change: str, found: str) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute(change)
-    connection.close()
+def test_damage_is_named_by_its_place(database: DatabaseUnderTest, change: str, found: str) -> None:
+    database.change(change)
     with pytest.raises(CheckFailed, match=found):
-        assert_whole(path)
+        assert_whole(database)
 
 
-def test_flipped_byte_in_the_file_is_found(path: Path) -> None:
+@pytest.mark.parametrize("engine", ["sqlite"])
+def test_flipped_byte_in_the_file_is_found(database: DatabaseUnderTest) -> None:
     """Not through SQL: one byte of each kind of row as it lies on the disk."""
+    assert isinstance(database, SqliteUnderTest)
+    path = database.path
     content = path.read_bytes()
-    leaf = leaf_of(path, 150)
+    leaf = leaf_of(database, 150)
     places = [
         content.index(leaf) + len(leaf) // 2,
         content.index(b"CA0194200"),
@@ -90,12 +87,12 @@ def test_flipped_byte_in_the_file_is_found(path: Path) -> None:
         changed = bytearray(content)
         changed[at] ^= 1
         path.write_bytes(changed)
-        with pytest.raises(CheckFailed):
-            assert_whole(path)
+        with pytest.raises((CheckFailed, StorageFailed)):
+            assert_whole(database)
 
 
-def leaf_of(path: Path, index: int) -> bytes:
-    reading = Reading.open(path)
+def leaf_of(database: DatabaseUnderTest, index: int) -> bytes:
+    reading = database.open_for_reading()
     leaf = reading.leaf(index)
     reading.close()
     assert leaf is not None

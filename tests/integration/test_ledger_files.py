@@ -6,7 +6,7 @@ import pytest
 
 from ledger.log import begin_log, opened
 from ledger.sequencer import Placed, Sequencer
-from ledger.storage import Storage
+from ledger.sqlite_storage import SqliteDatabase
 from shared.errors import NotReady
 from support.ledgers import (
     SIGNER,
@@ -17,8 +17,8 @@ from support.ledgers import (
 from tlog.note import Signer
 
 
-@pytest.fixture(name="path")
-def _path(tmp_path: Path) -> Path:
+@pytest.fixture(name="database")
+def _database(tmp_path: Path) -> SqliteDatabase:
     return new_log(tmp_path)
 
 
@@ -26,41 +26,51 @@ async def append(sequencer: Sequencer, *numbers: int) -> list[Placed]:
     return await sequencer.append(complete(*(decided(number) for number in numbers)))
 
 
-async def test_second_process_does_not_get_the_file(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER):
+async def test_second_process_does_not_get_the_file(database: SqliteDatabase) -> None:
+    async with opened(database.open_for_writing(), SIGNER):
         with pytest.raises(NotReady, match="another process") as refused:
-            Storage.open(path)
+            database.open_for_writing()
         assert refused.value.reason == "LEDGER_LOCKED"
-    Storage.open(path).close()
+    database.open_for_writing().close()
 
 
 def test_missing_file_does_not_begin_a_second_history(tmp_path: Path) -> None:
     with pytest.raises(NotReady) as refused:
-        Storage.open(tmp_path / "ledger.sqlite")
+        SqliteDatabase(tmp_path / "ledger.sqlite").open_for_writing()
     assert refused.value.reason == "LEDGER_MISSING"
 
 
-def test_existing_file_is_not_begun_again(path: Path) -> None:
+def test_existing_file_is_not_begun_again(database: SqliteDatabase) -> None:
     with pytest.raises(NotReady) as refused:
-        begin_log(path, SIGNER)
+        begin_log(database, SIGNER)
     assert refused.value.reason == "LEDGER_EXISTS"
 
 
-def test_file_is_readable_by_its_user_only(path: Path) -> None:
-    assert path.stat().st_mode & 0o077 == 0
+def test_file_is_readable_by_its_user_only(database: SqliteDatabase) -> None:
+    assert database.path.stat().st_mode & 0o077 == 0
 
 
 def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"not a database" * 1000)
     with pytest.raises(NotReady) as refused:
-        Storage.open(path)
+        SqliteDatabase(path).open_for_writing()
     assert refused.value.reason == "LEDGER_UNREADABLE"
 
 
-async def test_key_of_another_log_does_not_open_it(path: Path) -> None:
+async def test_key_of_another_log_does_not_open_it(database: SqliteDatabase) -> None:
     stranger = Signer.from_seed(SIGNER.verifier.name, bytes(32))
     with pytest.raises(NotReady) as refused:
-        async with opened(Storage.open(path), stranger):
+        async with opened(database.open_for_writing(), stranger):
             pass
     assert refused.value.reason == "LEDGER_KEY_OR_CHECKPOINT"
+
+
+@pytest.mark.promise(1)
+def test_commits_wait_for_the_disk(database: SqliteDatabase) -> None:
+    """2 is FULL: with anything less a commit may be lost with the power."""
+    storage = database.open_for_writing()
+    assert storage.connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert storage.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert storage.connection.execute("PRAGMA secure_delete").fetchone() == (1,)
+    storage.close()

@@ -8,10 +8,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from ledger.log import opened
-from ledger.reading import Reading
 from ledger.schema import FOLDER, newest
-from ledger.storage import Storage
 from shared.errors import NotReady
+from support.databases import SqliteUnderTest
 from support.ledgers import SIGNER, assert_whole, complete, decided, new_log
 
 RELEASE_0_1 = Path(__file__).parents[1] / "data" / "ledger_0_1.sql"
@@ -19,28 +18,18 @@ RELEASE_0_1 = Path(__file__).parents[1] / "data" / "ledger_0_1.sql"
 
 
 @pytest.fixture(name="old")
-def _old(tmp_path: Path) -> Path:
+def _old(tmp_path: Path) -> SqliteUnderTest:
     """A file of release 0.1."""
     path = tmp_path / "ledger.sqlite"
     with sqlite3.connect(path) as connection:
         connection.executescript(RELEASE_0_1.read_text())
     connection.close()
-    return path
+    return SqliteUnderTest(path)
 
 
-def change(path: Path, statement: str) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute(statement)
-    connection.close()
-
-
-def tables(path: Path) -> list[tuple[str, str]]:
+def tables(database: SqliteUnderTest) -> list[tuple[str, str]]:
     """Every table and index, as it was made."""
-    with sqlite3.connect(path) as connection:
-        rows = connection.execute(
-            "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
-        ).fetchall()
-    connection.close()
+    rows = database.rows("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
     return [(name, " ".join(sql.split())) for name, sql in rows]
 
 
@@ -54,8 +43,8 @@ def test_versions_follow_each_other_and_none_goes_back() -> None:
     assert not [one for one in steps if hasattr(one.module, "downgrade")]
 
 
-async def test_file_of_the_first_release_is_adopted_with_its_entries(old: Path) -> None:
-    async with opened(Storage.open(old), SIGNER) as log:
+async def test_file_of_the_first_release_is_adopted_with_its_entries(old: SqliteUnderTest) -> None:
+    async with opened(old.open_for_writing(), SIGNER) as log:
         again, new = await log.sequencer.append(complete(decided(1), decided(4)))
         assert (again.index, again.existing) == (0, True)
         assert (new.index, new.existing) == (260, False)
@@ -63,28 +52,28 @@ async def test_file_of_the_first_release_is_adopted_with_its_entries(old: Path) 
     assert (checked.checkpoint.size, checked.tiles, checked.open_searches) == (261, 1, 2)
 
 
-def test_old_file_and_new_file_have_the_same_tables(old: Path, tmp_path: Path) -> None:
-    Storage.open(old).close()
+def test_old_file_and_new_file_have_the_same_tables(old: SqliteUnderTest, tmp_path: Path) -> None:
+    old.open_for_writing().close()
     (tmp_path / "new").mkdir()
-    assert tables(old) == tables(new_log(tmp_path / "new"))
+    assert tables(old) == tables(SqliteUnderTest(new_log(tmp_path / "new").path))
 
 
-def test_file_is_migrated_once(old: Path) -> None:
-    Storage.open(old).close()
-    before = old.read_bytes()
-    Storage.open(old).close()
-    assert old.read_bytes() == before
+def test_file_is_migrated_once(old: SqliteUnderTest) -> None:
+    old.open_for_writing().close()
+    before = old.path.read_bytes()
+    old.open_for_writing().close()
+    assert old.path.read_bytes() == before
 
 
-def test_reader_does_not_touch_an_old_file(old: Path) -> None:
-    change(old, "PRAGMA user_version = 2")
-    change(old, "CREATE TABLE alembic_version (version_num TEXT)")
-    change(old, "INSERT INTO alembic_version VALUES ('0000')")
-    before = old.read_bytes()
+def test_reader_does_not_touch_an_old_file(old: SqliteUnderTest) -> None:
+    old.change("PRAGMA user_version = 2")
+    old.change("CREATE TABLE alembic_version (version_num TEXT)")
+    old.change("INSERT INTO alembic_version VALUES ('0000')")
+    before = old.path.read_bytes()
     with pytest.raises(NotReady, match="start the ledger with it once") as refused:
-        Reading.open(old)
+        old.open_for_reading()
     assert refused.value.reason == "LEDGER_SCHEMA"
-    assert old.read_bytes() == before
+    assert old.path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -100,12 +89,13 @@ def test_reader_does_not_touch_an_old_file(old: Path) -> None:
 def test_file_of_a_schema_unknown_here_is_refused(
     tmp_path: Path, changes: list[str], found: str
 ) -> None:
-    path = new_log(tmp_path)
+    path = new_log(tmp_path).path
+    database = SqliteUnderTest(path)
     for one in changes:
-        change(path, one)
+        database.change(one)
     before = path.read_bytes()
-    for opening in (Storage.open, Reading.open):
+    for opening in (database.open_for_writing, database.open_for_reading):
         with pytest.raises(NotReady, match=found) as refused:
-            opening(path)
+            opening()
         assert refused.value.reason == "LEDGER_SCHEMA"
     assert path.read_bytes() == before

@@ -1,40 +1,35 @@
-"""The sequencer on a real SQLite file: order, durability, idempotency, and each way a write can fail."""
+"""The sequencer on a real database: order, durability, idempotency, and each way a write can fail."""
 
 import asyncio
-import sqlite3
-from pathlib import Path
 
 import pytest
 
 from ledger.entry import Opening, commit_to
 from ledger.log import opened
 from ledger.sequencer import Limits, Placed, Sequencer
-from ledger.storage import Storage
 from shared.errors import NotFound, NotReady, Overloaded, Unavailable
+from support.databases import DatabaseUnderTest
 from support.ledgers import (
     SIGNER,
+    assert_whole,
+    complete,
+    decided,
+    failed,
+    rejected,
+)
+from support.storages import (
+    StorageAround,
     StorageThatCannotInsert,
     StorageThatFlipsABit,
     StorageThatKeepsButFails,
     StorageThatLosesAndFails,
     StorageThatTakesItsTime,
     StorageWithAFullDisk,
-    assert_whole,
-    complete,
-    decided,
-    failed,
-    new_log,
-    rejected,
 )
 from support.waiting import WAIT_S_MAX
 from tlog.checkpoint import open_checkpoint
 from tlog.merkle import TreeAtSize, verify_consistency
 from tlog.proof import TlogProof, verify_receipt
-
-
-@pytest.fixture(name="path")
-def _path(tmp_path: Path) -> Path:
-    return new_log(tmp_path)
 
 
 def verified(placed: Placed) -> int:
@@ -49,33 +44,35 @@ async def append(sequencer: Sequencer, *numbers: int) -> list[Placed]:
 
 
 @pytest.mark.promise(1)
-async def test_appended_entries_are_in_order_with_receipts_that_verify(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_appended_entries_are_in_order_with_receipts_that_verify(
+    database: DatabaseUnderTest,
+) -> None:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         placed = await append(log.sequencer, 1, 2, 3)
         assert [one.index for one in placed] == [0, 1, 2]
         assert [verified(one) for one in placed] == [3, 3, 3]
         assert not any(one.existing for one in placed)
         (last,) = await append(log.sequencer, 4)
         assert (last.index, verified(last)) == (3, 4)
-    assert assert_whole(path).checkpoint.size == 4
+    assert assert_whole(database).checkpoint.size == 4
 
 
 @pytest.mark.promise(1)
-async def test_concurrent_appends_lose_and_repeat_nothing(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_concurrent_appends_lose_and_repeat_nothing(database: DatabaseUnderTest) -> None:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         many = await asyncio.gather(
             *(append(log.sequencer, *range(n * 3, n * 3 + 3)) for n in range(300))
         )
         placed = [one for request in many for one in request]
         assert sorted(one.index for one in placed) == list(range(900))
         assert all(one.index < verified(one) for one in placed)
-    assert assert_whole(path).checkpoint.size == 900
+    assert assert_whole(database).checkpoint.size == 900
 
 
-async def test_the_log_goes_on_after_a_restart(path: Path) -> None:
+async def test_the_log_goes_on_after_a_restart(database: DatabaseUnderTest) -> None:
     notes = []
     for start in (0, 254, 255, 256, 257, 511, 600):
-        async with opened(Storage.open(path), SIGNER) as log:
+        async with opened(database.open_for_writing(), SIGNER) as log:
             size = log.sequencer.published.size
             assert size == start
             upto = {0: 254, 254: 255, 255: 256, 256: 257, 257: 511, 511: 600, 600: 601}[start]
@@ -84,11 +81,13 @@ async def test_the_log_goes_on_after_a_restart(path: Path) -> None:
             for old in notes:
                 _, hashes = await log.archive.consistency_proof(old.size, 0)
                 verify_consistency(old.size, upto, old.root, notes[-1].root, hashes)
-        assert assert_whole(path).checkpoint.size == upto
+        assert assert_whole(database).checkpoint.size == upto
 
 
-async def test_same_key_gives_the_same_entry_with_a_newer_receipt(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_same_key_gives_the_same_entry_with_a_newer_receipt(
+    database: DatabaseUnderTest,
+) -> None:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         (first,) = await append(log.sequencer, 1)
         await append(log.sequencer, 2)
         again, new, twice = await log.sequencer.append(complete(decided(1), decided(3), decided(3)))
@@ -98,26 +97,28 @@ async def test_same_key_gives_the_same_entry_with_a_newer_receipt(path: Path) ->
         assert [verified(one) for one in (again, new, twice)] == [3, 3, 3]
         (alone,) = await append(log.sequencer, 2)
         assert (alone.index, alone.existing, verified(alone)) == (1, True, 3)
-    assert assert_whole(path).checkpoint.size == 3
+    assert assert_whole(database).checkpoint.size == 3
 
 
-async def test_key_is_known_after_a_restart(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_key_is_known_after_a_restart(database: DatabaseUnderTest) -> None:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         (first,) = await append(log.sequencer, 1)
-    async with opened(Storage.open(path), SIGNER) as log:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         (again,) = await append(log.sequencer, 1)
         assert (again.index, again.leaf, again.existing) == (0, first.leaf, True)
 
 
-async def test_entries_without_a_key_are_all_kept(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_entries_without_a_key_are_all_kept(database: DatabaseUnderTest) -> None:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         placed = await log.sequencer.append(complete(rejected(), rejected()))
         assert [one.index for one in placed] == [0, 1]
 
 
 @pytest.mark.promise(1)
-async def test_caller_that_goes_away_does_not_take_its_entry_back(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_caller_that_goes_away_does_not_take_its_entry_back(
+    database: DatabaseUnderTest,
+) -> None:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         task = asyncio.create_task(append(log.sequencer, 1))
         await asyncio.sleep(0)
         task.cancel()
@@ -125,11 +126,11 @@ async def test_caller_that_goes_away_does_not_take_its_entry_back(path: Path) ->
             await task
         (after,) = await append(log.sequencer, 2)
         assert after.index == 1
-    assert assert_whole(path).checkpoint.size == 2
+    assert assert_whole(database).checkpoint.size == 2
 
 
-async def test_full_queue_refuses_at_once(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER, Limits(queue_entries=3)) as log:
+async def test_full_queue_refuses_at_once(database: DatabaseUnderTest) -> None:
+    async with opened(database.open_for_writing(), SIGNER, Limits(queue_entries=3)) as log:
         first = asyncio.create_task(append(log.sequencer, 1, 2, 3))
         with pytest.raises(Overloaded) as refused:
             await append(log.sequencer, 4, 5, 6, 7)
@@ -137,27 +138,28 @@ async def test_full_queue_refuses_at_once(path: Path) -> None:
         assert len(await first) == 3
 
 
-async def test_large_batches_are_taken_in_parts(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER, Limits(batch_entries=4)) as log:
+async def test_large_batches_are_taken_in_parts(database: DatabaseUnderTest) -> None:
+    async with opened(database.open_for_writing(), SIGNER, Limits(batch_entries=4)) as log:
         await asyncio.gather(*(append(log.sequencer, n, n + 1, n + 2) for n in range(0, 30, 3)))
-    assert assert_whole(path).checkpoint.size == 30
+    assert assert_whole(database).checkpoint.size == 30
 
 
-async def test_stopping_writes_what_is_queued(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_stopping_writes_what_is_queued(database: DatabaseUnderTest) -> None:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         waiting = [asyncio.create_task(append(log.sequencer, n)) for n in range(50)]
         await asyncio.sleep(0)
         await log.sequencer.stop()
         assert len(await asyncio.gather(*waiting)) == 50
         with pytest.raises(Unavailable):
             await append(log.sequencer, 99)
-    assert assert_whole(path).checkpoint.size == 50
+    assert assert_whole(database).checkpoint.size == 50
 
 
 @pytest.mark.promise(1)
-async def test_nobody_is_answered_and_nothing_published_before_the_commit(path: Path) -> None:
-    storage = StorageThatTakesItsTime.open(path)
-    assert isinstance(storage, StorageThatTakesItsTime)
+async def test_nobody_is_answered_and_nothing_published_before_the_commit(
+    database: DatabaseUnderTest,
+) -> None:
+    storage = StorageThatTakesItsTime(database.open_for_writing())
     async with opened(storage, SIGNER) as log:
         waiting = asyncio.create_task(append(log.sequencer, 1))
         assert await asyncio.to_thread(storage.committing.wait, WAIT_S_MAX)
@@ -173,25 +175,15 @@ async def test_nobody_is_answered_and_nothing_published_before_the_commit(path: 
 
 
 @pytest.mark.promise(1)
-def test_commits_wait_for_the_disk(path: Path) -> None:
-    """2 is FULL: with anything less a commit may be lost with the power."""
-    storage = Storage.open(path)
-    assert storage.connection.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert storage.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert storage.connection.execute("PRAGMA secure_delete").fetchone() == (1,)
-    storage.close()
-
-
-@pytest.mark.promise(1)
 @pytest.mark.parametrize(
     ("storage", "kept"), [(StorageThatKeepsButFails, 2), (StorageThatLosesAndFails, 1)]
 )
 async def test_commit_in_doubt_stops_the_process_and_the_next_start_finds_the_truth(
-    path: Path, storage: type[Storage], kept: int
+    database: DatabaseUnderTest, storage: type[StorageAround], kept: int
 ) -> None:
-    async with opened(Storage.open(path), SIGNER) as log:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         await append(log.sequencer, 1)
-    async with opened(storage.open(path), SIGNER) as log:
+    async with opened(storage(database.open_for_writing()), SIGNER) as log:
         with pytest.raises(Unavailable) as failure:
             await append(log.sequencer, 2)
         assert failure.value.reason == "LEDGER_STOPPED"
@@ -199,17 +191,16 @@ async def test_commit_in_doubt_stops_the_process_and_the_next_start_finds_the_tr
         with pytest.raises(Unavailable):
             await append(log.sequencer, 3)
         assert log.sequencer.published.size == 1
-    assert assert_whole(path).checkpoint.size == kept
-    async with opened(Storage.open(path), SIGNER) as log:
+    assert assert_whole(database).checkpoint.size == kept
+    async with opened(database.open_for_writing(), SIGNER) as log:
         (retried,) = await append(log.sequencer, 2)
         assert (retried.index, retried.existing) == (1, kept == 2)
-    assert assert_whole(path).checkpoint.size == 2
+    assert assert_whole(database).checkpoint.size == 2
 
 
 @pytest.mark.promise(1)
-async def test_full_disk_refuses_and_heals(path: Path) -> None:
-    storage = StorageWithAFullDisk.open(path)
-    assert isinstance(storage, StorageWithAFullDisk)
+async def test_full_disk_refuses_and_heals(database: DatabaseUnderTest) -> None:
+    storage = StorageWithAFullDisk(database.open_for_writing())
     told: list[bool] = []
     async with opened(storage, SIGNER) as log:
         log.sequencer.on_writable = told.append
@@ -223,40 +214,39 @@ async def test_full_disk_refuses_and_heals(path: Path) -> None:
         assert {verified(one) for one in placed} == {300}
         assert told == [False, True]
         assert not log.sequencer.ended.is_set()
-    assert assert_whole(path).checkpoint.size == 300
+    assert assert_whole(database).checkpoint.size == 300
 
 
-async def test_failed_insert_refuses_and_heals(path: Path) -> None:
-    storage = StorageThatCannotInsert.open(path)
-    assert isinstance(storage, StorageThatCannotInsert)
+async def test_failed_insert_refuses_and_heals(database: DatabaseUnderTest) -> None:
+    storage = StorageThatCannotInsert(database.open_for_writing())
     async with opened(storage, SIGNER) as log:
         with pytest.raises(Unavailable):
             await append(log.sequencer, 1)
         storage.is_writable = True
         (placed,) = await append(log.sequencer, 1)
         assert (placed.index, placed.existing) == (0, False)
-    assert assert_whole(path).checkpoint.size == 1
+    assert assert_whole(database).checkpoint.size == 1
 
 
-async def test_bit_that_flips_on_the_way_in_is_not_signed(path: Path) -> None:
-    async with opened(StorageThatFlipsABit.open(path), SIGNER) as log:
+async def test_bit_that_flips_on_the_way_in_is_not_signed(database: DatabaseUnderTest) -> None:
+    async with opened(StorageThatFlipsABit(database.open_for_writing()), SIGNER) as log:
         with pytest.raises(Unavailable):
             await append(log.sequencer, 1)
-    assert assert_whole(path).checkpoint.size == 0
+    assert assert_whole(database).checkpoint.size == 0
 
 
 @pytest.mark.promise(5)
-async def test_openings_open_the_commitments_and_are_in_no_leaf(path: Path) -> None:
+async def test_openings_open_the_commitments_and_are_in_no_leaf(
+    database: DatabaseUnderTest,
+) -> None:
     (entry,) = complete(decided(7))
     assert b"case-7" not in entry.leaf
     assert b"narrative that" not in entry.leaf
-    async with opened(Storage.open(path), SIGNER) as log:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         await log.sequencer.append([entry])
-    assert assert_whole(path).openings == 3
-    with sqlite3.connect(path) as connection:
-        rows = connection.execute("SELECT field, salt, value FROM openings ORDER BY field")
-        openings = [Opening(*row) for row in rows]
-    connection.close()
+    assert assert_whole(database).openings == 3
+    rows = database.rows("SELECT field, salt, value FROM openings ORDER BY field")
+    openings = [Opening(*row) for row in rows]
     assert [(one.field, one.value) for one in openings] == [
         ("case_number", "case-7"),
         ("narrative", "a narrative that is in no leaf"),
@@ -266,14 +256,12 @@ async def test_openings_open_the_commitments_and_are_in_no_leaf(path: Path) -> N
 
 
 @pytest.mark.promise(5)
-async def test_destroying_an_opening_leaves_every_proof_valid(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_destroying_an_opening_leaves_every_proof_valid(database: DatabaseUnderTest) -> None:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         before = await append(log.sequencer, 1, 2)
-    with sqlite3.connect(path) as connection:
-        connection.execute("DELETE FROM openings WHERE entry_index = 0")
-    connection.close()
-    assert assert_whole(path).openings == 3
-    async with opened(Storage.open(path), SIGNER) as log:
+    database.change("DELETE FROM openings WHERE entry_index = 0")
+    assert assert_whole(database).openings == 3
+    async with opened(database.open_for_writing(), SIGNER) as log:
         (after,) = await append(log.sequencer, 1)
         assert after.leaf == before[0].leaf
         assert verified(after) == verified(before[0]) == 2
@@ -294,49 +282,47 @@ async def test_destroying_an_opening_leaves_every_proof_valid(path: Path) -> Non
         ("UPDATE head SET checkpoint = replace(checkpoint, '300', '299')", "does not verify"),
     ],
 )
-async def test_damage_at_the_edge_stops_the_start(path: Path, change: str, found: str) -> None:
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_damage_at_the_edge_stops_the_start(
+    database: DatabaseUnderTest, change: str, found: str
+) -> None:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         await append(log.sequencer, *range(300))
-    with sqlite3.connect(path) as connection:
-        connection.execute(change)
-    connection.close()
+    database.change(change)
     with pytest.raises(NotReady, match=found):
-        async with opened(Storage.open(path), SIGNER):
+        async with opened(database.open_for_writing(), SIGNER):
             pass
 
 
-async def test_rolled_back_head_with_its_old_checkpoint_stops_the_start(path: Path) -> None:
+async def test_rolled_back_head_with_its_old_checkpoint_stops_the_start(
+    database: DatabaseUnderTest,
+) -> None:
     """An attacker who puts an older, truly signed checkpoint back cannot hide the entries after it."""
-    async with opened(Storage.open(path), SIGNER) as log:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         await append(log.sequencer, 1)
         old = log.sequencer.published
         await append(log.sequencer, 2)
-    with sqlite3.connect(path) as connection:
-        connection.execute(
-            "UPDATE head SET size = 1, root = ?, checkpoint = ?", (old.checkpoint.root, old.note)
-        )
-    connection.close()
+    database.change(
+        "UPDATE head SET size = 1, root = ?, checkpoint = ?", old.checkpoint.root, old.note
+    )
     with pytest.raises(NotReady, match="another number of entries"):
-        async with opened(Storage.open(path), SIGNER):
+        async with opened(database.open_for_writing(), SIGNER):
             pass
 
 
-async def test_damaged_entry_gets_no_receipt(path: Path) -> None:
+async def test_damaged_entry_gets_no_receipt(database: DatabaseUnderTest) -> None:
     """Damage far from the edge is found when the entry is read, before it is vouched for."""
-    async with opened(Storage.open(path), SIGNER) as log:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         await append(log.sequencer, *range(300))
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE entries SET leaf = zeroblob(8) WHERE entry_index = 5")
-    connection.close()
-    async with opened(Storage.open(path), SIGNER) as log:
+    database.change("UPDATE entries SET leaf = zeroblob(8) WHERE entry_index = 5")
+    async with opened(database.open_for_writing(), SIGNER) as log:
         with pytest.raises(NotReady, match="entry 5 is not what was appended"):
             await append(log.sequencer, 5)
         (other,) = await append(log.sequencer, 6)
         assert other.existing
 
 
-async def test_proofs_at_every_published_size_verify(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_proofs_at_every_published_size_verify(database: DatabaseUnderTest) -> None:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         await append(log.sequencer, *range(600))
         size, hashes, proof = await log.archive.inclusion_proof(5, 0)
         assert size == 600
@@ -349,8 +335,8 @@ async def test_proofs_at_every_published_size_verify(path: Path) -> None:
             assert len(older) == len(TreeAtSize(old, lambda *_: bytes(32)).inclusion_proof(5))
 
 
-async def test_ended_searches_are_no_longer_open(path: Path) -> None:
-    async with opened(Storage.open(path), SIGNER) as log:
+async def test_ended_searches_are_no_longer_open(database: DatabaseUnderTest) -> None:
+    async with opened(database.open_for_writing(), SIGNER) as log:
         await append(log.sequencer, 1, 2, 3)
         await log.sequencer.append(complete(decided(4, permitted=False), failed(2)))
         found, following = await log.archive.open_searches(0, 1000)
@@ -359,4 +345,4 @@ async def test_ended_searches_are_no_longer_open(path: Path) -> None:
         found, following = await log.archive.open_searches(0, 1)
         assert ([one.index for one in found], following) == ([0], 2)
         assert verified(Placed(0, found[0].leaf, found[0].tlog_proof, False)) == 5
-    assert assert_whole(path).open_searches == 2
+    assert assert_whole(database).open_searches == 2

@@ -14,6 +14,7 @@ from countersign.ledger.v1.append_pb2_grpc import LedgerAppendServiceStub
 from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from ledger.__main__ import RunningLedger, running
 from ledger.config import LedgerSettings
+from ledger.sqlite_storage import SqliteDatabase
 from shared.bus import Bus
 from shared.errors import InvalidRequest, NotAllowed, NotFound, ServiceError
 from shared.identity import Kind
@@ -64,7 +65,7 @@ async def _met(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncIterator[Met]
         async with open_channel(f"127.0.0.1:{ledger.server.port}", tls) as channel:
             yield Met(broker, LedgerServiceStub(channel), ledger, settings.database)
         await broker.close()
-    assert_whole(settings.database)
+    assert_whole(SqliteDatabase(settings.database))
 
 
 @pytest.fixture(name="door")

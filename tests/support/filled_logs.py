@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ledger.entry import CompletedEntry, IndexColumns
-from ledger.reading import Reading
-from ledger.storage import Head, Storage
+from ledger.sqlite_storage import SqliteStorage
+from ledger.storage import Head
 from ledger.tree import Tiles, load_published
 from support.ledgers import ORIGIN, SIGNER, new_log
 from tlog.checkpoint import Checkpoint, sign_checkpoint
@@ -22,8 +22,8 @@ def entries_of(count: int) -> list[bytes]:
 
 def grow(path: Path, leaves: Sequence[bytes]) -> None:
     """Appends in one transaction, as the sequencer does."""
-    with contextlib.closing(Storage.open(path)) as storage:
-        reading = Reading(storage.connection)
+    with contextlib.closing(SqliteStorage.open(path)) as storage:
+        reading = storage.reading()
         before = load_published(reading, SIGNER.verifier)
         edge, full = before.edge.extended(leaf_hash(leaf) for leaf in leaves)
         tiles = Tiles()
@@ -41,7 +41,7 @@ def grow(path: Path, leaves: Sequence[bytes]) -> None:
 
 def filled_log(folder: Path, count: int) -> Path:
     """A ledger of this many entries."""
-    path = new_log(folder)
+    path = new_log(folder).path
     if count:
         grow(path, entries_of(count))
     return path

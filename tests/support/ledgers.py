@@ -1,9 +1,7 @@
-"""Ledgers for tests: real files, entries to append, and writers that fail in a named way."""
+"""Ledgers for tests: real files, entries to append, and the real process."""
 
-import sqlite3
 import subprocess
 import sys
-import threading
 import uuid
 from pathlib import Path
 
@@ -17,11 +15,11 @@ from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED, DECISIO
 from ledger.check import Checked, check
 from ledger.entry import CompletedEntry, Completer
 from ledger.log import begin_log
-from ledger.reading import Reading
-from ledger.storage import Storage
+from ledger.sqlite_storage import SqliteDatabase
+from ledger.storage import Database
 from support.clocks import ClockThatStandsStill
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
-from support.waiting import WAIT_S_MAX, until
+from support.waiting import until
 from tlog.note import Signer
 
 ORIGIN = "ledger.example/countersign"
@@ -76,85 +74,20 @@ def complete(*pending: PendingEntry) -> list[CompletedEntry]:
     return [COMPLETER.complete(one, "entry") for one in pending]
 
 
-def new_log(folder: Path) -> Path:
+def new_log(folder: Path) -> SqliteDatabase:
     """A file with a log without entries."""
-    path = folder / "ledger.sqlite"
-    begin_log(path, SIGNER)
-    return path
+    database = SqliteDatabase(folder / "ledger.sqlite")
+    begin_log(database, SIGNER)
+    return database
 
 
-def assert_whole(path: Path) -> Checked:
+def assert_whole(database: Database) -> Checked:
     """The oracle: everything stored verifies."""
-    reading = Reading.open(path)
+    reading = database.open_for_reading()
     try:
         return check(reading, SIGNER.verifier)
     finally:
         reading.close()
-
-
-class StorageThatKeepsButFails(Storage):
-    """Commits, and then reports that it could not."""
-
-    def commit(self) -> None:
-        super().commit()
-        raise _failure(sqlite3.SQLITE_IOERR, "disk I/O error")
-
-
-class StorageThatLosesAndFails(Storage):
-    """Does not commit, and says it does not know."""
-
-    def commit(self) -> None:
-        raise _failure(sqlite3.SQLITE_IOERR, "disk I/O error")
-
-
-class StorageWithAFullDisk(Storage):
-    """Finds the disk full at the commit, until there is room again."""
-
-    has_room = False
-
-    def commit(self) -> None:
-        if not self.has_room:
-            raise _failure(sqlite3.SQLITE_FULL, "database or disk is full")
-        super().commit()
-
-
-class StorageThatTakesItsTime(Storage):
-    """Stands in the commit until it is told to go on."""
-
-    def __init__(self, path: Path, lock: int, connection: sqlite3.Connection) -> None:
-        super().__init__(path, lock, connection)
-        self.committing = threading.Event()
-        self.go_on = threading.Event()
-
-    def commit(self) -> None:
-        self.committing.set()
-        assert self.go_on.wait(WAIT_S_MAX)
-        super().commit()
-
-
-class StorageThatCannotInsert(Storage):
-    """Finds the file read-only at the first insert, until it is writable again."""
-
-    is_writable = False
-
-    def add_entries(self, start: int, entries: object) -> None:
-        if not self.is_writable:
-            raise _failure(sqlite3.SQLITE_READONLY, "attempt to write a readonly database")
-        super().add_entries(start, entries)  # type: ignore[arg-type]  # passed through
-
-
-class StorageThatFlipsABit(Storage):
-    """Gives an entry back with one bit changed."""
-
-    def read_back(self, start: int) -> list[bytes]:
-        first, *rest = super().read_back(start)
-        return [bytes([first[0] ^ 1]) + first[1:], *rest]
-
-
-def _failure(code: int, message: str) -> sqlite3.OperationalError:
-    error = sqlite3.OperationalError(message)
-    error.sqlite_errorcode = code
-    return error
 
 
 def write_settings(folder: Path, nats: NatsUnderTest) -> Path:
@@ -184,9 +117,9 @@ class LedgerProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def database(self) -> Path:
+    def database(self) -> SqliteDatabase:
         """The file it writes."""
-        return self._config.with_name("ledger.sqlite")
+        return SqliteDatabase(self._config.with_name("ledger.sqlite"))
 
     async def start(self) -> None:
         """Starts it and waits until it listens."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ledger.config import HttpSettings
-from ledger.reading import Reading
+from ledger.sqlite_reading import SqliteReading
 from ledger.tile_files import TileReader
 from ledger.tiles_http import Notes, TilesHttp, serving_http
 from ledger.tree import Published, load_published
@@ -53,11 +53,11 @@ class TileServer:
 @contextlib.asynccontextmanager
 async def tile_server(path: Path, prefix: str = "") -> AsyncIterator[TileServer]:
     """Serves a ledger's file as it is now."""
-    with contextlib.closing(Reading.open(path)) as reading:
+    with contextlib.closing(SqliteReading.open(path)) as reading:
         published = load_published(reading, SIGNER.verifier)
     served = TileServer(0, published)
     with contextlib.closing(
-        TileReader(Reading.open(path), lambda: served.published)
+        TileReader(SqliteReading.open(path), lambda: served.published)
     ) as tile_reader:
 
         def checkpoint() -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.reading import Reading
+from ledger.sqlite_reading import SqliteReading
 from ledger.static_export import Exported, StaticExport, exporting, names_between
 from ledger.tile_files import TileFiles, TileReader
 from ledger.tree import load_published
@@ -24,7 +24,7 @@ from tlog.verify import verify_export
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[tuple[str, TileFiles]]:
-    with contextlib.closing(Reading.open(path)) as reading:
+    with contextlib.closing(SqliteReading.open(path)) as reading:
         published = load_published(reading, SIGNER.verifier)
         yield published.note, TileFiles(reading, lambda: published)
 
@@ -163,9 +163,9 @@ async def test_the_folder_follows_the_log(tmp_path: Path) -> None:
     """In the background, also after a turn at which it could not write."""
     path, folder = filled_log(tmp_path, 10), tmp_path / "export"
     folder.write_text("a file where the folder is to be")
-    with contextlib.closing(Reading.open(path)) as reading:
+    with contextlib.closing(SqliteReading.open(path)) as reading:
         published = [load_published(reading, SIGNER.verifier)]
-        reader = TileReader(Reading.open(path), lambda: published[-1])
+        reader = TileReader(SqliteReading.open(path), lambda: published[-1])
         one = StaticExport(folder, SIGNER.verifier)
         asked = asyncio.Event()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.reading import Reading
+from ledger.sqlite_reading import SqliteReading
 from ledger.tile_files import TileFiles, is_within, parse_path
 from ledger.tree import load_published
 from shared.errors import NotReady
@@ -21,7 +21,7 @@ from tlog.tiles import TileName, tiles_of
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[TileFiles]:
-    with contextlib.closing(Reading.open(path)) as reading:
+    with contextlib.closing(SqliteReading.open(path)) as reading:
         published = load_published(reading, SIGNER.verifier)
         yield TileFiles(reading, lambda: published)
 

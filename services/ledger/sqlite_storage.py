@@ -1,0 +1,262 @@
+"""The store on one machine: a SQLite file that one process writes.
+
+The invariants are those of `ledger.storage`. That one process writes is kept by a file lock, held for
+as long as the file is open for writing.
+"""
+
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ledger.entry import TERMINAL, CompletedEntry
+from ledger.schema import migrate_sqlite
+from ledger.sqlite_reading import FAILURES, SqliteReading, connect
+from ledger.storage import Database, Head, Storage, StorageFailed, StorageInDoubt
+from shared.errors import NotReady
+from tlog.tiles import FullTile
+
+WAL_PAGES_MAX: Final = 4000
+"""16 MB of log between copies into the database: fewer syncs, and still replayed in a moment."""
+
+ROWS_PER_STATEMENT: Final = (128, 16, 4, 1)
+"""Few shapes of statement, so that each is compiled once; 128 rows of 6 values is far below the limit."""
+
+
+class SqliteDatabase(Database):
+    """A log in a file. Beside it lie its write-ahead log and the lock file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def has_log(self) -> bool:
+        """Whether the file is there."""
+        return self.path.exists()
+
+    def begin(self, head: Head) -> None:
+        """Begin a new log with this head; raises NotReady when there is one already."""
+        SqliteStorage.create(self.path, head)
+
+    def open_for_writing(self) -> "SqliteStorage":
+        """Open the file for writing, and bring its schema to the newest; raises NotReady."""
+        return SqliteStorage.open(self.path)
+
+    def open_for_reading(self) -> SqliteReading:
+        """Open the file for reading; raises NotReady or StorageFailed."""
+        return SqliteReading.open(self.path)
+
+
+class SqliteStorage(Storage):
+    """The writer's hand on the file. Used by one thread at a time."""
+
+    def __init__(self, path: Path, lock: int, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.connection = connection
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path) -> "SqliteStorage":
+        """Open an existing file for writing; raises NotReady."""
+        if not path.is_file():
+            raise NotReady(
+                "LEDGER_MISSING",
+                f"{path} is not there; to begin a new log, set create_if_missing = true once",
+            )
+        lock = _lock(path)
+        try:
+            return cls(path, lock, _open_for_writing(path))
+        except BaseException:
+            os.close(lock)
+            raise
+
+    @classmethod
+    def create(cls, path: Path, head: Head) -> None:
+        """Begin a new log with this head; raises NotReady when there is one already."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _lock(path)
+        try:
+            if path.exists():
+                raise NotReady("LEDGER_EXISTS", f"{path} is there already")
+            # Made apart and renamed when whole: a crash before the rename leaves no half-made log.
+            unfinished = path.with_name(f"{path.name}.new")
+            unfinished.unlink(missing_ok=True)
+            # Openings are in it: nobody but this user reads it. SQLite gives its log the same mode.
+            unfinished.touch(0o600)
+            connection = connect(unfinished, "rw")
+            migrate_sqlite(connection, begin=True)
+            connection.execute(
+                "INSERT INTO head (only_row, size, root, checkpoint) VALUES (1, ?, ?, ?)",
+                (head.size, head.root, head.checkpoint),
+            )
+            connection.close()
+            unfinished.rename(path)
+            _sync_folder(path.parent)
+        finally:
+            os.close(lock)
+
+    def close(self) -> None:
+        """Close the file and give up the lock."""
+        self.connection.close()
+        os.close(self._lock)
+
+    def head(self) -> Head:
+        """Read the head."""
+        return self.reading().head()
+
+    def reading(self) -> SqliteReading:
+        """Give a reader on the writer's own connection."""
+        return SqliteReading(self.connection)
+
+    def open_reading(self) -> SqliteReading:
+        """Open a reader of its own."""
+        return SqliteReading.open(self.path)
+
+    # One batch: begin, then what follows in this order, then commit or roll back.
+
+    def begin(self) -> None:
+        """Begin a batch."""
+        self._execute("BEGIN IMMEDIATE")
+
+    def indexes_of(self, keys: Sequence[str]) -> dict[str, int]:
+        """Find the entries that bear these idempotency keys."""
+        if not keys:
+            return {}
+        rows = self._execute(
+            "SELECT idempotency_key, entry_index FROM json_each(?) AS wanted"
+            " JOIN entries ON idempotency_key = wanted.value",
+            (json.dumps(keys),),
+        )
+        return dict(rows)
+
+    def _execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with FAILURES:
+            return self.connection.execute(statement, values).fetchall()
+
+    def add_entries(self, start: int, entries: Sequence[CompletedEntry]) -> None:
+        """Insert entries from an index on, with their openings, and what they open and close."""
+        numbered = [(i, one, one.columns) for i, one in enumerate(entries, start)]
+        self._insert(
+            "INSERT INTO entries"
+            " (entry_index, leaf, kind, search_id, origin_agency, idempotency_key) VALUES",
+            [
+                (i, one.leaf, has.kind, has.search_id, has.origin_agency, one.idempotency_key)
+                for i, one, has in numbered
+            ],
+        )
+        openings = [
+            (i, opening.field, opening.salt, opening.value)
+            for i, one, _ in numbered
+            for opening in one.openings
+        ]
+        self._insert("INSERT INTO openings (entry_index, field, salt, value) VALUES", openings)
+        opened = [(i, has.search_id) for i, _, has in numbered if has.permitted and has.search_id]
+        self._insert(
+            "INSERT OR IGNORE INTO open_searches (decided_index, search_id) VALUES", opened
+        )
+        ended = [has.search_id for _, _, has in numbered if has.kind in TERMINAL]
+        if ended:
+            self._execute(
+                "DELETE FROM open_searches WHERE search_id IN (SELECT value FROM json_each(?))",
+                (json.dumps(ended),),
+            )
+
+    def _insert(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Insert many rows by few statements.
+
+        Each statement gives up the interpreter's lock and waits to have it back, which under load
+        takes longer than the insert.
+        """
+        at = 0
+        for count in ROWS_PER_STATEMENT:
+            while len(rows) - at >= count:
+                part = rows[at : at + count]
+                places = ", ".join([f"({', '.join('?' * len(part[0]))})"] * count)
+                self._execute(f"{statement} {places}", [v for row in part for v in row])
+                at += count
+
+    def read_back(self, start: int) -> list[bytes]:
+        """Read the leaves from an index on, as the database has them; in one step, see `_insert`."""
+        ((hexes,),) = self._execute(
+            "SELECT group_concat(hex(leaf)) FROM"
+            " (SELECT leaf FROM entries WHERE entry_index >= ? ORDER BY entry_index)",
+            (start,),
+        )
+        return [bytes.fromhex(one) for one in (hexes or "").split(",")]
+
+    def add_tiles(self, tiles: Iterable[FullTile]) -> None:
+        """Insert tiles that have become full."""
+        rows = [(one.level, one.number, one.tile.encoded) for one in tiles]
+        self._insert("INSERT INTO tiles (level, number, hashes) VALUES", rows)
+
+    def set_head(self, old_size: int, head: Head) -> None:
+        """Replace the head of this size."""
+        changed = self._execute(
+            "UPDATE head SET size = ?, root = ?, checkpoint = ? WHERE size = ? RETURNING 1",
+            (head.size, head.root, head.checkpoint, old_size),
+        )
+        if len(changed) != 1:
+            raise StorageInDoubt(f"the head is no longer of size {old_size}")
+
+    def commit(self) -> None:
+        """Make the batch durable. After StorageInDoubt, it may be on disk nevertheless.
+
+        With a full disk or a read-only file it is certain that it is not: the commit record, which is
+        written last, was not written.
+        """
+        try:
+            self.connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code is not None and code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY):
+                raise StorageFailed(str(error)) from error
+            raise StorageInDoubt(str(error)) from error
+
+    def roll_back(self) -> None:
+        """Forget the batch."""
+        if self.connection.in_transaction:
+            self._execute("ROLLBACK")
+
+
+def _open_for_writing(path: Path) -> sqlite3.Connection:
+    connection = connect(path, "rw")
+    try:
+        migrate_sqlite(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
+    except sqlite3.Error as error:
+        connection.close()
+        raise NotReady("LEDGER_UNREADABLE", f"{path} cannot be opened: {error}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _lock(database: Path) -> int:
+    """Take the writer's lock, which the kernel gives back when the process ends, however it ends."""
+    path = database.with_name(f"{database.name}.lock")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise NotReady(
+            "LEDGER_LOCKED", f"another process has the ledger open ({path} is locked)"
+        ) from error
+    return descriptor
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,56 @@
+"""Where the tests keep their logs: every engine that the ledger knows, each with a way to tamper."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from ledger.log import begin_log
+from ledger.sqlite_storage import SqliteDatabase
+from ledger.storage import Database
+from support.ledgers import SIGNER
+
+
+class DatabaseUnderTest(Database, Protocol):
+    """A database that a test can look into and change behind the ledger's back."""
+
+    def change(self, statement: str, *values: object) -> None:
+        """Does something that the ledger itself never does. Values stand as `?`."""
+
+    def rows(self, question: str) -> list[tuple[Any, ...]]:
+        """Looks into the tables."""
+
+
+class SqliteUnderTest(SqliteDatabase, DatabaseUnderTest):
+    """A SQLite file."""
+
+    def change(self, statement: str, *values: object) -> None:
+        with sqlite3.connect(self.path) as connection:
+            connection.execute(statement, values)
+        connection.close()
+
+    def rows(self, question: str) -> list[tuple[Any, ...]]:
+        with sqlite3.connect(self.path) as connection:
+            found = connection.execute(question).fetchall()
+        connection.close()
+        return found
+
+
+@pytest.fixture(name="engine", params=["sqlite"])
+def _engine(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn. A test of one of them says `parametrize("engine", ["sqlite"])`."""
+    return str(request.param)
+
+
+@pytest.fixture(name="no_log")
+def _no_log(engine: str, tmp_path: Path) -> DatabaseUnderTest:
+    """A database in which no log was begun."""
+    return SqliteUnderTest(tmp_path / "ledger.sqlite")
+
+
+@pytest.fixture(name="database")
+def _database(no_log: DatabaseUnderTest) -> DatabaseUnderTest:
+    """A log without entries, in each engine."""
+    begin_log(no_log, SIGNER)
+    return no_log
