@@ -10,7 +10,7 @@ from ledger.__main__ import running
 from ledger.config import LedgerSettings
 from ledger.entry import CompletedEntry, index_columns
 from ledger.log import begin_log, opened
-from ledger.storage import Storage
+from ledger.sqlite_storage import SqliteDatabase
 from support.ledgers import SIGNER, assert_whole, complete, decided, search_id, write_settings
 from support.nats_servers import NatsUnderTest
 from support.terminals import VKEY, Terminal, write_client
@@ -42,11 +42,12 @@ async def _terminal(
 ) -> AsyncIterator[Terminal]:
     """A ledger with four entries; a newer program wrote all but the last."""
     settings = LedgerSettings.load(write_settings(tmp_path, nats_server))
-    begin_log(settings.database, SIGNER)
-    async with opened(Storage.open(settings.database), SIGNER) as log:
+    database = SqliteDatabase(settings.database)
+    begin_log(database, SIGNER)
+    async with opened(database.open_for_writing(), SIGNER) as log:
         await log.sequencer.append([from_the_future(), from_the_future(epoch=9)])
         await log.sequencer.append([with_a_new_detail(), *complete(decided(2))])
-    assert_whole(settings.database)
+    assert_whole(database)
     async with running(settings) as ledger:
         yield Terminal(write_client(tmp_path, nats_server, ledger.server.port), capsys)
 
