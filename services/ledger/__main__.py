@@ -19,7 +19,7 @@ from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
 from ledger.entry import Completer
 from ledger.export_tiles import run_export_tiles
-from ledger.keys import load_signer
+from ledger.from_settings import load_keys, safeguards_of
 from ledger.log import begin_log, opened
 from ledger.public_files import public_files
 from ledger.reading import StorageFailed
@@ -52,16 +52,19 @@ def _any_authenticated(_: SpiffeId) -> bool:
 @contextlib.asynccontextmanager
 async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
     """A ledger, from its settings."""
-    signer = load_signer(settings.signing_key, settings.origin)
+    keys = load_keys(settings)
+    safeguards = safeguards_of(settings)
     database = SqliteDatabase(settings.database)
     if settings.create_if_missing and not database.has_log():
-        begin_log(database, signer)
+        begin_log(database, keys, safeguards.open_last_signed)
     # The bus lets only the broker append (see the permissions of its users).
     appender = SpiffeId(settings.trust_domain, "service", "broker")
     async with contextlib.AsyncExitStack() as stack:
-        log = await stack.enter_async_context(opened(database.open_for_writing(), signer))
+        log = await stack.enter_async_context(
+            opened(database.open_for_writing(), keys, safeguards=safeguards)
+        )
         bus = await stack.enter_async_context(connected(settings.bus, "ledger"))
-        servicer = LedgerServicer(log.archive, log.sequencer, signer.verifier.vkey)
+        servicer = LedgerServicer(log.archive, log.sequencer, keys.vkeys[0])
         on_bus = BusService(Completer(str(appender), SystemClock()), log.sequencer, log.archive)
 
         def register(grpc_server: grpc.aio.Server) -> None:
@@ -85,8 +88,12 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
             task.add_done_callback(telling.discard)
 
         log.sequencer.on_writable = tell_health
-        await stack.enter_async_context(public_files(settings, log, signer.verifier))
-        await on_bus.serve(bus)
+        await stack.enter_async_context(public_files(settings, log, keys.verifiers))
+        if not log.sequencer.writable:
+            tell_health(False)
+        refused = log.guard.refused
+        if refused is None or refused.reason != "LOG_ENDED":  # its successor answers on the bus
+            await on_bus.serve(bus)
         ended = asyncio.create_task(_first(bus.closed, log.sequencer.ended))
         stack.callback(ended.cancel)
         yield RunningLedger(server, log.sequencer.ended)
@@ -106,9 +113,9 @@ def run_check(arguments: list[str]) -> int:
     parser.add_argument("config", type=Path, help="configuration file (TOML)")
     try:
         settings = LedgerSettings.load(parser.parse_args(arguments).config)
-        verifier = load_signer(settings.signing_key, settings.origin).verifier
+        verifiers = load_keys(settings).verifiers
         with contextlib.closing(SqliteDatabase(settings.database).open_for_reading()) as reading:
-            found = check(reading, verifier)
+            found = check(reading, verifiers)
     except (SettingsError, BadKey) as error:
         sys.stderr.write(f"countersign-ledger: {error}\n")
         return 2

@@ -1,7 +1,7 @@
 """Re-reads everything that the ledger stores and verifies it: the tests' oracle, the operator's command.
 
-`python -m ledger check CONFIG` may run beside the service. It trusts nothing but the public key:
-1. the stored checkpoint is signed by the log's key and says the stored size and root;
+`python -m ledger check CONFIG` may run beside the service. It trusts nothing but the public keys:
+1. the stored checkpoint is signed by a key of the log and says the stored size and root;
 2. the entries are numbered without a gap, and their hashes come to that root;
 3. every full tile is stored, holds the hashes below it, and no other tile is;
 4. every entry can be read, its index columns are what its bytes say, and the engine's own indexes hold them;
@@ -9,15 +9,16 @@
 """
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
 from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.entry import TERMINAL, columns_that_agree, commit_to, index_columns
+from ledger.keys import open_by_any
 from ledger.reading import Reading
-from tlog.checkpoint import Checkpoint, open_checkpoint
+from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.merkle import Frontier, leaf_hash
 from tlog.note import Verifier
@@ -49,12 +50,14 @@ class _Walk:
     tiles: int = 0
 
 
-def check(reading: Reading, verifier: Verifier, progress: Progress | None = None) -> Checked:
+def check(
+    reading: Reading, verifiers: Sequence[Verifier], progress: Progress | None = None
+) -> Checked:
     """Verify everything stored; raises CheckFailed. Reads one state of the file throughout."""
     with reading.one_state():
         head = reading.head()
         try:
-            checkpoint = open_checkpoint(head.checkpoint, verifier)
+            checkpoint, _ = open_by_any(head.checkpoint, verifiers)
         except TlogError as error:
             raise CheckFailed(f"head: {error}") from None
         if (checkpoint.size, checkpoint.root) != (head.size, head.root):

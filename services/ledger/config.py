@@ -1,7 +1,12 @@
 """The ledger's configuration."""
 
+from pathlib import Path
+
 from pydantic import Field
 
+from ledger.keys import KEYS_MAX
+from ledger.last_signed import beside
+from ledger.pkcs11 import Pkcs11KeySettings
 from shared.settings import BusSettings, ConfigPath, ListenSettings, ProcessSettings, Section
 
 
@@ -47,9 +52,21 @@ class LedgerSettings(ProcessSettings):
     history under the same key."""
     origin: str = Field(pattern=r"^[^\s+]{1,255}$")
     """Name of the log, as in every checkpoint and in its verifier key."""
-    signing_key: ConfigPath
-    """Ed25519 private key that signs checkpoints (PKCS #8 PEM). Used for nothing else."""
+    signing_keys: tuple[ConfigPath | Pkcs11KeySettings, ...] = Field(
+        min_length=1, max_length=KEYS_MAX
+    )
+    """Ed25519 private keys that sign checkpoints, and are used for nothing else: files (PKCS #8 PEM), or
+    keys in a hardware module. All sign: one as a rule, two during a rotation (docs/key-rotation.md)."""
+    last_signed: ConfigPath | None = None
+    """File that remembers which checkpoint was signed last, so that an old copy of the database is never
+    taken for the newest. `<database>.last-signed` by default; better on another disk, and in no backup
+    (docs/runbook-ledger.md)."""
     http: HttpSettings | None = None
     """Serves the log to anybody; off when left out."""
     export: ExportSettings | None = None
     """Writes the log as files, a little behind; off when left out."""
+
+    @property
+    def last_signed_file(self) -> Path:
+        """Where what was signed last is remembered."""
+        return self.last_signed or beside(self.database)

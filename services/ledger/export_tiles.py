@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ledger.config import LedgerSettings
-from ledger.keys import load_signer
+from ledger.from_settings import load_keys
 from ledger.reading import StorageFailed
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.static_export import StaticExport
@@ -32,15 +32,15 @@ def run_export_tiles(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     try:
         settings = LedgerSettings.load(given.config)
-        verifier = load_signer(settings.signing_key, settings.origin).verifier
+        verifiers = load_keys(settings).verifiers
         with contextlib.ExitStack() as stack:
             database = SqliteDatabase(settings.database)
             reading = stack.enter_context(contextlib.closing(database.open_for_reading()))
             # Read and judged anew: this may run beside a service that goes on writing.
             stack.enter_context(reading.one_state())
-            published = load_published(reading, verifier)
+            published = load_published(reading, verifiers)
             files = TileFiles(reading, lambda: published)
-            export = StaticExport(given.folder, verifier)
+            export = StaticExport(given.folder, verifiers)
             exported = export.bring_up_to(published.note, files, recheck=given.recheck)
     except (SettingsError, BadKey) as error:
         sys.stderr.write(f"countersign-ledger: {error}\n")

@@ -1,6 +1,11 @@
-"""Reads the key that signs checkpoints."""
+"""The keys of the log. Each of them signs every checkpoint, so that one can take over from another.
 
+While a key is rotated, the old one and the new one both sign; whoever trusts either goes on verifying.
+"""
+
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final, Protocol
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -8,11 +13,91 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from shared.settings import SettingsError
 from shared.signing import BadKey
+from tlog.checkpoint import Checkpoint, sign_checkpoint
 from tlog.errors import TlogError
-from tlog.note import Signer
+from tlog.note import NoteSigner, Signer, UnverifiedNote, Verifier
+
+KEYS_MAX: Final = 4
+"""An old key, a new one, and as much again for a second kind of signature."""
 
 
-def load_signer(path: Path, origin: str) -> Signer:
+class KeyUnavailable(Exception):
+    """A key cannot sign at this moment: its module does not answer, or gave a signature that is none."""
+
+
+class LogKey(NoteSigner, Protocol):
+    """A key of the log, wherever it is kept. Used by one thread at a time."""
+
+    @property
+    def verifier(self) -> Verifier:
+        """Verifies what it signs."""
+
+
+class LogKeys:
+    """The keys that sign the checkpoints of one log."""
+
+    def __init__(self, *keys: LogKey) -> None:
+        if not 1 <= len(keys) <= KEYS_MAX:
+            raise SettingsError(f"signing_keys: there must be 1 to {KEYS_MAX} keys")
+        if len({key.name for key in keys}) != 1:
+            raise SettingsError("signing_keys: all keys of a log bear its name")
+        if len({key.vkey for key in keys}) != len(keys):
+            raise SettingsError("signing_keys: one key is named twice")
+        self._keys = keys
+        self.verifiers: Final = tuple(key.verifier for key in keys)
+
+    @property
+    def origin(self) -> str:
+        """The log's name."""
+        return self._keys[0].name
+
+    @property
+    def vkeys(self) -> tuple[str, ...]:
+        """The verifier keys, in the order of the configuration."""
+        return tuple(key.vkey for key in self._keys)
+
+    def sign(self, checkpoint: Checkpoint) -> str:
+        """Give the note of a checkpoint with a line by each key; raises KeyUnavailable.
+
+        Every line is verified before the note is used: a faulty one, once stored, would keep the log from
+        starting again.
+        """
+        note = sign_checkpoint(checkpoint, *self._keys)
+        try:
+            signed = UnverifiedNote.parse(note).verify(self.verifiers)
+        except TlogError as error:
+            raise KeyUnavailable(f"a key gave a signature that does not verify: {error}") from error
+        if len(signed) != len(self._keys):
+            raise KeyUnavailable("a key signed under another name")
+        return note
+
+
+def open_by_any(note: str | bytes, verifiers: Iterable[Verifier]) -> tuple[Checkpoint, list[str]]:
+    """Verify a log's checkpoint note with any of its keys; give it and the keys that signed.
+
+    Raises TlogError: also when a line of a known key is false.
+    """
+    unverified = UnverifiedNote.parse(note)
+    signed = unverified.verify(verifiers)
+    checkpoint = Checkpoint.parse(unverified.text)
+    if any(verifier.name != checkpoint.origin for verifier in signed):
+        raise TlogError(f"the checkpoint is of {checkpoint.origin}, not of {signed[0].name}")
+    return checkpoint, [verifier.vkey for verifier in signed]
+
+
+class FileKey(Signer):
+    """A key in a file."""
+
+    def __init__(self, name: str, private_key: Ed25519PrivateKey) -> None:
+        super().__init__(name, private_key)
+        self._private_key = private_key
+
+    def sign_bytes(self, data: bytes) -> bytes:
+        """Give the 64 bytes over the data."""
+        return self._private_key.sign(data)
+
+
+def load_file_key(path: Path, origin: str) -> FileKey:
     """Read a PKCS #8 PEM file with an Ed25519 key; raises BadKey or SettingsError."""
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
@@ -21,6 +106,6 @@ def load_signer(path: Path, origin: str) -> Signer:
     if not isinstance(key, Ed25519PrivateKey):
         raise BadKey(f"the key in {path} is not an Ed25519 key")
     try:
-        return Signer(origin, key)
+        return FileKey(origin, key)
     except TlogError as error:
         raise SettingsError(f"origin: {error}") from error

@@ -1,7 +1,7 @@
 """What anybody may read of a running ledger: over HTTP, and as files in a folder."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from ledger.config import LedgerSettings
 from ledger.log import OpenLog
@@ -12,7 +12,7 @@ from tlog.note import Verifier
 
 @contextlib.asynccontextmanager
 async def public_files(
-    settings: LedgerSettings, log: OpenLog, verifier: Verifier
+    settings: LedgerSettings, log: OpenLog, verifiers: Sequence[Verifier]
 ) -> AsyncIterator[ServingHttp | None]:
     """Serve and export as the settings say; raises SettingsError."""
 
@@ -23,7 +23,7 @@ async def public_files(
         if settings.export is not None:
             reader = log.tile_reader()
             stack.callback(reader.close)
-            export = StaticExport(settings.export.folder, verifier)
+            export = StaticExport(settings.export.folder, verifiers)
             await stack.enter_async_context(
                 exporting(export, reader, newest, settings.export.every_s)
             )

@@ -20,15 +20,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ledger.batch import Batch
 from ledger.entry import CompletedEntry
+from ledger.guard import Guard, Tree
+from ledger.keys import KeyUnavailable, LogKeys
+from ledger.last_signed import Signed, SigningRefused
 from ledger.storage import Head, Storage, StorageFailed, StorageInDoubt
 from ledger.tree import Published, Receipts, Tiles
 from shared import telemetry
 from shared.errors import NotReady, Overloaded, ServiceError, Unavailable
-from tlog.checkpoint import Checkpoint, sign_checkpoint
+from tlog.checkpoint import Checkpoint
 from tlog.merkle import leaf_hash
-from tlog.note import Signer
-from tlog.tiles import FullTile, TreeEdge
+from tlog.tiles import TreeEdge
 
 log = logging.getLogger(__name__)
 
@@ -78,27 +81,28 @@ class _Request:
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Where each entry of each request goes, and which entries are new."""
-
-    places: list[list[tuple[int, bool]]]
-    fresh: list[CompletedEntry]
-
-
-@dataclass(frozen=True)
 class _Staged:
-    edge: TreeEdge
-    full: list[FullTile]
+    """A tree that is signed and may be committed, and what is to be remembered of it."""
+
+    following: Published
+    signed: Signed
 
 
 class Sequencer:
     """Puts entries in order and makes them durable. One per process."""
 
     def __init__(
-        self, storage: Storage, signer: Signer, published: Published, tiles: Tiles, limits: Limits
+        self,
+        storage: Storage,
+        keys: LogKeys,
+        guard: Guard,
+        published: Published,
+        tiles: Tiles,
+        limits: Limits,
     ) -> None:
         self._storage = storage
-        self._signer = signer
+        self._keys = keys
+        self._guard = guard
         self._published = published
         self._tiles = tiles
         self._limits = limits
@@ -115,7 +119,7 @@ class Sequencer:
         """Set when nothing more can be written by this process."""
         self.on_writable: Callable[[bool], None] = lambda _: None
         """Told on the loop when writing begins to fail, and when it works again."""
-        self._writable = True
+        self._writable = guard.obstacle() is None
 
     def start(self) -> None:
         """Begin to write."""
@@ -133,6 +137,16 @@ class Sequencer:
     def published(self) -> Published:
         """The newest tree that is durable and signed."""
         return self._published
+
+    @property
+    def writable(self) -> bool:
+        """Whether the last attempt to write succeeded, or the first may."""
+        return self._writable
+
+    def refuse_to_sign(self, refusal: SigningRefused) -> None:
+        """Sign nothing more: something was learnt that a person must look at. Called on the loop."""
+        self._guard.refuse(refusal)
+        self._tell(writable=False)
 
     async def grown(self, size: int) -> Published:
         """Wait until the tree is larger than `size`."""
@@ -206,8 +220,8 @@ class Sequencer:
         started = time.perf_counter()
         try:
             batch, staged = self._stage(requests)
-        except (StorageFailed, ServiceError) as error:
-            # Nothing was signed and nothing can have become durable: only these appends fail.
+        except (StorageFailed, ServiceError, SigningRefused, KeyUnavailable) as error:
+            # Nothing can have become durable, and what was signed is dropped unseen: only these fail.
             if not isinstance(error, StorageInDoubt) and self._rolled_back():
                 self._refuse(requests, error)
             else:
@@ -222,52 +236,46 @@ class Sequencer:
             _commit_duration.record(time.perf_counter() - started)
         self._answer(requests, batch)
 
-    def _stage(self, requests: list[_Request]) -> tuple[_Batch, _Staged | None]:
-        """Put a batch into the transaction, all but its head."""
+    def _stage(self, requests: list[_Request]) -> tuple[Batch, _Staged | None]:
+        """Put a batch into the transaction, all but its head, and sign its tree."""
         start = self._published.size
         self._storage.begin()
-        batch = self._place(requests, start)
+        entries = [request.entries for request in requests]
+        keys = [e.idempotency_key for some in entries for e in some if e.idempotency_key]
+        batch = Batch.placed(entries, self._storage.indexes_of(keys), start)
         if not batch.fresh:
             return batch, None
+        if self._guard.refused is not None:
+            raise self._guard.refused
         self._storage.add_entries(start, batch.fresh)
-        # Hashed from what the database gives back, and compared with what it was given: a bit that
-        # flipped on the way in must not be signed.
+        # Hashed here from what was given, and by the guard from what the database gives back: a bit
+        # that flipped on the way in, or in either computation, must not be signed.
+        edge, full = self._published.edge.extended(leaf_hash(one.leaf) for one in batch.fresh)
         stored = self._storage.read_back(start)
         if stored != [one.leaf for one in batch.fresh]:
             raise NotReady("LEDGER_READ_BACK", "entries were read back other than written")
-        edge, full = self._published.edge.extended(leaf_hash(leaf) for leaf in stored)
         self._storage.add_tiles(full)
-        return batch, _Staged(edge, full)
+        for one in full:
+            self._tiles.keep(one)
+        return batch, self._sign(edge, stored)
 
-    def _place(self, requests: list[_Request], start: int) -> _Batch:
-        keys = [e.idempotency_key for r in requests for e in r.entries if e.idempotency_key]
-        known = self._storage.indexes_of(keys)
-        fresh: list[CompletedEntry] = []
-        places: list[list[tuple[int, bool]]] = []
-        for request in requests:
-            placed: list[tuple[int, bool]] = []
-            for entry in request.entries:
-                key = entry.idempotency_key
-                if key is not None and (index := known.get(key)) is not None:
-                    placed.append((index, True))
-                    continue
-                index = start + len(fresh)
-                if key is not None:
-                    known[key] = index
-                fresh.append(entry)
-                placed.append((index, False))
-            places.append(placed)
-        return _Batch(places, fresh)
+    def _sign(self, edge: TreeEdge, stored: list[bytes]) -> _Staged:
+        before = self._published
+        tree = Published(edge, before.checkpoint, "").at(edge.size, self._tiles, self._reading)
+        proof = tree.consistency_proof(before.size) if before.size else []
+        signed = self._guard.examine(stored, Tree(edge.size, tree.root, proof))
+        checkpoint = Checkpoint(self._keys.origin, edge.size, tree.root)
+        return _Staged(Published(edge, checkpoint, self._keys.sign(checkpoint)), signed)
 
     def _commit(self, requests: list[_Request], staged: _Staged) -> bool:
-        """Sign and commit. A crash before the commit leaves the old head, after it the new one."""
-        edge = staged.edge
-        for one in staged.full:
-            self._tiles.keep(one)
+        """Commit, and remember what was signed, before anybody sees it.
+
+        A crash before the commit leaves the old head, after it the new one; the record follows at the
+        next start.
+        """
+        following = staged.following
         try:
-            following = self._sign(edge)
-            checkpoint = following.checkpoint
-            head = Head(edge.size, checkpoint.root, following.note)
+            head = Head(following.size, following.checkpoint.root, following.note)
             self._storage.set_head(self._published.size, head)
             self._storage.commit()
         except StorageFailed as error:
@@ -277,16 +285,16 @@ class Sequencer:
             else:
                 self._abandon(requests)
             return False
+        try:
+            self._guard.record(staged.signed)
+        except (SigningRefused, OSError) as error:
+            log.error("what was signed is not remembered", exc_info=error)
+            self._abandon(requests)
+            return False
         self._published = following
         return True
 
-    def _sign(self, edge: TreeEdge) -> Published:
-        unsigned = Published(edge, self._published.checkpoint, "")
-        root = unsigned.at(edge.size, self._tiles, self._reading).root
-        checkpoint = Checkpoint(self._signer.verifier.name, edge.size, root)
-        return Published(edge, checkpoint, sign_checkpoint(checkpoint, self._signer))
-
-    def _answer(self, requests: list[_Request], batch: _Batch) -> None:
+    def _answer(self, requests: list[_Request], batch: Batch) -> None:
         receipts = Receipts(self._published, self._tiles, self._reading)
         leaves = {}
         first = self._published.size - len(batch.fresh)
@@ -298,15 +306,17 @@ class Sequencer:
                 results.append([_placed(one, leaves, receipts) for one in places])
             except ServiceError as error:
                 results.append(error)
-        self._on_loop(self._resolve, requests, results, True)
+        self._on_loop(self._resolve, requests, results, self._guard.refused is None)
 
     def _refuse(self, requests: list[_Request], error: Exception) -> None:
         log.error(
             "batch refused", extra={"fields": {"error": type(error).__name__}}, exc_info=error
         )
-        refusal = Unavailable(
-            "LEDGER_WRITE_FAILED", "the ledger cannot write; nothing was recorded", retry_after_s=1
-        )
+        if isinstance(error, (SigningRefused, KeyUnavailable)):
+            reason, what = "LEDGER_REFUSES_TO_SIGN", "the ledger refuses to sign"
+        else:
+            reason, what = "LEDGER_WRITE_FAILED", "the ledger cannot write"
+        refusal = Unavailable(reason, f"{what}; nothing was recorded", retry_after_s=1)
         self._on_loop(self._resolve, requests, [refusal] * len(requests), False)
 
     def _abandon(self, requests: list[_Request]) -> None:
@@ -348,9 +358,12 @@ class Sequencer:
         if written:
             grown, self._grown = self._grown, asyncio.Event()
             grown.set()
-        if written != self._writable:
-            self._writable = written
-            self.on_writable(written)
+        self._tell(writable=written)
+
+    def _tell(self, *, writable: bool) -> None:
+        if writable != self._writable:
+            self._writable = writable
+            self.on_writable(writable)
 
 
 def _placed(place: tuple[int, bool], leaves: dict[int, bytes], receipts: Receipts) -> Placed:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ledger.entry import TERMINAL, CompletedEntry
+from ledger.last_signed import FileLastSigned, beside
 from ledger.schema import migrate_sqlite
 from ledger.sqlite_reading import FAILURES, SqliteReading, connect
 from ledger.storage import Database, Head, Storage, StorageFailed, StorageInDoubt
@@ -42,6 +43,10 @@ class SqliteDatabase(Database):
     def begin(self, head: Head) -> None:
         """Begin a new log with this head; raises NotReady when there is one already."""
         SqliteStorage.create(self.path, head)
+
+    def open_last_signed(self) -> FileLastSigned:
+        """Open the file beside this one that remembers what was signed last."""
+        return FileLastSigned.open(beside(self.path))
 
     def open_for_writing(self) -> "SqliteStorage":
         """Open the file for writing, and bring its schema to the newest; raises NotReady."""
@@ -116,6 +121,10 @@ class SqliteStorage(Storage):
     def open_reading(self) -> SqliteReading:
         """Open a reader of its own."""
         return SqliteReading.open(self.path)
+
+    def open_last_signed(self) -> FileLastSigned:
+        """Open the file beside this one that remembers what was signed last."""
+        return FileLastSigned.open(beside(self.path))
 
     # One batch: begin, then what follows in this order, then commit or roll back.
 

@@ -18,15 +18,16 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ledger.keys import open_by_any
 from ledger.tile_files import TileFiles, TileReader
 from shared import telemetry
 from shared.errors import NotReady, ServiceError
-from tlog.checkpoint import Checkpoint, open_checkpoint
+from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.note import NOTE_BYTES_MAX, UnverifiedNote, Verifier
 from tlog.tiles import TILE_HEIGHT, TILE_WIDTH, TileName
@@ -54,7 +55,7 @@ class StaticExport:
     """Writes into one folder. Used by one thread at a time."""
 
     folder: Path
-    verifier: Verifier
+    verifiers: Sequence[Verifier]
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set from elsewhere to end a pass between two files."""
 
@@ -89,7 +90,7 @@ class StaticExport:
                 raise _refused(f"{self.folder} holds something that is not an export")
             return 0
         try:
-            earlier = open_checkpoint(path.read_bytes()[: NOTE_BYTES_MAX + 1], self.verifier)
+            earlier, _ = open_by_any(path.read_bytes()[: NOTE_BYTES_MAX + 1], self.verifiers)
         except TlogError as error:
             raise _refused(f"{path} is not a checkpoint of this log: {error}") from error
         if earlier.size > newer.size:

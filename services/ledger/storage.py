@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ledger.entry import CompletedEntry
+from ledger.last_signed import LastSigned
 from ledger.reading import Head, Reading, StorageFailed
 from tlog.tiles import FullTile
 
@@ -41,6 +42,9 @@ class Storage(Protocol):
 
     def open_reading(self) -> Reading:
         """Open a reader of its own, which sees what is committed."""
+
+    def open_last_signed(self) -> LastSigned:
+        """Open the record of the last signature, where it is unless the configuration says otherwise."""
 
     # One batch: begin, then what follows in this order, then commit or roll back.
 
@@ -77,6 +81,12 @@ class Database(Protocol):
 
     def begin(self, head: Head) -> None:
         """Begin a log with this head; raises NotReady when there is one already."""
+
+    def open_last_signed(self) -> LastSigned:
+        """Open the record of the last signature, where it is unless the configuration says otherwise.
+
+        Raises SigningRefused.
+        """
 
     def open_for_writing(self) -> Storage:
         """Open the log for writing, and be its only writer; raises NotReady."""

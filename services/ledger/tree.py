@@ -6,12 +6,14 @@ after the commit, so readers need no lock and never see what is not durable.
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ledger.keys import open_by_any
 from ledger.reading import Reading
 from shared.errors import NotReady, Unavailable
-from tlog.checkpoint import Checkpoint, open_checkpoint
+from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.merkle import TreeAtSize, leaf_hash
 from tlog.note import Verifier
@@ -45,18 +47,20 @@ class Tiles:
             if len(self._cached) > TILES_CACHED_MAX:
                 self._cached.popitem(last=False)
 
-    def tile(self, level: int, number: int, reading: Reading) -> Tile:
-        """Give a full tile; raises NotReady when the file does not hold it as it should."""
+    def cached(self, level: int, number: int) -> Tile | None:
+        """Give a tile that is in memory: one that was made here, or compared with the signed root."""
         with self._guard:
             if (found := self._cached.get((level, number))) is not None:
                 self._cached.move_to_end((level, number))
-                return found
-        stored = reading.tile(level, number)
-        if stored is None or len(stored) != TILE_WIDTH * 32:
-            raise damaged(f"tile {level}/{number} is not whole")
-        tile = Tile.of(decode_tile(stored))
-        self.keep(FullTile(level, number, tile))
-        return tile
+            return found
+
+
+def read_tile(level: int, number: int, reading: Reading) -> Tile:
+    """Read a full tile, which may hold anything; raises NotReady when it has not the right length."""
+    stored = reading.tile(level, number)
+    if stored is None or len(stored) != TILE_WIDTH * 32:
+        raise damaged(f"tile {level}/{number} is not whole")
+    return Tile.of(decode_tile(stored))
 
 
 @dataclass(frozen=True)
@@ -74,15 +78,31 @@ class Published:
 
     def at(self, size: int, tiles: Tiles, reading: Reading) -> TreeAtSize:
         """Give the tree as it was at a size up to this one."""
-        edge = self.edge
 
         def subtree(level: int, index: int) -> bytes:
-            in_edge = edge.subtree(level, index)
-            if in_edge is not None:
-                return in_edge
-            return subtree_in(tiles.tile(*holding(level, index), reading), level, index)
+            return self._subtree(level, index, tiles, reading)
 
         return TreeAtSize(size, subtree)
+
+    def tile(self, level: int, number: int, tiles: Tiles, reading: Reading) -> Tile:
+        """Give a full tile; raises NotReady when what is stored is not what the signed root stands for.
+
+        A tile that is read is compared with its hash in the tile above, and that one likewise, up to the
+        edge, which was compared with the signed root at the start: damage is never served.
+        """
+        if (found := tiles.cached(level, number)) is not None:
+            return found
+        tile = read_tile(level, number, reading)
+        if tile.root != self._subtree((level + 1) * TILE_HEIGHT, number, tiles, reading):
+            raise damaged(f"tile {level}/{number} is not what was signed")
+        tiles.keep(FullTile(level, number, tile))
+        return tile
+
+    def _subtree(self, level: int, index: int, tiles: Tiles, reading: Reading) -> bytes:
+        in_edge = self.edge.subtree(level, index)
+        if in_edge is not None:
+            return in_edge
+        return subtree_in(self.tile(*holding(level, index), tiles, reading), level, index)
 
 
 class Receipts:
@@ -119,21 +139,22 @@ def unreadable() -> Unavailable:
     )
 
 
-def load_published(reading: Reading, verifier: Verifier) -> Published:
+def load_published(reading: Reading, verifiers: Sequence[Verifier]) -> Published:
     """Re-read and re-hash the right edge of the stored tree; raises NotReady if it is not the signed one.
 
-    1. The stored checkpoint is signed by this log's key and is of the stored size and root.
+    1. The stored checkpoint is signed by one of this log's keys and is of the stored size and root.
     2. The unfinished tiles are built again: level 0 from the entries' bytes, each level above from
        the full tiles below it.
     3. They come to the signed root.
     """
     head = reading.head()
     try:
-        checkpoint = open_checkpoint(head.checkpoint, verifier)
+        checkpoint, _ = open_by_any(head.checkpoint, verifiers)
     except TlogError as error:
         raise NotReady(
             "LEDGER_KEY_OR_CHECKPOINT",
-            f"the stored checkpoint is not one that this key signed for this log: {error}",
+            f"the stored checkpoint is not one that a key of this log signed: {error}. While keys "
+            "are rotated, the old and the new one both stand in signing_keys",
         ) from error
     if (checkpoint.size, checkpoint.root) != (head.size, head.root):
         raise damaged("the head is not what its checkpoint says")
@@ -156,10 +177,9 @@ def _edge_tiles(reading: Reading, size: int) -> list[Tile]:
     level = 1
     while size >> TILE_HEIGHT * level:
         count = size >> TILE_HEIGHT * level
-        below = Tiles()
         tiles.append(
             Tile.of(
-                below.tile(level - 1, number, reading).root
+                read_tile(level - 1, number, reading).root
                 for number in range(count - count % TILE_WIDTH, count)
             )
         )

@@ -27,7 +27,7 @@ def test_whole_file_is_found_whole(database: DatabaseUnderTest) -> None:
 def test_progress_ends_at_the_size(database: DatabaseUnderTest) -> None:
     told: list[tuple[int, int]] = []
     reading = database.open_for_reading()
-    check(reading, SIGNER.verifier, lambda done, of: told.append((done, of)))
+    check(reading, [SIGNER.verifier], lambda done, of: told.append((done, of)))
     reading.close()
     assert told == [(256, 301), (301, 301)]
 

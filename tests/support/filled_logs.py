@@ -24,7 +24,7 @@ def grow(path: Path, leaves: Sequence[bytes]) -> None:
     """Appends in one transaction, as the sequencer does."""
     with contextlib.closing(SqliteStorage.open(path)) as storage:
         reading = storage.reading()
-        before = load_published(reading, SIGNER.verifier)
+        before = load_published(reading, [SIGNER.verifier])
         edge, full = before.edge.extended(leaf_hash(leaf) for leaf in leaves)
         tiles = Tiles()
         storage.begin()

@@ -85,7 +85,7 @@ def assert_whole(database: Database) -> Checked:
     """The oracle: everything stored verifies."""
     reading = database.open_for_reading()
     try:
-        return check(reading, SIGNER.verifier)
+        return check(reading, [SIGNER.verifier])
     finally:
         reading.close()
 
@@ -102,7 +102,7 @@ def write_settings(folder: Path, nats: NatsUnderTest) -> Path:
     config = folder / "ledger.toml"
     config.write_text(
         f'trust_domain = "{TRUST_DOMAIN}"\ndatabase = "ledger.sqlite"\norigin = "{ORIGIN}"\n'
-        f'signing_key = "note.pem"\ncreate_if_missing = true\n'
+        f'signing_keys = ["note.pem"]\ncreate_if_missing = true\n'
         f'[listen]\naddress = "127.0.0.1:0"\nport_file = "port"\n[listen.tls]\n{files}'
         f'[bus]\nservers = ["tls://127.0.0.1:{nats.port}"]\n[bus.tls]\n{files}'
     )

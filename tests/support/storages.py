@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable, Sequence
 
 from ledger.entry import CompletedEntry
+from ledger.last_signed import LastSigned
 from ledger.reading import Reading
 from ledger.storage import Head, Storage, StorageFailed, StorageInDoubt
 from support.waiting import WAIT_S_MAX
@@ -27,6 +28,9 @@ class StorageAround(Storage):
 
     def open_reading(self) -> Reading:
         return self._within.open_reading()
+
+    def open_last_signed(self) -> LastSigned:
+        return self._within.open_last_signed()
 
     def begin(self) -> None:
         self._within.begin()

@@ -54,7 +54,7 @@ class TileServer:
 async def tile_server(path: Path, prefix: str = "") -> AsyncIterator[TileServer]:
     """Serves a ledger's file as it is now."""
     with contextlib.closing(SqliteReading.open(path)) as reading:
-        published = load_published(reading, SIGNER.verifier)
+        published = load_published(reading, [SIGNER.verifier])
     served = TileServer(0, published)
     with contextlib.closing(
         TileReader(SqliteReading.open(path), lambda: served.published)

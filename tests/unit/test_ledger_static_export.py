@@ -25,13 +25,13 @@ from tlog.verify import verify_export
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[tuple[str, TileFiles]]:
     with contextlib.closing(SqliteReading.open(path)) as reading:
-        published = load_published(reading, SIGNER.verifier)
+        published = load_published(reading, [SIGNER.verifier])
         yield published.note, TileFiles(reading, lambda: published)
 
 
 def export(path: Path, folder: Path, *, recheck: bool = False) -> Exported:
     with opened(path) as (note, files):
-        exported = StaticExport(folder, SIGNER.verifier).bring_up_to(note, files, recheck=recheck)
+        exported = StaticExport(folder, [SIGNER.verifier]).bring_up_to(note, files, recheck=recheck)
     assert exported is not None
     return exported
 
@@ -97,7 +97,7 @@ def test_names_between_are_those_that_the_older_tree_lacks() -> None:
 def test_an_interrupted_pass_is_taken_up(tmp_path: Path) -> None:
     path, folder = filled_log(tmp_path, 700), tmp_path / "export"
     with opened(path) as (note, files):
-        stopped = StaticExport(folder, SIGNER.verifier)
+        stopped = StaticExport(folder, [SIGNER.verifier])
         stopped.stopped.set()
         assert stopped.bring_up_to(note, files) is None
     assert not (folder / "checkpoint").exists()
@@ -164,9 +164,9 @@ async def test_the_folder_follows_the_log(tmp_path: Path) -> None:
     path, folder = filled_log(tmp_path, 10), tmp_path / "export"
     folder.write_text("a file where the folder is to be")
     with contextlib.closing(SqliteReading.open(path)) as reading:
-        published = [load_published(reading, SIGNER.verifier)]
+        published = [load_published(reading, [SIGNER.verifier])]
         reader = TileReader(SqliteReading.open(path), lambda: published[-1])
-        one = StaticExport(folder, SIGNER.verifier)
+        one = StaticExport(folder, [SIGNER.verifier])
         asked = asyncio.Event()
 
         def note() -> str:
@@ -180,6 +180,6 @@ async def test_the_folder_follows_the_log(tmp_path: Path) -> None:
 
                 await until(lambda: reached(folder, 10))
                 grow(path, entries_of(300)[10:])
-                published.append(load_published(reading, SIGNER.verifier))
+                published.append(load_published(reading, [SIGNER.verifier]))
 
                 await until(lambda: reached(folder, 300))

@@ -22,7 +22,7 @@ from tlog.tiles import TileName, tiles_of
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[TileFiles]:
     with contextlib.closing(SqliteReading.open(path)) as reading:
-        published = load_published(reading, SIGNER.verifier)
+        published = load_published(reading, [SIGNER.verifier])
         yield TileFiles(reading, lambda: published)
 
 

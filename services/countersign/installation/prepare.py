@@ -194,7 +194,7 @@ def _ledger(installation: Installation) -> toml.Table:
         # Only the first time: a ledger that is gone must not be replaced by an empty one.
         "create_if_missing": not layout.ledger_begun.exists(),
         "origin": LEDGER_ORIGIN,
-        "signing_key": layout.seen_from(file, layout.keys.ledger_note),
+        "signing_keys": [layout.seen_from(file, layout.keys.ledger_note)],
         "http": {"listen": address(installation.ports.ledger_http)},
         **_every_process(installation, file, identity, installation.ports.ledger),
     }

@@ -1,0 +1,289 @@
+"""What stands between a tree and its signature: a log that signs two histories is worth nothing.
+
+Every batch is hashed a second time here, from the bytes that the database gives back, into a tree of this
+module's own; what is signed must be what both came to, must follow from what was signed last, and must be
+later than it. What was signed last is remembered outside the database (`ledger.last_signed`), so that a
+database from yesterday, a replica that missed the last commits, and a second writer are all noticed.
+
+A refusal is either for now (the clock), or until a person has looked: then nothing is signed any more.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Final
+
+from ledger.last_signed import LastSigned, RecordDamaged, Signed, SigningRefused, unusable
+from shared import telemetry
+from shared.clock import Clock
+from tlog.errors import TlogError
+from tlog.merkle import EMPTY_ROOT, verify_consistency
+
+log = logging.getLogger(__name__)
+
+CLOCK_SLACK_US: Final = 2_000_000
+"""Clocks are stepped by less in normal operation; within it, the time of the last signature is used again."""
+LEAVES_AT_ONCE: Final = 1024
+"""Read at once when the log has grown past its last record."""
+
+_refusals = telemetry.meter.create_counter(
+    "countersign.ledger.signing_refused",
+    unit="{refusal}",
+    description="Signatures that a guard refused, by reason",
+)
+_signing = telemetry.meter.create_gauge(
+    "countersign.ledger.signing", description="1 while the log signs, 0 while a guard refuses"
+)
+
+Leaves = Callable[[int, int], Sequence[bytes]]
+"""Reads entries' bytes: from an index on, at most so many."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """A tree of its own kind: the roots of its complete subtrees, largest first. Never changes."""
+
+    size: int = 0
+    hashes: tuple[bytes, ...] = ()
+
+    def grown(self, leaves: Sequence[bytes]) -> "Peaks":
+        """Add entries, from their bytes."""
+        size, peaks = self.size, list(self.hashes)
+        for leaf in leaves:
+            node = sha256(b"\0" + leaf).digest()
+            rest = size
+            while rest & 1:
+                node = sha256(b"\1" + peaks.pop() + node).digest()
+                rest >>= 1
+            peaks.append(node)
+            size += 1
+        return Peaks(size, tuple(peaks))
+
+    @property
+    def root(self) -> bytes:
+        """The root of the tree."""
+        if not self.hashes:
+            return EMPTY_ROOT
+        *left, root = self.hashes
+        for peak in reversed(left):
+            root = sha256(b"\1" + peak + root).digest()
+        return root
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree that is to be signed, with the proof that it follows from the one signed before."""
+
+    size: int
+    root: bytes
+    consistency: Sequence[bytes]
+
+
+class Guard:
+    """Says what may be signed. After `take_up` used by the writer's thread alone, but for `refuse`."""
+
+    def __init__(self, origin: str, store: LastSigned, clock: Clock) -> None:
+        self._origin = origin
+        self._store = store
+        self._clock = clock
+        self._last = Signed(origin)
+        self._lock = threading.Lock()
+        self._refused: SigningRefused | None = None
+
+    @property
+    def refused(self) -> SigningRefused | None:
+        """Why nothing is signed until a person has looked; None while the log signs."""
+        return self._refused
+
+    @property
+    def last(self) -> Signed:
+        """What was signed last."""
+        return self._last
+
+    def refuse(self, refusal: SigningRefused) -> None:
+        """Sign nothing more, and say why, loudly. The first reason stays. Any thread may call this."""
+        with self._lock:
+            first = self._refused is None
+            self._refused = self._refused or refusal
+        _alarm(refusal)
+        if first:
+            _signing.set(0)
+
+    def take_up(self, size: int, root: bytes, leaves: Leaves) -> None:
+        """Compare the database's tree with what was signed last. Raises SigningRefused.
+
+        1. A database that is behind the record has lost entries that were vouched for.
+        2. One that is ahead was stopped between its commit and the record, by one batch: its entries are
+           hashed on from the record's tree, and must come to the root that the database has.
+        3. One of the same size has the same root.
+        """
+        try:
+            self._last = self._taken_up(size, root, leaves)
+        except OSError as error:
+            raise unusable(self._store.where, error) from error
+        _signing.set(1)
+
+    def _taken_up(self, size: int, root: bytes, leaves: Leaves) -> Signed:
+        try:
+            last = self._store.read()
+        except RecordDamaged as damage:
+            # A crash in the middle of the record's write, which comes after the commit, leaves the record
+            # of the batch before. Any other damage must not pass for that.
+            if damage.survivor is None or size <= damage.survivor.size:
+                raise
+            last = damage.survivor
+        if last is None and size > 0:
+            raise SigningRefused(
+                "LAST_SIGNED_MISSING",
+                f"the database has {size} entries, and {self._store.where} does not say what was "
+                "signed last: this may be an old copy. Put the record back in its place; if "
+                "there never was one, and it is certain that nothing beyond was signed: "
+                f"`countersign-ledger adopt CONFIG --size {size}`",
+            )
+        if last is not None and last.origin != self._origin:
+            raise SigningRefused(
+                "LAST_SIGNED_OF_ANOTHER",
+                f"{self._store.where} is of the log {last.origin}, not of {self._origin}",
+            )
+        first = last or Signed(self._origin)
+        peaks = self._grown(first, size, root, leaves)
+        # The time stays: what came after it was signed by a clock that is not known to be right.
+        following = replace(first, size=size, root=root, peaks=peaks.hashes)
+        if following != last:
+            self._store.swap(last, following)
+        if following.ended:
+            raise SigningRefused("LOG_ENDED", following.ended)
+        return following
+
+    def _grown(self, last: Signed, size: int, root: bytes, leaves: Leaves) -> Peaks:
+        """Give the peaks of the database's tree, once it is known to follow from the last signed one."""
+        if size < last.size:
+            raise SigningRefused(
+                "LEDGER_BEHIND_LAST_SIGNED",
+                f"the database has {size} entries, and a checkpoint of {last.size} was signed: "
+                f"{last.size - size} entries that were vouched for are gone (an old backup, or a "
+                "replica that had not everything). Nothing is signed, or there would be two "
+                "histories. Put the newest database in place; see the ledger's runbook, 'The "
+                "database is behind'",
+            )
+        peaks = Peaks(last.size, last.peaks)
+        if peaks.root != last.root:
+            raise RecordDamaged(self._store.where, "its hashes do not come to its root", None)
+        while peaks.size < size:
+            more = leaves(peaks.size, min(LEAVES_AT_ONCE, size - peaks.size))
+            if not more:
+                break
+            peaks = peaks.grown(more)
+        if peaks.root != root:
+            raise SigningRefused(
+                "LEDGER_FORKED",
+                f"the database's {size} entries do not follow from the {last.size} that were "
+                "signed for last: they are of another history. Nothing of it may be signed or "
+                "served; keep it as evidence, and put the right database in place",
+            )
+        return peaks
+
+    def obstacle(self) -> SigningRefused | None:
+        """Say why nothing could be signed at this moment; None when it could."""
+        try:
+            self._due()
+        except SigningRefused as refusal:
+            return self._refused or refusal
+        return self._refused
+
+    def heed_witnesses(self, sizes: Mapping[str, int]) -> None:
+        """Compare with the sizes that witnesses have cosigned. Raises SigningRefused."""
+        for name, size in sizes.items():
+            if size > self._last.size:
+                raise SigningRefused(
+                    "LEDGER_BEHIND_WITNESS",
+                    f"the witness {name} has cosigned a checkpoint of {size} entries of this log, "
+                    f"and there are {self._last.size} here: database and record are both old. "
+                    "Nothing is signed, or there would be two histories; see the ledger's "
+                    "runbook, 'The database is behind'",
+                )
+
+    # Before each signature, on the writer's thread.
+
+    def examine(self, stored: Sequence[bytes], tree: Tree) -> Signed:
+        """Give the record of a tree that may be signed; raises SigningRefused.
+
+        `stored` are the batch's entries as the database gives them back.
+        """
+        if self._refused is not None:
+            raise self._refused
+        last = self._last
+        peaks = Peaks(last.size, last.peaks).grown(stored)
+        if (peaks.size, peaks.root) != (tree.size, tree.root):
+            raise self._stops(
+                "LEDGER_HASHES_DISAGREE",
+                "two ways of hashing the stored entries came to different roots: memory or disk "
+                "of this machine cannot be trusted. Nothing was signed. Run `countersign-ledger "
+                "check`, and test the machine",
+            )
+        if last.size:
+            try:
+                verify_consistency(last.size, tree.size, last.root, tree.root, tree.consistency)
+            except TlogError as error:
+                raise self._stops(
+                    "LEDGER_HASHES_DISAGREE",
+                    f"the new tree does not follow from the one that was signed last: {error}. "
+                    "Nothing was signed. Run `countersign-ledger check`, and test the machine",
+                ) from error
+        time_us = self._due()
+        try:
+            found = self._store.read()
+        except OSError as error:
+            raise unusable(self._store.where, error) from error
+        if found != last:
+            raise self._stops(
+                "SIGNED_ELSEWHERE",
+                f"{self._store.where} is no longer as this process left it: somebody else signs "
+                "for this log. Stop all writers, and start the one whose database has the size "
+                "in that record",
+            )
+        return replace(last, size=tree.size, root=tree.root, peaks=peaks.hashes, time_us=time_us)
+
+    def record(self, following: Signed) -> None:
+        """Remember what was signed, durably, before it is let out; raises SigningRefused or OSError."""
+        try:
+            self._store.swap(self._last, following)
+        except SigningRefused as refusal:
+            self.refuse(refusal)
+            raise
+        self._last = following
+
+    def close(self) -> None:
+        """Let go of the record."""
+        self._store.close()
+
+    def _stops(self, reason: str, message: str) -> SigningRefused:
+        refusal = SigningRefused(reason, message)
+        self.refuse(refusal)
+        return refusal
+
+    def _due(self) -> int:
+        """Give the time of the next signature, which is never before the last; raises SigningRefused."""
+        now, last = self._now_us(), self._last.time_us
+        if now < last - CLOCK_SLACK_US:
+            refusal = SigningRefused(
+                "CLOCK_WENT_BACK",
+                f"this machine's clock is {(last - now) / 1e6:.0f} s before the last signature. "
+                "Nothing is signed until it has passed that time: set the clock right (or wait, "
+                "if it is right now and was ahead)",
+            )
+            _alarm(refusal)
+            raise refusal
+        return max(now, last)
+
+    def _now_us(self) -> int:
+        return int(self._clock.now().timestamp() * 1_000_000)
+
+
+def _alarm(refusal: SigningRefused) -> None:
+    _refusals.add(1, {"reason": refusal.reason})
+    log.error(
+        "refusing to sign", extra={"fields": {"reason": refusal.reason, "why": refusal.message}}
+    )
