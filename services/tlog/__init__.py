@@ -1,7 +1,8 @@
 """The C2SP transparency-log formats: trees, tiles, signed notes, checkpoints and offline proofs.
 
-No input or output happens here and nothing of ours is imported, so that an auditor can take this
-package alone and check a ledger without trusting the rest of the software.
+Nothing of ours is imported, and of others only PyNaCl and cryptography, so that an auditor can take this
+package alone and check a ledger without trusting the rest of the software: `python -m tlog --help`.
+No input or output happens here but in `folder`, which reads files for that command.
 """
 
 from tlog.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint

@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, MLDSA44PublicKey
 
 from tlog.checkpoint import Checkpoint
-from tlog.errors import TlogError
+from tlog.errors import FalseSignature, TlogError
 from tlog.merkle import HASH_BYTES
 from tlog.note import (
     ED25519,
@@ -121,7 +121,7 @@ class CosignatureVerifier:
         """
         time, raw = signature[:_TIME_BYTES], signature[_TIME_BYTES:]
         if len(raw) != _SIGNATURE_BYTES[self.kind]:
-            raise TlogError(f"the cosignature of {self.name} has the wrong length")
+            raise FalseSignature(self.name, self.key_id, "has the wrong length")
         time_s = int.from_bytes(time)
         _check_time(time_s)
         try:
@@ -130,7 +130,7 @@ class CosignatureVerifier:
             else:
                 self._ml_dsa.verify(raw, _checkpoint_message(self.name, time_s, text))
         except (nacl.exceptions.CryptoError, InvalidSignature):
-            raise TlogError(f"the cosignature of {self.name} does not verify") from None
+            raise FalseSignature(self.name, self.key_id, "does not verify") from None
         return time_s
 
     @functools.cached_property

@@ -40,6 +40,15 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
+def complete_root(row: bytes) -> bytes:
+    """Hash a power of two of nodes, one after the other, into the root above them."""
+    while len(row) > HASH_BYTES:
+        row = b"".join(
+            [sha256(b"\x01" + row[at : at + 64]).digest() for at in range(0, len(row), 64)]
+        )
+    return row
+
+
 def root_of_leaves(leaf_hashes: Sequence[bytes]) -> bytes:
     """Compute a root from all leaf hashes, straight from the definition: for audits and tests."""
     frontier = Frontier()

@@ -18,7 +18,7 @@ import nacl.exceptions
 import nacl.signing
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tlog.errors import TlogError
+from tlog.errors import FalseSignature, TlogError, UnknownSigner
 
 ED25519 = 0x01
 
@@ -179,11 +179,11 @@ class Verifier:
     def verify(self, text: str, signature: bytes) -> None:
         """Raise TlogError unless this key signed this text."""
         if len(signature) != _ED25519_SIGNATURE_BYTES:
-            raise TlogError(f"the signature of {self.name} has the wrong length")
+            raise FalseSignature(self.name, self.key_id, "has the wrong length")
         try:
             self._key.verify(text.encode(), signature)
         except nacl.exceptions.CryptoError:
-            raise TlogError(f"the signature of {self.name} does not verify") from None
+            raise FalseSignature(self.name, self.key_id, "does not verify") from None
 
 
 class Signer:
@@ -252,7 +252,7 @@ class UnverifiedNote:
             verifier.verify(self.text, line.signature)
             signed[line.name, line.key_id] = verifier
         if not signed:
-            raise TlogError("no known key signed the note")
+            raise UnknownSigner("no known key signed the note")
         return tuple(signed.values())
 
 

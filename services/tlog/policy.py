@@ -19,7 +19,7 @@ from tlog.cosignature import (
     parse_log_vkey,
     parse_witness_vkey,
 )
-from tlog.errors import TlogError
+from tlog.errors import TlogError, UnknownSigner
 from tlog.note import UnverifiedNote
 
 POLICY_BYTES_MAX: Final = 1024 * 1024
@@ -191,7 +191,7 @@ class Policy:
             None,
         )
         if log is None:
-            raise TlogError(f"no known key of {checkpoint.origin} signed the checkpoint")
+            raise UnknownSigner(f"no known key signed the checkpoint of {checkpoint.origin}")
         cosigned = {
             name: time_s
             for name, witness in self.witnesses.items()

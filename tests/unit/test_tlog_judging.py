@@ -73,7 +73,7 @@ def test_latest_of_several_cosignatures_counts() -> None:
 def test_one_false_cosignature_of_a_known_witness_sinks_the_note() -> None:
     false = write_signature("witness.example/w1", WITNESS.verifier.key_id, bytes(72))
     for policy in (policy_of("w"), policy_of("none")):
-        with pytest.raises(TlogError, match=r"witness\.example/w1 does not verify"):
+        with pytest.raises(TlogError, match=r"witness\.example/w1\+20324abe does not verify"):
             policy.judge(NOTE + WITNESS_LINE + false)
 
 
@@ -106,7 +106,7 @@ def test_line_without_time_does_not_count_as_a_witness() -> None:
 
 
 def test_checkpoint_that_no_trusted_log_signed_is_refused() -> None:
-    with pytest.raises(TlogError, match=r"no known key of ledger\.example/exchange"):
+    with pytest.raises(TlogError, match=r"no known key signed .* ledger\.example/exchange"):
         policy_of("w").judge(f"{TEXT}\n{WITNESS_LINE}")
     stranger = Signer.from_seed(ORIGIN, bytes(32))
     with pytest.raises(TlogError, match="no known key"):
@@ -123,7 +123,7 @@ def test_witness_key_cannot_stand_in_for_the_logs() -> None:
 def test_one_logs_key_cannot_vouch_for_another_log() -> None:
     other = Signer.from_seed("ledger.example/other", bytes(32))
     policy = Policy.parse(f"log {LOG_VKEY}\nlog {other.vkey}\nquorum none\n")
-    with pytest.raises(TlogError, match=r"no known key of ledger\.example/exchange"):
+    with pytest.raises(TlogError, match=r"no known key signed .* ledger\.example/exchange"):
         policy.judge(sign_note(TEXT, [other]))
     assert policy.judge(sign_note(TEXT, [other, LOG])).log == LOG.verifier
 

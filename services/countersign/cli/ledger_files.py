@@ -10,26 +10,24 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from countersign.client import VerificationError
+from tlog import folder as folders
 from tlog.checkpoint import Checkpoint, open_checkpoint
 from tlog.errors import TlogError
 from tlog.merkle import Frontier, leaf_hash
-from tlog.note import NOTE_BYTES_MAX, Verifier
-from tlog.proof import verify_receipt
+from tlog.note import Verifier
+from tlog.policy import Policy
 from tlog.tiles import (
     TILE_HEIGHT,
     TILE_WIDTH,
     FullTile,
     TileName,
     TreeEdge,
-    decode_tile,
     encode_bundle,
 )
-from tlog.verify import Progress, VerifiedExport, verify_export
+from tlog.verify import NotVerified, Progress, VerifiedExport
 
 CHECKPOINT: Final = "checkpoint"
 VKEY_BYTES_MAX: Final = 4096
-FILE_BYTES_MAX: Final = TILE_WIDTH * (2 + 65_535)
-"""The largest bundle; a larger file is not part of an export."""
 
 Verified = TypeVar("Verified")
 
@@ -143,70 +141,11 @@ def _rewritten(earlier: Checkpoint) -> VerificationError:
 def verify_folder(
     folder: Path, verifiers: Sequence[Verifier], progress: Progress | None
 ) -> VerifiedExport:
-    """Verifies an export; raises VerificationError naming what failed."""
-
-    def read(path: str) -> bytes | None:
-        return _read_file(folder, path)
-
-    return with_any_key(verifiers, lambda key: verify_export(read, key, progress))
-
-
-def _read_file(folder: Path, path: str) -> bytes | None:
-    file = folder / path
-    if not file.is_file():
-        return None
-    if file.stat().st_size > FILE_BYTES_MAX:
-        raise TlogError(f"{path}: the file is larger than any of an export")
-    return file.read_bytes()
-
-
-def verify_extends(
-    folder: Path, newer: Checkpoint, older: Path, verifiers: Sequence[Verifier]
-) -> Checkpoint:
-    """Checks that a verified export begins with the tree of an older checkpoint, and gives that.
-
-    The root at the older size is computed from the export. Raises VerificationError.
-    """
-    note = read_bounded(older, NOTE_BYTES_MAX)
+    """Verifies an export with any of these keys; raises VerificationError naming what failed."""
     try:
-        kept = with_any_key(verifiers, lambda key: open_checkpoint(note, key))
-    except VerificationError as error:
-        raise VerificationError(error.reason, f"{older}: {error}") from error
-    if kept.origin != newer.origin:
-        raise VerificationError(
-            "OTHER_LOG", f"{older} is of {kept.origin}, and the export of {newer.origin}"
-        )
-    if kept.size > newer.size:
-        raise VerificationError(
-            "HISTORY_SHRANK",
-            f"the export has {newer.size} entries; there were {kept.size} when {older} was signed",
-        )
-    try:
-        root = _root_at(folder, kept.size, newer.size)
-    except TlogError as error:
+        return folders.verify_folder(folder, Policy.of_logs(verifiers), progress)
+    except NotVerified as error:
         raise VerificationError("NOT_VERIFIED", str(error)) from error
-    if root != kept.root:
-        raise VerificationError(
-            "HISTORY_REWRITTEN",
-            f"the first {kept.size} entries are not those of {older}: the ledger shows another history "
-            "than it signed then",
-        )
-    return kept
-
-
-def _root_at(folder: Path, size: int, full_size: int) -> bytes:
-    """The root at a size, from the level-0 tiles of an export that verified."""
-    frontier = Frontier()
-    for start in range(0, size, TILE_WIDTH):
-        number, width = start // TILE_WIDTH, min(TILE_WIDTH, full_size - start)
-        # A full tile may stand in for the partial one, as it does when the export is verified.
-        names = [TileName(0, number, width), TileName(0, number)]
-        content = next(filter(None, (_read_file(folder, name.path) for name in names)), None)
-        if content is None:
-            raise TlogError(f"{names[0].path}: the file is missing")
-        for one in decode_tile(content)[: size - start]:
-            frontier.append(one)
-    return frontier.root()
 
 
 _FILE_FIRST: Final = re.compile(r"(?P<file>checkpoint|tile/[a-z0-9./]+): (?P<what>.+)", re.DOTALL)
@@ -224,9 +163,11 @@ def verify_receipt_file(
     proof: Path, leaf: Path, verifiers: Sequence[Verifier]
 ) -> tuple[int, Checkpoint]:
     """Verifies a receipt; gives index and checkpoint. Raises VerificationError naming what failed."""
-    text = read_bounded(proof, NOTE_BYTES_MAX)
-    entry = read_bounded(leaf, FILE_BYTES_MAX)
-    return with_any_key(verifiers, lambda key: verify_receipt(entry, text, key))
+    try:
+        index, judged = folders.verify_receipt_file(proof, leaf, Policy.of_logs(verifiers))
+    except NotVerified as error:
+        raise VerificationError("NOT_VERIFIED", str(error)) from error
+    return index, judged.checkpoint
 
 
 def read_bounded(path: Path, bytes_max: int) -> bytes:

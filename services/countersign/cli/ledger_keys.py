@@ -10,8 +10,11 @@ from countersign.cli.connection import load
 from countersign.cli.ledger_files import VKEY_BYTES_MAX, read_bounded
 from countersign.client import ClientSettings, VerificationError
 from shared.registry import TrustRoots
+from tlog.cosignature import LogVerifier, parse_log_vkey
 from tlog.errors import TlogError
+from tlog.folder import load_policy
 from tlog.note import Verifier
+from tlog.policy import Policy
 
 
 def trusted(settings: ClientSettings) -> list[Verifier]:
@@ -20,24 +23,42 @@ def trusted(settings: ClientSettings) -> list[Verifier]:
     return [_parse(vkey) for vkey in trust.log_verifier_keys]
 
 
-def given(keys: Sequence[str], config: Path | None) -> list[Verifier]:
-    """The keys given as text or file, else those of the configuration. Raises click.UsageError."""
-    if not keys:
-        if config is None:
-            raise click.UsageError("give the ledger's verifier key with --key, or a --config")
-        return trusted(load(config))
-    return [_from_text_or_file(key) for key in keys]
+def given(keys: Sequence[str], policy: Path | None, config: Path | None) -> Policy:
+    """The policy to judge by: a file, with keys in place of its logs, or the keys of the configuration.
+
+    Raises click.UsageError.
+    """
+    found = Policy.of_logs([]) if policy is None else _load_policy(policy)
+    if keys:
+        return found.with_logs([_from_text_or_file(key) for key in keys])
+    if found.logs:
+        return found
+    if config is None:
+        raise click.UsageError(
+            "give the ledger's verifier key with --key, a --policy that names the ledger, or a --config"
+        )
+    return found.with_logs(trusted(load(config)))
 
 
-def _from_text_or_file(key: str) -> Verifier:
+def _load_policy(path: Path) -> Policy:
+    try:
+        return load_policy(path)
+    except TlogError as error:
+        raise click.UsageError(f"not a policy: {error}") from error
+
+
+def _from_text_or_file(key: str) -> LogVerifier:
     # A key is never a file's name: its parts are joined by plus signs and checked against each other.
     with contextlib.suppress(TlogError):
-        return Verifier.parse(key.strip())
+        return parse_log_vkey(key.strip())
     try:
         content = read_bounded(Path(key), VKEY_BYTES_MAX)
     except VerificationError as error:
         raise click.UsageError(f"neither a verifier key nor a file with one: {error}") from error
-    return _parse(content.decode("utf-8", "replace").strip())
+    try:
+        return parse_log_vkey(content.decode("utf-8", "replace").strip())
+    except TlogError as error:
+        raise click.UsageError(f"not a log's verifier key: {error}") from error
 
 
 def _parse(vkey: str) -> Verifier:

@@ -1,27 +1,31 @@
-"""`countersign ledger verify`: exports and receipts, without a server."""
+"""`countersign ledger verify`: exports and receipts, without a server.
+
+All judging is done by `tlog`, which knows nothing else of ours; here is only how it is asked and told.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 from rich.markup import escape
 
 from countersign.cli.connection import CONFIG_VARIABLE
-from countersign.cli.ledger_files import (
-    failure_text,
-    verify_extends,
+from countersign.cli.ledger_files import failure_text
+from countersign.cli.ledger_keys import given
+from countersign.cli.output import OK, REFUSED, bar, cells, json_option, out, print_json
+from tlog.folder import (
+    LEAF_SUFFIX,
+    PROOF_SUFFIX,
+    checkpoint_document,
+    cosigned_text,
+    failure_document,
+    judged_document,
     verify_folder,
     verify_receipt_file,
 )
-from countersign.cli.ledger_keys import given
-from countersign.cli.ledger_view import checkpoint_dict
-from countersign.cli.output import OK, REFUSED, bar, cells, json_option, out, print_json
-from countersign.client import VerificationError
-from tlog.note import Verifier
-
-PROOF_SUFFIX: Final = ".tlog-proof"
-LEAF_SUFFIX: Final = ".leaf"
+from tlog.policy import Policy
+from tlog.verify import RECEIPT, SINCE, NotVerified
 
 
 @click.command()
@@ -37,8 +41,16 @@ LEAF_SUFFIX: Final = ".leaf"
     "keys",
     multiple=True,
     metavar="VKEY",
-    help="The ledger's verifier key, as text or the name of a file with it. Taken from the trust roots "
-    "of the configuration file when left out.",
+    help="The ledger's verifier key, as text or the name of a file with it. Taken from the policy, or from "
+    "the trust roots of the configuration file, when left out.",
+)
+@click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="FILE",
+    help="A tlog-policy file: which logs are trusted, and which witnesses must have cosigned. With --key "
+    "the keys stand in place of its logs.",
 )
 @click.option(
     "--leaf",
@@ -53,8 +65,9 @@ LEAF_SUFFIX: Final = ".leaf"
     help="Configuration file whose trust roots have the key.",
 )
 @click.option(
+    "--since",
     "--extends",
-    "older",
+    "since",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     metavar="CHECKPOINT",
     help="An older signed checkpoint that you kept: each export must have the same entries up to its size.",
@@ -63,23 +76,26 @@ LEAF_SUFFIX: Final = ".leaf"
 def verify(
     paths: Sequence[Path],
     keys: Sequence[str],
+    policy_file: Path | None,
     leaf: Path | None,
     config: Path | None,
-    older: Path | None,
+    since: Path | None,
     as_json: bool,
 ) -> int:
     """Verify exports (directories) and receipts (.tlog-proof files), offline.
 
-    Says VERIFIED, or exactly what failed. No server is asked.
+    Says VERIFIED, or exactly what failed: which file, which entry, which key, what the quorum lacks. No
+    server is asked, and nobody either. Exits 0 when everything verifies, 1 when something does not, and 2
+    when the command, a key or the policy cannot be used.
 
     \b
     Examples:
-      countersign ledger verify export --key ledger.vkey
-      countersign ledger verify export --extends last-year.checkpoint --key ledger.vkey
+      countersign ledger verify export --policy ledger.policy
+      countersign ledger verify export --since last-year.checkpoint --key ledger.vkey
       countersign ledger verify receipts/entry-7.tlog-proof --leaf entry-7.leaf --key ledger.vkey
     """
-    verifiers = given(keys, config)
-    results = [_verify_one(path, leaf, older, verifiers) for path in paths]
+    policy = given(keys, policy_file, config)
+    results = [_verify_one(path, leaf, since, policy) for path in paths]
     if as_json:
         print_json({"results": results})
     else:
@@ -98,34 +114,42 @@ def _print_result(result: dict[str, Any]) -> None:
 
 
 def _verify_one(
-    path: Path, leaf: Path | None, older: Path | None, verifiers: Sequence[Verifier]
+    path: Path, leaf: Path | None, since: Path | None, policy: Policy
 ) -> dict[str, Any]:
     try:
         if path.is_dir():
-            return _verify_export(path, older, verifiers)
+            return _verify_export(path, since, policy)
         if path.suffix != PROOF_SUFFIX:
             raise click.UsageError(f"{path} is neither a directory nor a {PROOF_SUFFIX} file")
-        if older is not None:
-            raise click.UsageError("--extends is for exports: a receipt has no other entries")
-        entry = leaf or path.with_suffix(LEAF_SUFFIX)
-        index, opened = verify_receipt_file(path, entry, verifiers)
-        says = f"the entry is number {index} of the {opened.size} that were signed"
-        return {"path": str(path), "verified": True, "says": says, "index": index} | (
-            checkpoint_dict(opened)
-        )
-    except VerificationError as error:
-        return {"path": str(path), "verified": False, "says": str(error)}
+        if since is not None:
+            raise click.UsageError("--since is for exports: a receipt has no other entries")
+        return _verify_receipt(path, leaf or path.with_suffix(LEAF_SUFFIX), policy)
+    except NotVerified as error:
+        document = {"path": str(path), "verified": False} | failure_document(error)
+        if error.file == SINCE:
+            document |= {"file": str(since), "says": f"{error.what} ({since})"}
+        elif error.file == RECEIPT:
+            document |= {"file": str(path), "says": error.what}
+        else:
+            document["says"] = str(error)
+        return document
 
 
-def _verify_export(
-    folder: Path, older: Path | None, verifiers: Sequence[Verifier]
-) -> dict[str, Any]:
+def _verify_receipt(path: Path, leaf: Path, policy: Policy) -> dict[str, Any]:
+    index, judged = verify_receipt_file(path, leaf, policy)
+    says = f"the entry is number {index} of the {judged.checkpoint.size} that were signed"
+    says = ", ".join(filter(None, (says, cosigned_text(judged))))
+    document = {"path": str(path), "verified": True, "says": says, "index": index}
+    return document | judged_document(judged)
+
+
+def _verify_export(folder: Path, since: Path | None, policy: Policy) -> dict[str, Any]:
     with bar("verifying") as progress:
-        found = verify_folder(folder, verifiers, progress)
+        found = verify_folder(folder, policy, progress, since)
     says = f"all {found.checkpoint.size} entries in {found.files} files are what was signed"
     document: dict[str, Any] = {"path": str(folder), "verified": True}
-    if older is not None:
-        extended = verify_extends(folder, found.checkpoint, older, verifiers)
-        says += f", and they extend the {extended.size} of {older}"
-        document["extends"] = checkpoint_dict(extended)
-    return document | {"says": says} | checkpoint_dict(found.checkpoint)
+    if found.since is not None:
+        says += f", and they extend the {found.since.size} of {since}"
+        document["since"] = checkpoint_document(found.since)
+    says = ", ".join(filter(None, (says, cosigned_text(found.judged))))
+    return document | {"says": says} | judged_document(found.judged)
