@@ -2,7 +2,8 @@
 
 Makes a log of N entries as files, as a ledger exports them, with a log key, three witnesses and a policy of
 two of them, and has `countersign ledger verify` verify it in a process of its own: the figures include
-starting it. Beside the time that passed is the processor's, for machines that others use as well. Run: `python bench/ledger_verify.py [--entries N] [--bytes B] [--rounds R]`.
+starting it. Beside the time that passed is the processor's, for machines that others use as well.
+Run: `python bench/ledger_verify.py [--entries N] [--bytes B] [--rounds R]`.
 """
 
 import argparse

@@ -42,7 +42,12 @@ def test_the_specifications_own_note_verifies() -> None:
     verifier = Verifier.parse(
         "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"
     )
-    assert verifier.name == "example.com/foo"
+    note = UnverifiedNote.parse(
+        "This is an example message.\n\n\N{EM DASH} example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6Tf"
+        "Xppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n"
+    )
+    assert note.verify([verifier]) == (verifier,)
+    assert note.text == "This is an example message.\n"
 
 
 def test_checkpoint_is_signed_as_in_the_specification() -> None:
