@@ -7,7 +7,7 @@ reads through a dangling one errs, and Cedar skips it.
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import date
+from datetime import UTC, date, datetime, time
 from typing import Any, Final, TypeAlias
 
 import cedarpy
@@ -58,6 +58,15 @@ def build(registry: Registry, vocabulary: Vocabulary) -> cedarpy.Entities:
         return cedarpy.Entities.from_json_str(json.dumps(found), vocabulary.schema)
     except ValueError as error:
         raise EntitiesError(f"the registry does not fit the vocabulary: {error}") from error
+
+
+def instants(registry: Registry) -> frozenset[datetime]:
+    """Every time that an entity holds."""
+    return frozenset(
+        datetime.combine(day, time(), UTC)
+        for officer in registry.officers.values()
+        for day in officer.certificates.values()
+    )
 
 
 def check_references(found: list[dict[str, Any]], vocabulary: Vocabulary) -> None:

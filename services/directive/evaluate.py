@@ -7,12 +7,15 @@ Invariants:
 - The decision permits only if there are verdicts and every one permits.
 - A party is told the facts that its rules can read, and asked once for seats that its rules cannot
   tell apart. There is still a verdict for each seat.
+- What was answered before is answered again without asking, for questions that the party's rules
+  cannot tell apart (`directive.likeness`). A verdict that could not be told is never kept.
 - What was missing is worked out after the verdict and never changes it.
 """
 
 import hashlib
 import importlib.metadata
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
@@ -31,6 +34,7 @@ from countersign.type.v1.decision_pb2 import (
 from countersign.type.v1.search_pb2 import SearchFacts
 from directive import entities, self_test
 from directive.book import Book, Slice
+from directive.likeness import Likeness, likeness
 from directive.question import Asking, Fault, Question, SeatOf
 from directive.rules import Rule
 from shared.registry import Registry
@@ -43,6 +47,9 @@ _FORBID: Final = VerdictOutcome.VERDICT_OUTCOME_FORBID
 _CANNOT_TELL: Final = VerdictOutcome.VERDICT_OUTCOME_CANNOT_TELL
 _PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
 _REFUSED: Final = DecisionOutcome.DECISION_OUTCOME_REFUSED
+
+KEPT_VERDICTS_MAX: Final = 4096
+"""A few kilobytes each; a department asks the same few kinds of questions all day."""
 
 _DIGEST_CONTEXT: Final = b"countersign/policy-set/v1\0"
 
@@ -60,15 +67,36 @@ class SeatVerdict:
         return self.verdict.outcome == _PERMIT
 
     def for_seat(self, seat: Seat.ValueType) -> "SeatVerdict":
-        """The same for another seat of the party."""
+        """A copy, for this seat of the party."""
         verdict = Verdict()
         verdict.CopyFrom(self.verdict)
         verdict.seat = seat
         return SeatVerdict(verdict, self.obligations)
 
 
-_Answered: TypeAlias = dict[tuple[str, tuple[bool, ...] | str], SeatVerdict]
-"""What one search's parties have said so far, by party and class of seat."""
+_Key: TypeAlias = tuple[Hashable, ...]
+
+
+class _Kept:
+    """Verdicts given before, the least recently used forgotten first."""
+
+    def __init__(self) -> None:
+        self._verdicts: OrderedDict[_Key, SeatVerdict] = OrderedDict()
+
+    def get(self, key: _Key) -> SeatVerdict | None:
+        """The verdict, if it is kept."""
+        verdict = self._verdicts.get(key)
+        if verdict is not None:
+            self._verdicts.move_to_end(key)
+        return verdict
+
+    def put(self, key: _Key, verdict: SeatVerdict) -> None:
+        """Keeps a verdict that was told."""
+        if verdict.verdict.outcome not in (_PERMIT, _FORBID) or verdict.verdict.faults:
+            return
+        self._verdicts[key] = verdict
+        while len(self._verdicts) > KEPT_VERDICTS_MAX:
+            self._verdicts.popitem(last=False)
 
 
 def conjunction(verdicts: Iterable[Verdict]) -> DecisionOutcome.ValueType:
@@ -89,10 +117,13 @@ def follows(allowed: bool, named: int, determining: Sequence[Rule]) -> bool:
 
 
 class Evaluator:
-    """Applies one book to one registry. Immutable; build a new one when either changes."""
+    """Applies one book to one registry. Build a new one when either changes: it keeps what they said."""
 
-    def __init__(self, book: Book, registry: Registry) -> None:
-        """Raises EntitiesError, or EngineUntrustworthy when the engine fails its self-test."""
+    def __init__(self, book: Book, registry: Registry, *, keep: bool = True) -> None:
+        """Without `keep`, the engine is asked each time.
+
+        Raises EntitiesError, or EngineUntrustworthy when the engine fails its self-test.
+        """
         self._book = book
         self._seat_words = book.vocabulary.words("Seat")
         self._asking = Asking(registry, book.vocabulary)
@@ -100,6 +131,9 @@ class Evaluator:
             _DIGEST_CONTEXT + book.vocabulary.sha256 + registry.sha256 + ENGINE.encode() + b"\0"
         )
         self._entities = entities.build(registry, book.vocabulary)
+        self._instants = entities.instants(registry)
+        self._likenesses: dict[int, Likeness] = {}
+        self._kept = _Kept() if keep else None
         self_test.run(self._entities, registry, book.vocabulary, book.projections)
 
     def evaluate(self, facts: SearchFacts, officer: str, at: datetime) -> Decision:
@@ -130,13 +164,16 @@ class Evaluator:
         """
         question = self._asking.ask(facts, officer, at)
         held = [seat for seat in question.seats if seat.party == party]
-        return tuple(self._of_seats(question, held))
+        # Copies: whoever changed what is kept would change the next decision.
+        return tuple(said.for_seat(said.verdict.seat) for said in self._of_seats(question, held))
 
     def _of_seats(self, question: Question, seats: Sequence[SeatOf]) -> list[SeatVerdict]:
-        answered: _Answered = {}
+        answered: dict[_Key, SeatVerdict] = {}
         return [self._of_seat(question, seat, answered) for seat in seats]
 
-    def _of_seat(self, question: Question, seat: SeatOf, answered: _Answered) -> SeatVerdict:
+    def _of_seat(
+        self, question: Question, seat: SeatOf, answered: dict[_Key, SeatVerdict]
+    ) -> SeatVerdict:
         faults = list(question.faults)
         if seat.fault is not None and seat.fault not in faults:
             faults.append(seat.fault)
@@ -145,11 +182,28 @@ class Evaluator:
             faults.append(Fault.NO_DIRECTIVE)
         if rules is None or faults:
             return SeatVerdict(_cannot_tell(seat, faults, rules), ())
-        key = seat.party, rules.seat_class(self._seat_words[seat.seat])
-        if key in answered:
-            return answered[key].for_seat(seat.seat)
-        answered[key] = self._apply(question, seat, rules)
-        return answered[key]
+        asked = seat.party, rules.seat_class(self._seat_words[seat.seat])
+        known = answered.get(asked)
+        if known is None:
+            known = answered[asked] = self._asked_before_or_now(question, seat, rules, asked[1])
+        return known if known.verdict.seat == seat.seat else known.for_seat(seat.seat)
+
+    def _asked_before_or_now(
+        self, question: Question, seat: SeatOf, rules: Slice, seat_class: Hashable
+    ) -> SeatVerdict:
+        if self._kept is None:
+            return self._apply(question, seat, rules)
+        # The book holds its slices as long as we live, so an identity is never another slice's.
+        alike = self._likenesses.get(id(rules))
+        if alike is None:
+            alike = likeness(rules.rules.values(), self._instants)
+            self._likenesses[id(rules)] = alike
+        key = id(rules), seat_class, *question.key(rules.projection.facts, alike)
+        verdict = self._kept.get(key)
+        if verdict is None:
+            verdict = self._apply(question, seat, rules)
+            self._kept.put(key, verdict)
+        return verdict
 
     def _apply(self, question: Question, seat: SeatOf, rules: Slice) -> SeatVerdict:
         request = question.request(seat.seat, rules.projection.facts)

@@ -5,7 +5,7 @@ asked about searches in which every name and every value is known.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,12 +14,14 @@ from typing import Any, Final
 from countersign.type.v1.decision_pb2 import Seat
 from countersign.type.v1.search_pb2 import SearchFacts
 from directive.entities import ref
+from directive.likeness import Likeness
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
 
 CANDIDATES_DEFAULT: Final = 20
 """What the contract says that 0 asks for."""
 
+_NOW: Final = "now"
 _SEAT: Final = "seat"
 _CLOSED: Final = {
     _SEAT: "Seat",
@@ -74,15 +76,43 @@ class Question:
     seats: tuple[SeatOf, ...]
     faults: tuple[Fault, ...]
     """When there are any, no party can tell."""
-    _request: Mapping[str, Any]
+    _officer: str
+    _gallery: str
     _told: Mapping[str, str]
+    """Facts that have few values, as the engine is told them."""
+    _texts: Mapping[str, str]
+    """Facts that may be any text."""
     _seats_told: Mapping[int, str]
 
     def request(self, seat: Seat.ValueType, facts: Iterable[str]) -> dict[str, Any]:
         """The engine's request for one seat, in which these facts are told as far as they are known."""
         told = {**self._told, _SEAT: self._seats_told[seat]}
+        told.update((fact, _phrase(fact, text)) for fact, text in self._texts.items())
+        # Cedar's calendar begins with the year 0001, as Python's does.
+        told[_NOW] = f'"now": "{self.at.isoformat(timespec="milliseconds")[:-6]}Z"'
         context = ", ".join([told[name] for name in facts if name in told])
-        return {**self._request, "context": f"{{{context}}}"}
+        return {
+            "principal": ref("Officer", self._officer),
+            "action": _ACTION,
+            "resource": ref("Gallery", self._gallery),
+            "context": f"{{{context}}}",
+        }
+
+    def key(self, facts: Iterable[str], likeness: Likeness) -> tuple[Hashable, ...]:
+        """Equal for questions about which rules that are told these facts cannot but say the same.
+
+        The seat is left out: it is the caller's to add what the rules tell of seats.
+        """
+        told, texts = self._told, self._texts
+        key: list[Hashable] = [self._officer, self._gallery]
+        for fact in facts:
+            if fact == _NOW:
+                key.append(likeness.of_moment(self.at))
+            elif fact in texts:
+                key.append(likeness.of_text(fact, texts[fact]))
+            elif fact != _SEAT:
+                key.append(told.get(fact))
+        return tuple(key)
 
 
 class Asking:
@@ -121,12 +151,7 @@ class Asking:
             if (phrase := self._phrases[fact].get(number)) is not None
         }
         faults = self._faults(facts, officer, all_words_known=len(told) == len(closed))
-        # Cedar's calendar begins with the year 0001, as Python's does.
-        told["now"] = f'"now": "{moment.isoformat(timespec="milliseconds")[:-6]}Z"'
-        told["nibrsCode"] = _phrase("nibrsCode", offence.nibrs_code)
-        told["statute"] = _phrase("statute", offence.statute)
         told["attempt"] = self._flags["attempt"][offence.attempt]
-        told["caseNumber"] = _phrase("caseNumber", facts.case_number)
         told["narrativeGiven"] = self._flags["narrativeGiven"][bool(facts.narrative)]
         told["candidatesMax"] = f'"candidatesMax": {facts.candidates_max or CANDIDATES_DEFAULT}'
         if facts.HasField("beneficiary_agency") and facts.beneficiary_agency in self._agencies:
@@ -136,12 +161,14 @@ class Asking:
             at=moment,
             seats=_seats(facts, self._registry),
             faults=faults,
-            _request={
-                "principal": ref("Officer", officer),
-                "action": _ACTION,
-                "resource": ref("Gallery", facts.gallery),
-            },
+            _officer=officer,
+            _gallery=facts.gallery,
             _told=told,
+            _texts={
+                "nibrsCode": offence.nibrs_code,
+                "statute": offence.statute,
+                "caseNumber": facts.case_number,
+            },
             _seats_told=self._phrases[_SEAT],
         )
 

@@ -2,7 +2,7 @@
 exactly what it would have said otherwise: for the shipped directives and for any others."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from functools import cache
 from typing import Any
 
@@ -24,6 +24,7 @@ from support.directives import (
     LASD,
     NOON,
     PERMIT,
+    TRAINED,
     book_where_others_permit,
     changed_registry,
     ordinary,
@@ -45,7 +46,7 @@ def crowded() -> Registry:
 
 
 class OneByOne(Evaluator):
-    """Asks about each seat as if it were the only one."""
+    """Asks about each seat as if it were the only one. With `keep=False`, as if never asked before."""
 
     def _of_seats(self, question: Question, seats: Sequence[SeatOf]) -> list[SeatVerdict]:
         return [self._of_seat(question, seat, {}) for seat in seats]
@@ -58,7 +59,7 @@ def both_ways(directives: tuple[Directive, ...]) -> Pair:
     """The same directives as they are asked, and told everything and asked about each seat."""
     return (
         Evaluator(Book(directives, vocabulary()), crowded()),
-        OneByOne(Book(directives, vocabulary(), project=False), crowded()),
+        OneByOne(Book(directives, vocabulary(), project=False), crowded(), keep=False),
     )
 
 
@@ -173,6 +174,17 @@ _CONDITIONS = st.one_of(
             "context.narrativeGiven",
             "context.candidatesMax < 20",
             'context.now < datetime("2026-01-01")',
+            'datetime("2026-06-01T12:00:00.500Z") >= context.now',
+            'principal.hasTag("LACRIS-FR") && principal.getTag("LACRIS-FR") > context.now',
+            'principal.hasTag("LACRIS-FR") && context.now == principal.getTag("LACRIS-FR")',
+            'context.now.toDate() == datetime("2026-06-01")',
+            'context.now < context.now.offset(duration("1s"))',
+            '"26-0001" == context.caseNumber',
+            '["", "120", "11A"].contains(context.nibrsCode)',
+            "context.statute == context.caseNumber",
+            "context.statute == context.statute",
+            "[context.statute].contains(context.caseNumber)",
+            "principal.hasTag(context.caseNumber)",
             f'context has beneficiary && context.beneficiary == Countersign::Agency::"{LAPD}"',
             "principal.active",
             "resource.system.commercial",
@@ -235,3 +247,40 @@ def test_any_directives_decide_the_same_when_told_only_what_they_read(
     assert_the_same(pair, ordinary(), "lapd-40123", NOON)
     for facts, officer, own, at in asked:
         assert_the_same(pair, facts, officer_for(facts, officer, own=own), at)
+
+
+LAPSES = [
+    datetime.combine(day, time(), UTC)
+    for officer in crowded().officers.values()
+    for day in officer.certificates.values()
+]
+WRITTEN = [datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 6, 1, 12, 0, 0, 500_000, tzinfo=UTC)]
+EDGES = st.tuples(st.sampled_from([*LAPSES, *WRITTEN, NOON]), st.integers(-2, 2)).map(
+    lambda edge: edge[0] + timedelta(milliseconds=edge[1])
+)
+
+
+@pytest.mark.promise(3)
+@given(
+    lapd=rules("LAPD-"),
+    base=searches(),
+    officer=OFFICERS,
+    own=st.booleans(),
+    asked=st.lists(st.tuples(TEXTS, TEXTS, TEXTS, EDGES), min_size=12, max_size=12),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_was_answered_before_is_answered_the_same_as_if_asked_anew(
+    lapd: str,
+    base: SearchFacts,
+    officer: str,
+    own: bool,
+    asked: list[tuple[str, str, str, datetime]],
+) -> None:
+    pairs = [both_ways(tuple(book_where_others_permit(unguarded(lapd)).directives.values()))]
+    for facts in (base, ordinary(narrative="")):
+        for case_number, statute, nibrs_code, at in asked:
+            facts.case_number = case_number
+            facts.offence.statute, facts.offence.nibrs_code = statute, nibrs_code
+            for pair in (*pairs, shipped("")):
+                assert_the_same(pair, facts, officer_for(facts, officer, own=own), at)
+                assert_the_same(pair, facts, TRAINED, at)
