@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import os
 import platform
+import random
 import statistics
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import grpc
 import psutil
@@ -29,7 +30,8 @@ from rich.table import Table
 
 from countersign.broker.v1.broker_pb2 import SubmitSearchRequest
 from countersign.client import Client, ClientSettings
-from countersign.client.prepare import seal_search
+from countersign.client.prepare import PreparedSearch, seal_search
+from countersign.installation import bundled
 from countersign.installation.identity_provider import DevelopmentIdentityProvider
 from countersign.installation.layout import Layout
 from countersign.installation.ports import Ports
@@ -44,7 +46,32 @@ PROBE_BYTES: Final = 100_000
 WAIT_S: Final = 30.0
 SYSTEM_SEALING: Final = "lacris"
 ORIGIN: Final = "CA0194200"
-OFFICER: Final = "lapd-40123"
+OFFICERS: Final = tuple(f"lapd-6{number:04}" for number in range(8))
+"""Each trained and listed. Verdicts are kept by officer among others, so one would flatter us."""
+PURPOSES: Final = (
+    s.PURPOSE_CRIMINAL_INVESTIGATION,
+    s.PURPOSE_IMMINENT_THREAT_TO_LIFE,
+    s.PURPOSE_DECEASED_PERSON,
+    s.PURPOSE_INCAPACITATED_PERSON,
+)
+SUSPICIONS: Final = (
+    s.SUSPICION_LEVEL_REASONABLE_SUSPICION,
+    s.SUSPICION_LEVEL_PROBABLE_CAUSE,
+)
+PROVENANCES: Final = (
+    s.PROBE_PROVENANCE_CRIME_SCENE_RECORDING,
+    s.PROBE_PROVENANCE_WITNESS_PHOTO,
+    s.PROBE_PROVENANCE_BOOKING_PHOTO,
+    s.PROBE_PROVENANCE_OFFICER_PHOTO,
+    s.PROBE_PROVENANCE_SKETCH,
+)
+CAPTURE_MODES: Final = (s.CAPTURE_MODE_STORED_STILL, s.CAPTURE_MODE_STORED_VIDEO_FRAME)
+OFFENCES: Final = (
+    ("120", s.OFFENCE_SEVERITY_VIOLENT_FELONY),
+    ("13A", s.OFFENCE_SEVERITY_VIOLENT_FELONY),
+    ("220", s.OFFENCE_SEVERITY_FELONY),
+    ("23C", s.OFFENCE_SEVERITY_MISDEMEANOUR),
+)
 ECHO_SERVER: Final = Path(__file__).parent / "echo_server.py"
 RATIO_MAX: Final = 11.0
 """CPU of a full search over that of an echo, 64 in flight: what the project holds itself to."""
@@ -106,20 +133,21 @@ async def load(
     )
 
 
-def own_case() -> s.SearchFacts:
-    """A search that every party permits."""
+def own_case(chance: random.Random) -> s.SearchFacts:
+    """A search that every party permits, of facts that differ from search to search."""
+    nibrs_code, severity = chance.choice(OFFENCES)
     return s.SearchFacts(
         search_id=str(uuid.uuid4()),
         origin_agency=ORIGIN,
         beneficiary_agency=ORIGIN,
         system=SYSTEM_SEALING,
         gallery="lacris-booking",
-        purpose=s.PURPOSE_CRIMINAL_INVESTIGATION,
-        suspicion=s.SUSPICION_LEVEL_REASONABLE_SUSPICION,
-        offence=s.Offence(nibrs_code="120", severity=s.OFFENCE_SEVERITY_FELONY),
-        provenance=s.PROBE_PROVENANCE_CRIME_SCENE_RECORDING,
-        capture_mode=s.CAPTURE_MODE_STORED_VIDEO_FRAME,
-        case_number="26-0001",
+        purpose=chance.choice(PURPOSES),
+        suspicion=chance.choice(SUSPICIONS),
+        offence=s.Offence(nibrs_code=nibrs_code, severity=severity, attempt=chance.random() < 0.2),
+        provenance=chance.choice(PROVENANCES),
+        capture_mode=chance.choice(CAPTURE_MODES),
+        case_number=f"26-{chance.randrange(10**6):06}",
         narrative="load test",
     )
 
@@ -130,21 +158,34 @@ class FullSearch:
     def __init__(self, client: Client, provider: DevelopmentIdentityProvider) -> None:
         self._client = client
         self._provider = provider
+        self._chance = random.Random(1)
         self._probe = os.urandom(PROBE_BYTES)
         self._sealing_key = client.trust.systems[SYSTEM_SEALING].sealing_public_key
 
-    def prepared(self) -> tuple[Any, str]:
+    def prepared(self, officer: str) -> tuple[PreparedSearch, str]:
         """A sealed search and its officer's token."""
-        prepared = seal_search(own_case(), self._probe, self._sealing_key)
-        return prepared, self._provider.token(OFFICER, prepared.search_id)
+        prepared = seal_search(own_case(self._chance), self._probe, self._sealing_key)
+        return prepared, self._provider.token(officer, prepared.search_id)
 
     async def __call__(self) -> None:
         """One search. Exits when it is not answered: a refused search would be a fast one."""
-        prepared, token = self.prepared()
+        officer = self._chance.choice(OFFICERS)
+        prepared, token = self.prepared(officer)
         search = await self._client.submit(prepared, token, wait_s=WAIT_S)
-        opened = self._client.open_answer(prepared, search, OFFICER)
+        opened = self._client.open_answer(prepared, search, officer)
         if opened.candidates is None:
             sys.exit(f"a search of the load failed: {opened.failure}")
+
+
+def with_officers(layout: Layout) -> None:
+    """The demonstration's registry with the officers of the load."""
+    layout.root.mkdir(mode=0o700, parents=True)
+    added = "".join(
+        f'\n[officers.{officer}]\nagency = "{ORIGIN}"\nactive = true\n'
+        'lists = ["lapd-fr-users"]\ncertificates = { LACRIS-FR = 2099-01-01 }\n'
+        for officer in OFFICERS
+    )
+    layout.registry.write_text(bundled.registry().read_text("utf-8") + added, encoding="utf-8")
 
 
 def without_matching(config: Path) -> None:
@@ -172,6 +213,7 @@ def our_processes() -> dict[str, psutil.Process]:
 async def measure_searches(folder: Path, levels: tuple[tuple[int, int], ...]) -> list[Measured]:
     """Every level of the full search."""
     layout = Layout(folder)
+    with_officers(layout)
     registry = ensure_documents(layout)
     installation = prepare(layout, registry, Ports.free(systems_run_here(registry)))
     without_matching(layout.config(f"connector-{SYSTEM_SEALING}"))
@@ -196,7 +238,7 @@ async def measure_searches(folder: Path, levels: tuple[tuple[int, int], ...]) ->
 
 async def measure_echo(levels: tuple[tuple[int, int], ...]) -> list[Measured]:
     """Every level of a bare echo of a request of the same size."""
-    request = SubmitSearchRequest(facts=own_case(), officer_token="t" * 400)
+    request = SubmitSearchRequest(facts=own_case(random.Random(1)), officer_token="t" * 400)
     request.sealed_probe.ciphertext = os.urandom(PROBE_BYTES + 48)
     server = await asyncio.create_subprocess_exec(
         sys.executable, str(ECHO_SERVER), stdout=asyncio.subprocess.PIPE

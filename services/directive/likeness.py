@@ -7,6 +7,7 @@ Invariants:
 - Two values are alike only where every mention of the fact compares it, as a whole, with something
   written out in the rule or, for the time, with a day of the registry; and every such comparison comes
   out the same. In doubt each value is like itself only.
+- Officers are alike only to rules that do not mention the officer at all; galleries likewise.
 - A rule that takes the facts as a whole can compare them with anything, so nothing is alike to it.
 """
 
@@ -38,6 +39,10 @@ class Likeness:
     """Fact to the texts that it is compared with, for facts that are compared with nothing else."""
     instants: tuple[datetime, ...] | None = None
     """What the time is compared with, sorted; None when that cannot be known."""
+    officer: bool = True
+    """Whether a rule mentions the officer."""
+    gallery: bool = True
+    """Whether a rule mentions the gallery."""
 
     def of_text(self, fact: str, text: str) -> str | None:
         """The same for texts that are alike."""
@@ -58,9 +63,12 @@ def likeness(rules: Iterable[Rule], days: Collection[datetime]) -> Likeness:
     compared: Counter[str] = Counter()
     texts: dict[str, set[str]] = {}
     instants = set(days)
-    for node in walk(tuple(rule.template for rule in rules)):
-        if node == _CONTEXT:
-            uses += 1
+    templates = tuple(rule.template for rule in rules)
+    named: set[str] = set()
+    for node in walk(templates):
+        if isinstance(node, pst.Var):
+            named.add(node.name)
+            uses += node == _CONTEXT
         elif isinstance(node, pst.HasAttr):
             reads += node.base == _CONTEXT
         elif isinstance(node, pst.GetAttr) and node.base == _CONTEXT:
@@ -71,13 +79,18 @@ def likeness(rules: Iterable[Rule], days: Collection[datetime]) -> Likeness:
             compared[fact] += 1
             texts.setdefault(fact, set()).update(named_texts)
             instants |= named_instants
+    anyone = all(isinstance(template.principal, pst.ScopeAny) for template in templates)
+    anywhere = all(isinstance(template.resource, pst.ScopeAny) for template in templates)
+    officer, gallery = "principal" in named or not anyone, "resource" in named or not anywhere
     if uses != reads:
-        return Likeness()
+        return Likeness(officer=officer, gallery=gallery)
     # Whether a fact was given at all is asked beside its value, and is no mention of the value.
     whole = {fact for fact, times in mentions.items() if compared[fact] == times}
     return Likeness(
-        {fact: frozenset(named) for fact, named in texts.items() if fact in whole - {_NOW}},
+        {fact: frozenset(listed) for fact, listed in texts.items() if fact in whole - {_NOW}},
         tuple(sorted(instants)) if _NOW in whole else None,
+        officer,
+        gallery,
     )
 
 

@@ -104,7 +104,10 @@ class Question:
         The seat is left out: it is the caller's to add what the rules tell of seats.
         """
         told, texts = self._told, self._texts
-        key: list[Hashable] = [self._officer, self._gallery]
+        key: list[Hashable] = [
+            self._officer if likeness.officer else None,
+            self._gallery if likeness.gallery else None,
+        ]
         for fact in facts:
             if fact == _NOW:
                 key.append(likeness.of_moment(self.at))

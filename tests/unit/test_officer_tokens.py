@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -293,3 +294,54 @@ def test_key_set_that_can_sign_nothing_stops_the_start(
 
 def test_lifetime_is_short() -> None:
     assert timedelta(hours=1) >= LIFETIME_MAX
+
+
+def outcome(tokens: OfficerTokens, token: str) -> str:
+    try:
+        return tokens.verify(token, LAPD, SEARCH)
+    except ServiceError as error:
+        return f"{type(error).__name__} {error.reason}"
+
+
+CHANGED = {
+    "spare bits in a part": signed()[:-1] + chr(ord(signed()[-1]) + 1),
+    "padding": signed() + "==",
+    "another alphabet": signed().replace("-", "+").replace("_", "/"),
+    "white space": signed() + "\n",
+    "several audiences": signed(aud=[AUDIENCE, "another"]),
+    "an identifier": signed(jti="1"),
+    "an identifier that is no text": signed(jti=1),
+    "a subject that is no text": signed(sub=7),
+    "an issuer that is no text": jwt.PyJWS().encode(
+        json.dumps(claims(iss=[ISSUER])).encode(),
+        EDWARDS,
+        algorithm="EdDSA",
+        headers={"kid": "edwards"},
+    ),
+    "a critical extension": jwt.encode(
+        claims(), EDWARDS, algorithm="EdDSA", headers={"kid": "edwards", "crit": ["x"]}
+    ),
+    "the other algorithm": signed(ELLIPTIC, "elliptic", "ES256"),
+    "claims that are no object": jwt.PyJWS().encode(
+        b"[]", EDWARDS, algorithm="EdDSA", headers={"kid": "edwards"}
+    ),
+    "claims nested too deeply": jwt.PyJWS().encode(
+        b"[" * 6000, EDWARDS, algorithm="EdDSA", headers={"kid": "edwards"}
+    ),
+}
+
+
+@pytest.mark.parametrize("token", [signed(), *CHANGED.values(), *FORGERIES.values()])
+def test_ordinary_tokens_are_judged_as_pyjwt_would(
+    tokens: OfficerTokens, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = outcome(tokens, token)
+    monkeypatch.setattr("shared.tokens._ORDINARY", re.compile("(?!)"))
+    assert outcome(tokens, token) == ours
+
+
+def test_an_ordinary_token_is_not_read_twice(
+    tokens: OfficerTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(jwt, "decode")
+    assert tokens.verify(signed(), LAPD, SEARCH) == OFFICER
