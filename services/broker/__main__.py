@@ -13,6 +13,7 @@ from broker.answers import Answers
 from broker.config import BrokerSettings
 from broker.ending import Ending
 from broker.ledger import Ledger
+from broker.policy import Policy
 from broker.searching import Searching
 from broker.service import BrokerServicer
 from broker.streams import ANSWERS_CONSUMER, ANSWERS_STREAM, ensure_answers, ensure_orders
@@ -85,6 +86,7 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
         searching = Searching(
             bus=bus,
             ledger=ledger,
+            policy=Policy(bus),
             admission=Admission(OfficerTokens(registry, trust, clock), ledger),
             known=known,
             ending=ending,

@@ -4,12 +4,11 @@ Invariant: `append` returns only what the ledger has made durable. When it raise
 not be on record; callers append again with the same idempotency key, or give up and say so.
 """
 
-import asyncio
-import logging
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Final
 
+from broker.batching import Batcher, Bounds
 from broker.record import Record
 from countersign.ledger.v1.append_pb2 import (
     Appended,
@@ -25,20 +24,20 @@ from countersign.ledger.v1.append_pb2 import (
 )
 from shared import telemetry
 from shared.bus import Bus
-from shared.errors import Broken, InvalidRequest, Overloaded, ServiceError
-
-log = logging.getLogger(__name__)
+from shared.errors import Broken
 
 TIMEOUT_S: Final = 5
 """An append waits for one fsync, and for a restart of the ledger at most once."""
-BATCH_ENTRIES_MAX: Final = 256
-"""The ledger takes no more in one message."""
-BATCH_BYTES_MAX: Final = 512 * 1024
-"""Keeps request and response, which carries the proofs, well below the bus's message size."""
-WAITING_MAX: Final = 4096
-"""Past this the broker refuses instead of letting calls pile up."""
-MESSAGES_IN_FLIGHT_MAX: Final = 4
-"""One being committed, the others on their way: enough to keep the ledger busy."""
+BOUNDS: Final = Bounds(
+    # The ledger takes no more in one message.
+    items=256,
+    # Keeps request and response, which carries the proofs, well below the bus's message size.
+    size=512 * 1024,
+    waiting=4096,
+    # One being committed, the others on their way: enough to keep the ledger busy.
+    messages=4,
+    patience_s=TIMEOUT_S,
+)
 
 _append_duration = telemetry.meter.create_histogram(
     "countersign.ledger.append.duration",
@@ -48,85 +47,25 @@ _append_duration = telemetry.meter.create_histogram(
 )
 
 
-@dataclass(eq=False)
-class _Waiting:
-    pending: PendingEntry
-    size: int
-    done: asyncio.Future[Appended] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-
-
 class Ledger:
     """Appends and look-ups over the bus."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._waiting: list[_Waiting] = []
-        self._sending: set[asyncio.Task[None]] = set()
+        self._batcher = Batcher[PendingEntry, Appended]("LEDGER", self._send, BOUNDS)
 
     async def append(self, pending: PendingEntry) -> Appended:
         """Makes an entry durable. Raises ServiceError."""
-        if len(self._waiting) >= WAITING_MAX:
-            raise Overloaded(
-                "LEDGER_BUSY", f"{WAITING_MAX} entries wait for the ledger", retry_after_s=1
-            )
         started = time.perf_counter()
-        waiting = _Waiting(pending, pending.ByteSize())
-        self._waiting.append(waiting)
-        self._send_more()
         try:
-            return await asyncio.shield(waiting.done)
+            return await self._batcher.ask(pending)
         finally:
             _append_duration.record(time.perf_counter() - started)
 
-    def _send_more(self) -> None:
-        while self._waiting and len(self._sending) < MESSAGES_IN_FLIGHT_MAX:
-            task = asyncio.create_task(self._send_batch())
-            self._sending.add(task)
-            task.add_done_callback(self._sent)
-            if len(self._sending) * BATCH_ENTRIES_MAX >= len(self._waiting):
-                break
-
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("append failed", exc_info=error)
-        self._send_more()
-
-    async def _send_batch(self) -> None:
-        # One turn of the loop, so that entries that come together go together.
-        await asyncio.sleep(0)
-        batch: list[_Waiting] = []
-        size = 0
-        while self._waiting and len(batch) < BATCH_ENTRIES_MAX and size < BATCH_BYTES_MAX:
-            batch.append(self._waiting.pop(0))
-            size += batch[-1].size
-        if not batch:
-            return
-        try:
-            await self._append_together(batch)
-        finally:
-            # Whatever befell: nobody may wait for ever for a batch that is no longer under way.
-            _fail(batch, Broken("LEDGER_ANSWER", "whether the entry is on record is not known"))
-
-    async def _append_together(self, batch: list[_Waiting]) -> None:
-        request = AppendRequest(entries=[waiting.pending for waiting in batch])
-        try:
-            response = await self._bus.request("ledger.append", request, AppendResponse, TIMEOUT_S)
-            if len(response.appended) != len(batch):
-                raise Broken("LEDGER_ANSWER", "the ledger answered for another number of entries")
-        except ServiceError as error:
-            if len(batch) == 1 or not isinstance(error, InvalidRequest):
-                _fail(batch, error)
-                return
-            # One bad entry must not sink the others.
-            for waiting in batch:
-                await self._append_together([waiting])
-            return
-        for waiting, appended in zip(batch, response.appended, strict=True):
-            if not waiting.done.done():
-                waiting.done.set_result(appended)
+    async def _send(self, entries: list[PendingEntry]) -> Sequence[Appended]:
+        request = AppendRequest(entries=entries)
+        response = await self._bus.request("ledger.append", request, AppendResponse, TIMEOUT_S)
+        return response.appended
 
     async def look_up(self, search_id: str) -> Record | None:
         """What is on record of a search. Raises ServiceError."""
@@ -167,13 +106,6 @@ class Ledger:
         if any(record.origin_agency != agency for record in records):
             raise Broken("LEDGER_ANSWER", "the ledger answered with another agency's search")
         return records
-
-
-def _fail(batch: list[_Waiting], error: ServiceError) -> None:
-    for waiting in batch:
-        if not waiting.done.done():
-            waiting.done.set_exception(error)
-            waiting.done.exception()  # a caller that has gone must not leave a warning
 
 
 def _record(found: LookUpSearchResponse) -> Record | None:

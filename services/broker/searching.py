@@ -11,12 +11,12 @@ The caller hears only after 3, or after 2 when refused.
 
 import asyncio
 from datetime import datetime
-from typing import Final
 
 from broker.admission import Admission, Call
 from broker.ending import Ending
 from broker.ledger import Ledger
-from broker.record import Record, checked_entry, decided_entry, is_permitted, undecided_entry
+from broker.policy import Policy
+from broker.record import Record, checked_entry, decided_entry, undecided_entry
 from broker.streams import order_subject
 from broker.watch import KnownSearches
 from countersign.broker.v1.broker_pb2 import (
@@ -36,9 +36,6 @@ from shared.errors import Broken, InvalidRequest, ServiceError, Unavailable
 from shared.registry import TrustRoots
 from shared.signing import ORDER_CONTEXT, SigningKey, key_id
 
-POLICY_TIMEOUT_S: Final = 5
-"""A decision takes milliseconds; this covers a restart of the policy service."""
-
 _decisions = telemetry.meter.create_counter(
     "countersign.decisions", unit="{decision}", description="Decisions recorded, by outcome"
 )
@@ -52,6 +49,7 @@ class Searching:
         *,
         bus: Bus,
         ledger: Ledger,
+        policy: Policy,
         admission: Admission,
         known: KnownSearches,
         ending: Ending,
@@ -62,6 +60,7 @@ class Searching:
     ) -> None:
         self._bus = bus
         self._ledger = ledger
+        self._policy = policy
         self._admission = admission
         self._known = known
         self._ending = ending
@@ -150,14 +149,7 @@ class Searching:
         request = EvaluateRequest(facts=facts, officer=officer)
         request.at.FromDatetime(now)
         try:
-            evaluated = await self._bus.request(
-                "policy.evaluate", request, EvaluateResponse, POLICY_TIMEOUT_S
-            )
-            outcome = evaluated.decision.outcome
-            permits = outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
-            refuses = outcome == DecisionOutcome.DECISION_OUTCOME_REFUSED
-            if not (permits or refuses) or permits != is_permitted(evaluated.decision):
-                raise Broken("POLICY_ANSWER", "the decision does not follow from its verdicts")
+            return await self._policy.evaluate(request)
         except ServiceError as error:
             await self._ledger.append(undecided_entry(facts, officer, "POLICY_UNAVAILABLE"))
             raise Unavailable(
@@ -165,7 +157,6 @@ class Searching:
                 "no decision could be made, so nothing was sent; try again with the same id",
                 retry_after_s=1,
             ) from error
-        return evaluated
 
     async def _send(self, record: Record, bound: bytes, request: SubmitSearchRequest) -> None:
         order = SearchOrder(

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from countersign.policy.v1.policy_pb2 import EvaluateRequest
+from countersign.policy.v1.policy_pb2 import EvaluateBatchRequest
 from countersign.policy.v1.policy_pb2_grpc import add_PolicyServiceServicer_to_server
 from directive.book import Book, BookError, load_book
 from directive.entities import EntitiesError
@@ -23,8 +23,8 @@ from shared.rpc import RunningServer, start_server
 from shared.settings import SettingsError
 
 GRACE_S = 5.0
-IN_FLIGHT_MAX = 256
-"""A decision takes about two milliseconds: half a second of work, well within a caller's patience."""
+IN_FLIGHT_MAX = 32
+"""Messages of up to 64 questions. A broker has two under way, so it takes many brokers to be refused."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,11 @@ async def running(settings: PolicySettings) -> AsyncIterator[RunningPolicy]:
         )
         try:
             await bus.serve(
-                "policy.evaluate", "policy", EvaluateRequest, deciding.evaluate, IN_FLIGHT_MAX
+                "policy.evaluate",
+                "policy",
+                EvaluateBatchRequest,
+                deciding.evaluate_batch,
+                IN_FLIGHT_MAX,
             )
             yield RunningPolicy(server, bus.closed)
         finally:

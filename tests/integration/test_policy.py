@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,18 @@ async def test_the_broker_is_answered_over_the_bus_and_over_grpc_alike(
         connected(nats_server.bus_settings("service", "broker"), "broker") as bus,
         asking(policy, nats_server, "service", "broker") as stub,
     ):
-        heard = await bus.request("policy.evaluate", question(), pb.EvaluateResponse, TIMEOUT_S)
-        assert heard.decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
-        assert await evaluate(stub, question()) == heard
-        with pytest.raises(InvalidRequest):
-            await bus.request(
-                "policy.evaluate", pb.EvaluateRequest(), pb.EvaluateResponse, TIMEOUT_S
-            )
+
+        async def ask(*questions: pb.EvaluateRequest) -> Sequence[pb.EvaluateResponse]:
+            batch = pb.EvaluateBatchRequest(requests=questions)
+            heard = await bus.request("policy.evaluate", batch, pb.EvaluateBatchResponse, TIMEOUT_S)
+            return heard.responses
+
+        heard = await ask(question(), question())
+        assert heard[0].decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+        assert [await evaluate(stub, question())] * 2 == list(heard)
+        for unacceptable in ([], [question()] * 65, [question(), pb.EvaluateRequest()]):
+            with pytest.raises(InvalidRequest):
+                await ask(*unacceptable)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("agency", "CA0194200"), ("service", "ledger")])

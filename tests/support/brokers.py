@@ -7,6 +7,7 @@ from broker.admission import Admission, Call
 from broker.answers import Answers
 from broker.ending import Ending
 from broker.ledger import Ledger
+from broker.policy import Policy
 from broker.searching import Searching
 from broker.service import BrokerServicer
 from broker.streams import answer_subject
@@ -134,6 +135,7 @@ class BrokerOnTheTable:
         self.searching = Searching(
             bus=bus,  # type: ignore[arg-type]  # likewise
             ledger=self.ledger,
+            policy=Policy(bus),  # type: ignore[arg-type]  # likewise
             admission=Admission(tokens, self.ledger),
             known=self.known,
             ending=self.ending,

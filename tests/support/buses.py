@@ -20,7 +20,13 @@ from countersign.ledger.v1.append_pb2 import (
     LookUpSearchResponse,
 )
 from countersign.ledger.v1.entry_pb2 import Entry
-from countersign.policy.v1.policy_pb2 import EvaluateRequest, EvaluateResponse, Parties
+from countersign.policy.v1.policy_pb2 import (
+    EvaluateBatchRequest,
+    EvaluateBatchResponse,
+    EvaluateRequest,
+    EvaluateResponse,
+    Parties,
+)
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Receipt, VerdictOutcome
 from shared.errors import Unavailable
 
@@ -111,10 +117,15 @@ class PolicyThatSays:
         self.outcome = outcome
         self.down = False
 
-    def evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
-        """One verdict, and the decision that follows from it."""
+    def evaluate_batch(self, batch: EvaluateBatchRequest) -> EvaluateBatchResponse:
+        """A decision for each."""
         if self.down:
             raise Unavailable("SERVICE_UNAVAILABLE", "the policy service is down")
+        responses = [self.evaluate(request) for request in batch.requests]
+        return EvaluateBatchResponse(responses=responses)
+
+    def evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
+        """One verdict, and the decision that follows from it."""
         decision = Decision(outcome=self.outcome, evaluated_at=request.at)
         says = (
             VerdictOutcome.VERDICT_OUTCOME_PERMIT
@@ -144,7 +155,7 @@ class BusInMemory:
             "ledger.look_up_search": self.ledger.look_up,
             "ledger.list_open_searches": self.ledger.list_open,
             "ledger.list_searches": self.ledger.list_searches,
-            "policy.evaluate": self.policy.evaluate,
+            "policy.evaluate": self.policy.evaluate_batch,
         }
 
     async def request(self, subject: str, message: Any, _response: Any, _timeout_s: float) -> Any:

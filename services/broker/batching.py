@@ -1,0 +1,147 @@
+"""Questions gathered into few messages: what comes while others are under way travels together.
+
+Invariants:
+- Each asker gets the answer to its own question, or an error; nobody waits for ever, and nobody's wait
+  begins after its patience is spent.
+- A question that the other side refuses does not sink those that it travels with.
+- An asker that gives up takes nothing back: its question may be asked all the same.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from shared.errors import Broken, InvalidRequest, Overloaded, ServiceError, Unavailable
+
+log = logging.getLogger(__name__)
+
+Asked = TypeVar("Asked", bound=Message)
+Answered = TypeVar("Answered", bound=Message)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much may wait and travel."""
+
+    items: int
+    """In one message."""
+    size: int
+    """Bytes after which a message is full."""
+    waiting: int
+    """Past this new questions are refused instead of piling up."""
+    messages: int
+    """Under way at a time. Fewer means fuller messages, and a longer wait for a slow one."""
+    patience_s: float
+    """What has waited so long for its turn is not asked any more."""
+
+
+@dataclass(eq=False)
+class _Waiting(Generic[Asked, Answered]):
+    asked: Asked
+    size: int
+    until: float
+    done: asyncio.Future[Answered] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Batcher(Generic[Asked, Answered]):
+    """Sends questions of one kind to one service."""
+
+    def __init__(
+        self,
+        name: str,
+        send: Callable[[list[Asked]], Awaitable[Sequence[Answered]]],
+        bounds: Bounds,
+    ) -> None:
+        """`name` begins the reasons of errors: LEDGER_BUSY. `send` raises ServiceError."""
+        self._name = name
+        self._send = send
+        self._bounds = bounds
+        self._waiting: deque[_Waiting[Asked, Answered]] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def ask(self, asked: Asked) -> Answered:
+        """The answer. Raises ServiceError."""
+        bounds = self._bounds
+        if len(self._waiting) >= bounds.waiting:
+            raise Overloaded(
+                f"{self._name}_BUSY", f"{bounds.waiting} others wait for an answer", retry_after_s=1
+            )
+        until = asyncio.get_running_loop().time() + bounds.patience_s
+        waiting = _Waiting[Asked, Answered](asked, asked.ByteSize(), until)
+        self._waiting.append(waiting)
+        self._send_more()
+        return await waiting.done
+
+    def _send_more(self) -> None:
+        bounds = self._bounds
+        while self._waiting and len(self._under_way) < bounds.messages:
+            task = asyncio.create_task(self._send_batch())
+            self._under_way.add(task)
+            task.add_done_callback(self._sent)
+            if len(self._under_way) * bounds.items >= len(self._waiting):
+                break
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("batch failed", exc_info=error, extra={"fields": {"of": self._name}})
+        self._send_more()
+
+    async def _send_batch(self) -> None:
+        # One turn of the loop, so that questions that come together go together.
+        await asyncio.sleep(0)
+        batch: list[_Waiting[Asked, Answered]] = []
+        size = 0
+        now = asyncio.get_running_loop().time()
+        while self._waiting and len(batch) < self._bounds.items and size < self._bounds.size:
+            waiting = self._waiting.popleft()
+            if waiting.until < now:
+                _fail([waiting], self._not_asked())
+                continue
+            batch.append(waiting)
+            size += waiting.size
+        if not batch:
+            return
+        try:
+            await self._ask_together(batch)
+        finally:
+            # Whatever befell: nobody may wait for ever for a batch that is no longer under way.
+            _fail(batch, Broken(f"{self._name}_ANSWER", "what became of the question is not known"))
+
+    async def _ask_together(self, batch: list[_Waiting[Asked, Answered]]) -> None:
+        try:
+            answers = await self._send([waiting.asked for waiting in batch])
+            if len(answers) != len(batch):
+                raise Broken(f"{self._name}_ANSWER", "the answer is to another number of questions")
+        except ServiceError as error:
+            if len(batch) == 1 or not isinstance(error, InvalidRequest):
+                _fail(batch, error)
+                return
+            # One bad question must not sink the others.
+            for waiting in batch:
+                await self._ask_together([waiting])
+            return
+        for waiting, answered in zip(batch, answers, strict=True):
+            if not waiting.done.done():
+                waiting.done.set_result(answered)
+
+    def _not_asked(self) -> ServiceError:
+        return Unavailable(
+            f"{self._name}_UNAVAILABLE",
+            f"not asked within {self._bounds.patience_s:.0f} s",
+            retry_after_s=1,
+        )
+
+
+def _fail(batch: Sequence[_Waiting[Asked, Answered]], error: ServiceError) -> None:
+    for waiting in batch:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)
+            waiting.done.exception()  # a caller that has gone must not leave a warning

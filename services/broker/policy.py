@@ -1,0 +1,58 @@
+"""The broker's line to the policy service: questions gathered into few messages."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from broker.batching import Batcher, Bounds
+from broker.record import is_permitted
+from countersign.policy.v1.policy_pb2 import (
+    EvaluateBatchRequest,
+    EvaluateBatchResponse,
+    EvaluateRequest,
+    EvaluateResponse,
+)
+from countersign.type.v1.decision_pb2 import DecisionOutcome
+from shared.bus import Bus
+from shared.errors import Broken
+
+TIMEOUT_S: Final = 5
+"""A decision takes milliseconds; this covers a restart of the policy service."""
+BOUNDS: Final = Bounds(
+    # Half of what the service takes: it looks at nothing else while it works on one message.
+    items=32,
+    # Questions are a few hundred bytes, answers a few kilobytes, and both well below the bus's bound.
+    size=128 * 1024,
+    waiting=4096,
+    # One being worked on, one on its way.
+    messages=2,
+    patience_s=TIMEOUT_S,
+)
+
+_PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
+_REFUSED: Final = DecisionOutcome.DECISION_OUTCOME_REFUSED
+
+
+class Policy:
+    """Asks for decisions over the bus."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._batcher = Batcher[EvaluateRequest, EvaluateResponse]("POLICY", self._send, BOUNDS)
+
+    async def evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
+        """The decision, which follows from its verdicts. Raises ServiceError."""
+        evaluated = await self._batcher.ask(request)
+        outcome = evaluated.decision.outcome
+        permits, refuses = outcome == _PERMITTED, outcome == _REFUSED
+        if not (permits or refuses) or permits != is_permitted(evaluated.decision):
+            raise Broken("POLICY_ANSWER", "the decision does not follow from its verdicts")
+        return evaluated
+
+    async def _send(self, requests: list[EvaluateRequest]) -> Sequence[EvaluateResponse]:
+        response = await self._bus.request(
+            "policy.evaluate",
+            EvaluateBatchRequest(requests=requests),
+            EvaluateBatchResponse,
+            TIMEOUT_S,
+        )
+        return response.responses

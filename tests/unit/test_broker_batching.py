@@ -1,0 +1,89 @@
+"""Questions that travel together: each is answered for itself, in time, or refused."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+
+from broker.batching import Batcher, Bounds
+from shared.errors import Broken, InvalidRequest, Overloaded, Unavailable
+
+BOUNDS = Bounds(items=4, size=1000, waiting=6, messages=1, patience_s=60)
+
+
+class Other:
+    """The other side: answers in capitals, once it may."""
+
+    def __init__(self) -> None:
+        self.heard: list[list[str]] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def send(self, asked: list[StringValue]) -> Sequence[StringValue]:
+        self.heard.append([one.value for one in asked])
+        await self.may_answer.wait()
+        if any(one.value == "bad" for one in asked):
+            raise InvalidRequest("INVALID_REQUEST", "one of them is bad")
+        if any(one.value == "down" for one in asked):
+            raise Unavailable("SERVICE_UNAVAILABLE", "down")
+        answers = [StringValue(value=one.value.upper()) for one in asked]
+        return answers[1:] if asked[0].value == "short" else answers
+
+
+async def ask(batcher: Batcher[StringValue, StringValue], *values: str) -> list[object]:
+    asked = [batcher.ask(StringValue(value=value)) for value in values]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    return [one.value if isinstance(one, StringValue) else type(one) for one in answers]
+
+
+async def test_what_comes_together_goes_together_and_comes_back_in_order() -> None:
+    other = Other()
+    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, BOUNDS)
+    assert await ask(batcher, "a", "b", "c", "d", "e") == ["A", "B", "C", "D", "E"]
+    assert other.heard == [["a", "b", "c", "d"], ["e"]]
+
+
+async def test_one_bad_question_does_not_sink_the_others() -> None:
+    batcher = Batcher[StringValue, StringValue]("OTHER", Other().send, BOUNDS)
+    assert await ask(batcher, "a", "bad", "c") == ["A", InvalidRequest, "C"]
+    assert await ask(batcher, "a", "down") == [Unavailable, Unavailable]
+    assert await ask(batcher, "short", "b") == [Broken, Broken]
+
+
+async def test_a_message_is_full_by_its_bytes_too() -> None:
+    other = Other()
+    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, BOUNDS)
+    await ask(batcher, "a" * 600, "b" * 600, "c")
+    assert [len(message) for message in other.heard] == [2, 1]
+
+
+async def test_there_is_a_bound_to_what_waits() -> None:
+    other = Other()
+    other.may_answer.clear()
+    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, BOUNDS)
+    asking = [asyncio.create_task(ask(batcher, str(number))) for number in range(8)]
+    done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result() for task in done] == [[Overloaded]] * 2
+    other.may_answer.set()
+    assert sorted(str((await task)[0]) for task in asking if task not in done) == list("012345")
+
+
+async def test_whoever_gives_up_does_not_sink_the_others() -> None:
+    other = Other()
+    other.may_answer.clear()
+    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, BOUNDS)
+    one, two = (asyncio.create_task(ask(batcher, value)) for value in "ab")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(one, 0)
+    other.may_answer.set()
+    assert await two == ["B"]
+    assert await ask(batcher, "c") == ["C"]
+
+
+async def test_what_waited_too_long_is_not_asked() -> None:
+    other = Other()
+    bounds = Bounds(items=4, size=1000, waiting=6, messages=1, patience_s=-1)
+    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, bounds)
+    assert await ask(batcher, "a") == [Unavailable]
+    assert other.heard == []
