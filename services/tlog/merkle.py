@@ -64,6 +64,22 @@ class Frontier:
         self.size = 0
         self._peaks: list[bytes] = []
 
+    @classmethod
+    def of(cls, size: int, peaks: Sequence[bytes]) -> "Frontier":
+        """The frontier of a tree whose complete subtrees, largest first, were kept; raises TlogError."""
+        _check_hashes(*peaks)
+        if size < 0 or len(peaks) != size.bit_count():
+            raise TlogError(f"{len(peaks)} hashes are not the complete subtrees of size {size}")
+        frontier = cls()
+        frontier.size = size
+        frontier._peaks = list(peaks)
+        return frontier
+
+    @property
+    def peaks(self) -> tuple[bytes, ...]:
+        """The complete subtrees, largest first: all that it takes to go on later."""
+        return tuple(self._peaks)
+
     def append(self, leaf: bytes) -> None:
         """Add a leaf hash at the right."""
         # Each trailing one-bit of the old size is a peak that the new leaf completes into a parent.

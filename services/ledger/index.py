@@ -1,0 +1,281 @@
+"""The query index: what entries say, as columns in a DuckDB file beside the ledger.
+
+It is derived. Dropped, it is made again from the entries and gives the same answers; nothing else keeps
+anything in it. It is filled outside the append path, a batch in one transaction with the size reached, so
+that a crash leaves a shorter index and never a wrong one.
+
+With each batch it hashes the leaves that it read into the tree's frontier and stores that too. So it can
+always be said whether it was made from exactly the entries that were signed.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import duckdb
+from google.protobuf.message import DecodeError
+
+from countersign.ledger.v1.entry_pb2 import Entry
+from shared.entry_facts import DECIDED, ENDS, EVENT_NUMBERS, UNKNOWN_EVENT, EntryFacts, facts_of
+from tlog.errors import TlogError
+from tlog.merkle import Frontier, leaf_hash
+
+log = logging.getLogger(__name__)
+
+INDEX_VERSION: Final = 1
+"""Raised with every change of columns or of their meaning: an index of another version is made anew."""
+
+MEMORY_MAX: Final = "512MB"
+"""Past this DuckDB writes to files beside the index; grouping 10^7 entries needs less."""
+THREADS: Final = 1
+"""The other cores are for appending."""
+WAL_MAX: Final = "64MB"
+
+DAY_US: Final = 86_400_000_000
+_DISCHARGED: Final = EVENT_NUMBERS["obligation_discharged"]
+
+_SCHEMA: Final = """
+CREATE TABLE progress (version INTEGER, origin VARCHAR, size BIGINT, peaks BLOB);
+CREATE TABLE entries (
+    i BIGINT, recorded_us BIGINT, day INTEGER, kind USMALLINT, d BIGINT, search_id VARCHAR,
+    origin_agency VARCHAR, beneficiary_agency VARCHAR, operator_agency VARCHAR,
+    gallery_owner VARCHAR, caller_agency VARCHAR, system VARCHAR, gallery VARCHAR,
+    gallery_class USMALLINT, purpose USMALLINT, suspicion USMALLINT, offence VARCHAR,
+    severity USMALLINT, provenance USMALLINT, capture_mode USMALLINT, outcome USMALLINT,
+    reason VARCHAR, candidates UINTEGER
+);
+CREATE TABLE agencies (d BIGINT, agency VARCHAR);
+CREATE TABLE jurisdictions (d BIGINT, jurisdiction VARCHAR);
+CREATE TABLE rules (d BIGINT, rule VARCHAR);
+CREATE TABLE citations (d BIGINT, citation VARCHAR);
+CREATE TABLE duties (d BIGINT, kind VARCHAR, rule VARCHAR, party VARCHAR);
+CREATE TABLE discharges (
+    d BIGINT, i BIGINT, kind VARCHAR, rule VARCHAR, party VARCHAR, result USMALLINT
+);
+CREATE TABLE ends (d BIGINT, i BIGINT, kind USMALLINT);
+"""
+# `i` is an entry's index. `d` is the index of the decision that it belongs to, which has the facts that it
+# shares; its own index when it belongs to none.
+
+_TABLES: Final = (
+    *("entries", "agencies", "jurisdictions", "rules", "citations", "duties"),
+    *("discharges", "ends"),
+)
+_SHARED: Final = (
+    *("beneficiary_agency", "operator_agency", "gallery_owner", "system", "gallery"),
+    *("gallery_class", "purpose", "suspicion", "offence", "severity", "provenance"),
+    *("capture_mode", "outcome"),
+)
+"""What an entry has from the decision that it belongs to, where it does not say it itself."""
+
+_Row = tuple[object, ...]
+
+
+class IndexLocked(Exception):
+    """Another process has the index open."""
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """What later entries of a search share with its decision."""
+
+    search_id: str
+    facts: tuple[str | int, ...]
+
+
+class QueryIndex:
+    """A hand on the file; used by one thread at a time. One process may have it open."""
+
+    def __init__(
+        self, path: Path, connection: duckdb.DuckDBPyConnection, frontier: Frontier
+    ) -> None:
+        self.path = path
+        self.connection = connection
+        self.frontier = frontier
+        self._days: dict[int, int] = {}
+
+    @classmethod
+    def open(cls, path: Path, origin: str) -> "QueryIndex":
+        """Open the index of this log; made anew when missing, unreadable, or of another version or log.
+
+        Raises IndexLocked.
+        """
+        if path.exists():
+            with contextlib.suppress(duckdb.Error, TlogError, ValueError):
+                connection = _connect(path)
+                try:
+                    return cls(path, connection, _progress(connection, origin))
+                except BaseException:
+                    connection.close()
+                    raise
+            log.warning("the query index is made anew", extra={"fields": {"path": str(path)}})
+        return cls.create(path, origin)
+
+    @classmethod
+    def create(cls, path: Path, origin: str) -> "QueryIndex":
+        """Begin an empty index, in place of what is there. Raises IndexLocked."""
+        remove(path)
+        # What an index says is public, except that it says it much more conveniently.
+        path.touch(0o600)
+        path.unlink()
+        connection = _connect(path)
+        path.chmod(0o600)
+        connection.begin()
+        connection.execute(_SCHEMA)
+        connection.execute("INSERT INTO progress VALUES (?, ?, 0, ?)", [INDEX_VERSION, origin, b""])
+        connection.commit()
+        return cls(path, connection, Frontier())
+
+    @property
+    def size(self) -> int:
+        """How many entries are indexed."""
+        return self.frontier.size
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+    def add(self, leaves: Sequence[bytes]) -> None:
+        """Index the entries that follow, all or none."""
+        frontier = Frontier.of(self.frontier.size, self.frontier.peaks)
+        for leaf in leaves:
+            frontier.append(leaf_hash(leaf))
+        rows = self._rows(self.size, leaves)
+        self.connection.begin()
+        try:
+            for table, added in rows.items():
+                if added:
+                    appender = self.connection.appender(table)
+                    appender.append_rows(added)
+                    appender.flush()
+            self.connection.execute(
+                "UPDATE progress SET size = ?, peaks = ?", [frontier.size, b"".join(frontier.peaks)]
+            )
+            self.connection.commit()
+        except BaseException:
+            self.connection.rollback()
+            raise
+        self.frontier = frontier
+
+    def _rows(self, start: int, leaves: Sequence[bytes]) -> dict[str, list[_Row]]:
+        read = [(index, *_read(leaf)) for index, leaf in enumerate(leaves, start)]
+        decisions = self._decisions(start, read)
+        rows: dict[str, list[_Row]] = {table: [] for table in _TABLES}
+        for index, entry, facts in read:
+            decided = None
+            if facts.decided_index is not None:
+                decided = decisions.get(facts.decided_index)
+                if decided is not None and facts.search_id not in ("", decided.search_id):
+                    decided = None  # it names a decision on another search: not believed
+            d = index if decided is None or facts.decided_index is None else facts.decided_index
+            rows["entries"].append(self._entry(index, d, facts, decided))
+            if d == index:
+                _own_rows(rows, index, facts)
+            elif facts.kind in ENDS:
+                rows["ends"].append((d, index, facts.kind))
+            elif facts.kind == _DISCHARGED:
+                one = entry.obligation_discharged
+                rows["discharges"].append((d, index, one.kind, one.rule_id, one.party, one.result))
+        return rows
+
+    def _decisions(
+        self, start: int, read: Iterable[tuple[int, Entry, EntryFacts]]
+    ) -> dict[int, _Decision]:
+        """Find the decisions that a batch refers to, in it or before it."""
+        found: dict[int, _Decision] = {}
+        earlier = []
+        for index, _, facts in read:
+            if facts.kind == DECIDED:
+                shared = tuple(getattr(facts, name) for name in _SHARED)
+                found[index] = _Decision(facts.search_id, shared)
+            elif facts.decided_index is not None and facts.decided_index < start:
+                earlier.append(facts.decided_index)
+        if earlier:
+            rows = self.connection.execute(
+                f"SELECT i, search_id, {', '.join(_SHARED)} FROM entries"  # noqa: S608  # constants
+                " WHERE i IN (SELECT unnest(CAST(? AS BIGINT[]))) AND kind = ?",
+                [earlier, DECIDED],
+            )
+            for row in rows.fetchall():
+                found[row[0]] = _Decision(row[1], row[2:])
+        return found
+
+    def _entry(self, index: int, d: int, facts: EntryFacts, decided: _Decision | None) -> _Row:
+        own: list[str | int] = [getattr(facts, name) for name in _SHARED]
+        if decided is not None:
+            own = [mine or shared for mine, shared in zip(own, decided.facts, strict=True)]
+        beneficiary, operator, owner, system, gallery, *rest = own
+        return (
+            *(index, facts.recorded_us, self._day(facts.recorded_us), facts.kind, d),
+            *(facts.search_id, facts.origin_agency, beneficiary, operator, owner),
+            *(facts.caller_agency, system, gallery, *rest, facts.reason, facts.candidates),
+        )
+
+    def _day(self, recorded_us: int) -> int:
+        """The day in UTC as 20261122."""
+        number = recorded_us // DAY_US
+        day = self._days.get(number)
+        if day is None:
+            day = self._days[number] = _date_number(number * 86_400)
+        return day
+
+
+def _date_number(seconds: int) -> int:
+    try:
+        at = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return 0  # no time that a ledger of ours recorded
+    return at.year * 10_000 + at.month * 100 + at.day
+
+
+def _own_rows(rows: dict[str, list[_Row]], index: int, facts: EntryFacts) -> None:
+    rows["agencies"] += [(index, agency) for agency in facts.agencies]
+    rows["jurisdictions"] += [(index, one) for one in facts.jurisdictions]
+    rows["rules"] += [(index, rule) for rule in facts.rules]
+    rows["citations"] += [(index, citation) for citation in facts.citations]
+    rows["duties"] += [(index, duty.kind, duty.rule_id, duty.party) for duty in facts.duties]
+
+
+def _read(leaf: bytes) -> tuple[Entry, EntryFacts]:
+    """An entry that cannot be read is in the index all the same: as one of which nothing is known."""
+    try:
+        entry = Entry.FromString(leaf)
+    except DecodeError:
+        return Entry(), EntryFacts(UNKNOWN_EVENT, 0, "")
+    return entry, facts_of(entry)
+
+
+def _progress(connection: duckdb.DuckDBPyConnection, origin: str) -> Frontier:
+    """How far an index has come; raises ValueError if it is of another version or log."""
+    row = connection.execute("SELECT version, origin, size, peaks FROM progress").fetchone()
+    if row is None or row[:2] != (INDEX_VERSION, origin):
+        raise ValueError("an index of another version or another log")
+    _, _, size, peaks = row
+    return Frontier.of(size, [peaks[at : at + 32] for at in range(0, len(peaks), 32)])
+
+
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "threads": THREADS,
+        "memory_limit": MEMORY_MAX,
+        "checkpoint_threshold": WAL_MAX,
+        # It reads and writes its own file and nothing else, whatever a statement says.
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+    try:
+        return duckdb.connect(str(path), config=settings)
+    except duckdb.IOException as error:
+        if "lock" in str(error).lower():
+            raise IndexLocked(f"another process has {path} open") from error
+        raise
+
+
+def remove(path: Path) -> None:
+    """Remove an index with what DuckDB keeps beside it."""
+    for one in (path, path.with_name(f"{path.name}.wal")):
+        one.unlink(missing_ok=True)

@@ -1,0 +1,349 @@
+"""Questions to the query index and how they become SQL.
+
+Every answer is of one size of the tree: what was appended later is not seen, so a question asked again for
+the same size has the same answer, from this index or from one made anew.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from ledger.index import QueryIndex
+from shared.entry_facts import DECIDED, ENDS
+
+GROUPS_MAX: Final = 10_000
+"""More groups than that are no table that anybody reads; the answer stays within one message."""
+
+PERMITTED: Final = 1
+REFUSED: Final = 2
+"""DecisionOutcome."""
+
+
+class EndState(Enum):
+    """How a search ended, or that it has not."""
+
+    REFUSED = 1
+    OPEN = 2
+    ANSWERED = 3
+    FAILED = 4
+    EXPIRED = 5
+    WITHDRAWN = 6
+
+
+class DutyState(Enum):
+    """What became of a duty, by the last entry that says so; OPEN while none does."""
+
+    OPEN = 1
+    DONE = 2
+    WAIVED = 3
+    FAILED = 4
+
+
+class Role(Enum):
+    """In what role an agency takes part."""
+
+    ORIGIN = "origin_agency"
+    BENEFICIARY = "beneficiary_agency"
+    OPERATOR = "operator_agency"
+    GALLERY_OWNER = "gallery_owner"
+    CALLER = "caller_agency"
+
+
+class Dimension(Enum):
+    """What counts can be grouped by; the value is its expression."""
+
+    KIND = "e.kind"
+    ORIGIN_AGENCY = "e.origin_agency"
+    BENEFICIARY_AGENCY = "e.beneficiary_agency"
+    OPERATOR_AGENCY = "e.operator_agency"
+    GALLERY_OWNER = "e.gallery_owner"
+    AGENCY = "a.agency"
+    JURISDICTION = "j.jurisdiction"
+    SYSTEM = "e.system"
+    GALLERY = "e.gallery"
+    GALLERY_CLASS = "e.gallery_class"
+    PURPOSE = "e.purpose"
+    OFFENCE = "e.offence"
+    SEVERITY = "e.severity"
+    SUSPICION = "e.suspicion"
+    PROVENANCE = "e.provenance"
+    CAPTURE_MODE = "e.capture_mode"
+    OUTCOME = "e.outcome"
+    RULE = "r.rule"
+    CITATION = "c.citation"
+    REASON = "e.reason"
+    END_STATE = "end_state"
+    DUTY = "u.kind"
+    DUTY_STATE = "u.state"
+    DAY = "e.day"
+    MONTH = "e.day // 100"
+    YEAR = "e.day // 10000"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which entries are wanted; empty, zero and None for no bound. All bounds hold together."""
+
+    size: int
+    """Size of the tree that is asked about."""
+    start_index: int = 0
+    end_index: int | None = None
+    from_us: int | None = None
+    until_us: int | None = None
+    agency: str = ""
+    role: Role | None = None
+    """In this role; in any when None."""
+    jurisdiction: str = ""
+    kinds: tuple[int, ...] = ()
+    search_id: str = ""
+    system: str = ""
+    gallery: str = ""
+    gallery_classes: tuple[int, ...] = ()
+    purposes: tuple[int, ...] = ()
+    offence: str = ""
+    severities: tuple[int, ...] = ()
+    suspicions: tuple[int, ...] = ()
+    outcome: int = 0
+    rule: str = ""
+    citation: str = ""
+    """Citations that begin with this."""
+    reason: str = ""
+    end_state: EndState | None = None
+    duty: str = ""
+    duty_state: DutyState | None = None
+    indexes: tuple[int, ...] | None = None
+    """Only these: what was found by openings, which are not in the index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Indexes in order, and where to go on; None at the end."""
+
+    indexes: list[int]
+    next_index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A count. Values are in the order of the dimensions asked for."""
+
+    values: tuple[str | int | None, ...]
+    entries: int
+    candidates: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Groups in the order of their values; None when there are too many."""
+
+    groups: list[Group] | None
+    entries: int
+    """Entries counted, each once, in whatever many groups it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpanCounts:
+    """What a span of indexes comes to."""
+
+    end_index: int
+    totals: list[tuple[str, int, int]]
+    """Origin agency, kind, count; in order."""
+    open_decisions: list[int]
+
+
+def page(index: QueryIndex, question: Question, count_max: int) -> Found:
+    """Find entries by index, at most so many."""
+    sql = _Sql(question)
+    rows = index.connection.execute(
+        f"SELECT e.i FROM entries e{sql.joins} WHERE {sql.conditions}"  # noqa: S608
+        " ORDER BY e.i LIMIT ?",
+        [*sql.values, count_max + 1],
+    )
+    indexes = [row[0] for row in rows.fetchall()]
+    if len(indexes) > count_max:
+        return Found(indexes[:count_max], indexes[count_max])
+    return Found(indexes, None)
+
+
+def count(index: QueryIndex, question: Question, dimensions: tuple[Dimension, ...]) -> Counts:
+    """Count entries in groups."""
+    sql = _Sql(question)
+    selected = f"FROM entries e{sql.joins} WHERE {sql.conditions}"
+    total = index.connection.execute(
+        f"SELECT count(*) {selected}",  # noqa: S608  # from constants
+        sql.values,
+    ).fetchone()
+    assert total is not None
+    sql = _Sql(question, dimensions)
+    values = ", ".join(dimension.value for dimension in dimensions) or "1"
+    order = ", ".join(str(number + 1) for number in range(len(dimensions))) or "1"
+    rows = index.connection.execute(
+        f"SELECT {values}, count(*), CAST(sum(e.candidates) AS BIGINT)"  # noqa: S608
+        f" FROM entries e{sql.joins} WHERE {sql.conditions}"
+        f" GROUP BY {order} ORDER BY {order} LIMIT ?",
+        [*sql.values, GROUPS_MAX + 1],
+    ).fetchall()
+    if len(rows) > GROUPS_MAX:
+        return Counts(None, total[0])
+    shown = len(dimensions)
+    return Counts([Group(tuple(row[:shown]), row[-2], row[-1] or 0) for row in rows], total[0])
+
+
+def span(index: QueryIndex, first: int, until_us: int, size: int) -> SpanCounts | None:
+    """Count the entries from an index to the first that was recorded at or after a time; None if none was."""
+    (end,) = index.connection.execute(
+        "SELECT min(i) FROM entries WHERE i >= ? AND i < ? AND recorded_us >= ?",
+        [first, size, until_us],
+    ).fetchone() or (None,)
+    if end is None:
+        return None
+    totals = index.connection.execute(
+        "SELECT origin_agency, kind, count(*) FROM entries WHERE i >= ? AND i < ?"
+        " GROUP BY ALL ORDER BY ALL",
+        [first, end],
+    ).fetchall()
+    still_open = index.connection.execute(
+        "SELECT i FROM entries WHERE i < ? AND kind = ? AND outcome = ?"
+        " AND i NOT IN (SELECT d FROM ends WHERE i < ?) ORDER BY i",
+        [end, DECIDED, PERMITTED, end],
+    ).fetchall()
+    return SpanCounts(end, totals, [row[0] for row in still_open])
+
+
+@dataclass
+class _Sql:
+    """The parts of a statement. Text comes from constants only; what was asked for is in `values`."""
+
+    question: Question
+    dimensions: tuple[Dimension, ...] = ()
+    joins: str = ""
+    clauses: list[str] = field(default_factory=list)
+    values: list[object] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._join()
+        self._bounds()
+        self._facts()
+        self._derived()
+
+    @property
+    def conditions(self) -> str:
+        """All clauses together."""
+        return " AND ".join(self.clauses)
+
+    def _where(self, clause: str, *values: object) -> None:
+        self.clauses.append(clause)
+        self.values += values
+
+    def _join(self) -> None:
+        """Joins come first in the text, so that their values do too."""
+        asked = set(self.dimensions)
+        if Dimension.END_STATE in asked or self.question.end_state is not None:
+            self.joins += (
+                " LEFT JOIN (SELECT d, min(kind) AS kind FROM ends WHERE i < ? GROUP BY d) n"
+                " ON n.d = e.d"
+            )
+            self.values.append(self.question.size)
+        for dimension, table, name in (
+            (Dimension.AGENCY, "agencies", "a"),
+            (Dimension.JURISDICTION, "jurisdictions", "j"),
+            (Dimension.RULE, "rules", "r"),
+            (Dimension.CITATION, "citations", "c"),
+        ):
+            if dimension in asked:
+                self.joins += f" LEFT JOIN {table} {name} ON {name}.d = e.d"
+        if asked & {Dimension.DUTY, Dimension.DUTY_STATE}:
+            self.joins += f" LEFT JOIN ({_DUTIES}) u ON u.d = e.d"
+            self.values.append(self.question.size)
+        if Dimension.END_STATE in asked:
+            # Its expression is too long to be repeated.
+            self.joins += f" CROSS JOIN LATERAL (SELECT {_END_STATE} AS end_state) s"
+
+    def _bounds(self) -> None:
+        asked = self.question
+        end = asked.size if asked.end_index is None else min(asked.end_index, asked.size)
+        self._where("e.i >= ? AND e.i < ?", asked.start_index, end)
+        if asked.from_us is not None:
+            self._where("e.recorded_us >= ?", asked.from_us)
+        if asked.until_us is not None:
+            self._where("e.recorded_us < ?", asked.until_us)
+        if asked.indexes is not None:
+            self._where("e.i IN (SELECT unnest(CAST(? AS BIGINT[])))", list(asked.indexes))
+
+    def _facts(self) -> None:
+        asked = self.question
+        for column in ("search_id", "system", "gallery", "offence", "reason"):
+            if value := getattr(asked, column):
+                self._where(f"e.{column} = ?", value)
+        for column, wanted in (
+            ("kind", asked.kinds),
+            ("gallery_class", asked.gallery_classes),
+            ("purpose", asked.purposes),
+            ("severity", asked.severities),
+            ("suspicion", asked.suspicions),
+            ("outcome", (asked.outcome,) if asked.outcome else ()),
+        ):
+            if wanted:
+                places = ", ".join("?" * len(wanted))
+                self._where(f"e.{column} IN ({places})", *wanted)
+        if asked.agency:
+            columns = [asked.role] if asked.role else list(Role)
+            either = " OR ".join(f"e.{column.value} = ?" for column in columns)
+            self._where(f"({either})", *[asked.agency] * len(columns))
+
+    def _derived(self) -> None:
+        asked = self.question
+        for table, condition, value in (
+            ("jurisdictions", "jurisdiction = ?", asked.jurisdiction),
+            ("rules", "rule = ?", asked.rule),
+            ("citations", "starts_with(citation, ?)", asked.citation),
+        ):
+            if value:
+                self._where(f"e.d IN (SELECT d FROM {table} WHERE {condition})", value)  # noqa: S608
+        if asked.end_state is not None:
+            self._where(f"{_END_STATE} = ?", asked.end_state.value)
+        if asked.duty or asked.duty_state is not None:
+            self._duty(asked)
+
+    def _duty(self, asked: Question) -> None:
+        clauses, values = ["true"], [asked.size]
+        sought: list[object] = list(values)
+        if asked.duty:
+            clauses.append("kind = ?")
+            sought.append(asked.duty)
+        if asked.duty_state is not None:
+            clauses.append("state = ?")
+            sought.append(asked.duty_state.value)
+        self._where(
+            f"e.d IN (SELECT d FROM ({_DUTIES}) WHERE {' AND '.join(clauses)})",  # noqa: S608
+            *sought,
+        )
+
+
+_DUTIES: Final = (
+    # DischargeResult 1, 2, 3 are DONE, WAIVED, FAILED.
+    "SELECT o.d AS d, o.kind AS kind, 1 + coalesce(x.result, 0) AS state FROM duties o"
+    " LEFT JOIN (SELECT d, kind, rule, party, arg_max(result, i) AS result FROM discharges"
+    " WHERE i < ? GROUP BY d, kind, rule, party) x"
+    " ON x.d = o.d AND x.kind = o.kind AND x.rule = o.rule AND x.party = o.party"
+)
+
+
+def _end_state() -> str:
+    """Of the search that an entry belongs to; null where it belongs to no decided search."""
+    by_kind = " ".join(
+        f"WHEN n.kind = {kind} THEN {state.value}"
+        for kind, state in zip(
+            sorted(ENDS),
+            (EndState.ANSWERED, EndState.FAILED, EndState.EXPIRED, EndState.WITHDRAWN),
+            strict=True,
+        )
+    )
+    decision = f"e.kind = {DECIDED}"
+    return (
+        f"CASE {by_kind} WHEN {decision} AND e.outcome = {REFUSED} THEN {EndState.REFUSED.value}"
+        f" WHEN {decision} AND e.outcome = {PERMITTED} THEN {EndState.OPEN.value} END"
+    )
+
+
+_END_STATE: Final = _end_state()
