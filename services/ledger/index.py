@@ -91,9 +91,14 @@ class QueryIndex:
     """A hand on the file; used by one thread at a time. One process may have it open."""
 
     def __init__(
-        self, path: Path, connection: duckdb.DuckDBPyConnection, frontier: Frontier
+        self,
+        path: Path,
+        origin: str,
+        connection: duckdb.DuckDBPyConnection,
+        frontier: Frontier,
     ) -> None:
         self.path = path
+        self.origin = origin
         self.connection = connection
         self.frontier = frontier
         self._days: dict[int, int] = {}
@@ -108,7 +113,7 @@ class QueryIndex:
             with contextlib.suppress(duckdb.Error, TlogError, ValueError):
                 connection = _connect(path)
                 try:
-                    return cls(path, connection, _progress(connection, origin))
+                    return cls(path, origin, connection, _progress(connection, origin))
                 except BaseException:
                     connection.close()
                     raise
@@ -128,7 +133,7 @@ class QueryIndex:
         connection.execute(_SCHEMA)
         connection.execute("INSERT INTO progress VALUES (?, ?, 0, ?)", [INDEX_VERSION, origin, b""])
         connection.commit()
-        return cls(path, connection, Frontier())
+        return cls(path, origin, connection, Frontier())
 
     @property
     def size(self) -> int:

@@ -185,7 +185,7 @@ def _agency_of(caller: str) -> str:
 
 
 def short_name(enum: Any, number: int) -> str:
-    """A value of an enum without its prefix ("CRIMINAL_INVESTIGATION"); empty for 0, the number if unknown."""
+    """Give a value without its prefix ("CRIMINAL_INVESTIGATION"); empty for 0, the number if unknown."""
     if number == 0:
         return ""
     value = enum.DESCRIPTOR.values_by_number.get(number)
@@ -193,4 +193,3 @@ def short_name(enum: Any, number: int) -> str:
         return str(number)
     zero = enum.DESCRIPTOR.values_by_number[0].name
     return str(value.name.removeprefix(zero.removesuffix("UNSPECIFIED")))
-

@@ -1,0 +1,278 @@
+"""The query index: made from the entries, dropped and made again, killed and damaged."""
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from ledger.follower import NotAsSigned, consistent_index, follow_once
+from ledger.index import IndexLocked, QueryIndex
+from ledger.index_messages import FollowerSettings
+from ledger.index_process import IndexProcess, running_index
+from ledger.index_queries import (
+    Dimension,
+    DutyState,
+    EndState,
+    Question,
+    Role,
+    count,
+    page,
+    span,
+)
+from ledger.log import opened
+from ledger.reading import Reading
+from ledger.storage import Storage
+from shared.errors import Unavailable
+from support.histories import HISTORY, SHERIFF
+from support.ledgers import LAPD, ORIGIN, SIGNER, complete, new_log, search_id
+from support.waiting import until
+
+SIZE = len(HISTORY)
+
+
+async def log_with_history(folder: Path) -> Path:
+    path = new_log(folder)
+    async with opened(Storage.open(path), SIGNER) as log:
+        for one in HISTORY:
+            await log.sequencer.append(complete(one))
+    return path
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> Path:
+    return await log_with_history(tmp_path)
+
+
+def filled(index: QueryIndex, ledger: Path, batch: int = 1000) -> QueryIndex:
+    reading = Reading.open(ledger)
+    while follow_once(index, reading, batch):
+        pass
+    reading.close()
+    return index
+
+
+@pytest.fixture
+def index(ledger: Path, tmp_path: Path) -> QueryIndex:
+    return filled(QueryIndex.create(tmp_path / "index.duckdb", ORIGIN), ledger)
+
+
+def found(index: QueryIndex, **bounds: object) -> list[int]:
+    size = bounds.pop("size", SIZE)
+    return page(index, Question(size=size, **bounds), 100).indexes  # type: ignore[arg-type]
+
+
+def test_each_filter(index: QueryIndex) -> None:
+    assert found(index) == list(range(SIZE))
+    assert found(index, start_index=2, end_index=4) == [2, 3]
+    assert found(index, size=3) == [0, 1, 2]
+    assert found(index, kinds=(11,)) == [0, 1, 3, 6]
+    assert found(index, agency=SHERIFF) == [0, 1, 2, 3, 4, 5, 6]
+    assert found(index, agency=SHERIFF, role=Role.ORIGIN) == [6]
+    assert found(index, agency=LAPD, role=Role.ORIGIN) == [0, 1, 2, 3, 4, 5]
+    assert found(index, agency=LAPD, role=Role.CALLER) == [7]
+    assert found(index, search_id=search_id(0)) == [0, 2, 5]
+    assert found(index, rule="LAPD-4") == [1]
+    assert found(index, rule="LASD-1") == [0, 2, 3, 4, 5]
+    assert found(index, citation="LAPD Directive") == [1]
+    assert found(index, jurisdiction="US-CA") == [0, 1, 2, 3, 4, 5, 6]
+    assert found(index, outcome=2) == [1]
+    assert found(index, purposes=(1,), kinds=(12,)) == [2]
+    assert found(index, offence="13A", kinds=(11,)) == [3]
+    assert found(index, reason="OFFICER_TOKEN_EXPIRED") == [7]
+
+
+def test_end_states_are_of_the_size_asked_for(index: QueryIndex) -> None:
+    decisions = {"kinds": (11,)}
+    assert found(index, end_state=EndState.OPEN, **decisions) == [6]
+    assert found(index, end_state=EndState.OPEN, size=4, **decisions) == [3]
+    assert found(index, end_state=EndState.REFUSED) == [1]
+    assert found(index, end_state=EndState.ANSWERED) == [0, 2, 5]
+    assert found(index, end_state=EndState.FAILED) == [3, 4]
+
+
+def test_a_duty_is_open_until_an_entry_says_otherwise(index: QueryIndex) -> None:
+    assert found(index, duty="peer_review", kinds=(11,)) == [0, 3]
+    assert found(index, duty_state=DutyState.OPEN, kinds=(11,)) == [3]
+    assert found(index, duty_state=DutyState.DONE, kinds=(11,)) == [0]
+    assert found(index, duty_state=DutyState.OPEN, size=5, kinds=(11,)) == [0, 3]
+
+
+def groups(index: QueryIndex, *dimensions: Dimension, **bounds: object) -> dict[object, int]:
+    counts = count(index, Question(size=SIZE, **bounds), dimensions)  # type: ignore[arg-type]
+    assert counts.groups is not None
+    return {
+        one.values if len(one.values) > 1 else one.values[0]: one.entries for one in counts.groups
+    }
+
+
+def test_every_dimension_can_be_counted_by(index: QueryIndex) -> None:
+    for dimension in Dimension:
+        counts = count(index, Question(size=SIZE), (dimension,))
+        assert counts.entries == SIZE
+        assert counts.groups
+        assert sum(one.entries for one in counts.groups) >= SIZE
+    assert count(index, Question(size=SIZE), tuple(Dimension)).groups
+
+
+def test_counts(index: QueryIndex) -> None:
+    assert groups(index, Dimension.ORIGIN_AGENCY, kinds=(11,)) == {LAPD: 3, SHERIFF: 1}
+    assert groups(index, Dimension.RULE, Dimension.ORIGIN_AGENCY, kinds=(11,)) == {
+        ("LAPD-4", LAPD): 1,
+        ("LASD-1", LAPD): 2,
+        (None, SHERIFF): 1,
+    }
+    assert groups(index, Dimension.END_STATE, kinds=(11,)) == {1: 1, 2: 1, 3: 1, 4: 1}
+    answered = count(index, Question(size=SIZE, kinds=(12,)), ())
+    assert answered.groups is not None
+    assert (answered.groups[0].entries, answered.groups[0].candidates) == (1, 7)
+
+
+def test_a_span_ends_before_the_first_entry_of_the_next_day(index: QueryIndex) -> None:
+    at = index.connection.execute("SELECT max(recorded_us) FROM entries").fetchone()
+    assert at is not None
+    counted = span(index, 0, at[0], SIZE)
+    assert counted is not None
+    assert counted.end_index == 0  # the clock of this log stands still
+    assert span(index, 0, at[0] + 1, SIZE) is None
+
+
+async def test_made_again_it_gives_the_same_answers(
+    index: QueryIndex, ledger: Path, tmp_path: Path
+) -> None:
+    other = filled(QueryIndex.create(tmp_path / "other.duckdb", ORIGIN), ledger, batch=1)
+    questions = [Question(size=size) for size in (3, SIZE)]
+    for question in questions:
+        for dimension in Dimension:
+            one, two = (count(each, question, (dimension,)) for each in (index, other))
+            assert one == two
+        assert page(index, question, 3) == page(other, question, 3)
+    other.close()
+
+
+def test_it_goes_on_where_it_ended(ledger: Path, tmp_path: Path) -> None:
+    path = tmp_path / "index.duckdb"
+    reading = Reading.open(ledger)
+    index = QueryIndex.create(path, ORIGIN)
+    follow_once(index, reading, 3)
+    index.close()
+    index = consistent_index(path, reading, SIGNER.verifier)
+    assert index.size == 3
+    assert found(filled(index, ledger)) == list(range(SIZE))
+    index.close()
+    reading.close()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "version", "origin", "other entries", "too long"])
+def test_what_does_not_belong_to_the_log_is_made_anew(
+    damage: str, index: QueryIndex, ledger: Path
+) -> None:
+    path = index.path
+    if damage == "version":
+        index.connection.execute("UPDATE progress SET version = 0")
+    elif damage == "origin":
+        index.connection.execute("UPDATE progress SET origin = 'another'")
+    elif damage == "other entries":
+        index.connection.execute("UPDATE progress SET peaks = ?", [bytes(32)])
+    elif damage == "too long":
+        index.add([b"an entry that was never signed"])
+    index.close()
+    if damage == "garbage":
+        path.write_bytes(b"no database")
+    reading = Reading.open(ledger)
+    index = consistent_index(path, reading, SIGNER.verifier)
+    assert index.size == 0
+    assert found(filled(index, ledger)) == list(range(SIZE))
+    index.close()
+    reading.close()
+
+
+class ReadingThatLies:
+    """Gives one entry with one bit changed."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.head = reading.head
+        self.close = reading.close
+        self._reading = reading
+
+    def leaves(self, start: int, count: int) -> list[bytes]:
+        first, *rest = self._reading.leaves(start, count)
+        return [first[:-1] + bytes([first[-1] ^ 1]), *rest]
+
+
+def test_entries_that_were_not_signed_are_noticed(ledger: Path, tmp_path: Path) -> None:
+    index = QueryIndex.create(tmp_path / "index.duckdb", ORIGIN)
+    reading = Reading.open(ledger)
+    with pytest.raises(NotAsSigned):
+        follow_once(index, ReadingThatLies(reading))
+    index.close()
+    reading.close()
+
+
+def test_a_batch_that_fails_leaves_nothing(index: QueryIndex) -> None:
+    index.connection.execute("DROP TABLE ends")
+    before = index.size
+    with pytest.raises(duckdb.Error):
+        index.add([one.leaf for one in complete(*HISTORY)])
+    assert index.size == before
+    assert index.connection.execute("SELECT count(*) FROM entries").fetchone() == (before,)
+
+
+# The process.
+
+
+def settings(ledger: Path) -> FollowerSettings:
+    return FollowerSettings(
+        ledger.with_name("index.duckdb"),
+        SIGNER.verifier.vkey,
+        partial(Reading.open, ledger),
+    )
+
+
+async def answered(process: IndexProcess) -> list[int]:
+    """As one does who is told to come again."""
+    pages: list[list[int]] = []
+
+    async def asked() -> bool:
+        try:
+            pages.append((await process.page(Question(size=SIZE), 100)).indexes)
+        except Unavailable:
+            return False
+        return True
+
+    await until(asked)
+    return pages[0]
+
+
+async def test_the_process_answers_and_survives_being_killed(ledger: Path) -> None:
+    async with running_index(settings(ledger)) as process:
+        assert await answered(process) == list(range(SIZE))
+        first = process.process_id
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+
+        async def started_again() -> bool:
+            return process.starts == 2
+
+        await until(started_again)
+        assert await answered(process) == list(range(SIZE))
+        counts = await process.count(Question(size=SIZE), (Dimension.KIND,))
+        assert counts.entries == SIZE
+
+
+async def test_how_far_it_is_is_said(ledger: Path) -> None:
+    async with running_index(settings(ledger), wait_s=0.1) as process:
+        await answered(process)
+        with pytest.raises(Unavailable) as refusal:
+            await process.page(Question(size=SIZE + 1), 10)
+    assert refusal.value.reason == "INDEX_BEHIND"
+    assert refusal.value.metadata == {"indexed": str(SIZE), "size": str(SIZE + 1)}
+
+
+async def test_an_index_that_another_process_has_open_is_left_alone(ledger: Path) -> None:
+    async with running_index(settings(ledger)) as process:
+        await answered(process)
+        with pytest.raises(IndexLocked):
+            QueryIndex.open(ledger.with_name("index.duckdb"), ORIGIN)
