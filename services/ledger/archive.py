@@ -5,15 +5,15 @@ entries and in bytes, so that none holds up the others for long.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from ledger.reading import Filter, Reading, StorageFailed
-from ledger.tree import Published, Receipts, Tiles, unreadable
+from ledger.tree import Published, Receipts, Tiles, damaged, unreadable
 from shared.errors import InvalidRequest, NotFound
-from tlog.merkle import TreeAtSize
+from tlog.merkle import TreeAtSize, leaf_hash
 
 PAGE_BYTES_MAX: Final = 512 * 1024
 """A page with its proofs stays below the bus's and gRPC's bounds on a message."""
@@ -30,6 +30,15 @@ class Receipt:
     index: int
     leaf: bytes
     tlog_proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRecords:
+    """Entries that a query found: the tree that it was asked of, and proofs against the newest note."""
+
+    root: bytes
+    note: str
+    records: list[Receipt]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,46 @@ class Archive:
         return Page(
             *await self._ask(lambda: self._reading.find(wanted, size, entries_max, PAGE_BYTES_MAX))
         )
+
+    async def found(self, size: int, indexes: Sequence[int], *, with_proofs: bool) -> FoundRecords:
+        """Read these entries of the tree of a size, in order; ends early at the bound of a page."""
+        published = self._published()
+
+        def read() -> FoundRecords:
+            receipts = Receipts(published, self._tiles, self._reading)
+            records: list[Receipt] = []
+            page_bytes = 0
+            for index in indexes:
+                if page_bytes > PAGE_BYTES_MAX:
+                    break
+                if with_proofs:
+                    record = _receipt(index, receipts)
+                elif (leaf := self._reading.leaf(index)) is not None:
+                    record = Receipt(index, leaf, "")
+                else:
+                    raise damaged(f"entry {index} is missing")
+                records.append(record)
+                page_bytes += len(record.leaf) + len(record.tlog_proof)
+            return FoundRecords(self._tree(published, size).root, published.note, records)
+
+        return await self._ask(read)
+
+    async def proved(
+        self, published: Published, indexes: Sequence[int]
+    ) -> list[tuple[int, bytes, list[bytes]]]:
+        """Read these entries with their inclusion proofs in one tree."""
+
+        def read() -> list[tuple[int, bytes, list[bytes]]]:
+            tree = self._tree(published, published.size)
+            rows = []
+            for index in indexes:
+                leaf = self._reading.leaf(index)
+                if leaf is None or leaf_hash(leaf) != tree.leaf(index):
+                    raise damaged(f"entry {index} is not what was appended")
+                rows.append((index, leaf, tree.inclusion_proof(index)))
+            return rows
+
+        return await self._ask(read)
 
     async def inclusion_proof(self, index: int, tree_size: int) -> tuple[int, list[bytes], str]:
         """Give tree size, hashes, and the tlog-proof if the size is the newest; 0 asks for that.

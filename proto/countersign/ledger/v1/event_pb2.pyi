@@ -512,6 +512,7 @@ class ExportMade(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
     AUTHORITY_FIELD_NUMBER: _builtins.int
+    INDEXES_SHA256_FIELD_NUMBER: _builtins.int
     caller: _builtins.str
     """SPIFFE ID of the reader's system."""
     format: Global___ExportFormat.ValueType
@@ -526,6 +527,8 @@ class ExportMade(_message.Message):
     """SHA-256 of the manifest that lists its files; empty when the entry was written before there was one."""
     authority: _builtins.str
     """By what authority; see OpeningRead. May be empty when only public fields were exported."""
+    indexes_sha256: _builtins.bytes
+    """SHA-256 over the indexes of the rows, ascending, each as 8 bytes, most significant first."""
     def __init__(
         self,
         *,
@@ -536,10 +539,11 @@ class ExportMade(_message.Message):
         rows: _builtins.int = ...,
         manifest_sha256: _builtins.bytes = ...,
         authority: _builtins.str = ...,
+        indexes_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "caller", b"caller", "format", b"format", "manifest_sha256", b"manifest_sha256", "query", b"query", "rows", b"rows", "tree_size", b"tree_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "caller", b"caller", "format", b"format", "indexes_sha256", b"indexes_sha256", "manifest_sha256", b"manifest_sha256", "query", b"query", "rows", b"rows", "tree_size", b"tree_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -591,6 +595,8 @@ class PeriodClosed(_message.Message):
     OPEN_SEARCHES_SHA256_FIELD_NUMBER: _builtins.int
     PART_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
+    STARTS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
     first_index: _builtins.int
     """First index of the span."""
     end_index: _builtins.int
@@ -609,6 +615,14 @@ class PeriodClosed(_message.Message):
     def totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeriodTotal]:
         """Totals, by agency and then kind."""
 
+    @_builtins.property
+    def starts_at(self) -> _timestamp_pb2.Timestamp:
+        """When the period began, as it was meant: where the one before ended."""
+
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp:
+        """When it ended: the span ends before its first entry that was recorded at or after this time."""
+
     def __init__(
         self,
         *,
@@ -620,10 +634,12 @@ class PeriodClosed(_message.Message):
         open_searches_sha256: _builtins.bytes = ...,
         part: _builtins.int = ...,
         parts: _builtins.int = ...,
+        starts_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_previous_index", b"_previous_index", "previous_index", b"previous_index"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_previous_index", b"_previous_index", "ends_at", b"ends_at", "previous_index", b"previous_index", "starts_at", b"starts_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_previous_index", b"_previous_index", "end_index", b"end_index", "first_index", b"first_index", "open_searches", b"open_searches", "open_searches_sha256", b"open_searches_sha256", "part", b"part", "parts", b"parts", "previous_index", b"previous_index", "totals", b"totals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_previous_index", b"_previous_index", "end_index", b"end_index", "ends_at", b"ends_at", "first_index", b"first_index", "open_searches", b"open_searches", "open_searches_sha256", b"open_searches_sha256", "part", b"part", "parts", b"parts", "previous_index", b"previous_index", "starts_at", b"starts_at", "totals", b"totals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__previous_index: _TypeAlias = _typing.Literal["previous_index"]  # noqa: Y015
     _WhichOneofArgType__previous_index: _TypeAlias = _typing.Literal["_previous_index", b"_previous_index"]  # noqa: Y015

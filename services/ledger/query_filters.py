@@ -1,0 +1,166 @@
+"""Translates what query.proto asks for into questions to the index, and values into text."""
+
+import base64
+import binascii
+import hashlib
+import json
+import struct
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+
+from google.protobuf.json_format import MessageToDict
+
+from countersign.ledger.v1 import query_pb2 as pb
+from countersign.type.v1 import decision_pb2, search_pb2
+from ledger.index_queries import Dimension, DutyState, EndState, Question, Role
+from shared.entry_facts import EVENT_NAMES, EVENT_NUMBERS, short_name
+from shared.errors import FieldViolation, InvalidRequest
+from tlog.merkle import TREE_SIZE_MAX
+
+_TOKEN = struct.Struct(">BQQ8s")
+_TOKEN_VERSION: Final = 1
+
+_ROLES: Final = {
+    pb.AGENCY_ROLE_ORIGIN: Role.ORIGIN,
+    pb.AGENCY_ROLE_BENEFICIARY: Role.BENEFICIARY,
+    pb.AGENCY_ROLE_OPERATOR: Role.OPERATOR,
+    pb.AGENCY_ROLE_GALLERY_OWNER: Role.GALLERY_OWNER,
+    pb.AGENCY_ROLE_CALLER: Role.CALLER,
+}
+
+_DIMENSIONS: Final = {
+    number: Dimension[{"OBLIGATION": "DUTY", "OBLIGATION_STATE": "DUTY_STATE"}.get(name, name)]
+    for number in pb.Dimension.values()
+    if (name := short_name(pb.Dimension, number))
+}
+
+_ENUMS: Final[dict[Dimension, Any]] = {
+    Dimension.GALLERY_CLASS: search_pb2.GalleryClass,
+    Dimension.PURPOSE: search_pb2.Purpose,
+    Dimension.SEVERITY: search_pb2.OffenceSeverity,
+    Dimension.SUSPICION: search_pb2.SuspicionLevel,
+    Dimension.PROVENANCE: search_pb2.ProbeProvenance,
+    Dimension.CAPTURE_MODE: search_pb2.CaptureMode,
+    Dimension.OUTCOME: decision_pb2.DecisionOutcome,
+    Dimension.END_STATE: pb.EndState,
+    Dimension.DUTY_STATE: pb.ObligationState,
+}
+
+
+def question_of(
+    wanted: pb.EntryFilter, size: int, indexes: Collection[int] | None = None
+) -> Question:
+    """The question for a tree of this size; raises InvalidRequest."""
+    return Question(
+        size=size,
+        start_index=_index(wanted.start_index, "filter.start_index"),
+        end_index=_index(wanted.end_index, "filter.end_index") or None,
+        from_us=_micros(wanted, "recorded_from"),
+        until_us=_micros(wanted, "recorded_until"),
+        agency=wanted.agency,
+        role=_ROLES.get(wanted.agency_role),
+        jurisdiction=wanted.jurisdiction,
+        kinds=tuple(_kind(name) for name in wanted.kinds),
+        search_id=wanted.search_id,
+        system=wanted.system,
+        gallery=wanted.gallery,
+        gallery_classes=tuple(wanted.gallery_classes),
+        purposes=tuple(wanted.purposes),
+        offence=wanted.offence,
+        severities=tuple(wanted.severities),
+        suspicions=tuple(wanted.suspicions),
+        outcome=wanted.outcome,
+        rule=wanted.rule_id,
+        citation=wanted.citation,
+        reason=wanted.reason,
+        end_state=EndState(wanted.end_state) if wanted.end_state else None,
+        duty=wanted.obligation,
+        duty_state=DutyState(wanted.obligation_state) if wanted.obligation_state else None,
+        indexes=None if indexes is None else tuple(indexes),
+    )
+
+
+def dimensions_of(group_by: Iterable[pb.Dimension.ValueType]) -> tuple[Dimension, ...]:
+    """What is to be grouped by; the door has seen to it that each is known."""
+    return tuple(_DIMENSIONS[one] for one in group_by)
+
+
+def text_of(dimension: Dimension, value: str | int | None) -> str:
+    """A value of a dimension as text; empty where there is none."""
+    if value is None:
+        return ""
+    if dimension is Dimension.KIND:
+        return EVENT_NAMES.get(int(value), "")
+    if dimension in _ENUMS:
+        return short_name(_ENUMS[dimension], int(value))
+    if dimension is Dimension.DAY:
+        day = f"{value:08}"
+        return f"{day[:4]}-{day[4:6]}-{day[6:]}"
+    if dimension is Dimension.MONTH:
+        month = f"{value:06}"
+        return f"{month[:4]}-{month[4:]}"
+    return str(value)
+
+
+def public_json(wanted: pb.EntryFilter) -> str:
+    """The filter as canonical JSON, without the value that only openings hold."""
+    public = pb.EntryFilter()
+    public.CopyFrom(wanted)
+    public.opening.ClearField("value")
+    public.opening.ClearField("reason")
+    if not wanted.HasField("opening"):
+        public.ClearField("opening")
+    document = MessageToDict(public, preserving_proto_field_name=True)
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def token(next_index: int, size: int, wanted: pb.EntryFilter) -> str:
+    """A page token: where to go on, in which tree, for which question."""
+    raw = _TOKEN.pack(_TOKEN_VERSION, next_index, size, _digest(wanted))
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def read_token(text: str, wanted: pb.EntryFilter, size_max: int) -> tuple[int, int]:
+    """The next index and the size of the tree; raises InvalidRequest."""
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        version, next_index, size, digest = _TOKEN.unpack(raw)
+    except (binascii.Error, ValueError, struct.error):
+        raise _invalid("page_token", "is not one that this service gave") from None
+    if version != _TOKEN_VERSION or not next_index <= size <= size_max:
+        raise _invalid("page_token", "is not one that this service gave")
+    if digest != _digest(wanted):
+        raise _invalid("page_token", "belongs to another question")
+    return next_index, size
+
+
+def _digest(wanted: pb.EntryFilter) -> bytes:
+    return hashlib.sha256(wanted.SerializeToString(deterministic=True)).digest()[:8]
+
+
+def _kind(name: str) -> int:
+    if name not in EVENT_NUMBERS:
+        raise _invalid("filter.kinds", f"{name} is not one of {', '.join(EVENT_NUMBERS)}")
+    return EVENT_NUMBERS[name]
+
+
+def _index(value: int, field: str) -> int:
+    if value > TREE_SIZE_MAX:
+        raise _invalid(field, f"is more than {TREE_SIZE_MAX}")
+    return value
+
+
+def _micros(wanted: pb.EntryFilter, name: str) -> int | None:
+    """A bound in microseconds. Entries are recorded in whole ones: a bound within one is the next."""
+    if not wanted.HasField(name):  # type: ignore[arg-type]  # one of two names
+        return None
+    bound = getattr(wanted, name)
+    return int(bound.seconds) * 1_000_000 - (-int(bound.nanos) // 1000)
+
+
+def _invalid(field: str, description: str) -> InvalidRequest:
+    return InvalidRequest(
+        "INVALID_REQUEST",
+        f"{field} {description}",
+        violations=[FieldViolation(field, description)],
+    )
