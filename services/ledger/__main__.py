@@ -1,4 +1,4 @@
-"""Starts the ledger, checks or exports one: `python -m ledger [check|export-tiles] CONFIG`."""
+"""Starts the ledger, checks or exports one: `python -m ledger [check|export-tiles|reindex] CONFIG`."""
 
 import argparse
 import asyncio
@@ -12,7 +12,8 @@ import grpc
 
 from countersign.ledger.v1.append_pb2_grpc import add_LedgerAppendServiceServicer_to_server
 from countersign.ledger.v1.ledger_pb2_grpc import add_LedgerServiceServicer_to_server
-from ledger import append_service
+from countersign.ledger.v1.query_pb2_grpc import add_LedgerQueryServiceServicer_to_server
+from ledger import append_service, query_service
 from ledger.append_service import LedgerAppendServicer
 from ledger.bus_service import BusService
 from ledger.check import CheckFailed, check
@@ -22,6 +23,8 @@ from ledger.export_tiles import run_export_tiles
 from ledger.from_settings import load_keys, safeguards_of
 from ledger.log import begin_log, opened
 from ledger.public_files import public_files
+from ledger.query_service import NoOpenings
+from ledger.querying import querying, run_reindex
 from ledger.reading import StorageFailed
 from ledger.service import RPCS, SERVICE, LedgerServicer
 from ledger.sqlite_storage import SqliteDatabase
@@ -66,18 +69,25 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
         bus = await stack.enter_async_context(connected(settings.bus, "ledger"))
         servicer = LedgerServicer(log.archive, log.sequencer, keys.vkeys[0])
         on_bus = BusService(Completer(str(appender), SystemClock()), log.sequencer, log.archive)
+        queries = await stack.enter_async_context(
+            querying(settings, database, log, keys.vkeys, NoOpenings())
+        )
 
         def register(grpc_server: grpc.aio.Server) -> None:
             add_LedgerServiceServicer_to_server(servicer, grpc_server)
             add_LedgerAppendServiceServicer_to_server(LedgerAppendServicer(on_bus), grpc_server)
+            add_LedgerQueryServiceServicer_to_server(queries.servicer, grpc_server)
 
         reading = {f"/{SERVICE}/{rpc}": _any_authenticated for rpc in RPCS}
+        asking = {
+            f"/{query_service.SERVICE}/{rpc}": _any_authenticated for rpc in query_service.RPCS
+        }
         server = await start_server(
             register,
-            services=[SERVICE, append_service.SERVICE],
+            services=[SERVICE, append_service.SERVICE, query_service.SERVICE],
             listen=settings.listen,
             trust_domain=settings.trust_domain,
-            access=reading | append_service.ACCESS,
+            access=reading | asking | append_service.ACCESS,
         )
         stack.push_async_callback(server.stop, GRACE_S)
         telling: set[asyncio.Task[None]] = set()
@@ -138,6 +148,8 @@ def main() -> None:
         sys.exit(run_check(sys.argv[2:]))
     if sys.argv[1:2] == ["export-tiles"]:
         sys.exit(run_export_tiles(sys.argv[2:]))
+    if sys.argv[1:2] == ["reindex"]:
+        sys.exit(run_reindex(sys.argv[2:]))
     run_process("ledger", "Keeps the log of entries.", LedgerSettings, running)
 
 

@@ -1,6 +1,7 @@
 """The ledger's configuration."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -38,6 +39,15 @@ class ExportSettings(Section):
     """At most this often, and only when the log has grown."""
 
 
+class IndexSettings(Section):
+    """The query index, which is derived from the entries and can be dropped at any time."""
+
+    file: ConfigPath | None = None
+    """DuckDB file; beside the database when left out. Made anew when it is missing or does not fit."""
+    period: Literal["none", "hour", "day"] = "day"
+    """How often a period is closed, in UTC: its entries are counted into an entry, by agency and kind."""
+
+
 class LedgerSettings(ProcessSettings):
     """One file, `ledger.toml`."""
 
@@ -63,6 +73,7 @@ class LedgerSettings(ProcessSettings):
     (docs/runbook-ledger.md)."""
     http: HttpSettings | None = None
     """Serves the log to anybody; off when left out."""
+    index: IndexSettings = IndexSettings()
     export: ExportSettings | None = None
     """Writes the log as files, a little behind; off when left out."""
 

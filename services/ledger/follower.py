@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,9 +23,8 @@ import duckdb
 
 from ledger.index import IndexLocked, QueryIndex
 from ledger.index_messages import Answer, Ask, Behind, FollowerSettings, Progress, Unusable
-from ledger.index_queries import count, page, span
-from ledger.reading import Reading
-from ledger.storage import Head
+from ledger.index_queries import count, last, page, span
+from ledger.reading import Head, Reading, StorageFailed
 from ledger.tree import Tiles, load_published
 from shared import logs
 from shared.errors import ServiceError
@@ -40,7 +39,12 @@ IDLE_S: Final = 0.2
 NICENESS: Final = 5
 """Where cores are short, appending comes first."""
 
-QUESTIONS: Final[dict[str, Callable[..., Any]]] = {"page": page, "count": count, "span": span}
+QUESTIONS: Final[dict[str, Callable[..., Any]]] = {
+    "page": page,
+    "last": last,
+    "count": count,
+    "span": span,
+}
 
 
 class Following(Protocol):
@@ -66,10 +70,11 @@ class NotAsSigned(Exception):
     """The entries that were read do not come to the tree that was signed."""
 
 
-def consistent_index(path: Path, reading: Reading, verifier: Verifier) -> QueryIndex:
+def consistent_index(path: Path, reading: Reading, verifiers: Sequence[Verifier]) -> QueryIndex:
     """Open the index; it is made anew unless it was made from the first entries of the signed tree."""
-    index = QueryIndex.open(path, verifier.name)
-    published = load_published(reading, verifier)
+    origin = verifiers[0].name
+    index = QueryIndex.open(path, origin)
+    published = load_published(reading, verifiers)
     if index.size <= published.size:
         tree = published.at(index.size, Tiles(), reading)
         if index.frontier.root() == tree.root:
@@ -79,7 +84,7 @@ def consistent_index(path: Path, reading: Reading, verifier: Verifier) -> QueryI
         extra={"fields": {"indexed": index.size, "size": published.size}},
     )
     index.close()
-    return QueryIndex.create(path, verifier.name)
+    return QueryIndex.create(path, origin)
 
 
 def follow_once(index: QueryIndex, reading: Following, entries_max: int = BATCH_ENTRIES) -> bool:
@@ -135,13 +140,17 @@ def serve(peer: Connection) -> None:
     settings: FollowerSettings = peer.recv()
     logs.configure("ledger-index", settings.log_level)
     try:
-        reading = settings.open_reading()
-        index = consistent_index(settings.index, reading, Verifier.parse(settings.vkey))
+        reading = settings.database.open_for_reading()
+        verifiers = [Verifier.parse(vkey) for vkey in settings.vkeys]
+        index = consistent_index(settings.index, reading, verifiers)
     except IndexLocked as error:
         peer.send(Unusable("INDEX_LOCKED", str(error)))
         return
     except ServiceError as error:
         peer.send(Unusable(error.reason, error.message))
+        return
+    except StorageFailed as error:
+        peer.send(Unusable("LEDGER_UNREADABLE", str(error)))
         return
     except duckdb.Error as error:
         peer.send(Unusable("INDEX_UNUSABLE", f"{settings.index} cannot be written: {error}"))
@@ -153,8 +162,8 @@ def serve(peer: Connection) -> None:
         index.close()
         QueryIndex.create(settings.index, index.origin).close()
         peer.send(Unusable("INDEX_NOT_AS_SIGNED", f"{error}; run the ledger's check"))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        index.close()
+    except (EOFError, BrokenPipeError, ConnectionResetError, StorageFailed):
+        index.close()  # started again, it reads on
     finally:
         reading.close()
 

@@ -1,11 +1,10 @@
 """What the appending process and the follower say to each other. Pickled: both are ours, of one release."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ledger.reading import Reading
+from ledger.storage import Database
 
 
 @dataclass(frozen=True)
@@ -13,8 +12,8 @@ class FollowerSettings:
     """First message to the process."""
 
     index: Path
-    vkey: str
-    open_reading: Callable[[], Reading]
+    database: Database
+    vkeys: tuple[str, ...]
     log_level: str = "INFO"
 
 

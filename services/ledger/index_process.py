@@ -97,14 +97,19 @@ class IndexProcess:
         found: Found = await self._ask("page", question.size, question, count_max)
         return found
 
+    async def last(self, question: Question) -> int | None:
+        """Find the last entry. Raises Unavailable, Overloaded."""
+        index: int | None = await self._ask("last", question.size, question)
+        return index
+
     async def count(self, question: Question, dimensions: tuple[Dimension, ...]) -> Counts:
         """Count entries in groups. Raises Unavailable, Overloaded."""
         counts: Counts = await self._ask("count", question.size, question, dimensions)
         return counts
 
-    async def span(self, first: int, until_us: int, size: int) -> SpanCounts | None:
+    async def span(self, first: int, until_us: int, size: int) -> SpanCounts:
         """Count a span of indexes (see index_queries). Raises Unavailable, Overloaded."""
-        counts: SpanCounts | None = await self._ask("span", size, first, until_us, size)
+        counts: SpanCounts = await self._ask("span", size, first, until_us, size)
         return counts
 
     async def _ask(self, question: str, size: int, *arguments: Any) -> Any:

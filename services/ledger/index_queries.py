@@ -165,6 +165,16 @@ def page(index: QueryIndex, question: Question, count_max: int) -> Found:
     return Found(indexes, None)
 
 
+def last(index: QueryIndex, question: Question) -> int | None:
+    """Find the last entry; None when there is none."""
+    sql = _Sql(question)
+    row = index.connection.execute(
+        f"SELECT max(e.i) FROM entries e{sql.joins} WHERE {sql.conditions}",  # noqa: S608
+        sql.values,
+    ).fetchone()
+    return None if row is None else row[0]
+
+
 def count(index: QueryIndex, question: Question, dimensions: tuple[Dimension, ...]) -> Counts:
     """Count entries in groups."""
     sql = _Sql(question)
@@ -189,14 +199,12 @@ def count(index: QueryIndex, question: Question, dimensions: tuple[Dimension, ..
     return Counts([Group(tuple(row[:shown]), row[-2], row[-1] or 0) for row in rows], total[0])
 
 
-def span(index: QueryIndex, first: int, until_us: int, size: int) -> SpanCounts | None:
-    """Count the entries from an index to the first that was recorded at or after a time; None if none was."""
+def span(index: QueryIndex, first: int, until_us: int, size: int) -> SpanCounts:
+    """Count the entries from an index to the first that was recorded at or after a time."""
     (end,) = index.connection.execute(
-        "SELECT min(i) FROM entries WHERE i >= ? AND i < ? AND recorded_us >= ?",
-        [first, size, until_us],
-    ).fetchone() or (None,)
-    if end is None:
-        return None
+        "SELECT coalesce(min(i), ?) FROM entries WHERE i >= ? AND i < ? AND recorded_us >= ?",
+        [size, first, size, until_us],
+    ).fetchone() or (size,)
     totals = index.connection.execute(
         "SELECT origin_agency, kind, count(*) FROM entries WHERE i >= ? AND i < ?"
         " GROUP BY ALL ORDER BY ALL",

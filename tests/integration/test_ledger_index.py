@@ -2,7 +2,6 @@
 
 import os
 import signal
-from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -24,7 +23,7 @@ from ledger.index_queries import (
 )
 from ledger.log import opened
 from ledger.reading import Reading
-from ledger.storage import Storage
+from ledger.sqlite_storage import SqliteDatabase
 from shared.errors import Unavailable
 from support.histories import HISTORY, SHERIFF
 from support.ledgers import LAPD, ORIGIN, SIGNER, complete, new_log, search_id
@@ -33,21 +32,21 @@ from support.waiting import until
 SIZE = len(HISTORY)
 
 
-async def log_with_history(folder: Path) -> Path:
-    path = new_log(folder)
-    async with opened(Storage.open(path), SIGNER) as log:
+async def log_with_history(folder: Path) -> SqliteDatabase:
+    database = new_log(folder)
+    async with opened(database.open_for_writing(), SIGNER) as log:
         for one in HISTORY:
             await log.sequencer.append(complete(one))
-    return path
+    return database
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path) -> Path:
+async def ledger(tmp_path: Path) -> SqliteDatabase:
     return await log_with_history(tmp_path)
 
 
-def filled(index: QueryIndex, ledger: Path, batch: int = 1000) -> QueryIndex:
-    reading = Reading.open(ledger)
+def filled(index: QueryIndex, ledger: SqliteDatabase, batch: int = 1000) -> QueryIndex:
+    reading = ledger.open_for_reading()
     while follow_once(index, reading, batch):
         pass
     reading.close()
@@ -55,7 +54,7 @@ def filled(index: QueryIndex, ledger: Path, batch: int = 1000) -> QueryIndex:
 
 
 @pytest.fixture
-def index(ledger: Path, tmp_path: Path) -> QueryIndex:
+def index(ledger: SqliteDatabase, tmp_path: Path) -> QueryIndex:
     return filled(QueryIndex.create(tmp_path / "index.duckdb", ORIGIN), ledger)
 
 
@@ -133,14 +132,15 @@ def test_counts(index: QueryIndex) -> None:
 def test_a_span_ends_before_the_first_entry_of_the_next_day(index: QueryIndex) -> None:
     at = index.connection.execute("SELECT max(recorded_us) FROM entries").fetchone()
     assert at is not None
-    counted = span(index, 0, at[0], SIZE)
-    assert counted is not None
-    assert counted.end_index == 0  # the clock of this log stands still
-    assert span(index, 0, at[0] + 1, SIZE) is None
+    assert span(index, 0, at[0], SIZE).end_index == 0  # the clock of this log stands still
+    counted = span(index, 0, at[0] + 1, SIZE)
+    assert counted.end_index == SIZE
+    assert counted.open_decisions == [6]
+    assert sum(number for _, _, number in counted.totals) == SIZE
 
 
 async def test_made_again_it_gives_the_same_answers(
-    index: QueryIndex, ledger: Path, tmp_path: Path
+    index: QueryIndex, ledger: SqliteDatabase, tmp_path: Path
 ) -> None:
     other = filled(QueryIndex.create(tmp_path / "other.duckdb", ORIGIN), ledger, batch=1)
     questions = [Question(size=size) for size in (3, SIZE)]
@@ -152,13 +152,13 @@ async def test_made_again_it_gives_the_same_answers(
     other.close()
 
 
-def test_it_goes_on_where_it_ended(ledger: Path, tmp_path: Path) -> None:
+def test_it_goes_on_where_it_ended(ledger: SqliteDatabase, tmp_path: Path) -> None:
     path = tmp_path / "index.duckdb"
-    reading = Reading.open(ledger)
+    reading = ledger.open_for_reading()
     index = QueryIndex.create(path, ORIGIN)
     follow_once(index, reading, 3)
     index.close()
-    index = consistent_index(path, reading, SIGNER.verifier)
+    index = consistent_index(path, reading, [SIGNER.verifier])
     assert index.size == 3
     assert found(filled(index, ledger)) == list(range(SIZE))
     index.close()
@@ -167,7 +167,7 @@ def test_it_goes_on_where_it_ended(ledger: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["garbage", "version", "origin", "other entries", "too long"])
 def test_what_does_not_belong_to_the_log_is_made_anew(
-    damage: str, index: QueryIndex, ledger: Path
+    damage: str, index: QueryIndex, ledger: SqliteDatabase
 ) -> None:
     path = index.path
     if damage == "version":
@@ -181,8 +181,8 @@ def test_what_does_not_belong_to_the_log_is_made_anew(
     index.close()
     if damage == "garbage":
         path.write_bytes(b"no database")
-    reading = Reading.open(ledger)
-    index = consistent_index(path, reading, SIGNER.verifier)
+    reading = ledger.open_for_reading()
+    index = consistent_index(path, reading, [SIGNER.verifier])
     assert index.size == 0
     assert found(filled(index, ledger)) == list(range(SIZE))
     index.close()
@@ -202,9 +202,9 @@ class ReadingThatLies:
         return [first[:-1] + bytes([first[-1] ^ 1]), *rest]
 
 
-def test_entries_that_were_not_signed_are_noticed(ledger: Path, tmp_path: Path) -> None:
+def test_entries_that_were_not_signed_are_noticed(ledger: SqliteDatabase, tmp_path: Path) -> None:
     index = QueryIndex.create(tmp_path / "index.duckdb", ORIGIN)
-    reading = Reading.open(ledger)
+    reading = ledger.open_for_reading()
     with pytest.raises(NotAsSigned):
         follow_once(index, ReadingThatLies(reading))
     index.close()
@@ -223,11 +223,11 @@ def test_a_batch_that_fails_leaves_nothing(index: QueryIndex) -> None:
 # The process.
 
 
-def settings(ledger: Path) -> FollowerSettings:
+def settings(ledger: SqliteDatabase) -> FollowerSettings:
     return FollowerSettings(
-        ledger.with_name("index.duckdb"),
-        SIGNER.verifier.vkey,
-        partial(Reading.open, ledger),
+        ledger.path.with_name("index.duckdb"),
+        ledger,
+        (SIGNER.verifier.vkey,),
     )
 
 
@@ -246,7 +246,7 @@ async def answered(process: IndexProcess) -> list[int]:
     return pages[0]
 
 
-async def test_the_process_answers_and_survives_being_killed(ledger: Path) -> None:
+async def test_the_process_answers_and_survives_being_killed(ledger: SqliteDatabase) -> None:
     async with running_index(settings(ledger)) as process:
         assert await answered(process) == list(range(SIZE))
         first = process.process_id
@@ -262,7 +262,7 @@ async def test_the_process_answers_and_survives_being_killed(ledger: Path) -> No
         assert counts.entries == SIZE
 
 
-async def test_how_far_it_is_is_said(ledger: Path) -> None:
+async def test_how_far_it_is_is_said(ledger: SqliteDatabase) -> None:
     async with running_index(settings(ledger), wait_s=0.1) as process:
         await answered(process)
         with pytest.raises(Unavailable) as refusal:
@@ -271,8 +271,8 @@ async def test_how_far_it_is_is_said(ledger: Path) -> None:
     assert refusal.value.metadata == {"indexed": str(SIZE), "size": str(SIZE + 1)}
 
 
-async def test_an_index_that_another_process_has_open_is_left_alone(ledger: Path) -> None:
+async def test_an_index_that_another_process_has_open_is_left_alone(ledger: SqliteDatabase) -> None:
     async with running_index(settings(ledger)) as process:
         await answered(process)
         with pytest.raises(IndexLocked):
-            QueryIndex.open(ledger.with_name("index.duckdb"), ORIGIN)
+            QueryIndex.open(ledger.path.with_name("index.duckdb"), ORIGIN)

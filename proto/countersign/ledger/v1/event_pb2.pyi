@@ -621,7 +621,9 @@ class PeriodClosed(_message.Message):
 
     @_builtins.property
     def ends_at(self) -> _timestamp_pb2.Timestamp:
-        """When it ended: the span ends before its first entry that was recorded at or after this time."""
+        """When it ended. No entry of the span was recorded at or after this time; one that was recorded before it, but put
+        in order after the span was closed, is in the next.
+        """
 
     def __init__(
         self,
