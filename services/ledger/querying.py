@@ -67,7 +67,7 @@ async def querying(
     )
     own = str(SpiffeId(settings.trust_domain, "service", "ledger"))
     clock = SystemClock()
-    completer = Completer(own, clock)
+    completer = Completer(own, clock, own=True)
     async with running_index(following) as index:
         servicer = LedgerQueryServicer(log.archive, log.sequencer, index, completer, openings)
         closing = None

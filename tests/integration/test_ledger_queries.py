@@ -223,7 +223,7 @@ class Periods:
 async def _periods(tmp_path: Path) -> AsyncIterator[Periods]:
     database = new_log(tmp_path)
     clock = ClockThatIsSet()
-    completer = Completer(BROKER, clock)
+    completer = Completer(BROKER, clock, own=True)
     following = FollowerSettings(tmp_path / "index.duckdb", database, (SIGNER.verifier.vkey,))
     async with (
         opened(database.open_for_writing(), SIGNER) as log,
