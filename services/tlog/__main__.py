@@ -23,11 +23,15 @@ from tlog.folder import (
     verify_receipt_file,
 )
 from tlog.policy import Policy
+from tlog.tiles import TILE_WIDTH
 from tlog.verify import NotVerified
 
 VERIFIED = 0
 NOT_VERIFIED = 1
 USAGE = 2
+
+PROGRESS_STEP = 100 * TILE_WIDTH
+"""Entries between two reports: about seven a second."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return VERIFIED if all(result["verified"] for result in results) else NOT_VERIFIED
 
 
+def _progress(done: int, of: int) -> None:
+    """Say how far it has come, when a person is looking."""
+    if sys.stderr.isatty() and (done == of or done % PROGRESS_STEP == 0):
+        sys.stderr.write(f"\r{done:,} of {of:,} entries{chr(10) if done == of else ''}")
+        sys.stderr.flush()
+
+
 def _line(result: dict[str, Any]) -> str:
     return f"{'VERIFIED' if result['verified'] else 'FAILED'} {result['path']}: {result['says']}"
 
@@ -63,7 +74,7 @@ def _line(result: dict[str, Any]) -> str:
 def _verify(path: Path, policy: Policy, since: Path | None) -> dict[str, Any]:
     try:
         if path.is_dir():
-            found = verify_folder(path, policy, since=since)
+            found = verify_folder(path, policy, _progress, since)
             judged = found.judged
             says = (
                 f"all {judged.checkpoint.size} entries in {found.files} files are what was signed"

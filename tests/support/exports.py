@@ -1,5 +1,7 @@
 """Exports of small logs, held in memory so that a test can change any byte."""
 
+from pathlib import Path
+
 from tlog.checkpoint import Checkpoint, sign_checkpoint
 from tlog.merkle import leaf_hash, root_of_leaves
 from tlog.note import Signer
@@ -23,3 +25,11 @@ def export_of(entries: list[bytes], signer: Signer) -> dict[str, bytes]:
     checkpoint = Checkpoint(signer.verifier.name, len(entries), root_of_leaves(leaves))
     files["checkpoint"] = sign_checkpoint(checkpoint, signer).encode()
     return files
+
+
+def lay_out(folder: Path, export: dict[str, bytes]) -> None:
+    """Write an export as files."""
+    for path, content in export.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
