@@ -67,6 +67,7 @@ proto-check: $(DEV) ## Fail if what follows from the contracts is stale
 bench: $(DEV) ## Measure searches and appends beside their bare counterparts
 	$(PY) bench/ledger_appends.py
 	$(PY) bench/ledger_api.py
+	$(PY) bench/ledger_verify.py
 	$(PY) bench/search.py
 
 promises: $(DEV) ## Write into docs/promises.md which tests prove what
