@@ -5,7 +5,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -20,7 +20,9 @@ from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
 from ledger.entry import Completer
 from ledger.export_tiles import run_export_tiles
+from ledger.feeding import configured
 from ledger.from_settings import load_keys, safeguards_of
+from ledger.health import Health
 from ledger.log import begin_log, opened
 from ledger.public_files import public_files
 from ledger.query_service import NoOpenings
@@ -28,6 +30,7 @@ from ledger.querying import querying, run_reindex
 from ledger.reading import StorageFailed
 from ledger.service import RPCS, SERVICE, LedgerServicer
 from ledger.sqlite_storage import SqliteDatabase
+from ledger.witnessed import WitnessedReceipts
 from shared.bus import connected
 from shared.clock import SystemClock
 from shared.errors import NotReady
@@ -63,12 +66,21 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
     # The bus lets only the broker append (see the permissions of its users).
     appender = SpiffeId(settings.trust_domain, "service", "broker")
     async with contextlib.AsyncExitStack() as stack:
+        health = Health()
+        witnesses = await stack.enter_async_context(configured(settings.witnessing, keys))
+        if witnesses is not None:
+            safeguards = replace(safeguards, witness_sizes=witnesses.sizes)
         log = await stack.enter_async_context(
             opened(database.open_for_writing(), keys, safeguards=safeguards)
         )
+        witnessing = None
+        if witnesses is not None:
+            witnessing = await stack.enter_async_context(witnesses.fed(log, health.tell))
         bus = await stack.enter_async_context(connected(settings.bus, "ledger"))
-        servicer = LedgerServicer(log.archive, log.sequencer, keys.vkeys[0])
-        on_bus = BusService(Completer(str(appender), SystemClock()), log.sequencer, log.archive)
+        witnessed = WitnessedReceipts(log.archive, witnessing)
+        servicer = LedgerServicer(log.archive, log.sequencer, keys.vkeys[0], witnessed)
+        completer = Completer(str(appender), SystemClock())
+        on_bus = BusService(completer, log.sequencer, log.archive, witnessed)
         queries = await stack.enter_async_context(
             querying(settings, database, log, keys.vkeys, NoOpenings())
         )
@@ -90,17 +102,11 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
             access=reading | asking | append_service.ACCESS,
         )
         stack.push_async_callback(server.stop, GRACE_S)
-        telling: set[asyncio.Task[None]] = set()
-
-        def tell_health(writable: bool) -> None:
-            task = asyncio.create_task(server.set_serving(SERVICE, writable))
-            telling.add(task)
-            task.add_done_callback(telling.discard)
-
-        log.sequencer.on_writable = tell_health
-        await stack.enter_async_context(public_files(settings, log, keys.verifiers))
+        health.attach(server)
+        log.sequencer.on_writable = lambda writable: health.tell(SERVICE, writable)
+        await stack.enter_async_context(public_files(settings, log, keys.verifiers, witnessing))
         if not log.sequencer.writable:
-            tell_health(False)
+            health.tell(SERVICE, False)
         refused = log.guard.refused
         if refused is None or refused.reason != "LOG_ENDED":  # its successor answers on the bus
             await on_bus.serve(bus)

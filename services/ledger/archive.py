@@ -13,7 +13,9 @@ from typing import Final, TypeVar
 from ledger.reading import Filter, Reading, StorageFailed
 from ledger.tree import Published, Receipts, Tiles, damaged, unreadable
 from shared.errors import InvalidRequest, NotFound
+from tlog.checkpoint import Checkpoint
 from tlog.merkle import TreeAtSize, leaf_hash
+from tlog.proof import write_proof
 
 PAGE_BYTES_MAX: Final = 512 * 1024
 """A page with its proofs stays below the bus's and gRPC's bounds on a message."""
@@ -156,6 +158,40 @@ class Archive:
             )
         hashes = await self._ask(lambda: self._tree(published, size).consistency_proof(first))
         return size, hashes
+
+    async def root(self, size: int) -> bytes:
+        """Give the root of the tree as it was at a size. Raises NotFound."""
+        published = self._published()
+        _known_size(size, published)
+        return await self._ask(lambda: self._tree(published, size).root)
+
+    async def receipts_under(
+        self, indexes: Sequence[int], checkpoint: Checkpoint, note: str
+    ) -> list[Receipt]:
+        """Give entries with their proofs against a signed checkpoint of ours, which may not be the newest.
+
+        Raises NotFound for what is not in it, and NotReady if the tree is not the one it was signed for.
+        """
+        published = self._published()
+        size = _known_size(checkpoint.size, published)
+        beyond = [index for index in indexes if index >= size]
+        if beyond:
+            raise _unknown(beyond[0], size)
+
+        def read() -> list[Receipt]:
+            tree = self._tree(published, size)
+            if tree.root != checkpoint.root:
+                raise damaged(f"the tree of size {size} is not the one that was signed")
+            found: list[Receipt] = []
+            for index in indexes:
+                leaf = self._reading.leaf(index)
+                if leaf is None or leaf_hash(leaf) != tree.leaf(index):
+                    raise damaged(f"entry {index} is not what was appended")
+                proof = write_proof(index, tree.inclusion_proof(index), note)
+                found.append(Receipt(index, leaf, proof))
+            return found
+
+        return await self._ask(read)
 
     async def search(self, search_id: str) -> SearchOnRecord:
         """Look a search up."""

@@ -1,5 +1,6 @@
 """The ledger's side of the bus: the broker's appends and look-ups (append.proto)."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from countersign.ledger.v1 import append_pb2 as pb
@@ -8,6 +9,7 @@ from ledger import archive
 from ledger.archive import Archive, SearchOnRecord
 from ledger.entry import Completer
 from ledger.sequencer import Placed, Sequencer
+from ledger.witnessed import WitnessedReceipts
 from shared.bus import Bus
 from shared.errors import FieldViolation, InvalidRequest
 from tlog.merkle import TREE_SIZE_MAX
@@ -18,6 +20,9 @@ ENTRIES_MAX: Final = 256
 """Entries of one AppendRequest, as its contract says."""
 APPENDS_IN_FLIGHT_MAX: Final = 512
 """The sequencer bounds the entries that wait; this bounds what has not come so far."""
+WITNESS_WAIT_S: Final = 3.0
+WITNESS_WAIT_S_MAX: Final = 10.0
+"""For witnesses, as the contract says."""
 LOOK_UPS_IN_FLIGHT_MAX: Final = 256
 OPEN_SEARCHES_MAX: Final = 1000
 SEARCHES_MAX: Final = 100
@@ -27,7 +32,14 @@ SEARCHES_DEFAULT: Final = 20
 class BusService:
     """Translates; the sequencer writes and the archive answers."""
 
-    def __init__(self, completer: Completer, sequencer: Sequencer, archive: Archive) -> None:
+    def __init__(
+        self,
+        completer: Completer,
+        sequencer: Sequencer,
+        archive: Archive,
+        witnessed: WitnessedReceipts | None = None,
+    ) -> None:
+        self._witnessed = witnessed or WitnessedReceipts(archive, None)
         self._completer = completer
         self._sequencer = sequencer
         self._archive = archive
@@ -68,7 +80,30 @@ class BusService:
             for number, pending in enumerate(request.entries)
         ]
         placed = await self._sequencer.append(completed)
+        if request.promise == pb.PROMISE_WITNESSED:
+            return await self._with_witnesses(request, placed)
         return pb.AppendResponse(appended=[_appended(one) for one in placed])
+
+    async def _with_witnesses(
+        self, request: pb.AppendRequest, placed: Sequence[Placed]
+    ) -> pb.AppendResponse:
+        """Wait for a quorum, for a while; the entries are durable whatever comes of it."""
+        wait_s = WITNESS_WAIT_S
+        if request.HasField("witness_wait"):
+            wait_s = request.witness_wait.ToTimedelta().total_seconds()
+        best = await self._witnessed.best(
+            [one.index for one in placed],
+            self._sequencer.published,
+            max(0.0, min(wait_s, WITNESS_WAIT_S_MAX)),
+        )
+        return pb.AppendResponse(
+            appended=[
+                pb.Appended(receipt=_receipt(receipt), existing=one.existing)
+                for one, receipt in zip(placed, best.receipts, strict=True)
+            ],
+            witnessed=not best.lacking,
+            lacking=best.lacking,
+        )
 
     async def look_up_search(self, request: pb.LookUpSearchRequest) -> pb.LookUpSearchResponse:
         """Give what is on record of a search."""

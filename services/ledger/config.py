@@ -48,6 +48,29 @@ class IndexSettings(Section):
     """How often a period is closed, in UTC: its entries are counted into an entry, by agency and kind."""
 
 
+class WitnessingSettings(Section):
+    """Who must have cosigned a checkpoint, and how witnesses are asked for it."""
+
+    policy: ConfigPath
+    """tlog-policy file with the witnesses, their URLs and the quorum. Its log lines, if any, must have a
+    key of this ledger."""
+    cosigned_checkpoint: ConfigPath
+    """File that keeps the newest checkpoint with a quorum, on a local disk beside the ledger."""
+    authority: ConfigPath | None = None
+    """Certificates of the authorities that witnesses' HTTPS certificates are checked against (PEM); the
+    system's when left out."""
+    timeout_s: float = Field(default=1.5, ge=0.05, le=10)
+    """For one request to a witness."""
+    interval_s: float = Field(default=1.0, ge=0.05, le=3600)
+    """Between two checkpoints that witnesses are asked to cosign while the log grows."""
+    heartbeat_s: float = Field(default=60.0, ge=0.1, le=3600)
+    """After which an unchanged checkpoint is cosigned afresh."""
+    alarm_after_s: float = Field(default=120.0, ge=0.1)
+    """Time without a quorum after which that is logged as an error."""
+    unhealthy_after_s: float = Field(default=300.0, ge=0.1)
+    """Time without a quorum after which the health check of `witnesses` fails."""
+
+
 class LedgerSettings(ProcessSettings):
     """One file, `ledger.toml`."""
 
@@ -76,6 +99,8 @@ class LedgerSettings(ProcessSettings):
     index: IndexSettings = IndexSettings()
     export: ExportSettings | None = None
     """Writes the log as files, a little behind; off when left out."""
+    witnessing: WitnessingSettings | None = None
+    """Has witnesses cosign the checkpoints; off when left out."""
 
     @property
     def last_signed_file(self) -> Path:

@@ -7,17 +7,29 @@ from ledger.config import LedgerSettings
 from ledger.log import OpenLog
 from ledger.static_export import StaticExport, exporting
 from ledger.tiles_http import Notes, ServingHttp, TilesHttp, serving_http
+from ledger.witnessing import Witnessing
 from tlog.note import Verifier
 
 
 @contextlib.asynccontextmanager
 async def public_files(
-    settings: LedgerSettings, log: OpenLog, verifiers: Sequence[Verifier]
+    settings: LedgerSettings,
+    log: OpenLog,
+    verifiers: Sequence[Verifier],
+    witnessing: Witnessing | None,
 ) -> AsyncIterator[ServingHttp | None]:
-    """Serve and export as the settings say; raises SettingsError."""
+    """Serve and export as the settings say; raises SettingsError.
+
+    With witnesses, what counts is the newest checkpoint that has their quorum.
+    """
 
     def newest() -> str:
         return log.sequencer.published.note
+
+    def witnessed() -> str | None:
+        if witnessing is None:
+            return newest()
+        return None if witnessing.cosigned is None else witnessing.cosigned.note
 
     async with contextlib.AsyncExitStack() as stack:
         if settings.export is not None:
@@ -25,12 +37,12 @@ async def public_files(
             stack.callback(reader.close)
             export = StaticExport(settings.export.folder, verifiers)
             await stack.enter_async_context(
-                exporting(export, reader, newest, settings.export.every_s)
+                exporting(export, reader, witnessed, settings.export.every_s)
             )
         serving = None
         if settings.http is not None:
             reader = log.tile_reader()
             stack.callback(reader.close)
-            answers = TilesHttp(reader, Notes(newest, newest), settings.http.prefix)
+            answers = TilesHttp(reader, Notes(witnessed, newest), settings.http.prefix)
             serving = await stack.enter_async_context(serving_http(settings.http, answers))
         yield serving

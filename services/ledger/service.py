@@ -7,12 +7,17 @@ import struct
 from collections.abc import AsyncIterator
 from typing import Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from countersign.ledger.v1 import ledger_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceServicer
+from countersign.type.v1.decision_pb2 import Receipt
 from ledger.archive import Archive
 from ledger.reading import Filter
 from ledger.sequencer import Sequencer
+from ledger.witness_client import shown
+from ledger.witnessed import WitnessedReceipts
 from shared.errors import FieldViolation, InvalidRequest
 from shared.kinds import KIND_MAX, KIND_MIN, KINDS, kind_of
 from shared.rpc import Context
@@ -26,6 +31,7 @@ RPCS: Final = (
     "GetCheckpoint",
     "GetInclusionProof",
     "GetConsistencyProof",
+    "GetReceipt",
 )
 
 PAGE_DEFAULT: Final = 100
@@ -39,8 +45,15 @@ _TOKEN_VERSION = 1
 class LedgerServicer(LedgerServiceServicer):
     """Translates; the archive answers."""
 
-    def __init__(self, archive: Archive, sequencer: Sequencer, verifier_key: str) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        sequencer: Sequencer,
+        verifier_key: str,
+        witnessed: WitnessedReceipts | None = None,
+    ) -> None:
         self._archive = archive
+        self._witnessed = witnessed or WitnessedReceipts(archive, None)
         self._sequencer = sequencer
         self._verifier_key = verifier_key
 
@@ -98,6 +111,28 @@ class LedgerServicer(LedgerServiceServicer):
             _index(request.index, "index"), _index(request.tree_size, "tree_size")
         )
         return pb.GetInclusionProofResponse(tree_size=size, hashes=hashes, tlog_proof=proof)
+
+    async def GetReceipt(  # noqa: N802
+        self, request: pb.GetReceiptRequest, context: Context
+    ) -> pb.GetReceiptResponse:
+        """See ledger.proto."""
+        index = _index(request.index, "index")
+        published = self._sequencer.published
+        best = await self._witnessed.best(
+            [index], published, request.wait.ToTimedelta().total_seconds()
+        )
+        (receipt,) = best.receipts
+        cosignatures = [
+            pb.Cosignature(witness=shown(name), cosigned_at=Timestamp(seconds=time_s))
+            for name, time_s in best.cosigned.items()
+        ]
+        return pb.GetReceiptResponse(
+            receipt=Receipt(index=index, leaf=receipt.leaf, tlog_proof=receipt.tlog_proof),
+            tree_size=best.size,
+            quorum=not best.lacking,
+            cosignatures=cosignatures,
+            lacking=best.lacking,
+        )
 
     async def GetConsistencyProof(  # noqa: N802
         self, request: pb.GetConsistencyProofRequest, context: Context

@@ -7,8 +7,10 @@ from collections import abc as _abc
 from countersign.ledger.v1 import entry_pb2 as _entry_pb2
 from countersign.type.v1 import decision_pb2 as _decision_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +21,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Promise:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PromiseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Promise.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROMISE_UNSPECIFIED: _Promise.ValueType  # 0
+    """As PROMISE_DURABLE."""
+    PROMISE_DURABLE: _Promise.ValueType  # 1
+    """The entries are durable, and in a checkpoint that the log signed."""
+    PROMISE_WITNESSED: _Promise.ValueType  # 2
+    """Besides, witnesses have cosigned such a checkpoint, as the ledger's policy wants. When the time is over
+    the answer comes all the same, and says that it lacks them: the entries are durable.
+    """
+
+class Promise(_Promise, metaclass=_PromiseEnumTypeWrapper):
+    """What is waited for before an append is answered."""
+
+PROMISE_UNSPECIFIED: Promise.ValueType  # 0
+"""As PROMISE_DURABLE."""
+PROMISE_DURABLE: Promise.ValueType  # 1
+"""The entries are durable, and in a checkpoint that the log signed."""
+PROMISE_WITNESSED: Promise.ValueType  # 2
+"""Besides, witnesses have cosigned such a checkpoint, as the ledger's policy wants. When the time is over
+the answer comes all the same, and says that it lacks them: the entries are durable.
+"""
+Global___Promise: _TypeAlias = Promise  # noqa: Y015
 
 @_typing.final
 class SensitiveField(_message.Message):
@@ -89,18 +119,28 @@ class AppendRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
+    PROMISE_FIELD_NUMBER: _builtins.int
+    WITNESS_WAIT_FIELD_NUMBER: _builtins.int
+    promise: Global___Promise.ValueType
+    """What to wait for."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingEntry]:
         """The entries, 1 to 256."""
+
+    @_builtins.property
+    def witness_wait(self) -> _duration_pb2.Duration:
+        """With PROMISE_WITNESSED, how long to wait for witnesses at most, up to 10 seconds; 3 seconds when absent."""
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[Global___PendingEntry] | None = ...,
+        promise: Global___Promise.ValueType = ...,
+        witness_wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["witness_wait", b"witness_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "promise", b"promise", "witness_wait", b"witness_wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -141,6 +181,14 @@ class AppendResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     APPENDED_FIELD_NUMBER: _builtins.int
+    WITNESSED_FIELD_NUMBER: _builtins.int
+    LACKING_FIELD_NUMBER: _builtins.int
+    witnessed: _builtins.bool
+    """True when the receipts bear the cosignatures that the ledger's policy wants. Looked for only with
+    PROMISE_WITNESSED.
+    """
+    lacking: _builtins.str
+    """With PROMISE_WITNESSED, what the receipts lack, for a person to read; empty when they lack nothing."""
     @_builtins.property
     def appended(self) -> _containers.RepeatedCompositeFieldContainer[Global___Appended]:
         """One for each entry asked for, in order."""
@@ -149,10 +197,12 @@ class AppendResponse(_message.Message):
         self,
         *,
         appended: _abc.Iterable[Global___Appended] | None = ...,
+        witnessed: _builtins.bool = ...,
+        lacking: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["appended", b"appended"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["appended", b"appended", "lacking", b"lacking", "witnessed", b"witnessed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,9 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from countersign.ledger.v1 import entry_pb2 as countersign_dot_ledger_dot_v1_dot_entry__pb2
+from countersign.type.v1 import decision_pb2 as countersign_dot_type_dot_v1_dot_decision__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"countersign/ledger/v1/ledger.proto\x12\x15\x63ountersign.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a!countersign/ledger/v1/entry.proto\"W\n\x0b\x45ntryRecord\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12+\n\x05\x65ntry\x18\x03 \x01(\x0b\x32\x1c.countersign.ledger.v1.Entry\" \n\x0fGetEntryRequest\x12\r\n\x05index\x18\x01 \x01(\x04\"F\n\x10GetEntryResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\".countersign.ledger.v1.EntryRecord\"\x90\x02\n\x12ListEntriesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x13\n\x0bstart_index\x18\x03 \x01(\x04\x12H\n\tsearch_id\x18\x04 \x01(\tB5\xbaH2r02.^$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\x12\x30\n\x04kind\x18\x05 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z_]{0,40}|[0-9]{2,3})$\x12.\n\rorigin_agency\x18\x06 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^$|^[A-Z0-9]{9}$\"c\n\x13ListEntriesResponse\x12\x33\n\x07records\x18\x01 \x03(\x0b\x32\".countersign.ledger.v1.EntryRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x13WatchEntriesRequest\x12\x13\n\x0bstart_index\x18\x01 \x01(\x04\"J\n\x14WatchEntriesResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\".countersign.ledger.v1.EntryRecord\"\x16\n\x14GetCheckpointRequest\"A\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x14\n\x0cverifier_key\x18\x02 \x01(\t\"<\n\x18GetInclusionProofRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\"R\n\x19GetInclusionProofResponse\x12\x11\n\ttree_size\x18\x01 \x01(\x04\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12\x12\n\ntlog_proof\x18\x03 \x01(\t\"X\n\x1aGetConsistencyProofRequest\x12 \n\x0f\x66irst_tree_size\x18\x01 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x18\n\x10second_tree_size\x18\x02 \x01(\x04\"G\n\x1bGetConsistencyProofResponse\x12\x18\n\x10second_tree_size\x18\x01 \x01(\x04\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x32\x9f\x05\n\rLedgerService\x12[\n\x08GetEntry\x12&.countersign.ledger.v1.GetEntryRequest\x1a\'.countersign.ledger.v1.GetEntryResponse\x12\x64\n\x0bListEntries\x12).countersign.ledger.v1.ListEntriesRequest\x1a*.countersign.ledger.v1.ListEntriesResponse\x12i\n\x0cWatchEntries\x12*.countersign.ledger.v1.WatchEntriesRequest\x1a+.countersign.ledger.v1.WatchEntriesResponse0\x01\x12j\n\rGetCheckpoint\x12+.countersign.ledger.v1.GetCheckpointRequest\x1a,.countersign.ledger.v1.GetCheckpointResponse\x12v\n\x11GetInclusionProof\x12/.countersign.ledger.v1.GetInclusionProofRequest\x1a\x30.countersign.ledger.v1.GetInclusionProofResponse\x12|\n\x13GetConsistencyProof\x12\x31.countersign.ledger.v1.GetConsistencyProofRequest\x1a\x32.countersign.ledger.v1.GetConsistencyProofResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"countersign/ledger/v1/ledger.proto\x12\x15\x63ountersign.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a!countersign/ledger/v1/entry.proto\x1a\"countersign/type/v1/decision.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"W\n\x0b\x45ntryRecord\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12+\n\x05\x65ntry\x18\x03 \x01(\x0b\x32\x1c.countersign.ledger.v1.Entry\" \n\x0fGetEntryRequest\x12\r\n\x05index\x18\x01 \x01(\x04\"F\n\x10GetEntryResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\".countersign.ledger.v1.EntryRecord\"\x90\x02\n\x12ListEntriesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xe8\x07\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x13\n\x0bstart_index\x18\x03 \x01(\x04\x12H\n\tsearch_id\x18\x04 \x01(\tB5\xbaH2r02.^$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\x12\x30\n\x04kind\x18\x05 \x01(\tB\"\xbaH\x1fr\x1d\x32\x1b^([a-z_]{0,40}|[0-9]{2,3})$\x12.\n\rorigin_agency\x18\x06 \x01(\tB\x17\xbaH\x14r\x12\x32\x10^$|^[A-Z0-9]{9}$\"c\n\x13ListEntriesResponse\x12\x33\n\x07records\x18\x01 \x03(\x0b\x32\".countersign.ledger.v1.EntryRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x13WatchEntriesRequest\x12\x13\n\x0bstart_index\x18\x01 \x01(\x04\"J\n\x14WatchEntriesResponse\x12\x32\n\x06record\x18\x01 \x01(\x0b\x32\".countersign.ledger.v1.EntryRecord\"\x16\n\x14GetCheckpointRequest\"A\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x14\n\x0cverifier_key\x18\x02 \x01(\t\"<\n\x18GetInclusionProofRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x11\n\ttree_size\x18\x02 \x01(\x04\"R\n\x19GetInclusionProofResponse\x12\x11\n\ttree_size\x18\x01 \x01(\x04\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\x12\x12\n\ntlog_proof\x18\x03 \x01(\t\"X\n\x1aGetConsistencyProofRequest\x12 \n\x0f\x66irst_tree_size\x18\x01 \x01(\x04\x42\x07\xbaH\x04\x32\x02(\x01\x12\x18\n\x10second_tree_size\x18\x02 \x01(\x04\"G\n\x1bGetConsistencyProofResponse\x12\x18\n\x10second_tree_size\x18\x01 \x01(\x04\x12\x0e\n\x06hashes\x18\x02 \x03(\x0c\"Y\n\x11GetReceiptRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x35\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08\x1e\x32\x00\"O\n\x0b\x43osignature\x12\x0f\n\x07witness\x18\x01 \x01(\t\x12/\n\x0b\x63osigned_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb1\x01\n\x12GetReceiptResponse\x12-\n\x07receipt\x18\x01 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x0e\n\x06quorum\x18\x03 \x01(\x08\x12\x38\n\x0c\x63osignatures\x18\x04 \x03(\x0b\x32\".countersign.ledger.v1.Cosignature\x12\x0f\n\x07lacking\x18\x05 \x01(\t2\x82\x06\n\rLedgerService\x12[\n\x08GetEntry\x12&.countersign.ledger.v1.GetEntryRequest\x1a\'.countersign.ledger.v1.GetEntryResponse\x12\x64\n\x0bListEntries\x12).countersign.ledger.v1.ListEntriesRequest\x1a*.countersign.ledger.v1.ListEntriesResponse\x12i\n\x0cWatchEntries\x12*.countersign.ledger.v1.WatchEntriesRequest\x1a+.countersign.ledger.v1.WatchEntriesResponse0\x01\x12j\n\rGetCheckpoint\x12+.countersign.ledger.v1.GetCheckpointRequest\x1a,.countersign.ledger.v1.GetCheckpointResponse\x12v\n\x11GetInclusionProof\x12/.countersign.ledger.v1.GetInclusionProofRequest\x1a\x30.countersign.ledger.v1.GetInclusionProofResponse\x12\x61\n\nGetReceipt\x12(.countersign.ledger.v1.GetReceiptRequest\x1a).countersign.ledger.v1.GetReceiptResponse\x12|\n\x13GetConsistencyProof\x12\x31.countersign.ledger.v1.GetConsistencyProofRequest\x1a\x32.countersign.ledger.v1.GetConsistencyProofResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,32 +48,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTENTRIESREQUEST'].fields_by_name['origin_agency']._serialized_options = b'\272H\024r\0222\020^$|^[A-Z0-9]{9}$'
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['first_tree_size']._loaded_options = None
   _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['first_tree_size']._serialized_options = b'\272H\0042\002(\001'
-  _globals['_ENTRYRECORD']._serialized_start=125
-  _globals['_ENTRYRECORD']._serialized_end=212
-  _globals['_GETENTRYREQUEST']._serialized_start=214
-  _globals['_GETENTRYREQUEST']._serialized_end=246
-  _globals['_GETENTRYRESPONSE']._serialized_start=248
-  _globals['_GETENTRYRESPONSE']._serialized_end=318
-  _globals['_LISTENTRIESREQUEST']._serialized_start=321
-  _globals['_LISTENTRIESREQUEST']._serialized_end=593
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=595
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=694
-  _globals['_WATCHENTRIESREQUEST']._serialized_start=696
-  _globals['_WATCHENTRIESREQUEST']._serialized_end=738
-  _globals['_WATCHENTRIESRESPONSE']._serialized_start=740
-  _globals['_WATCHENTRIESRESPONSE']._serialized_end=814
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=816
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=838
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=840
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=905
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=907
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=967
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=969
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1051
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1053
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1141
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1143
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1214
-  _globals['_LEDGERSERVICE']._serialized_start=1217
-  _globals['_LEDGERSERVICE']._serialized_end=1888
+  _globals['_GETRECEIPTREQUEST'].fields_by_name['wait']._loaded_options = None
+  _globals['_GETRECEIPTREQUEST'].fields_by_name['wait']._serialized_options = b'\272H\t\252\001\006\"\002\010\0362\000'
+  _globals['_ENTRYRECORD']._serialized_start=226
+  _globals['_ENTRYRECORD']._serialized_end=313
+  _globals['_GETENTRYREQUEST']._serialized_start=315
+  _globals['_GETENTRYREQUEST']._serialized_end=347
+  _globals['_GETENTRYRESPONSE']._serialized_start=349
+  _globals['_GETENTRYRESPONSE']._serialized_end=419
+  _globals['_LISTENTRIESREQUEST']._serialized_start=422
+  _globals['_LISTENTRIESREQUEST']._serialized_end=694
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=696
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=795
+  _globals['_WATCHENTRIESREQUEST']._serialized_start=797
+  _globals['_WATCHENTRIESREQUEST']._serialized_end=839
+  _globals['_WATCHENTRIESRESPONSE']._serialized_start=841
+  _globals['_WATCHENTRIESRESPONSE']._serialized_end=915
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=917
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=939
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=941
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1006
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=1008
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1068
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1070
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1152
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=1154
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=1242
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=1244
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=1315
+  _globals['_GETRECEIPTREQUEST']._serialized_start=1317
+  _globals['_GETRECEIPTREQUEST']._serialized_end=1406
+  _globals['_COSIGNATURE']._serialized_start=1408
+  _globals['_COSIGNATURE']._serialized_end=1487
+  _globals['_GETRECEIPTRESPONSE']._serialized_start=1490
+  _globals['_GETRECEIPTRESPONSE']._serialized_end=1667
+  _globals['_LEDGERSERVICE']._serialized_start=1670
+  _globals['_LEDGERSERVICE']._serialized_end=2440
 # @@protoc_insertion_point(module_scope)

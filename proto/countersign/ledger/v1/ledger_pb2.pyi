@@ -5,8 +5,11 @@ The ledger: an append-only log that outsiders can verify."""
 
 from collections import abc as _abc
 from countersign.ledger.v1 import entry_pb2 as _entry_pb2
+from countersign.type.v1 import decision_pb2 as _decision_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -369,3 +372,103 @@ class GetConsistencyProofResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetConsistencyProofResponse: _TypeAlias = GetConsistencyProofResponse  # noqa: Y015
+
+@_typing.final
+class GetReceiptRequest(_message.Message):
+    """Asks for a receipt with witnesses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Index of the entry."""
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait at most until witnesses have cosigned a checkpoint that has the entry; not at all when
+        absent.
+        """
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptRequest: _TypeAlias = GetReceiptRequest  # noqa: Y015
+
+@_typing.final
+class Cosignature(_message.Message):
+    """That a witness cosigned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITNESS_FIELD_NUMBER: _builtins.int
+    COSIGNED_AT_FIELD_NUMBER: _builtins.int
+    witness: _builtins.str
+    """The witness's name in the ledger's policy."""
+    @_builtins.property
+    def cosigned_at(self) -> _timestamp_pb2.Timestamp:
+        """When it said that the checkpoint was of the largest tree it had seen."""
+
+    def __init__(
+        self,
+        *,
+        witness: _builtins.str = ...,
+        cosigned_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cosigned_at", b"cosigned_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosigned_at", b"cosigned_at", "witness", b"witness"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cosignature: _TypeAlias = Cosignature  # noqa: Y015
+
+@_typing.final
+class GetReceiptResponse(_message.Message):
+    """The best receipt there is. Whoever does not trust the ledger judges it by a policy of their own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    QUORUM_FIELD_NUMBER: _builtins.int
+    COSIGNATURES_FIELD_NUMBER: _builtins.int
+    LACKING_FIELD_NUMBER: _builtins.int
+    tree_size: _builtins.int
+    """Size of the tree that the proof leads to."""
+    quorum: _builtins.bool
+    """True when witnesses cosigned the checkpoint that make the quorum of the ledger's policy."""
+    lacking: _builtins.str
+    """What the quorum lacks, for a person to read; empty when it lacks nothing."""
+    @_builtins.property
+    def receipt(self) -> _decision_pb2.Receipt:
+        """The entry with its C2SP tlog-proof."""
+
+    @_builtins.property
+    def cosignatures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cosignature]:
+        """Who cosigned it."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _decision_pb2.Receipt | None = ...,
+        tree_size: _builtins.int = ...,
+        quorum: _builtins.bool = ...,
+        cosignatures: _abc.Iterable[Global___Cosignature] | None = ...,
+        lacking: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cosignatures", b"cosignatures", "lacking", b"lacking", "quorum", b"quorum", "receipt", b"receipt", "tree_size", b"tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptResponse: _TypeAlias = GetReceiptResponse  # noqa: Y015

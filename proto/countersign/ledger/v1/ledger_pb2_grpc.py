@@ -60,6 +60,11 @@ class LedgerServiceStub:
                 request_serializer=countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetInclusionProofRequest.SerializeToString,
                 response_deserializer=countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetInclusionProofResponse.FromString,
                 _registered_method=True)
+        self.GetReceipt = channel.unary_unary(
+                '/countersign.ledger.v1.LedgerService/GetReceipt',
+                request_serializer=countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetReceiptResponse.FromString,
+                _registered_method=True)
         self.GetConsistencyProof = channel.unary_unary(
                 '/countersign.ledger.v1.LedgerService/GetConsistencyProof',
                 request_serializer=countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetConsistencyProofRequest.SerializeToString,
@@ -106,6 +111,14 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReceipt(self, request, context):
+        """Gives an entry's receipt against the newest checkpoint that witnesses have cosigned, and says whether
+        they make the quorum of the ledger's policy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetConsistencyProof(self, request, context):
         """Proves that a tree of one size is a prefix of a tree of another (RFC 6962 section 2.1.2).
         """
@@ -140,6 +153,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.GetInclusionProof,
                     request_deserializer=countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetInclusionProofRequest.FromString,
                     response_serializer=countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetInclusionProofResponse.SerializeToString,
+            ),
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetReceiptRequest.FromString,
+                    response_serializer=countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetReceiptResponse.SerializeToString,
             ),
             'GetConsistencyProof': grpc.unary_unary_rpc_method_handler(
                     servicer.GetConsistencyProof,
@@ -283,6 +301,33 @@ class LedgerService:
             '/countersign.ledger.v1.LedgerService/GetInclusionProof',
             countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetInclusionProofRequest.SerializeToString,
             countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetInclusionProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/countersign.ledger.v1.LedgerService/GetReceipt',
+            countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetReceiptRequest.SerializeToString,
+            countersign_dot_ledger_dot_v1_dot_ledger__pb2.GetReceiptResponse.FromString,
             options,
             channel_credentials,
             insecure,

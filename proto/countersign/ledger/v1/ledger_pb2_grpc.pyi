@@ -26,6 +26,10 @@ class LedgerServiceStub:
     """Gives the newest signed checkpoint."""
     GetInclusionProof: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetInclusionProofRequest, _ledger_pb2.GetInclusionProofResponse]
     """Proves that an entry is in the tree of a given size (RFC 6962 section 2.1.1)."""
+    GetReceipt: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetReceiptRequest, _ledger_pb2.GetReceiptResponse]
+    """Gives an entry's receipt against the newest checkpoint that witnesses have cosigned, and says whether
+    they make the quorum of the ledger's policy.
+    """
     GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_ledger_pb2.GetConsistencyProofRequest, _ledger_pb2.GetConsistencyProofResponse]
     """Proves that a tree of one size is a prefix of a tree of another (RFC 6962 section 2.1.2)."""
 
@@ -71,6 +75,16 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_ledger_pb2.GetInclusionProofRequest, _abc.Awaitable[_ledger_pb2.GetInclusionProofResponse]],
     ) -> _abc.Awaitable[_ledger_pb2.GetInclusionProofResponse]:
         """Proves that an entry is in the tree of a given size (RFC 6962 section 2.1.1)."""
+
+    @_abc_1.abstractmethod
+    def GetReceipt(
+        self,
+        request: _ledger_pb2.GetReceiptRequest,
+        context: _aio.ServicerContext[_ledger_pb2.GetReceiptRequest, _abc.Awaitable[_ledger_pb2.GetReceiptResponse]],
+    ) -> _abc.Awaitable[_ledger_pb2.GetReceiptResponse]:
+        """Gives an entry's receipt against the newest checkpoint that witnesses have cosigned, and says whether
+        they make the quorum of the ledger's policy.
+        """
 
     @_abc_1.abstractmethod
     def GetConsistencyProof(
