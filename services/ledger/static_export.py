@@ -12,10 +12,8 @@ Invariants:
 
 import asyncio
 import contextlib
-import ctypes
 import functools
 import logging
-import os
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -27,6 +25,7 @@ from ledger.keys import open_by_any
 from ledger.tile_files import TileFiles, TileReader
 from shared import telemetry
 from shared.errors import NotReady, ServiceError
+from shared.public_folder import put, sync_all, unfinished_name
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.note import NOTE_BYTES_MAX, UnverifiedNote, Verifier
@@ -76,7 +75,7 @@ class StaticExport:
         if written:
             sync_all(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        _put(self.folder / CHECKPOINT_FILE, note.encode(), sync=True)
+        put(self.folder / CHECKPOINT_FILE, note.encode(), sync=True)
         self._drop_partials(start, checkpoint.size)
         _exported_size.set(checkpoint.size)
         return Exported(checkpoint, written)
@@ -86,7 +85,7 @@ class StaticExport:
         path = self.folder / CHECKPOINT_FILE
         if not path.exists():
             found = {one.name for one in self.folder.iterdir()} if self.folder.exists() else set()
-            if found - {"tile", _unfinished(path).name}:
+            if found - {"tile", unfinished_name(path).name}:
                 raise _refused(f"{self.folder} holds something that is not an export")
             return 0
         try:
@@ -114,7 +113,7 @@ class StaticExport:
             if path.stat().st_size == len(content) and path.read_bytes() == content:
                 return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        _put(path, content)
+        put(path, content)
         return True
 
     def _drop_partials(self, start: int, size: int) -> None:
@@ -141,36 +140,6 @@ def _names(level: int | None, start: int, count: int) -> Iterator[TileName]:
         yield TileName(level, number)
     if count % TILE_WIDTH:
         yield TileName(level, count // TILE_WIDTH, count % TILE_WIDTH)
-
-
-def sync_all(folder: Path) -> None:
-    """Have everything that was written to the folder's file system on the disk; raises OSError."""
-    system = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(system, "syncfs"):
-        os.sync()
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        if system.syncfs(descriptor):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(folder))
-    finally:
-        os.close(descriptor)
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.new")
-
-
-def _put(path: Path, content: bytes, *, sync: bool = False) -> None:
-    """A reader sees the file when it is complete, or the one before it."""
-    unfinished = _unfinished(path)
-    with unfinished.open("wb") as file:
-        file.write(content)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def _refused(why: str) -> NotReady:

@@ -1,0 +1,265 @@
+"""Watches a log: what concerns an agency, and whether the log still is what it was, here and elsewhere.
+
+Each look
+1. takes the newest checkpoint, if a trusted log key and the policy's quorum signed it;
+2. compares it with the one of the look before, and with the one that another source shows: of two
+   checkpoints of one log the larger tree must have grown from the smaller;
+3. reads the entries that are new, each verified under the checkpoint's root;
+4. tells how old the newest sign of life is: a cosignature, or the newest entry (a heartbeat, when nothing
+   else happens).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from countersign.mirror.concerns import Concern, concerns, recorded_at
+from countersign.mirror.evidence import Evidence, Seen, contradiction
+from countersign.mirror.follow import BEHIND_PAUSE_S, BEHIND_TRIES, judge
+from countersign.mirror.memory import Memory
+from countersign.mirror.sources import CHECKPOINT, NotVerified, Source, get_checkpoint
+from countersign.mirror.tree import VerifiedTree
+from shared import telemetry
+from shared.clock import Clock
+from shared.errors import Unavailable
+from tlog.errors import TlogError
+from tlog.policy import Policy
+from tlog.tiles import TILE_WIDTH
+from tlog.witness_protocol import monitoring_path
+
+CLOCKS_DIFFER_S: Final = 300.0
+"""A sign of life from further ahead than clocks differ is none."""
+
+_size = telemetry.meter.create_gauge(
+    "countersign.monitor.size", unit="{entry}", description="Size of the newest verified checkpoint"
+)
+_age = telemetry.meter.create_gauge(
+    "countersign.monitor.age", unit="s", description="Age of the log's newest sign of life"
+)
+_alarms = telemetry.meter.create_counter(
+    "countersign.monitor.alarms", unit="{alarm}", description="Looks that found something wrong"
+)
+_concerning = telemetry.meter.create_counter(
+    "countersign.monitor.entries", unit="{entry}", description="New entries of the agencies watched"
+)
+
+
+class AlarmKind(Enum):
+    """What can be wrong, the worst last; the values are exit codes."""
+
+    NOT_VERIFIED = 1
+    UNREACHABLE = 3
+    STALE = 4
+    ROLLED_BACK = 5
+    SPLIT_VIEW = 6
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Something that is wrong."""
+
+    kind: AlarmKind
+    what: str
+    evidence: Path | None = None
+
+
+@dataclass
+class Look:
+    """What one look found."""
+
+    seen: Seen | None = None
+    age_s: float | None = None
+    new: int = 0
+    concerning: int = 0
+    alarms: list[Alarm] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """That of the worst alarm; 0 without one."""
+        return max((alarm.kind.value for alarm in self.alarms), default=0)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What to watch for."""
+
+    agencies: Sequence[str]
+    stale_after_s: float
+    evidence: Path
+    """Folder in which contradictions are kept."""
+
+
+@dataclass
+class Monitor:
+    """Looks at one log, and at what another source shows of it."""
+
+    source: Source
+    against: Source | None
+    policy: Policy
+    watched: Watched
+    memory: Memory
+    clock: Clock
+    pause: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
+
+    async def look(self, tell: Callable[[Concern], None]) -> Look:
+        """Look once. What is wrong is an alarm in the answer; nothing is raised for it."""
+        look = Look()
+        try:
+            await self._look(look, tell)
+        except NotVerified as error:
+            look.alarms.append(Alarm(AlarmKind.NOT_VERIFIED, str(error)))
+        except Unavailable as error:
+            look.alarms.append(Alarm(AlarmKind.UNREACHABLE, error.message))
+        for alarm in look.alarms:
+            _alarms.add(1, {"kind": alarm.kind.name.lower()})
+        return look
+
+    async def _look(self, look: Look, tell: Callable[[Concern], None]) -> None:
+        seen = await self._newest()
+        before = self.memory.seen(self.policy)
+        if before is not None and not await self._agrees(look, before, seen, is_own=True):
+            return
+        look.seen = seen
+        _size.set(seen.checkpoint.size)
+        tree = await VerifiedTree.open(self.source, seen.checkpoint)
+        await self._read_new(look, tree, tell)
+        await self._judge_age(look, seen, tree)
+        self.memory.keep(seen, seen.checkpoint.size, self.clock.now())
+        if self.against is not None:
+            other = await self._elsewhere(seen)
+            # A view that is ahead may only be a moment ahead.
+            for attempt in range(BEHIND_TRIES):
+                if seen.checkpoint.size >= other.checkpoint.size or attempt + 1 == BEHIND_TRIES:
+                    break
+                await self.pause(BEHIND_PAUSE_S)
+                seen = await self._newest()
+            await self._agrees(look, seen, other, is_own=False)
+
+    async def _newest(self) -> Seen:
+        before = self.memory.size
+        for attempt in range(BEHIND_TRIES):
+            seen = judge(await get_checkpoint(self.source), self.policy, self.source.name)
+            if seen.checkpoint.size >= before or attempt + 1 == BEHIND_TRIES:
+                break
+            await self.pause(BEHIND_PAUSE_S)
+        return seen
+
+    async def _elsewhere(self, seen: Seen) -> Seen:
+        """What the other source shows: at the top, or where witnesses and mirrors have it by origin."""
+        assert self.against is not None
+        origin = seen.checkpoint.origin
+        try:
+            note = await get_checkpoint(self.against)
+        except NotVerified:
+            note = await get_checkpoint(self.against, monitoring_path(origin))
+        try:
+            judged = self.policy.judge(note)
+        except TlogError as error:
+            raise NotVerified("NOT_SIGNED", f"{self.against.name}: {error}") from error
+        return Seen(note.decode(), judged, self.against.name)
+
+    async def _agrees(self, look: Look, one: Seen, other: Seen, *, is_own: bool) -> bool:
+        """Compare two views; add the alarm if they do not agree, or if the log hides what it signed.
+
+        `is_own`: `one` is what the same source showed at the look before, and `other` is newer.
+        """
+        earlier, now_shown = (one, other) if is_own else (other, one)
+        try:
+            found = await contradiction(
+                one, other, await self._tree_of(one, other), self.clock.now()
+            )
+        except NotVerified as error:
+            # Nothing shows that they agree. The larger one is signed, and the log cannot show its tree.
+            found, why = None, f"; {error}"
+            evidence = Evidence(
+                one.note,
+                other.note,
+                one.source,
+                other.source,
+                self.clock.now().isoformat(),
+                str(error),
+            )
+            if now_shown.checkpoint.size >= earlier.checkpoint.size:
+                path = evidence.save(self.watched.evidence)
+                look.alarms.append(Alarm(AlarmKind.NOT_VERIFIED, str(error), path))
+                return False
+        else:
+            why = ""
+        if found is not None:
+            path = found.save(self.watched.evidence)
+            what = f"{one.source} and {other.source}: the log signed two histories: {found.why}"
+            look.alarms.append(Alarm(AlarmKind.SPLIT_VIEW, what, path))
+            return False
+        if now_shown.checkpoint.size < earlier.checkpoint.size:
+            what = (
+                f"{now_shown.source} shows {now_shown.checkpoint.size} entries; the log signed "
+                f"{earlier.checkpoint.size}, as {earlier.source} has shown{why}"
+            )
+            evidence = Evidence(
+                now_shown.note,
+                earlier.note,
+                now_shown.source,
+                earlier.source,
+                self.clock.now().isoformat(),
+                what,
+            )
+            path = evidence.save(self.watched.evidence)
+            look.alarms.append(Alarm(AlarmKind.ROLLED_BACK, what, path))
+            return False
+        return True
+
+    async def _tree_of(self, one: Seen, other: Seen) -> VerifiedTree | None:
+        """The tree of the larger of two checkpoints, from whichever source has its tiles."""
+        older, newer = sorted((one, other), key=lambda seen: seen.checkpoint.size)
+        if older.checkpoint.size in (0, newer.checkpoint.size):
+            return None
+        sources = [self.source] if self.against is None else [self.source, self.against]
+        sources.sort(key=lambda source: source.name != newer.source)
+        failures = []
+        for source in sources:
+            try:
+                return await VerifiedTree.open(source, newer.checkpoint)
+            except NotVerified as error:
+                failures.append(error)
+        raise failures[0]
+
+    async def _read_new(
+        self, look: Look, tree: VerifiedTree, tell: Callable[[Concern], None]
+    ) -> None:
+        start, size = self.memory.next_index, tree.checkpoint.size
+        for number in range(start // TILE_WIDTH, -(-size // TILE_WIDTH)):
+            for index, leaf in enumerate(await tree.entries(number), number * TILE_WIDTH):
+                if index < start:
+                    continue
+                look.new += 1
+                for concern in concerns(index, leaf, self.watched.agencies):
+                    look.concerning += 1
+                    _concerning.add(1)
+                    tell(concern)
+
+    async def _judge_age(self, look: Look, seen: Seen, tree: VerifiedTree) -> None:
+        now = self.clock.now()
+        signs = [datetime.fromtimestamp(time_s, UTC) for time_s in seen.judged.cosigned.values()]
+        if self.memory.grown_at is not None:
+            signs.append(self.memory.grown_at)
+        if self.memory.note is not None and self.memory.size != seen.checkpoint.size:
+            signs.append(now)
+        if seen.checkpoint.size:
+            last = await tree.entries((seen.checkpoint.size - 1) // TILE_WIDTH)
+            signs += filter(None, [recorded_at(last[-1])])
+        ahead = now + timedelta(seconds=CLOCKS_DIFFER_S)
+        believed = [sign for sign in signs if sign <= ahead]
+        if not believed:
+            return
+        look.age_s = max(0.0, (now - max(believed)).total_seconds())
+        _age.set(look.age_s)
+        if look.age_s > self.watched.stale_after_s:
+            what = (
+                f"{self.source.name}/{CHECKPOINT}: the newest sign of life is {look.age_s:.0f} s old, more "
+                f"than {self.watched.stale_after_s:g} s"
+            )
+            look.alarms.append(Alarm(AlarmKind.STALE, what))
