@@ -17,6 +17,8 @@ from countersign.cli.ledger_files import (
     with_any_key,
 )
 from countersign.cli.ledger_keys import trusted
+from countersign.cli.ledger_mirror import mirror
+from countersign.cli.ledger_monitor import evidence, monitor
 from countersign.cli.ledger_verify import verify
 from countersign.cli.ledger_view import checkpoint_dict, entry_rows, show_entry
 from countersign.cli.output import (
@@ -333,3 +335,6 @@ def _record_dict(record: pb.EntryRecord) -> dict[str, Any]:
 
 
 ledger.add_command(verify)
+ledger.add_command(mirror)
+ledger.add_command(monitor)
+ledger.add_command(evidence)
