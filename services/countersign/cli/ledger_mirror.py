@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from countersign.cli.ledger_keys import given
 from countersign.cli.ledger_lines import line
-from countersign.cli.ledger_trust import policy_of, process_settings, trust_options, url_of
+from countersign.cli.ledger_trust import process_settings, trust_options, url_of
 from countersign.cli.output import OK, bar, err, json_option
 from countersign.cli.signals import until_told
 from countersign.client import VerificationError
@@ -68,7 +69,7 @@ def mirror(
         raise click.UsageError("give the log's URL and a folder")
     folder = Path(where[-1])
     url = url_of(where[0] if len(where) == 2 else None, config)
-    policy = policy_of(keys, policy_file, config)
+    policy = given(keys, policy_file, config)
     work = _Mirroring(url, folder, policy, as_json=as_json)
     settings = process_settings()
     if not once:

@@ -15,10 +15,10 @@ import click
 
 from countersign.cli.facts import ORI
 from countersign.cli.ledger_files import read_bounded
+from countersign.cli.ledger_keys import given
 from countersign.cli.ledger_lines import line
 from countersign.cli.ledger_trust import (
     URL_STARTS,
-    policy_of,
     process_settings,
     trust_options,
     url_of,
@@ -119,7 +119,7 @@ def monitor(
       countersign ledger monitor https://log.example --key ledger.vkey --agency CA0194200
       countersign ledger monitor https://log.example --policy witnesses.policy --against copy --once
     """
-    policy = policy_of(keys, policy_file, config)
+    policy = given(keys, policy_file, config)
     try:
         memory = Memory.load(state, start)
     except NotVerified as error:
@@ -242,7 +242,7 @@ def evidence(
     Example:
       countersign ledger evidence copy/evidence/contradiction-*.json --key ledger.vkey
     """
-    policy = policy_of(keys, policy_file, config)
+    policy = given(keys, policy_file, config)
     code = OK
     for file in files:
         try:

@@ -1,18 +1,13 @@
 """Whom somebody who follows a log trusts, and where the log is: keys, a policy file, a configuration."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from countersign.cli.connection import CONFIG_VARIABLE, load
-from countersign.cli.ledger_files import read_bounded
-from countersign.cli.ledger_keys import given
-from countersign.client import VerificationError
 from shared.settings import ProcessSettings
-from tlog.errors import TlogError
-from tlog.policy import POLICY_BYTES_MAX, Policy
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -46,22 +41,6 @@ def trust_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
-
-
-def policy_of(keys: Sequence[str], policy_file: Path | None, config: Path | None) -> Policy:
-    """Whose signatures count. A key that is given replaces the policy file's logs.
-
-    Raises click.UsageError, and RegistryError or SettingsError for the configuration.
-    """
-    if policy_file is None:
-        return Policy.of_logs(given(keys, config))
-    try:
-        policy = Policy.parse(read_bounded(policy_file, POLICY_BYTES_MAX))
-    except (TlogError, VerificationError) as error:
-        raise click.UsageError(f"--policy {policy_file}: {error}") from error
-    if keys or not policy.logs:
-        policy = policy.with_logs(given(keys, config))
-    return policy
 
 
 def url_of(url: str | None, config: Path | None) -> str:
