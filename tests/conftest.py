@@ -6,6 +6,7 @@ pytest_plugins = [
     "support.doors",
     "support.installations",
     "support.nats_servers",
+    "support.postgres",
     "support.signals",
     # Last, since it uses some of the others.
     "support.databases",

@@ -99,6 +99,8 @@ async def opened(
         tiles = Tiles()
         sequencer = Sequencer(storage, keys, guard, published, tiles, limits)
         archive = Archive(storage.open_reading(), tiles, lambda: sequencer.published)
+        loop = asyncio.get_running_loop()
+        storage.when_lost(lambda: loop.call_soon_threadsafe(sequencer.ended.set))
         sequencer.start()
 
         def tile_reader() -> TileReader:

@@ -90,13 +90,13 @@ def migrate_sqlite(connection: sqlite3.Connection, *, begin: bool = False) -> No
     with engine.connect() as through:
         through.exec_driver_sql("BEGIN IMMEDIATE")
         if numbering == UNNUMBERED:
-            _alembic(through, "stamp", FIRST)
-        _alembic(through, "upgrade", "head")
+            run_alembic(through, "stamp", FIRST)
+        run_alembic(through, "upgrade", "head")
         through.exec_driver_sql(f"PRAGMA user_version = {NUMBERED}")
         through.commit()
 
 
-def _alembic(connection: "sqlalchemy.Connection", command: str, version: str) -> None:
+def run_alembic(connection: "sqlalchemy.Connection", command: str, version: str) -> None:
     """Have alembic do something within the transaction that is open."""
     import alembic.command
     import alembic.config

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -125,6 +125,9 @@ class SqliteStorage(Storage):
     def open_last_signed(self) -> FileLastSigned:
         """Open the file beside this one that remembers what was signed last."""
         return FileLastSigned.open(beside(self.path))
+
+    def when_lost(self, told: Callable[[], object]) -> None:
+        """Nothing to say: the kernel keeps the lock for as long as this process lives."""
 
     # One batch: begin, then what follows in this order, then commit or roll back.
 

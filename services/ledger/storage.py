@@ -7,7 +7,7 @@ Invariants that every engine keeps:
 - entries and tiles are only ever inserted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from ledger.entry import CompletedEntry
@@ -45,6 +45,9 @@ class Storage(Protocol):
 
     def open_last_signed(self) -> LastSigned:
         """Open the record of the last signature, where it is unless the configuration says otherwise."""
+
+    def when_lost(self, told: Callable[[], object]) -> None:
+        """Have it said, on any thread, when the right to write is lost while nothing is written."""
 
     # One batch: begin, then what follows in this order, then commit or roll back.
 

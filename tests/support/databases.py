@@ -10,6 +10,7 @@ from ledger.log import begin_log
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Database
 from support.ledgers import SIGNER
+from support.postgres import PostgresUnderTest
 
 
 class DatabaseUnderTest(Database, Protocol):
@@ -37,15 +38,18 @@ class SqliteUnderTest(SqliteDatabase, DatabaseUnderTest):
         return found
 
 
-@pytest.fixture(name="engine", params=["sqlite"])
+@pytest.fixture(name="engine", params=["sqlite", "postgres"])
 def _engine(request: pytest.FixtureRequest) -> str:
     """Each engine in turn. A test of one of them says `parametrize("engine", ["sqlite"])`."""
     return str(request.param)
 
 
 @pytest.fixture(name="no_log")
-def _no_log(engine: str, tmp_path: Path) -> DatabaseUnderTest:
+def _no_log(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseUnderTest:
     """A database in which no log was begun."""
+    if engine == "postgres":
+        found: PostgresUnderTest = request.getfixturevalue("postgres_database")
+        return found
     return SqliteUnderTest(tmp_path / "ledger.sqlite")
 
 

@@ -1,7 +1,7 @@
 """Stores that fail in a named way: each around a real one, of whichever engine."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ledger.entry import CompletedEntry
 from ledger.last_signed import LastSigned
@@ -31,6 +31,9 @@ class StorageAround(Storage):
 
     def open_last_signed(self) -> LastSigned:
         return self._within.open_last_signed()
+
+    def when_lost(self, told: Callable[[], object]) -> None:
+        self._within.when_lost(told)
 
     def begin(self) -> None:
         self._within.begin()

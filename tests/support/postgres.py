@@ -1,0 +1,187 @@
+"""A real PostgreSQL server from the system's packages, and databases in it.
+
+PostgreSQL does not run as root, so a test run as root starts it as the user `postgres`. It listens on a
+socket in a folder of its own under the system's folder for temporary files.
+"""
+
+import contextlib
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Identifier
+
+from ledger.postgres_connection import PostgresSettings
+from ledger.postgres_schema import migrate_postgres
+from ledger.postgres_storage import PostgresDatabase
+
+START_TIMEOUT_S = 60
+OWNER, SERVICE, ADMIN = "ledger_owner", "ledger_service", "postgres"
+TEMPLATE = "ledger_template"
+
+# In the words of SQLite, so that the same tampering is understood by both engines.
+_ZEROBLOB = """CREATE FUNCTION zeroblob(count integer) RETURNS bytea IMMUTABLE LANGUAGE sql
+AS $$ SELECT decode(repeat('00', count), 'hex') $$"""
+
+
+def _programs() -> Path:
+    """The newest server that is installed."""
+    found = Path("/usr/lib/postgresql").glob("*/bin/postgres")
+    folders = sorted((path.parent for path in found), key=lambda one: int(one.parent.name))
+    assert folders, "the tests need PostgreSQL's server: tools/need_programs.sh"
+    return folders[-1]
+
+
+class PostgresServer:
+    """One server with its data. `kill` is SIGKILL of all its processes; `start` begins again."""
+
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ledger-pg-"))
+        self._user = "postgres" if os.getuid() == 0 else None
+        if self._user is not None:
+            account = pwd.getpwnam(self._user)
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+            self.folder.chmod(0o755)
+        self.data = self.folder / "data"
+        self._log = self.folder / "log"
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        # trust: whoever can reach the socket of a test's server may do as he likes with it.
+        self._run("initdb", "-D", self.data, "-A", "trust", "-U", ADMIN, "-E", "UTF8", "-k")
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        done = subprocess.run(
+            [_programs() / program, *arguments],
+            user=self._user,
+            cwd=self.folder,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        command: list[str | Path] = [_programs() / "postgres", "-D", self.data, "-k", self.folder]
+        command += ["-c", "listen_addresses=", "-c", "autovacuum=off", *self._options]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                user=self._user,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"PostgreSQL did not start:\n{self._log.read_text()}")
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.dsn(ADMIN, "postgres")).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def dsn(self, user: str, database: str) -> str:
+        """How to connect."""
+        return f"host={self.folder} user={user} dbname={database}"
+
+    def kill(self) -> None:
+        """Ends all its processes as a power cut would."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        """Ends it and forgets its data."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def session(self, user: str, database: str) -> "psycopg.Connection[tuple[Any, ...]]":
+        """Connects."""
+        return psycopg.connect(self.dsn(user, database), autocommit=True)
+
+    def make_template(self) -> None:
+        """Makes the roles, and a database with the newest schema and no log."""
+        with self.session(ADMIN, "postgres") as admin:
+            for role in (OWNER, SERVICE):
+                admin.execute(SQL("CREATE ROLE {} LOGIN").format(Identifier(role)))
+            make = SQL("CREATE DATABASE {} OWNER {}")
+            admin.execute(make.format(Identifier(TEMPLATE), Identifier(OWNER)))
+        with self.session(ADMIN, TEMPLATE) as admin:
+            admin.execute(_ZEROBLOB)
+        with self.session(OWNER, TEMPLATE) as owner:
+            migrate_postgres(owner, SERVICE)
+
+    def make_database(self, name: str) -> None:
+        """Makes a database with the newest schema and no log."""
+        with self.session(ADMIN, "postgres") as admin:
+            make = SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}")
+            admin.execute(make.format(Identifier(name), Identifier(TEMPLATE), Identifier(OWNER)))
+
+    def drop_database(self, name: str) -> None:
+        """Ends whoever is in it, and drops it."""
+        with self.session(ADMIN, "postgres") as admin:
+            admin.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+class PostgresUnderTest(PostgresDatabase):
+    """A database that a test can look into and change as nobody else can."""
+
+    def __init__(self, server: PostgresServer, name: str, folder: Path) -> None:
+        self.server, self.name = server, name
+        self.dsn_file = folder / f"{name}.dsn"
+        self.dsn_file.write_text(server.dsn(SERVICE, name) + "\n")
+        super().__init__(PostgresSettings(dsn_file=self.dsn_file))
+
+    def change(self, statement: str, *values: object) -> None:
+        """Does it with every trigger switched off, as only a superuser can."""
+        with self.server.session(ADMIN, self.name) as admin:
+            admin.execute("SET session_replication_role = replica")
+            admin.execute(statement.replace("?", "%s").encode(), values or None)
+
+    def rows(self, question: str) -> list[tuple[Any, ...]]:
+        """Looks into the tables."""
+        with self.server.session(ADMIN, self.name) as admin:
+            return admin.execute(question.encode()).fetchall()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One server for all tests that do not harm it."""
+    server = PostgresServer()
+    try:
+        server.start()
+        server.make_template()
+        yield server
+    finally:
+        server.remove()
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def postgres_database(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> Iterator[PostgresUnderTest]:
+    """A database with the newest schema and no log."""
+    name = f"ledger_{next(_numbers)}"
+    postgres_server.make_database(name)
+    yield PostgresUnderTest(postgres_server, name, tmp_path)
+    postgres_server.drop_database(name)
