@@ -10,6 +10,8 @@ from typing import Any, Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from ledger.last_signed import LastSigned
+from ledger.postgres_last_signed import PostgresLastSigned
 from ledger.reading import StorageFailed
 from shared.errors import NotReady
 from shared.settings import ConfigPath, Section, SettingsError
@@ -44,6 +46,9 @@ class PostgresSettings(Section):
     (`sslmode=verify-full`)."""
     dangerously_trust_any_server: bool = False
     """Connect over a network without checking the server's certificate."""
+    last_signed_dsn_file: ConfigPath | None = None
+    """The same for the database that remembers what was signed last, for any replica: on another server
+    than the log's, or at least in no backup of it. `last_signed` names a file instead."""
     only_read: bool = False
     """This replica never writes: it serves reads, from a hot standby if the connection leads there."""
     require_synchronous_standby: bool = False
@@ -58,13 +63,27 @@ def connection_parameters(settings: PostgresSettings) -> dict[str, Any]:
     )
 
 
+def open_last_signed(settings: PostgresSettings) -> LastSigned:
+    """Open the record of the last signature; raises SigningRefused or SettingsError."""
+    if settings.last_signed_dsn_file is None:
+        raise SettingsError(
+            "database.postgres.last_signed_dsn_file: say where what was signed last is remembered"
+        )
+    parameters = parameters_from(
+        settings.last_signed_dsn_file,
+        settings.authority,
+        trust_any=settings.dangerously_trust_any_server,
+    )
+    return PostgresLastSigned.open(parameters)
+
+
 def parameters_from(file: Path, authority: Path | None, *, trust_any: bool) -> dict[str, Any]:
     """Read a connection string from a file; raises SettingsError, which never quotes it."""
     try:
         given = conninfo_to_dict(file.read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError, psycopg.ProgrammingError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no connection string"
-        raise SettingsError(f"database.postgres.dsn_file: {file}: {why}") from None
+        raise SettingsError(f"database.postgres: {file}: {why}") from None
     if authority is not None:
         given |= {"sslmode": "verify-full", "sslrootcert": str(authority)}
     if not trust_any and given.get("sslmode") != "verify-full" and not _is_local(given):

@@ -11,13 +11,14 @@ Who may write is decided by the database, three times over:
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import psycopg
 
 from ledger.entry import TERMINAL, CompletedEntry
+from ledger.last_signed import LastSigned
 from ledger.postgres_connection import (
     FAILURES,
     IDLE_SESSION_MS_MAX,
@@ -28,6 +29,7 @@ from ledger.postgres_connection import (
     connect,
     connection_parameters,
     has_synchronous_standby,
+    open_last_signed,
 )
 from ledger.postgres_reading import PostgresReading, WritersReading
 from ledger.postgres_schema import postgres_version
@@ -95,11 +97,15 @@ class PostgresDatabase(Database):
         except BaseException:
             connection.close()
             raise
-        return PostgresStorage(self.parameters, connection, epoch)
+        return PostgresStorage(self, connection, epoch)
 
     def open_for_reading(self) -> PostgresReading:
         """Open a session for reading; raises NotReady or StorageFailed."""
         return PostgresReading(self.parameters, self._open(writes=False))
+
+    def open_last_signed(self) -> LastSigned:
+        """Open the record of what was signed last; raises SigningRefused or SettingsError."""
+        return open_last_signed(self._settings)
 
     def _session(self, *, writes: bool) -> AbstractContextManager[Connection]:
         return self._open(writes=writes)
@@ -145,8 +151,8 @@ class PostgresDatabase(Database):
 class PostgresStorage(Storage):
     """The writer's session."""
 
-    def __init__(self, parameters: Mapping[str, Any], connection: Connection, epoch: int) -> None:
-        self._parameters = parameters
+    def __init__(self, database: PostgresDatabase, connection: Connection, epoch: int) -> None:
+        self._database = database
         self._connection = connection
         self._epoch = epoch
         self._warned = False
@@ -201,7 +207,11 @@ class PostgresStorage(Storage):
 
     def open_reading(self) -> PostgresReading:
         """Open a reader with a session of its own."""
-        return PostgresReading.open(self._parameters)
+        return PostgresReading.open(self._database.parameters)
+
+    def open_last_signed(self) -> LastSigned:
+        """Open the record of what was signed last, which every replica shares."""
+        return self._database.open_last_signed()
 
     def when_lost(self, told: Callable[[], object]) -> None:
         """Have it said when the session has ended while nothing was written."""

@@ -17,6 +17,7 @@ from ledger.postgres_storage import PostgresDatabase
 from ledger.storage import Head, StorageFailed, StorageInDoubt
 from shared.errors import NotReady
 from shared.settings import SettingsError
+from support.databases import vouch_for
 from support.ledgers import SIGNER, assert_whole, complete, decided
 from support.postgres import ADMIN, OWNER, SERVICE, PostgresServer, PostgresUnderTest
 
@@ -66,7 +67,7 @@ async def test_entries_without_a_head_do_not_begin_a_second_history(
         await log.sequencer.append(complete(decided(1)))
     database.change("DELETE FROM head")
     with pytest.raises(NotReady) as refused:
-        begin_log(database, SIGNER)
+        database.begin(Head(0, bytes(32), "x"))
     assert refused.value.reason == "LEDGER_EXISTS"
 
 
@@ -214,6 +215,8 @@ def make_empty(server: PostgresServer, name: str) -> None:
     with server.session(ADMIN, "postgres") as admin:
         make = sql.SQL("CREATE DATABASE {} OWNER {}")
         admin.execute(make.format(sql.Identifier(name), sql.Identifier(OWNER)))
+    with server.session(ADMIN, name) as admin:
+        admin.execute(f"CREATE SCHEMA signed AUTHORIZATION {SERVICE}".encode())
 
 
 async def test_first_schema_comes_to_the_newest_with_its_entries(
@@ -237,6 +240,7 @@ async def test_first_schema_comes_to_the_newest_with_its_entries(
     with postgres_server.session(OWNER, name) as owner:
         migrate_postgres(owner, SERVICE)
     database = PostgresUnderTest(postgres_server, name, tmp_path)
+    vouch_for(database)
     async with opened(database.open_for_writing(), SIGNER) as log:
         again, new = await log.sequencer.append(complete(decided(1), decided(4)))
         assert (again.index, again.existing, new.index) == (0, True, 260)

@@ -10,7 +10,7 @@ from alembic.script import ScriptDirectory
 from ledger.log import opened
 from ledger.schema import FOLDER, newest
 from shared.errors import NotReady
-from support.databases import SqliteUnderTest
+from support.databases import SqliteUnderTest, vouch_for
 from support.ledgers import SIGNER, assert_whole, complete, decided, new_log
 
 RELEASE_0_1 = Path(__file__).parents[1] / "data" / "ledger_0_1.sql"
@@ -44,6 +44,8 @@ def test_versions_follow_each_other_and_none_goes_back() -> None:
 
 
 async def test_file_of_the_first_release_is_adopted_with_its_entries(old: SqliteUnderTest) -> None:
+    old.open_for_writing().close()
+    vouch_for(old)
     async with opened(old.open_for_writing(), SIGNER) as log:
         again, new = await log.sequencer.append(complete(decided(1), decided(4)))
         assert (again.index, again.existing) == (0, True)

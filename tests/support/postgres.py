@@ -125,6 +125,8 @@ class PostgresServer:
             admin.execute(make.format(Identifier(TEMPLATE), Identifier(OWNER)))
         with self.session(ADMIN, TEMPLATE) as admin:
             admin.execute(_ZEROBLOB)
+            # What was signed last belongs into another database; for a test, another schema will do.
+            admin.execute(f"CREATE SCHEMA signed AUTHORIZATION {SERVICE}".encode())
         with self.session(OWNER, TEMPLATE) as owner:
             migrate_postgres(owner, SERVICE)
 
@@ -147,7 +149,13 @@ class PostgresUnderTest(PostgresDatabase):
         self.server, self.name = server, name
         self.dsn_file = folder / f"{name}.dsn"
         self.dsn_file.write_text(server.dsn(SERVICE, name) + "\n")
-        super().__init__(PostgresSettings(dsn_file=self.dsn_file))
+        self.signed_dsn_file = folder / f"{name}-signed.dsn"
+        self.signed_dsn_file.write_text(
+            server.dsn(SERVICE, name) + " options='-c search_path=signed'\n"
+        )
+        super().__init__(
+            PostgresSettings(dsn_file=self.dsn_file, last_signed_dsn_file=self.signed_dsn_file)
+        )
 
     def change(self, statement: str, *values: object) -> None:
         """Does it with every trigger switched off, as only a superuser can."""
