@@ -243,6 +243,8 @@ class _Reader:
         self.witnesses: dict[str, PolicyWitness] = {}
         self.groups: dict[str, PolicyGroup] = {}
         self.quorum: str | None = None
+        self._log_keys: set[bytes] = set()
+        self._witness_keys: dict[bytes, str] = {}
         self._grouped: dict[str, str] = {}
         self._known: dict[tuple[str, bytes], LogVerifier] = {}
         self._lines: dict[str, Callable[[list[str]], None]] = {
@@ -275,8 +277,9 @@ class _Reader:
         if not 1 <= len(items) <= 2:
             raise TlogError("a log line is: log <vkey> [<url>]")
         verifier = parse_log_vkey(items[0])
-        if any(verifier.public_key == one.verifier.public_key for one in self.logs):
+        if verifier.public_key in self._log_keys:
             raise TlogError("the key was given for a log before")
+        self._log_keys.add(verifier.public_key)
         self._know(verifier)
         self.logs.append(PolicyLog(verifier, *items[1:]))
 
@@ -286,10 +289,9 @@ class _Reader:
         name, vkey, *url = items
         self._define(name)
         verifier = parse_witness_vkey(vkey)
-        for one in self.witnesses.values():
-            # Otherwise one witness could count as two.
-            if verifier.public_key == one.verifier.public_key:
-                raise TlogError(f"the key was given for witness {_shown(one.name)} before")
+        # Otherwise one witness could count as two.
+        if (known := self._witness_keys.setdefault(verifier.public_key, name)) != name:
+            raise TlogError(f"the key was given for witness {_shown(known)} before")
         self._know(verifier)
         self.witnesses[name] = PolicyWitness(name, verifier, *url)
 
@@ -298,10 +300,12 @@ class _Reader:
             raise TlogError("a group line is: group <name> all|any|<k> <member>...")
         name, how_many, *members = items
         self._define(name)
-        for at, member in enumerate(members):
+        seen: set[str] = set()
+        for member in members:
             self._require_defined(member)
-            if member in members[:at]:
+            if member in seen:
                 raise TlogError(f"{_shown(member)} is named twice")
+            seen.add(member)
             if member in self._grouped:
                 # Otherwise one witness could count in two ways.
                 group = _shown(self._grouped[member])
