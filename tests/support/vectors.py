@@ -1,7 +1,9 @@
 """The published vectors of the transparency-log formats that several tests share."""
 
-from tlog.cosignature import CosignatureKind, Cosigner
-from tlog.note import Signer
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+
+from tlog.cosignature import CosignatureKind, Cosigner, subtree_message
+from tlog.note import Signer, write_signature
 
 ORIGIN = "ledger.example/exchange"
 LOG = Signer.from_seed(ORIGIN, bytes(range(32)))
@@ -25,6 +27,14 @@ WITNESS_LINE = (
 PQ_WITNESS = Cosigner.from_seed(
     "witness.example/w1-pq", bytes(range(64, 96)), CosignatureKind.ML_DSA_44
 )
+
+
+def timeless_line() -> str:
+    """A line by the post-quantum witness that claims nothing of there being no larger tree."""
+    message = subtree_message(PQ_WITNESS.verifier.name, 0, ORIGIN, 0, 7, ROOT_7)
+    raw = MLDSA44PrivateKey.from_seed_bytes(bytes(range(64, 96))).sign(message)
+    return write_signature(PQ_WITNESS.verifier.name, PQ_WITNESS.verifier.key_id, bytes(8) + raw)
+
 
 PROOF_HASHES = (
     "n/U3thiiV++CkIxFkVrLrrbZ3qA11tk5ZPyIwZ6YyLM=",

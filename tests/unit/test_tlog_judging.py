@@ -3,7 +3,6 @@
 import base64
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from support.vectors import (
     LOG,
@@ -18,9 +17,10 @@ from support.vectors import (
     WITNESS_LINE,
     WITNESS_TIME,
     WITNESS_VKEY,
+    timeless_line,
 )
 from tlog.checkpoint import Checkpoint, sign_checkpoint
-from tlog.cosignature import CosignatureKind, Cosigner, LogCosigner, subtree_message
+from tlog.cosignature import CosignatureKind, Cosigner, LogCosigner
 from tlog.errors import TlogError
 from tlog.merkle import EMPTY_ROOT
 from tlog.note import SIGNATURES_MAX, Signer, sign_note, write_signature
@@ -96,11 +96,7 @@ def test_unknown_lines_are_ignored_when_name_or_id_is_known() -> None:
 
 def test_line_without_time_does_not_count_as_a_witness() -> None:
     """A subtree signature over the whole tree says nothing of there being no larger one."""
-    seed = bytes(range(64, 96))
-    message = subtree_message("witness.example/w1-pq", 0, ORIGIN, 0, 7, ROOT_7)
-    raw = MLDSA44PrivateKey.from_seed_bytes(seed).sign(message)
-    line = write_signature("witness.example/w1-pq", PQ_WITNESS.verifier.key_id, bytes(8) + raw)
-    judged = policy_of("pq").judge(NOTE + line)
+    judged = policy_of("pq").judge(NOTE + timeless_line())
     assert judged.cosigned == {}
     assert not judged.quorum
 

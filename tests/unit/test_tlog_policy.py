@@ -15,7 +15,7 @@ from support.vectors import (
 from tlog.checkpoint import Checkpoint
 from tlog.cosignature import CosignatureKind, Cosigner
 from tlog.errors import TlogError
-from tlog.note import Signer
+from tlog.note import Signer, key_id_of, write_vkey
 from tlog.policy import Policy
 
 CHECKPOINT = Checkpoint(ORIGIN, 7, ROOT_7)
@@ -231,3 +231,20 @@ def test_same_key_under_two_names_is_one_witness() -> None:
     alias = Cosigner.from_seed("other.example", bytes(range(32, 64)), CosignatureKind.ED25519)
     with pytest.raises(TlogError, match="line 2: the key was given for witness w before"):
         Policy.parse(f"witness w {WITNESS_VKEY}\nwitness v {alias.verifier.vkey}\nquorum none\n")
+
+
+def two_keys_with_one_id() -> tuple[str, str]:
+    """Two keys of one name whose ids are the same: among so many there is a pair."""
+    seen: dict[bytes, bytes] = {}
+    for number in range(1_000_000):
+        public_key = number.to_bytes(32)
+        other = seen.setdefault(key_id_of("w", 0x04, public_key), public_key)
+        if other != public_key:
+            return write_vkey("w", 0x04, other), write_vkey("w", 0x04, public_key)
+    raise AssertionError
+
+
+def test_keys_whose_signatures_could_not_be_told_apart_are_refused() -> None:
+    one, other = two_keys_with_one_id()
+    with pytest.raises(TlogError, match="line 2: signatures of this key could not be told"):
+        Policy.parse(f"witness a {one}\nwitness b {other}\nquorum none\n")

@@ -14,6 +14,7 @@ from support.vectors import (
     WITNESS,
     WITNESS_LINE,
     WITNESS_TIME,
+    timeless_line,
 )
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
@@ -148,3 +149,8 @@ def test_latest_line_is_taken() -> None:
 def test_answer_without_a_good_line_is_refused(answer: bytes, says: str) -> None:
     with pytest.raises(TlogError, match=says):
         read_cosignature(answer, TEXT, WITNESS.verifier)
+
+
+def test_line_without_a_time_is_no_witness_cosignature() -> None:
+    with pytest.raises(TlogError, match="no cosignature by"):
+        read_cosignature(timeless_line().encode(), TEXT, PQ_WITNESS.verifier)
