@@ -15,10 +15,11 @@ from tlog.cosignature import parse_log_vkey
 from tlog.errors import TlogError
 from tlog.folder import (
     LEAF_SUFFIX,
-    cosigned_text,
+    export_text,
     failure_document,
     judged_document,
     load_policy,
+    receipt_text,
     verify_folder,
     verify_receipt_file,
 )
@@ -76,16 +77,13 @@ def _verify(path: Path, policy: Policy, since: Path | None) -> dict[str, Any]:
         if path.is_dir():
             found = verify_folder(path, policy, _progress, since)
             judged = found.judged
-            says = (
-                f"all {judged.checkpoint.size} entries in {found.files} files are what was signed"
-            )
+            says = export_text(found)
         else:
             index, judged = verify_receipt_file(path, path.with_suffix(LEAF_SUFFIX), policy)
-            says = f"the entry is number {index} of the {judged.checkpoint.size} that were signed"
+            says = receipt_text(index, judged)
     except NotVerified as error:
         document = {"path": str(path), "verified": False, "says": str(error)}
         return document | failure_document(error)
-    says = ", ".join(filter(None, (says, cosigned_text(judged))))
     return {"path": str(path), "verified": True, "says": says} | judged_document(judged)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.note import NOTE_BYTES_MAX
-from tlog.policy import POLICY_BYTES_MAX, Judged, Policy
+from tlog.policy import POLICY_BYTES_MAX, Judged, Policy, shown
 from tlog.tiles import ENTRY_BYTES_MAX, TILE_WIDTH
 from tlog.verify import (
     RECEIPT,
@@ -104,7 +104,7 @@ def judged_document(judged: Judged) -> dict[str, Any]:
     """Tell of a checkpoint to programs, with who signed it and when."""
     return checkpoint_document(judged.checkpoint) | {
         "log_key": f"{judged.log.name}+{judged.log.key_id.hex()}",
-        "cosigned": {name: utc(time_s) for name, time_s in judged.cosigned.items()},
+        "cosigned": {shown(name): utc(time_s) for name, time_s in judged.cosigned.items()},
     }
 
 
@@ -118,12 +118,30 @@ def failure_document(error: NotVerified) -> dict[str, Any]:
     return document
 
 
-def cosigned_text(judged: Judged) -> str:
-    """Tell who cosigned a checkpoint to people; nothing when nobody did."""
+def export_text(found: VerifiedExport) -> str:
+    """Tell of a verified export to people."""
+    checkpoint = found.checkpoint
+    return (
+        f"all {checkpoint.size} entries of {checkpoint.origin}, in {found.files} files, are what was signed"
+        f"{_cosigned_text(found.judged)}"
+    )
+
+
+def receipt_text(index: int, judged: Judged) -> str:
+    """Tell of a verified receipt to people."""
+    checkpoint = judged.checkpoint
+    return (
+        f"the entry is number {index} of the {checkpoint.size} of {checkpoint.origin} that were signed"
+        f"{_cosigned_text(judged)}"
+    )
+
+
+def _cosigned_text(judged: Judged) -> str:
+    """Tell who cosigned a checkpoint; nothing when nobody did."""
     if not judged.cosigned:
         return ""
-    names = ", ".join(sorted(judged.cosigned))
-    return f"cosigned by {names}, last at {utc(max(judged.cosigned.values()))}"
+    names = ", ".join(map(shown, sorted(judged.cosigned)))
+    return f", cosigned by {names}, last at {utc(max(judged.cosigned.values()))}"
 
 
 def utc(time_s: int) -> str:

@@ -156,13 +156,13 @@ class Policy:
         for name in wanted:
             group = groups.get(name)
             if group is None:
-                said.append(f"witness {_shown(name)} has not cosigned")
+                said.append(f"witness {shown(name)} has not cosigned")
                 continue
             missing = [one for one in group.members if one not in witnessed]
             there = len(group.members) - len(missing)
             said.append(
-                f"group {_shown(name)} needs {group.threshold} of its {len(group.members)} members and has "
-                f"{there}: without {', '.join(map(_shown, missing))}"
+                f"group {shown(name)} needs {group.threshold} of its {len(group.members)} members and has "
+                f"{there}: without {', '.join(map(shown, missing))}"
             )
             wanted += [one for one in missing if one in groups]
         return "; ".join(said)
@@ -230,9 +230,10 @@ def _key(verifier: LogVerifier) -> tuple[str, bytes]:
     return verifier.name, verifier.key_id
 
 
-def _shown(name: str) -> str:
-    """A name for a message: bytes that are no UTF-8 are not passed on."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def shown(name: str) -> str:
+    """Give a name as a message may have it: what is no UTF-8, or commands a terminal, is not passed on."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 class _Reader:
@@ -269,7 +270,7 @@ class _Reader:
         handle = self._lines.get(items[0])
         if handle is None:
             raise TlogError(
-                f"a line starts with log, witness, group, quorum or #, not with {_shown(items[0])}"
+                f"a line starts with log, witness, group, quorum or #, not with {shown(items[0])}"
             )
         handle(items[1:])
 
@@ -291,7 +292,7 @@ class _Reader:
         verifier = parse_witness_vkey(vkey)
         # Otherwise one witness could count as two.
         if (known := self._witness_keys.setdefault(verifier.public_key, name)) != name:
-            raise TlogError(f"the key was given for witness {_shown(known)} before")
+            raise TlogError(f"the key was given for witness {shown(known)} before")
         self._know(verifier)
         self.witnesses[name] = PolicyWitness(name, verifier, *url)
 
@@ -304,12 +305,12 @@ class _Reader:
         for member in members:
             self._require_defined(member)
             if member in seen:
-                raise TlogError(f"{_shown(member)} is named twice")
+                raise TlogError(f"{shown(member)} is named twice")
             seen.add(member)
             if member in self._grouped:
                 # Otherwise one witness could count in two ways.
-                group = _shown(self._grouped[member])
-                raise TlogError(f"{_shown(member)} is a member of group {group} already")
+                group = shown(self._grouped[member])
+                raise TlogError(f"{shown(member)} is a member of group {group} already")
         threshold = _threshold(how_many, len(members))
         self._grouped.update(dict.fromkeys(members, name))
         self.groups[name] = PolicyGroup(name, threshold, tuple(members))
@@ -332,11 +333,11 @@ class _Reader:
         if name == NO_QUORUM:
             raise TlogError("the name none has its own meaning")
         if name in self.witnesses or name in self.groups:
-            raise TlogError(f"the name {_shown(name)} was given before")
+            raise TlogError(f"the name {shown(name)} was given before")
 
     def _require_defined(self, name: str) -> None:
         if name not in self.witnesses and name not in self.groups:
-            raise TlogError(f"{_shown(name)} is not a witness or group of an earlier line")
+            raise TlogError(f"{shown(name)} is not a witness or group of an earlier line")
 
 
 def _threshold(how_many: str, members: int) -> int:

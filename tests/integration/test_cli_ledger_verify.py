@@ -60,8 +60,8 @@ def test_export_verifies_by_policy(offline: Offline) -> None:
     said = offline.run("verify", "export", "--policy", "ledger.policy")
     assert said.code == 0
     assert said.out == (
-        "VERIFIED export: all 600 entries in 8 files are what was signed, cosigned by paper, pq, last at "
-        "2025-06-15T15:06:40Z\n"
+        "VERIFIED export: all 600 entries of ledger.example/exchange, in 8 files, are what was signed, "
+        "cosigned by paper, pq, last at 2025-06-15T15:06:40Z\n"
     )
     said = offline.run("verify", "export", "--policy", "ledger.policy", "--json")
     (result,) = said.document["results"]

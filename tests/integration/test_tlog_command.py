@@ -11,7 +11,7 @@ import pytest
 
 import tlog
 from support.exports import export_of, lay_out
-from support.vectors import LOG, LOG_VKEY, PROOF, WITNESS, WITNESS_LINE, WITNESS_VKEY
+from support.vectors import LOG, LOG_VKEY, ORIGIN, PROOF, WITNESS, WITNESS_LINE, WITNESS_VKEY
 from tlog.__main__ import main
 from tlog.checkpoint import Checkpoint
 from tlog.note import write_signature
@@ -61,11 +61,11 @@ def _verifier(capsys: pytest.CaptureFixture[str]) -> Verifier:
 def test_export_and_receipt_verify(verifier: Verifier, folder: Path) -> None:
     paths = folder / "export", folder / "entry.tlog-proof"
     code, out = verifier.run(*paths, "--policy", folder / "policy")
-    cosigned = f"cosigned by paper, last at {TIME}"
+    cosigned = f"cosigned by paper, last at {TIME}\n"
     assert code == 0
     assert out == (
-        f"VERIFIED {paths[0]}: all 600 entries in 8 files are what was signed, {cosigned}\n"
-        f"VERIFIED {paths[1]}: the entry is number 4 of the 7 that were signed, {cosigned}\n"
+        f"VERIFIED {paths[0]}: all 600 entries of {ORIGIN}, in 8 files, are what was signed, {cosigned}"
+        f"VERIFIED {paths[1]}: the entry is number 4 of the 7 of {ORIGIN} that were signed, {cosigned}"
     )
     code, (export, receipt) = verifier.document(*paths, "--policy", folder / "policy")
     assert (export["verified"], export["size"], export["cosigned"]) == (True, 600, {"paper": TIME})

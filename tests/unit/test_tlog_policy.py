@@ -121,7 +121,7 @@ def test_names_are_compared_as_bytes() -> None:
         policy = Policy.parse(b"witness %b %b\nquorum %b\n" % (name, WITNESS_VKEY.encode(), name))
         assert policy.quorum.encode("utf-8", "surrogateescape") == name
         assert Policy.parse(policy.text).text == policy.text
-        assert policy.shortfall([]).isprintable() or b"\xa0" in name
+        assert policy.shortfall([]).isprintable()
         with pytest.raises(TlogError, match="line 2"):
             Policy.parse(b"witness %b %b\nquorum K\n" % (name, WITNESS_VKEY.encode()))
 

@@ -18,9 +18,10 @@ from tlog.folder import (
     LEAF_SUFFIX,
     PROOF_SUFFIX,
     checkpoint_document,
-    cosigned_text,
+    export_text,
     failure_document,
     judged_document,
+    receipt_text,
     verify_folder,
     verify_receipt_file,
 )
@@ -137,8 +138,7 @@ def _verify_one(
 
 def _verify_receipt(path: Path, leaf: Path, policy: Policy) -> dict[str, Any]:
     index, judged = verify_receipt_file(path, leaf, policy)
-    says = f"the entry is number {index} of the {judged.checkpoint.size} that were signed"
-    says = ", ".join(filter(None, (says, cosigned_text(judged))))
+    says = receipt_text(index, judged)
     document = {"path": str(path), "verified": True, "says": says, "index": index}
     return document | judged_document(judged)
 
@@ -146,10 +146,9 @@ def _verify_receipt(path: Path, leaf: Path, policy: Policy) -> dict[str, Any]:
 def _verify_export(folder: Path, since: Path | None, policy: Policy) -> dict[str, Any]:
     with bar("verifying") as progress:
         found = verify_folder(folder, policy, progress, since)
-    says = f"all {found.checkpoint.size} entries in {found.files} files are what was signed"
+    says = export_text(found)
     document: dict[str, Any] = {"path": str(folder), "verified": True}
     if found.since is not None:
         says += f", and they extend the {found.since.size} of {since}"
         document["since"] = checkpoint_document(found.since)
-    says = ", ".join(filter(None, (says, cosigned_text(found.judged))))
     return document | {"says": says} | judged_document(found.judged)
