@@ -19,6 +19,7 @@ from countersign.cli.ledger_files import (
 from countersign.cli.ledger_keys import trusted
 from countersign.cli.ledger_mirror import mirror
 from countersign.cli.ledger_monitor import evidence, monitor
+from countersign.cli.ledger_prove import entry_and_proof, prove, verified
 from countersign.cli.ledger_verify import verify
 from countersign.cli.ledger_view import checkpoint_dict, entry_rows, show_entry
 from countersign.cli.output import (
@@ -30,16 +31,13 @@ from countersign.cli.output import (
     out,
     print_json,
 )
-from countersign.cli.receipts import folder_for_receipts, save_receipt
 from countersign.client import ClientSettings, VerificationError
 from countersign.client.ledger import PAGE_SIZE, LedgerClient
 from countersign.ledger.v1 import ledger_pb2 as pb
-from countersign.type.v1.decision_pb2 import Receipt
 from shared.kinds import KIND_MAX, KIND_MIN, KINDS, kind_name, kind_of
 from tlog.checkpoint import open_checkpoint
 from tlog.merkle import leaf_hash
 from tlog.note import Verifier
-from tlog.proof import verify_receipt
 
 LIST_DEFAULT: Final = 50
 
@@ -144,8 +142,8 @@ def show(index: int, config: Path, as_json: bool) -> None:
       countersign ledger show 7
     """
     settings = load(config)
-    record, proof = run(_entry_and_proof(settings, index, 0))
-    checkpoint = _verified(record, proof, trusted(settings))
+    record, proof = run(entry_and_proof(settings, index, 0))
+    checkpoint = verified(record, proof, trusted(settings))
     if as_json:
         document = _record_dict(record) | {"verified": checkpoint}
         print_json(document)
@@ -179,77 +177,6 @@ def checkpoint(config: Path, as_json: bool) -> None:
 async def _checkpoint(settings: ClientSettings) -> pb.GetCheckpointResponse:
     async with LedgerClient.connect(settings) as client:
         return await client.checkpoint()
-
-
-@ledger.command()
-@click.argument("index", type=click.IntRange(0))
-@click.option(
-    "--tree-size", type=click.IntRange(0), default=0, help="0 for the newest checkpoint's."
-)
-@click.option(
-    "--save",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Also write entry-INDEX.leaf and entry-INDEX.tlog-proof there, to be verified offline.",
-)
-@config_option
-@json_option
-def prove(index: int, tree_size: int, save: Path | None, config: Path, as_json: bool) -> None:
-    """Prove that entry INDEX is in the ledger.
-
-    For the newest size the proof is a C2SP tlog-proof, verified here and verifiable by anyone. For an
-    older size it is the list of hashes, which only means something beside a checkpoint of that size.
-
-    \b
-    Examples:
-      countersign ledger prove 7 > entry-7.tlog-proof
-      countersign ledger prove 7 --save receipts
-      countersign ledger verify receipts/entry-7.tlog-proof
-    """
-    settings = load(config)
-    if save is not None:
-        folder_for_receipts(save, "--save")
-    record, proof = run(_entry_and_proof(settings, index, tree_size))
-    if save is not None and not proof.tlog_proof:
-        raise click.UsageError("only a proof for the newest size can be saved")
-    document: dict[str, Any] = {
-        "index": index,
-        "tree_size": proof.tree_size,
-        "hashes": [b64encode(one).decode() for one in proof.hashes],
-    }
-    if proof.tlog_proof:
-        document |= {"tlog_proof": proof.tlog_proof, "leaf": b64encode(record.leaf).decode()}
-        document["verified"] = _verified(record, proof, trusted(settings))
-    if save is not None:
-        receipt = Receipt(index=index, leaf=record.leaf, tlog_proof=proof.tlog_proof)
-        document["saved"] = str(save_receipt(save / f"entry-{index}", receipt))
-    if as_json:
-        print_json(document)
-        return
-    _print_proof(document)
-
-
-def _print_proof(document: dict[str, Any]) -> None:
-    if "tlog_proof" in document:
-        click.echo(document["tlog_proof"], nl=False)
-    else:
-        click.echo("".join(f"{one}\n" for one in document["hashes"]), nl=False)
-    if not document["hashes"]:
-        err().print("The tree has this entry only: its proof has no hashes.")
-    if "verified" in document:
-        # Not among the results: redirected to a file, they are exactly the proof.
-        err().print(
-            f"VERIFIED: entry {document['index']} is in the tree of size {document['tree_size']}"
-        )
-    if "saved" in document:
-        err().print(f"Written: {cells(document['saved'])[0]}")
-
-
-async def _entry_and_proof(
-    settings: ClientSettings, index: int, tree_size: int
-) -> tuple[pb.EntryRecord, pb.GetInclusionProofResponse]:
-    async with LedgerClient.connect(settings) as client:
-        return await client.entry(index), await client.inclusion_proof(index, tree_size)
 
 
 @ledger.command()
@@ -313,17 +240,6 @@ async def _leaves(client: LedgerClient) -> AsyncIterator[bytes]:
         yield record.leaf
 
 
-def _verified(
-    record: pb.EntryRecord, proof: pb.GetInclusionProofResponse, verifiers: Sequence[Verifier]
-) -> dict[str, Any]:
-    index, opened = with_any_key(
-        verifiers, lambda key: verify_receipt(record.leaf, proof.tlog_proof, key)
-    )
-    if index != record.index:
-        raise VerificationError("NOT_VERIFIED", f"the proof is of entry {index}")
-    return checkpoint_dict(opened)
-
-
 def _record_dict(record: pb.EntryRecord) -> dict[str, Any]:
     return {
         "index": record.index,
@@ -334,6 +250,7 @@ def _record_dict(record: pb.EntryRecord) -> dict[str, Any]:
     }
 
 
+ledger.add_command(prove)
 ledger.add_command(verify)
 ledger.add_command(mirror)
 ledger.add_command(monitor)

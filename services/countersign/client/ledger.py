@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Final
 
 import grpc
@@ -70,4 +71,15 @@ class LedgerClient:
             pb.GetInclusionProofRequest(index=index, tree_size=tree_size),
             name=f"{SERVICE}/GetInclusionProof",
             timeout_s=TIMEOUT_S,
+        )
+
+    async def receipt(self, index: int, wait_s: float) -> pb.GetReceiptResponse:
+        """An entry's receipt with witnesses, waited for so long at most."""
+        request = pb.GetReceiptRequest(index=index)
+        request.wait.FromTimedelta(timedelta(seconds=wait_s))
+        return await call(
+            self._stub.GetReceipt,
+            request,
+            name=f"{SERVICE}/GetReceipt",
+            timeout_s=TIMEOUT_S + wait_s,
         )

@@ -1,0 +1,271 @@
+"""A real ledger, two of our witnesses and a dead one: receipts with a quorum, and what happens to a fork."""
+
+import contextlib
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from countersign.ledger.v1 import append_pb2, ledger_pb2
+from countersign.ledger.v1.append_pb2_grpc import LedgerAppendServiceStub
+from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
+from ledger.__main__ import RunningLedger, running
+from ledger.config import LedgerSettings
+from shared.errors import ServiceError
+from shared.rpc import call, open_channel
+from support.ledgers import SIGNER, decided, rejected, write_settings
+from support.nats_servers import NatsUnderTest
+from support.waiting import until
+from support.witnesses import WitnessProcess, write_witness
+from tlog.policy import Policy
+from tlog.proof import TlogProof
+from witness.keys import new_keys
+
+TIMEOUT_S = 60
+WAIT = timedelta(seconds=30)
+
+
+@dataclass
+class Network:
+    """A ledger's configuration and its three witnesses, of which the last is never started."""
+
+    config: Path
+    witnesses: list[WitnessProcess]
+    policy: Policy
+
+    def settings(self) -> LedgerSettings:
+        return LedgerSettings.load(self.config)
+
+
+@pytest.fixture(name="network")
+async def _network(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncIterator[Network]:
+    config = write_settings(tmp_path, nats_server)
+    witnesses = []
+    lines = [f"log {SIGNER.verifier.vkey}"]
+    for name in ("w1", "w2"):
+        folder = tmp_path / name
+        folder.mkdir()
+        witness = WitnessProcess(
+            write_witness(folder, SIGNER.verifier.vkey, f"witness.example/{name}")
+        )
+        await witness.start()
+        witnesses.append(witness)
+        lines.append(f"witness {name} {witness.vkey} {witness.url}")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        dead = new_keys("witness.example/w3", tmp_path / "w3")[0].verifier
+        lines.append(f"witness w3 {dead.vkey} http://127.0.0.1:{taken.getsockname()[1]}")
+        text = "\n".join([*lines, "group all-three 2 w1 w2 w3", "quorum all-three", ""])
+        (tmp_path / "ledger.policy").write_text(text)
+        with config.open("a") as file:
+            file.write(
+                '\n[witnessing]\npolicy = "ledger.policy"\ncosigned_checkpoint = "cosigned"\n'
+                "interval_s = 0.1\ntimeout_s = 10\n"
+            )
+        yield Network(config, witnesses, Policy.parse(text))
+    for witness in witnesses:
+        witness.kill()
+
+
+@dataclass
+class Met:
+    """A running ledger and its doors."""
+
+    ledger: RunningLedger
+    reading: LedgerServiceStub
+    appending: LedgerAppendServiceStub
+    health: health_pb2_grpc.HealthStub
+
+    async def append(
+        self, *pending: append_pb2.PendingEntry, **more: object
+    ) -> append_pb2.AppendResponse:
+        request = append_pb2.AppendRequest(entries=pending, **more)  # type: ignore[arg-type]
+        response: append_pb2.AppendResponse = await call(
+            self.appending.Append, request, name="append", timeout_s=TIMEOUT_S
+        )
+        return response
+
+    async def receipt(self, index: int, wait: timedelta = WAIT) -> ledger_pb2.GetReceiptResponse:
+        request = ledger_pb2.GetReceiptRequest(index=index)
+        request.wait.FromTimedelta(wait)
+        response: ledger_pb2.GetReceiptResponse = await call(
+            self.reading.GetReceipt, request, name="receipt", timeout_s=TIMEOUT_S
+        )
+        return response
+
+    async def serves(self, name: str) -> bool | None:
+        answer = await self.health.Check(
+            health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S
+        )
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+@contextlib.asynccontextmanager
+async def met(network: Network, nats_server: NatsUnderTest) -> AsyncIterator[Met]:
+    """The ledger, running."""
+    async with running(network.settings()) as ledger, contextlib.AsyncExitStack() as stack:
+        address = f"127.0.0.1:{ledger.server.port}"
+        channels = [
+            await stack.enter_async_context(
+                open_channel(address, nats_server.certificates.tls(*who))
+            )
+            for who in (("oversight", "commission"), ("service", "broker"))
+        ]
+        yield Met(
+            ledger,
+            LedgerServiceStub(channels[0]),
+            LedgerAppendServiceStub(channels[1]),
+            health_pb2_grpc.HealthStub(channels[0]),
+        )
+
+
+@pytest.mark.promise(4)
+async def test_receipts_with_two_of_three_and_one_dead(
+    network: Network, nats_server: NatsUnderTest
+) -> None:
+    async with met(network, nats_server) as one:
+        await one.append(decided(1), rejected())
+        response = await one.receipt(1)
+        assert (response.quorum, response.lacking) == (True, "")
+        assert {cosignature.witness for cosignature in response.cosignatures} == {"w1", "w2"}
+
+        # A stranger, with nothing but the policy and the receipt.
+        proof = TlogProof.parse(response.receipt.tlog_proof)
+        judged = proof.judge(response.receipt.leaf, network.policy)
+        assert proof.index == 1
+        assert judged.quorum
+        assert set(judged.cosigned) == {"w1", "w2"}
+
+        promised = await one.append(
+            rejected(), promise=append_pb2.PROMISE_WITNESSED, witness_wait=timedelta(seconds=10)
+        )
+        assert (promised.witnessed, promised.lacking) == (True, "")
+        (appended,) = promised.appended
+        proof = TlogProof.parse(appended.receipt.tlog_proof)
+        assert proof.judge(appended.receipt.leaf, network.policy).quorum
+        assert await one.serves("witness/w1")
+        assert await one.serves("witnesses")
+
+        async def known_to_be_dead() -> bool:
+            return await one.serves("witness/w3") is False
+
+        await until(known_to_be_dead)
+
+        with pytest.raises(ServiceError) as unknown:
+            await one.receipt(7)
+        assert unknown.value.reason == "ENTRY_UNKNOWN"
+
+
+async def test_below_the_quorum_appends_go_on_and_say_what_they_lack(
+    network: Network, nats_server: NatsUnderTest
+) -> None:
+    network.witnesses[1].kill()
+    async with met(network, nats_server) as one:
+        promised = await one.append(
+            decided(1),
+            promise=append_pb2.PROMISE_WITNESSED,
+            witness_wait=timedelta(milliseconds=100),
+        )
+        assert not promised.witnessed
+        assert "needs 2 of its 3" in promised.lacking
+        (appended,) = promised.appended
+        judged = TlogProof.parse(appended.receipt.tlog_proof).judge(
+            appended.receipt.leaf, network.policy
+        )
+        assert not judged.quorum
+
+        async def with_one() -> bool:
+            return {c.witness for c in (await one.receipt(0, timedelta())).cosignatures} == {"w1"}
+
+        await until(with_one)
+        response = await one.receipt(0, timedelta())
+        assert not response.quorum
+        assert "w2" in response.lacking
+        plain = await one.append(rejected())
+        assert (plain.witnessed, plain.lacking) == (False, "")
+
+        # It comes back on the address that the policy names.
+        await revive(network.witnesses[1])
+        assert (await one.receipt(1)).quorum
+
+
+STATE = ("ledger.sqlite", "ledger.sqlite.last-signed", "cosigned")
+
+
+def copy_state(folder: Path) -> None:
+    """Keeps all that the ledger has on disk."""
+    for name in STATE:
+        shutil.copy(folder / name, folder / f"{name}.copy")
+
+
+def restore_state(folder: Path) -> None:
+    """Puts the copy back, as one who has lost the rest would."""
+    for leftover in folder.glob("ledger.sqlite-*"):
+        leftover.unlink()
+    for name in STATE:
+        shutil.copy(folder / f"{name}.copy", folder / name)
+
+
+async def revive(witness: WitnessProcess) -> None:
+    """Starts a witness on the address that the policy names."""
+    address = witness.url.removeprefix("http://")
+    text = witness.config.read_text()
+    witness.config.write_text(text.replace("127.0.0.1:0", address))
+    await witness.start()
+
+
+async def grow_lose_and_restore(network: Network, nats_server: NatsUnderTest, folder: Path) -> None:
+    """The log comes to two entries, both cosigned, and then is put back to one."""
+    async with met(network, nats_server) as one:
+        await one.append(decided(1))
+        await one.receipt(0)
+    copy_state(folder)
+    async with met(network, nats_server) as one:
+        await one.append(decided(2))
+        await one.receipt(1)
+    restore_state(folder)
+
+
+@pytest.mark.promise(4)
+async def test_restored_backup_signs_nothing_because_witnesses_remember(
+    network: Network, nats_server: NatsUnderTest, tmp_path: Path
+) -> None:
+    await grow_lose_and_restore(network, nats_server, tmp_path)
+    async with met(network, nats_server) as one:
+        with pytest.raises(ServiceError):
+            await one.append(decided(3))
+        assert await one.serves("countersign.ledger.v1.LedgerService") is False
+
+
+@pytest.mark.promise(4)
+async def test_fork_is_refused_by_witnesses_and_stops_the_signing(
+    network: Network,
+    nats_server: NatsUnderTest,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The witnesses are away when the restored copy starts, so that it signs another second entry."""
+    await grow_lose_and_restore(network, nats_server, tmp_path)
+    for witness in network.witnesses:
+        witness.kill()
+    async with met(network, nats_server) as one:
+        forked = await one.append(decided(3))
+        for witness in network.witnesses:
+            await revive(witness)
+
+        async def stopped() -> bool:
+            return await one.serves("countersign.ledger.v1.LedgerService") is False
+
+        await until(stopped)
+        with pytest.raises(ServiceError):
+            await one.append(decided(4))
+        assert await one.serves("witness/w1") is False or await one.serves("witness/w2") is False
+        lacking = await one.receipt(1, timedelta())
+        assert not lacking.quorum
+        assert lacking.receipt.leaf == forked.appended[0].receipt.leaf
+    assert "our key has signed a second history" in {record.message for record in caplog.records}
