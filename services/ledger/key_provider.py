@@ -1,0 +1,203 @@
+"""Who keeps the outermost keys of the openings: a provider that wraps other keys and never shows its own.
+
+A provider has versions: the newest wraps, an older one unwraps what it wrapped until it is destroyed. The
+default keeps each version in a file of its own, so that destroying it is removing a file. A hardware
+module or a key service would implement the same protocol.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from shared.errors import NotReady
+
+KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+"""Random: a key wraps far fewer than the 2^32 that make a repeated nonce a risk."""
+
+_WRAP_CONTEXT: Final = b"countersign/wrapped-key/v1\0"
+_FILE_NAME = re.compile(r"v([1-9][0-9]{0,8})\.key")
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+class KeyMissing(NotReady):
+    """A key is not there, or is not the one that it should be."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("OPENING_KEY_MISSING", message)
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A key as it may be stored: only the provider's version that wrapped it gives it back."""
+
+    version: int
+    sealed: bytes
+
+
+class KeyProvider(Protocol):
+    """Keeps the outermost keys."""
+
+    @property
+    def version(self) -> int:
+        """Give the version that wraps now."""
+
+    def versions(self) -> list[int]:
+        """Give every version that can still unwrap, ascending."""
+
+    def wrap(self, key: bytes, bound_to: bytes) -> WrappedKey:
+        """Wrap a key; it is given back only to who names the same `bound_to`."""
+
+    def unwrap(self, wrapped: WrappedKey, bound_to: bytes) -> bytes:
+        """Give a key back; raises KeyMissing."""
+
+    def rotate(self) -> int:
+        """Begin a new version, which wraps from now on, and give it."""
+
+    def destroy(self, version: int) -> None:
+        """Destroy an older version. What it wrapped is lost for good."""
+
+
+def seal_with(key: bytes, plain: bytes, bound_to: bytes) -> bytes:
+    """Encrypt (AES-256-GCM) under a key that encrypts more than once."""
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, plain, bound_to)
+
+
+def open_with(key: bytes, sealed: bytes, bound_to: bytes) -> bytes:
+    """Decrypt what `seal_with` made; raises KeyMissing for another key or another binding."""
+    try:
+        return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound_to)
+    except (InvalidTag, ValueError):
+        raise KeyMissing("a wrapped key is damaged, or was wrapped by another key") from None
+
+
+class FileKeyProvider:
+    """A folder with one file for each version, which only the ledger's user may read.
+
+    Raises NotReady for a folder or file that others can read, or that holds no key.
+    """
+
+    def __init__(self, folder: Path, random: Callable[[int], bytes] = os.urandom) -> None:
+        self._folder = folder
+        self._random = random
+        self._keys = _read_keys(folder)
+
+    @classmethod
+    def create(cls, folder: Path) -> "FileKeyProvider":
+        """Make the folder with a first version, unless there is one already."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not any(_FILE_NAME.fullmatch(one.name) for one in folder.iterdir()):
+            _write_key(folder / "v1.key", os.urandom(KEY_BYTES))
+        return cls(folder)
+
+    @property
+    def version(self) -> int:
+        """Give the version that wraps now."""
+        return max(self._keys)
+
+    def versions(self) -> list[int]:
+        """Give every version whose file is there, ascending."""
+        return sorted(self._keys)
+
+    def wrap(self, key: bytes, bound_to: bytes) -> WrappedKey:
+        """Wrap a key under the newest version."""
+        version = self.version
+        return WrappedKey(version, seal_with(self._keys[version], key, _WRAP_CONTEXT + bound_to))
+
+    def unwrap(self, wrapped: WrappedKey, bound_to: bytes) -> bytes:
+        """Give a key back; raises KeyMissing."""
+        key = self._keys.get(wrapped.version)
+        if key is None:
+            # Another process may have begun it since.
+            self._keys = _read_keys(self._folder)
+            key = self._keys.get(wrapped.version)
+        if key is None:
+            raise KeyMissing(
+                f"version {wrapped.version} of the opening keys is not in {self._folder}"
+            )
+        return open_with(key, wrapped.sealed, _WRAP_CONTEXT + bound_to)
+
+    def rotate(self) -> int:
+        """Write a new version."""
+        version = self.version + 1
+        _write_key(self._folder / f"v{version}.key", self._random(KEY_BYTES))
+        self._keys = _read_keys(self._folder)
+        return version
+
+    def destroy(self, version: int) -> None:
+        """Overwrite and remove the file of an older version."""
+        assert version < self.version, "the newest version is in use"
+        path = self._folder / f"v{version}.key"
+        with path.open("r+b") as file:
+            file.write(bytes(path.stat().st_size))
+            os.fsync(file.fileno())
+        path.unlink()
+        _sync_folder(self._folder)
+        self._keys = _read_keys(self._folder)
+
+
+def _read_keys(folder: Path) -> dict[int, bytes]:
+    try:
+        _require_private(folder)
+        keys = {}
+        for path in folder.iterdir():
+            if match := _FILE_NAME.fullmatch(path.name):
+                _require_private(path)
+                keys[int(match[1])] = _read_key(path)
+    except OSError as error:
+        raise NotReady("OPENING_KEYS_UNREADABLE", f"{folder}: {error}") from error
+    if not keys:
+        raise NotReady("OPENING_KEYS_UNREADABLE", f"{folder} holds no key (v1.key, v2.key, …)")
+    return keys
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise NotReady(
+            "OPENING_KEYS_UNREADABLE", f"{path} does not hold {KEY_BYTES} bytes in hexadecimal"
+        )
+    return key
+
+
+def _require_private(path: Path) -> None:
+    mode = path.stat().st_mode
+    if mode & _OTHERS:
+        raise NotReady(
+            "OPENING_KEYS_EXPOSED",
+            f"{path} can be reached by others (mode {stat.S_IMODE(mode):04o}); "
+            "only the ledger's own user may: chmod go= it, and rotate the keys if somebody did",
+        )
+
+
+def _write_key(path: Path, key: bytes) -> None:
+    # Whole or not at all, also after a power cut: a half-written key would be taken for damage.
+    unfinished = path.with_name(f".{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, key.hex().encode() + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    unfinished.rename(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
