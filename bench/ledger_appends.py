@@ -7,8 +7,10 @@ a receipt for each entry. Run: `python bench/ledger_appends.py [--seconds S]`.
 
 import argparse
 import asyncio
+import atexit
 import contextlib
 import resource
+import shutil
 import sqlite3
 import tempfile
 import threading
@@ -25,9 +27,13 @@ from rich.table import Table
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED
 from ledger.entry import CompletedEntry, Completer
+from ledger.key_provider import FileKeyProvider
+from ledger.key_store import SqliteKeyStore
+from ledger.keyring import Keyring
 from ledger.log import begin_log, opened
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Head, Storage
+from ledger.vault import KeyringSealer
 from shared.clock import SystemClock
 from tlog.merkle import EMPTY_ROOT
 from tlog.note import Signer
@@ -37,7 +43,15 @@ ROUNDS = 3
 """The median of the rounds is shown: the machine is shared, and one round may meet a slow disk."""
 
 SIGNER = Signer.from_seed("ledger.example/bench", bytes(32))
-COMPLETER = Completer("spiffe://countersign.test/service/broker", SystemClock())
+FOLDER = Path(tempfile.mkdtemp(prefix="countersign-bench-keys-"))
+atexit.register(shutil.rmtree, FOLDER)
+KEYRING = Keyring(
+    FileKeyProvider.create(FOLDER / "opening-keys"),
+    SqliteKeyStore.open(FOLDER / "key-store", create=True),
+)
+COMPLETER = Completer(
+    "spiffe://countersign.test/service/broker", SystemClock(), sealer=KeyringSealer(KEYRING)
+)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ledger.feeding import configured
 from ledger.from_settings import load_keys, safeguards_of
 from ledger.health import Health
 from ledger.log import begin_log, opened
+from ledger.openings import opened_keyring, opened_openings
 from ledger.public_files import public_files
 from ledger.query_service import NoOpenings
 from ledger.querying import querying, run_reindex
@@ -73,13 +74,14 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
         log = await stack.enter_async_context(
             opened(database.open_for_writing(), keys, safeguards=safeguards)
         )
+        openings = stack.enter_context(opened_openings(settings))
         witnessing = None
         if witnesses is not None:
             witnessing = await stack.enter_async_context(witnesses.fed(log, health.tell))
         bus = await stack.enter_async_context(connected(settings.bus, "ledger"))
         witnessed = WitnessedReceipts(log.archive, witnessing)
         servicer = LedgerServicer(log.archive, log.sequencer, keys.vkeys[0], witnessed)
-        completer = Completer(str(appender), SystemClock())
+        completer = Completer(str(appender), SystemClock(), sealer=openings.sealer)
         on_bus = BusService(completer, log.sequencer, log.archive, witnessed)
         queries = await stack.enter_async_context(
             querying(settings, database, log, keys.vkeys, NoOpenings())
@@ -130,8 +132,11 @@ def run_check(arguments: list[str]) -> int:
     try:
         settings = LedgerSettings.load(parser.parse_args(arguments).config)
         verifiers = load_keys(settings).verifiers
-        with contextlib.closing(SqliteDatabase(settings.database).open_for_reading()) as reading:
-            found = check(reading, verifiers)
+        with (
+            contextlib.closing(SqliteDatabase(settings.database).open_for_reading()) as reading,
+            opened_keyring(settings) as keyring,
+        ):
+            found = check(reading, verifiers, keyring=keyring)
     except (SettingsError, BadKey) as error:
         sys.stderr.write(f"countersign-ledger: {error}\n")
         return 2

@@ -5,19 +5,23 @@
 2. the entries are numbered without a gap, and their hashes come to that root;
 3. every full tile is stored, holds the hashes below it, and no other tile is;
 4. every entry can be read, its index columns are what its bytes say, and the engine's own indexes hold them;
-5. every opening opens a commitment of its entry, and the open searches are those without an end.
+5. every commitment has its opening, unless an entry says that it was expunged, and each opens it (with
+   the keys at hand; without them only that it is there);
+6. the open searches are those without an end.
 """
 
-import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
 from countersign.ledger.v1.entry_pb2 import Entry
-from ledger.entry import TERMINAL, columns_that_agree, commit_to, index_columns
+from ledger.entry import TERMINAL, SealedOpening, columns_that_agree, holder_of, index_columns
+from ledger.keyring import Keyring
 from ledger.keys import open_by_any
 from ledger.reading import Reading
+from ledger.vault import LOOKED_UP, OpeningDamaged, commitments_of, lookup_token, unsealed
+from shared.kinds import SCHEMA_EPOCH
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.merkle import Frontier, leaf_hash
@@ -47,11 +51,16 @@ class _Walk:
     frontier: Frontier = field(default_factory=Frontier)
     edge: TreeEdge = field(default_factory=TreeEdge.empty)
     open_searches: dict[str, int] = field(default_factory=dict)
+    commitments: int = 0
+    expunged: set[int] = field(default_factory=set)
     tiles: int = 0
 
 
 def check(
-    reading: Reading, verifiers: Sequence[Verifier], progress: Progress | None = None
+    reading: Reading,
+    verifiers: Sequence[Verifier],
+    progress: Progress | None = None,
+    keyring: Keyring | None = None,
 ) -> Checked:
     """Verify everything stored; raises CheckFailed. Reads one state of the file throughout."""
     with reading.one_state():
@@ -70,7 +79,7 @@ def check(
             raise CheckFailed(f"tiles: {stored} are stored, {walk.tiles} are full")
         if (broken := reading.broken_structure()) is not None:
             raise CheckFailed(f"database: {broken}")
-        openings = _check_openings(reading)
+        openings = _check_openings(walk, keyring)
         if reading.every_open_search() != sorted((i, s) for s, i in walk.open_searches.items()):
             raise CheckFailed("open searches: not those that were permitted and have no end")
         return Checked(checkpoint, walk.tiles, openings, len(walk.open_searches))
@@ -106,6 +115,9 @@ def _check_entry(walk: _Walk, index: int, leaf: bytes, columns: tuple[object, ..
         raise CheckFailed(f"entry {index}: it has no event")
     if not columns_that_agree(entry, columns):
         raise CheckFailed(f"entry {index}: its index columns are not what its bytes say")
+    if entry.schema_epoch <= SCHEMA_EPOCH:
+        walk.commitments += len(entry.commitments)
+    walk.expunged.update(entry.openings_expunged.entry_indexes)
     if expected.search_id and expected.permitted:
         walk.open_searches.setdefault(expected.search_id, index)
     elif expected.search_id and expected.kind in TERMINAL:
@@ -125,16 +137,46 @@ def _check_tiles(walk: _Walk, leaves: list[bytes]) -> None:
             )
 
 
-def _check_openings(reading: Reading) -> int:
-    count = 0
-    for index, name, salt, value in reading.every_opening():
-        count += 1
+def _check_openings(walk: _Walk, keyring: Keyring | None) -> int:
+    """Compare openings with commitments: each has one, but for those that were expunged.
+
+    What should be destroyed and is not (the process ended in the middle) the next start destroys.
+    """
+    reading, count = walk.reading, 0
+    if reading.clear_openings(1):
+        raise CheckFailed(
+            "openings: some are in the clear; start the ledger once, to have them sealed"
+        )
+    for index, one in reading.every_opening():
         leaf = reading.leaf(index)
-        commitments = [] if leaf is None else Entry.FromString(leaf).commitments
-        expected = commit_to(name, salt, value)
-        if not any(
-            one.field == name and hmac.compare_digest(one.commitment, expected)
-            for one in commitments
-        ):
-            raise CheckFailed(f"opening {index}/{name}: it opens no commitment of the entry")
+        commitment = {} if leaf is None else commitments_of(leaf)
+        place = f"opening {index}/{one.field}"
+        if one.field not in commitment:
+            raise CheckFailed(f"{place}: it opens no commitment of the entry")
+        if one.holder != holder_of(Entry.FromString(leaf or b"")):
+            raise CheckFailed(f"{place}: its holder is not what the entry says")
+        if index in walk.expunged:
+            continue
+        count += 1
+        if keyring is not None:
+            _check_opening(keyring, one, commitment[one.field], place)
+    for index in walk.expunged:
+        leaf = reading.leaf(index)
+        walk.commitments -= 0 if leaf is None else len(commitments_of(leaf))
+    if count != walk.commitments:
+        raise CheckFailed(f"openings: {count} are stored, and {walk.commitments} should be")
     return count
+
+
+def _check_opening(keyring: Keyring, one: SealedOpening, commitment: bytes, place: str) -> None:
+    try:
+        opening = unsealed(keyring, one, commitment)
+    except OpeningDamaged as error:
+        raise CheckFailed(f"{place}: {error}") from None
+    if opening is None:
+        raise CheckFailed(f"{place}: its key is not in the key store, and no entry says why")
+    if one.field in LOOKED_UP and opening.value:
+        block = keyring.block(one.block)
+        expected = lookup_token(block.lookup_key if block else b"", one.field, opening.value)
+        if one.lookup_token != expected:
+            raise CheckFailed(f"{place}: it cannot be found by its value")

@@ -71,6 +71,16 @@ class WitnessingSettings(Section):
     """Time without a quorum after which the health check of `witnesses` fails."""
 
 
+class OpeningsSettings(Section):
+    """Where the keys of the openings are. Back them up apart from the database, and for a short time only."""
+
+    provider_keys: ConfigPath | None = None
+    """Folder with the outermost keys, `v1.key` and so on; by default beside the database, with the ending
+    `.opening-keys`."""
+    key_store: ConfigPath | None = None
+    """SQLite file with the wrapped keys; by default beside the database, with the ending `.key-store`."""
+
+
 class LedgerSettings(ProcessSettings):
     """One file, `ledger.toml`."""
 
@@ -101,8 +111,24 @@ class LedgerSettings(ProcessSettings):
     """Writes the log as files, a little behind; off when left out."""
     witnessing: WitnessingSettings | None = None
     """Has witnesses cosign the checkpoints; off when left out."""
+    openings: OpeningsSettings = OpeningsSettings()
+    """Where their keys are."""
+
+    @property
+    def provider_keys(self) -> Path:
+        """Give the folder with the outermost keys of the openings."""
+        return self.openings.provider_keys or _beside(self.database, ".opening-keys")
+
+    @property
+    def key_store(self) -> Path:
+        """Give the file with their wrapped keys."""
+        return self.openings.key_store or _beside(self.database, ".key-store")
 
     @property
     def last_signed_file(self) -> Path:
         """Where what was signed last is remembered."""
         return self.last_signed or beside(self.database)
+
+
+def _beside(database: Path, ending: str) -> Path:
+    return database.with_name(f"{database.name}{ending}")

@@ -9,9 +9,9 @@ Invariants:
 import hmac
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -80,6 +80,30 @@ class Opening:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedOpening:
+    """An opening as it is stored."""
+
+    field: str
+    holder: str
+    """Whose keys seal it: an agency, or who gave it as a reason (see `holder_of`)."""
+    block: int
+    slot: int
+    """Where the entry's data key is (see `ledger.keyring`)."""
+    sealed: bytes
+    lookup_token: bytes | None
+    """What it is found by, where its field is one that entries are looked up by."""
+
+
+class Sealer(Protocol):
+    """Encrypts openings."""
+
+    def seal(
+        self, holder: str, openings: Sequence[tuple[Opening, bytes]]
+    ) -> tuple[SealedOpening, ...]:
+        """Seal the openings of one entry, each given with its commitment. Raises ServiceError."""
+
+
+@dataclass(frozen=True, slots=True)
 class IndexColumns:
     """What an entry is found by, derived from the entry alone."""
 
@@ -97,7 +121,7 @@ class CompletedEntry:
     leaf: bytes
     idempotency_key: str | None
     columns: IndexColumns
-    openings: tuple[Opening, ...]
+    openings: tuple[SealedOpening, ...]
 
 
 def commit_to(field: str, salt: bytes, value: str) -> bytes:
@@ -107,7 +131,10 @@ def commit_to(field: str, salt: bytes, value: str) -> bytes:
 
 
 class Completer:
-    """Completes the entries of one appender. `own` for the ledger's own."""
+    """Completes the entries of one appender. `own` for the ledger's own.
+
+    Without a sealer it takes no sensitive values.
+    """
 
     def __init__(
         self,
@@ -115,11 +142,13 @@ class Completer:
         clock: Clock,
         random: Callable[[int], bytes] = os.urandom,
         *,
+        sealer: Sealer | None = None,
         own: bool = False,
     ) -> None:
         self._recorded_by = recorded_by
         self._clock = clock
         self._random = random
+        self._sealer = sealer
         self._own = own
         self._salts: list[bytes] = []
 
@@ -137,7 +166,7 @@ class Completer:
     def complete(self, pending: PendingEntry, place: str) -> CompletedEntry:
         """Give the entry's bytes and openings. `place` names the entry in the error.
 
-        Raises InvalidRequest.
+        Raises InvalidRequest, or Unavailable when nothing can be sealed.
         """
         kind = _check(pending, place)
         if kind in LEDGERS_OWN and not self._own:
@@ -152,7 +181,7 @@ class Completer:
             salt = self._salt()
             commitment = commit_to(sensitive.field, salt, sensitive.value)
             entry.commitments.add(field=sensitive.field, commitment=commitment)
-            openings.append(Opening(sensitive.field, salt, sensitive.value))
+            openings.append((Opening(sensitive.field, salt, sensitive.value), commitment))
         leaf = entry.SerializeToString(deterministic=True)
         if len(leaf) > ENTRY_BYTES_MAX:
             raise InvalidRequest(
@@ -164,8 +193,16 @@ class Completer:
             leaf=leaf,
             idempotency_key=pending.idempotency_key or None,
             columns=_columns(entry, kind),
-            openings=tuple(openings),
+            openings=self._sealed(entry, openings),
         )
+
+    def _sealed(
+        self, entry: Entry, openings: Sequence[tuple[Opening, bytes]]
+    ) -> tuple[SealedOpening, ...]:
+        if not openings:
+            return ()
+        assert self._sealer is not None, "who commits to values has somewhere to keep them"
+        return self._sealer.seal(holder_of(entry), openings)
 
 
 def _check(pending: PendingEntry, place: str) -> str:
@@ -226,6 +263,32 @@ def index_columns(entry: Entry) -> IndexColumns | None:
     if kind is None:
         return IndexColumns(number, entry.search_id or None, origin_agency=None, permitted=False)
     return _columns(entry, kind)
+
+
+def holder_of(entry: Entry) -> str:
+    """Whose the openings of an entry are: what a reader must be entitled to.
+
+    An agency's ORI: the origin's, or that of the agency whose call was turned away. For what the ledger
+    recorded of a reader, that reader: what a commission gave as its reason is not the agency's to read.
+    Empty when nobody's.
+    """
+    kind = entry.WhichOneof("event")
+    if kind is None:
+        return ""
+    event = getattr(entry, kind)
+    if kind in LEDGERS_OWN or kind == "request_rejected":
+        return _holder_named(getattr(event, "caller", ""))
+    return _columns(entry, kind).origin_agency or ""
+
+
+def holder_name(kind: str, name: str) -> str:
+    """Give a caller's name as the holder of openings: the ORI of an agency, "oversight/<body>"."""
+    return name if kind == "agency" else f"{kind}/{name}"
+
+
+def _holder_named(caller: str) -> str:
+    kind, _, name = caller.partition("://")[2].partition("/")[2].partition("/")
+    return holder_name(kind, name) if name else ""
 
 
 def columns_that_agree(entry: Entry, stored: tuple[object, ...]) -> bool:

@@ -27,11 +27,9 @@ _FILE_NAME = re.compile(r"v([1-9][0-9]{0,8})\.key")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
-class KeyMissing(NotReady):
+def key_missing(message: str) -> NotReady:
     """A key is not there, or is not the one that it should be."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__("OPENING_KEY_MISSING", message)
+    return NotReady("OPENING_KEY_MISSING", message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class KeyProvider(Protocol):
         """Wrap a key; it is given back only to who names the same `bound_to`."""
 
     def unwrap(self, wrapped: WrappedKey, bound_to: bytes) -> bytes:
-        """Give a key back; raises KeyMissing."""
+        """Give a key back; raises NotReady."""
 
     def rotate(self) -> int:
         """Begin a new version, which wraps from now on, and give it."""
@@ -72,11 +70,11 @@ def seal_with(key: bytes, plain: bytes, bound_to: bytes) -> bytes:
 
 
 def open_with(key: bytes, sealed: bytes, bound_to: bytes) -> bytes:
-    """Decrypt what `seal_with` made; raises KeyMissing for another key or another binding."""
+    """Decrypt what `seal_with` made; raises NotReady for another key or another binding."""
     try:
         return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound_to)
     except (InvalidTag, ValueError):
-        raise KeyMissing("a wrapped key is damaged, or was wrapped by another key") from None
+        raise key_missing("a wrapped key is damaged, or was wrapped by another key") from None
 
 
 class FileKeyProvider:
@@ -113,14 +111,14 @@ class FileKeyProvider:
         return WrappedKey(version, seal_with(self._keys[version], key, _WRAP_CONTEXT + bound_to))
 
     def unwrap(self, wrapped: WrappedKey, bound_to: bytes) -> bytes:
-        """Give a key back; raises KeyMissing."""
+        """Give a key back; raises NotReady."""
         key = self._keys.get(wrapped.version)
         if key is None:
             # Another process may have begun it since.
             self._keys = _read_keys(self._folder)
             key = self._keys.get(wrapped.version)
         if key is None:
-            raise KeyMissing(
+            raise key_missing(
                 f"version {wrapped.version} of the opening keys is not in {self._folder}"
             )
         return open_with(key, wrapped.sealed, _WRAP_CONTEXT + bound_to)

@@ -11,7 +11,7 @@ data key is to write its block again without it.
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -24,15 +24,23 @@ BUSY_TIMEOUT_MS: Final = 5000
 
 SCHEMA_VERSION: Final = 1
 
-_TABLES: Final = (
-    "CREATE TABLE IF NOT EXISTS holder_keys ("
-    " holder TEXT NOT NULL, generation INTEGER NOT NULL, version INTEGER NOT NULL,"
-    " sealed BLOB NOT NULL, PRIMARY KEY (holder, generation))",
-    "CREATE TABLE IF NOT EXISTS key_blocks ("
-    " block INTEGER PRIMARY KEY, holder TEXT NOT NULL, holder_generation INTEGER NOT NULL,"
-    " generation INTEGER NOT NULL, sealed BLOB NOT NULL)",
-    "CREATE INDEX IF NOT EXISTS key_blocks_by_holder ON key_blocks (holder, block)",
-)
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS holder_keys (
+    holder TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    sealed BLOB NOT NULL,
+    PRIMARY KEY (holder, generation)
+) STRICT;
+CREATE TABLE IF NOT EXISTS key_blocks (
+    block INTEGER PRIMARY KEY,
+    holder TEXT NOT NULL,
+    holder_generation INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    sealed BLOB NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS key_blocks_by_holder ON key_blocks (holder, block, generation);
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +136,7 @@ class SqlKeyStore:
 
     def _change(self, statement: str, *values: object) -> int:
         with self._asking():
-            return int(
-                self._connection.execute(statement.replace("?", self.mark), values).rowcount
-            )
+            return int(self._connection.execute(statement.replace("?", self.mark), values).rowcount)
 
     def holders(self) -> list[str]:
         """List who has keys."""
@@ -175,7 +181,9 @@ class SqlKeyStore:
             " WHERE block = ?",
             number,
         )
-        return None if not rows else StoredBlock(*rows[0][:4], bytes(rows[0][4]))
+        for block, holder, holder_generation, generation, sealed in rows:
+            return StoredBlock(block, holder, holder_generation, generation, bytes(sealed))
+        return None
 
     def blocks_of(self, holder: str) -> list[tuple[int, int]]:
         """List a holder's blocks with their generations."""
@@ -243,11 +251,4 @@ def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
             "OPENING_KEYS_SCHEMA",
             f"{path} has schema {version}, and this program knows no later one than {SCHEMA_VERSION}",
         )
-    make_tables(connection, _TABLES)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def make_tables(connection: Any, statements: Sequence[str]) -> None:
-    """Make what is not there yet."""
-    for statement in statements:
-        connection.execute(statement)
+    connection.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")

@@ -1,4 +1,4 @@
-"""The keys of the openings in the clear, in memory only: made in blocks, given out once, destroyed one by one.
+"""The keys of the openings in the clear, in memory only: made in blocks, given out once, destroyed singly.
 
 Invariants:
 - a data key is given out once, by the process that made its block, and after the block is durable;
@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from ledger.key_provider import KEY_BYTES, KeyMissing, KeyProvider, open_with, seal_with
+from ledger.key_provider import KEY_BYTES, KeyProvider, key_missing, open_with, seal_with
 from ledger.key_store import HolderKey, KeyStore, StoredBlock
 
 BLOCK_KEYS: Final = 1024
@@ -71,7 +71,7 @@ class _InUse:
 
 
 class Keyring:
-    """Unwraps and makes keys. Used by any thread. Raises Unavailable, or KeyMissing."""
+    """Unwraps and makes keys. Used by any thread. Raises Unavailable, or NotReady for a missing key."""
 
     def __init__(
         self,
@@ -245,7 +245,7 @@ class Keyring:
             return known
         stored = self._store.holder_key(holder, generation)
         if stored is None:
-            raise KeyMissing(f"key {generation} of {holder or 'nobody'} is not in the key store")
+            raise key_missing(f"key {generation} of {holder or 'nobody'} is not in the key store")
         key = self._provider.unwrap(stored.wrapped, _bound_holder(holder, generation))
         self._holder_keys[holder, generation] = key
         return key

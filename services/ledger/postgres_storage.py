@@ -263,12 +263,19 @@ class PostgresStorage(Storage):
         openings = [(i, opening) for i, one, _ in numbered for opening in one.openings]
         if openings:
             self._execute(
-                "INSERT INTO openings (entry_index, field, salt, value)"
-                " SELECT * FROM unnest(%b::bigint[], %b::text[], %b::bytea[], %b::text[])",
+                "INSERT INTO openings"
+                " (entry_index, field, holder, block, slot, sealed, lookup_token)"
+                " SELECT entry_index, field, holder, block, slot, sealed, nullif(token, '')"
+                " FROM unnest(%b::bigint[], %b::text[], %b::text[], %b::bigint[], %b::int[],"
+                "  %b::bytea[], %b::bytea[])"
+                "  AS new (entry_index, field, holder, block, slot, sealed, token)",
                 [i for i, _ in openings],
-                [opening.field for _, opening in openings],
-                [opening.salt for _, opening in openings],
-                [opening.value for _, opening in openings],
+                [one.field for _, one in openings],
+                [one.holder for _, one in openings],
+                [one.block for _, one in openings],
+                [one.slot for _, one in openings],
+                [one.sealed for _, one in openings],
+                [one.lookup_token or b"" for _, one in openings],
             )
         opened = [(i, has.search_id) for i, _, has in numbered if has.permitted and has.search_id]
         if opened:

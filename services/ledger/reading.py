@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from ledger.entry import SealedOpening
+
 
 @dataclass(frozen=True)
 class Head:
@@ -87,8 +89,23 @@ class Reading(Protocol):
     def every_open_search(self) -> list[tuple[int, str]]:
         """Read every open search, by index."""
 
-    def every_opening(self) -> Iterator[tuple[int, str, bytes, str]]:
-        """Read every opening, by index."""
+    def every_opening(self) -> Iterator[tuple[int, SealedOpening]]:
+        """Read every opening with the index of its entry, by index."""
+
+    def openings_of(self, index: int) -> list[SealedOpening]:
+        """Read the openings of an entry, by field."""
+
+    def openings_in(self, block: int) -> list[tuple[int, SealedOpening]]:
+        """Read the openings that can be looked up and whose keys are in a block, by index."""
+
+    def bearing(self, block: int, lookup_token: bytes) -> list[int]:
+        """Find the entries with an opening that bears a token of a block, by index."""
+
+    def clear_openings(self, count: int) -> list[tuple[int, str, bytes, str]]:
+        """Read openings of release 0.1 that are not sealed yet: index, field, salt and value."""
+
+    def of_kind(self, kind: int) -> Iterator[tuple[int, bytes]]:
+        """Read every entry of a kind, by index."""
 
     def count_tiles(self) -> int:
         """Count the stored tiles."""

@@ -4,11 +4,13 @@ import abc
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from ledger.entry import DECIDED, TERMINAL
+from ledger.entry import DECIDED, TERMINAL, SealedOpening
 from ledger.reading import Filter, Head, Reading, Row
 
 STEP_ROWS: Final = 256
 """Rows fetched at a time where there may be many: entries of 64 kB come to 16 MB."""
+
+_SEALED: Final = "field, holder, block, slot, sealed, lookup_token"
 
 
 class SqlReading(Reading):
@@ -157,24 +159,83 @@ class SqlReading(Reading):
         rows = self._rows("SELECT decided_index, search_id FROM open_searches ORDER BY 1")
         return [(index, search_id) for index, search_id in rows]
 
-    def every_opening(self) -> Iterator[tuple[int, str, bytes, str]]:
-        """Read every opening, by index."""
+    def every_opening(self) -> Iterator[tuple[int, SealedOpening]]:
+        """Read every opening with the index of its entry, by index."""
         after: tuple[int, str] = (-1, "")
         while True:
             rows = self._rows(
-                "SELECT entry_index, field, salt, value FROM openings"
+                f"SELECT entry_index, {_SEALED} FROM openings"  # noqa: S608
                 " WHERE (entry_index, field) > (:entry_index, :field)"
                 " ORDER BY entry_index, field LIMIT :count",
                 entry_index=after[0],
                 field=after[1],
                 count=STEP_ROWS,
             )
-            yield from rows
+            yield from ((row[0], _sealed(row[1:])) for row in rows)
             if len(rows) < STEP_ROWS:
                 return
             after = rows[-1][:2]
+
+    def openings_of(self, index: int) -> list[SealedOpening]:
+        """Read the openings of an entry, by field."""
+        rows = self._rows(
+            f"SELECT {_SEALED} FROM openings WHERE entry_index = :wanted ORDER BY field",  # noqa: S608
+            wanted=index,
+        )
+        return [_sealed(row) for row in rows]
+
+    def openings_in(self, block: int) -> list[tuple[int, SealedOpening]]:
+        """Read the openings that can be looked up and whose keys are in a block, by index."""
+        rows = self._rows(
+            f"SELECT entry_index, {_SEALED} FROM openings"  # noqa: S608
+            " WHERE block = :block AND lookup_token IS NOT NULL ORDER BY entry_index, field",
+            block=block,
+        )
+        return [(row[0], _sealed(row[1:])) for row in rows]
+
+    def bearing(self, block: int, lookup_token: bytes) -> list[int]:
+        """Find the entries with an opening that bears a token of a block, by index."""
+        rows = self._rows(
+            "SELECT entry_index FROM openings WHERE block = :block AND lookup_token = :wanted"
+            " ORDER BY entry_index",
+            block=block,
+            wanted=lookup_token,
+        )
+        return [index for (index,) in rows]
+
+    def clear_openings(self, count: int) -> list[tuple[int, str, bytes, str]]:
+        """Read openings of release 0.1 that are not sealed yet."""
+        rows = self._rows(
+            "SELECT entry_index, field, salt, value FROM clear_openings"
+            " ORDER BY entry_index, field LIMIT :count",
+            count=count,
+        )
+        return [(index, field, bytes(salt), value) for index, field, salt, value in rows]
+
+    def of_kind(self, kind: int) -> Iterator[tuple[int, bytes]]:
+        """Read every entry of a kind, by index."""
+        after = -1
+        while True:
+            rows = self._rows(
+                "SELECT entry_index, leaf FROM entries WHERE kind = :kind AND entry_index > :after"
+                " ORDER BY entry_index LIMIT :count",
+                kind=kind,
+                after=after,
+                count=STEP_ROWS,
+            )
+            yield from ((index, bytes(leaf)) for index, leaf in rows)
+            if len(rows) < STEP_ROWS:
+                return
+            after = rows[-1][0]
 
     def count_tiles(self) -> int:
         """Count the stored tiles."""
         ((count,),) = self._rows("SELECT count(*) FROM tiles")
         return int(count)
+
+
+def _sealed(row: Sequence[Any]) -> SealedOpening:
+    field, holder, block, slot, sealed, token = row
+    return SealedOpening(
+        *(field, holder, block, slot, bytes(sealed)), None if token is None else bytes(token)
+    )

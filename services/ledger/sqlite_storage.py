@@ -24,7 +24,7 @@ WAL_PAGES_MAX: Final = 4000
 """16 MB of log between copies into the database: fewer syncs, and still replayed in a moment."""
 
 ROWS_PER_STATEMENT: Final = (128, 16, 4, 1)
-"""Few shapes of statement, so that each is compiled once; 128 rows of 6 values is far below the limit."""
+"""Few shapes of statement, so that each is compiled once; 128 rows of 7 values is far below the limit."""
 
 
 class SqliteDatabase(Database):
@@ -162,11 +162,15 @@ class SqliteStorage(Storage):
             ],
         )
         openings = [
-            (i, opening.field, opening.salt, opening.value)
+            (i, has.field, has.holder, has.block, has.slot, has.sealed, has.lookup_token)
             for i, one, _ in numbered
-            for opening in one.openings
+            for has in one.openings
         ]
-        self._insert("INSERT INTO openings (entry_index, field, salt, value) VALUES", openings)
+        self._insert(
+            "INSERT INTO openings"
+            " (entry_index, field, holder, block, slot, sealed, lookup_token) VALUES",
+            openings,
+        )
         opened = [(i, has.search_id) for i, _, has in numbered if has.permitted and has.search_id]
         self._insert(
             "INSERT OR IGNORE INTO open_searches (decided_index, search_id) VALUES", opened

@@ -11,12 +11,12 @@ from ledger.config import LedgerSettings
 from ledger.entry import CompletedEntry, index_columns
 from ledger.log import begin_log, opened
 from ledger.sqlite_storage import SqliteDatabase
-from support.ledgers import SIGNER, assert_whole, complete, decided, search_id, write_settings
+from support.ledgers import SIGNER, assert_whole, complete, failed, search_id, write_settings
 from support.nats_servers import NatsUnderTest
 from support.terminals import VKEY, Terminal, write_client
 
 KIND = 777
-# Field 777 of Entry, and field 50 of a SearchDecided: both unknown to us.
+# Field 777 of Entry, and field 50 of a SearchFailed: both unknown to us.
 NEW_KIND = b"\xca\x30\x04soon"
 NEW_DETAIL = b"\x92\x03\x04more"
 
@@ -30,10 +30,12 @@ def from_the_future(epoch: int = 1) -> CompletedEntry:
 
 
 def with_a_new_detail() -> CompletedEntry:
-    (known,) = complete(decided(1))
+    (known,) = complete(failed(1))
     entry = Entry.FromString(known.leaf)
-    entry.search_decided.MergeFromString(NEW_DETAIL)
-    return CompletedEntry(entry.SerializeToString(), known.idempotency_key, known.columns, ())
+    entry.search_failed.MergeFromString(NEW_DETAIL)
+    return CompletedEntry(
+        entry.SerializeToString(), known.idempotency_key, known.columns, known.openings
+    )
 
 
 @pytest.fixture(name="terminal")
@@ -46,7 +48,7 @@ async def _terminal(
     begin_log(database, SIGNER)
     async with opened(database.open_for_writing(), SIGNER) as log:
         await log.sequencer.append([from_the_future(), from_the_future(epoch=9)])
-        await log.sequencer.append([with_a_new_detail(), *complete(decided(2))])
+        await log.sequencer.append([with_a_new_detail(), *complete(failed(2))])
     assert_whole(database)
     async with running(settings) as ledger:
         yield Terminal(write_client(tmp_path, nats_server, ledger.server.port), capsys)
@@ -87,7 +89,7 @@ async def test_entries_of_the_future_are_shown(terminal: Terminal) -> None:
     assert (later.code, "tomorrow" in later.out) == (0, False), "its fields may mean something else"
     assert "written by a newer program" in later.out
     known = await terminal.read("show", 2)
-    assert (known.code, "search_decided" in known.out) == (0, True)
+    assert (known.code, "search_failed" in known.out) == (0, True)
 
 
 @pytest.mark.promise(4)

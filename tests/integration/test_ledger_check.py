@@ -1,5 +1,7 @@
 """The check finds every kind of damage in a real file, and says where."""
 
+import contextlib
+
 import pytest
 
 from ledger.check import CheckFailed, check
@@ -39,6 +41,12 @@ SWAPPED = (
 )
 
 
+OPENING_SWAPPED = (
+    "UPDATE openings SET sealed = (SELECT sealed FROM openings WHERE entry_index = 6 AND"
+    " field = 'officer') WHERE entry_index = 5 AND field = 'officer'"
+)
+
+
 @pytest.mark.promise(4)
 @pytest.mark.parametrize(
     ("change", "found"),
@@ -54,9 +62,30 @@ SWAPPED = (
         ("UPDATE tiles SET hashes = zeroblob(8192)", "tile 0/0: it does not hold"),
         ("DELETE FROM tiles", "tile 0/0: it is missing"),
         ("INSERT INTO tiles VALUES (0, 1, zeroblob(8192))", "tiles: 2 are stored, 1 are full"),
-        ("UPDATE openings SET value = 'forged' WHERE entry_index = 5", "opening 5/case_number"),
-        ("UPDATE openings SET salt = zeroblob(32) WHERE entry_index = 5", "opening 5/case_number"),
-        ("INSERT INTO openings VALUES (999, 'officer', zeroblob(1), 'x')", "opening 999/officer"),
+        (
+            "UPDATE openings SET sealed = zeroblob(60) WHERE entry_index = 5",
+            "opening 5/case_number",
+        ),
+        (
+            OPENING_SWAPPED,
+            "opening 5/officer: it cannot be decrypted",
+        ),
+        ("UPDATE openings SET slot = 1000 WHERE entry_index = 5", "opening 5/case_number"),
+        ("UPDATE openings SET block = 1 WHERE entry_index = 5", "opening 5/case_number: its key"),
+        (
+            "UPDATE openings SET holder = 'X' WHERE entry_index = 5",
+            "opening 5/case_number: its holder",
+        ),
+        (
+            "UPDATE openings SET lookup_token = NULL WHERE field = 'officer'",
+            "opening 0/officer: it",
+        ),
+        ("DELETE FROM openings WHERE entry_index = 5", "897 are stored, and 900 should be"),
+        (
+            "INSERT INTO openings VALUES (999, 'officer', 'X', 1, 1, zeroblob(1), NULL)",
+            "opening 999/officer",
+        ),
+        ("INSERT INTO clear_openings VALUES (5, 'x', zeroblob(1), 'x')", "in the clear"),
         ("DELETE FROM open_searches WHERE decided_index = 5", "open searches"),
         ("INSERT INTO open_searches VALUES (1000, 'x')", "open searches"),
         ("UPDATE head SET size = 300", "head: size and root"),
@@ -80,7 +109,7 @@ def test_flipped_byte_in_the_file_is_found(database: DatabaseUnderTest) -> None:
     places = [
         content.index(leaf) + len(leaf) // 2,
         content.index(b"CA0194200"),
-        content.index(b"a narrative that is in no leaf"),
+        content.index(sealed_of(database, 150)),
         content.index(b"decided/" + search_id(150).encode()),
     ]
     for at in places:
@@ -89,6 +118,11 @@ def test_flipped_byte_in_the_file_is_found(database: DatabaseUnderTest) -> None:
         path.write_bytes(changed)
         with pytest.raises((CheckFailed, StorageFailed)):
             assert_whole(database)
+
+
+def sealed_of(database: DatabaseUnderTest, index: int) -> bytes:
+    with contextlib.closing(database.open_for_reading()) as reading:
+        return reading.openings_of(index)[0].sealed
 
 
 def leaf_of(database: DatabaseUnderTest, index: int) -> bytes:

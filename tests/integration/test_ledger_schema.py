@@ -1,5 +1,6 @@
 """The schema's versions: an old database comes to the newest one whole, a newer one is refused."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -8,10 +9,14 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from ledger.log import opened
+from ledger.opening_rows import SqliteOpeningRows
+from ledger.openings import finish
 from ledger.schema import FOLDER, newest
+from ledger.vault import Vault
 from shared.errors import NotReady
 from support.databases import SqliteUnderTest, vouch_for
-from support.ledgers import SIGNER, assert_whole, complete, decided, new_log
+from support.ledgers import LAPD, SIGNER, assert_whole, complete, decided, new_log
+from support.vaults import KEYRING
 
 RELEASE_0_1 = Path(__file__).parents[1] / "data" / "ledger_0_1.sql"
 """A file as release 0.1 wrote it: searches 1 (ended), 2 (open) and 3 (refused), and 256 rejections."""
@@ -50,6 +55,16 @@ async def test_file_of_the_first_release_is_adopted_with_its_entries(old: Sqlite
         again, new = await log.sequencer.append(complete(decided(1), decided(4)))
         assert (again.index, again.existing) == (0, True)
         assert (new.index, new.existing) == (260, False)
+    clear = {row[0] for row in old.rows("SELECT value FROM clear_openings")}
+    assert clear
+    assert [one for one in clear if one.encode() in old.path.read_bytes()]
+    with contextlib.closing(SqliteOpeningRows.open(old.path)) as rows:
+        vault = Vault(KEYRING, rows)
+        finish(vault, rows)
+        assert {one.value for index in range(3) for one in vault.open(index)} <= clear
+        assert vault.find(LAPD, "officer", "OFFICER-1 ") == [0]
+    kept = [path.read_bytes() for path in old.path.parent.iterdir()]
+    assert not [one for one in clear if any(one.encode() in content for content in kept)]
     checked = assert_whole(old)
     assert (checked.checkpoint.size, checked.tiles, checked.open_searches) == (261, 1, 2)
 

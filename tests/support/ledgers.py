@@ -19,6 +19,7 @@ from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Database
 from support.clocks import ClockThatStandsStill
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
+from support.vaults import KEYRING, SEALER, keyring_beside
 from support.waiting import until
 from tlog.note import Signer
 
@@ -28,7 +29,7 @@ BROKER = "spiffe://countersign.test/service/broker"
 LAPD = "CA0194200"
 
 
-COMPLETER = Completer(BROKER, ClockThatStandsStill())
+COMPLETER = Completer(BROKER, ClockThatStandsStill(), sealer=SEALER)
 
 
 def search_id(number: int) -> str:
@@ -83,11 +84,15 @@ def new_log(folder: Path) -> SqliteDatabase:
 
 def assert_whole(database: Database) -> Checked:
     """The oracle: everything stored verifies."""
+    path = getattr(database, "path", None)
+    of_process = None if path is None else keyring_beside(path)
     reading = database.open_for_reading()
     try:
-        return check(reading, [SIGNER.verifier])
+        return check(reading, [SIGNER.verifier], keyring=of_process or KEYRING)
     finally:
         reading.close()
+        if of_process is not None:
+            of_process.close()
 
 
 def write_settings(folder: Path, nats: NatsUnderTest) -> Path:

@@ -8,11 +8,28 @@ import pytest
 
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
-from ledger.entry import LEDGERS_OWN, Completer, commit_to, index_columns
+from ledger.entry import (
+    LEDGERS_OWN,
+    CompletedEntry,
+    Completer,
+    Opening,
+    commit_to,
+    holder_of,
+    index_columns,
+)
+from ledger.vault import commitments_of, unsealed
 from shared.errors import InvalidRequest
 from shared.kinds import KINDS, kind_name, kind_number, kind_of
 from support.clocks import NOON, ClockThatStandsStill
 from support.ledgers import BROKER, COMPLETER, LAPD, decided, failed, rejected, search_id
+from support.vaults import KEYRING, SEALER
+
+
+def opened(completed: CompletedEntry) -> list[Opening]:
+    """What was sealed, in its order."""
+    commitments = commitments_of(completed.leaf)
+    found = [unsealed(KEYRING, one, commitments[one.field]) for one in completed.openings]
+    return [one for one in found if one is not None]
 
 
 def test_ledger_sets_epoch_time_and_appender() -> None:
@@ -48,7 +65,7 @@ def test_same_value_never_has_the_same_commitment_twice() -> None:
             sensitive.value = "the same"
         completed = COMPLETER.complete(pending, "entry")
         seen |= {one.commitment for one in Entry.FromString(completed.leaf).commitments}
-        assert len({one.salt for one in completed.openings}) == 3
+        assert len({one.salt for one in opened(completed)}) == 3
     assert len(seen) == 300
 
 
@@ -57,7 +74,7 @@ def test_commitments_are_in_the_order_of_the_values() -> None:
     completed = COMPLETER.complete(decided(1), "entry")
     entry = Entry.FromString(completed.leaf)
     assert [one.field for one in entry.commitments] == ["officer", "case_number", "narrative"]
-    for one, opening in zip(entry.commitments, completed.openings, strict=True):
+    for one, opening in zip(entry.commitments, opened(completed), strict=True):
         assert one.commitment == commit_to(opening.field, opening.salt, opening.value)
 
 
@@ -68,7 +85,7 @@ def test_salts_come_from_the_source_of_randomness() -> None:
         asked.append(count)
         return bytes(range(256)) * (count // 256)
 
-    completer = Completer(BROKER, ClockThatStandsStill(), random)
+    completer = Completer(BROKER, ClockThatStandsStill(), random, sealer=SEALER)
     completer.complete(decided(1), "entry")
     assert len(asked) == 1
 
@@ -92,6 +109,23 @@ def test_entry_is_found_by_what_it_says(
         agency,
         permitted,
     )
+
+
+def test_openings_are_of_the_agency_that_asked_and_a_reading_is_of_its_reader() -> None:
+    police = "spiffe://countersign.test/agency/CA0194200"
+    commission = "spiffe://countersign.test/oversight/police-commission"
+    entry = Entry()
+    entry.search_decided.summary.origin_agency = LAPD
+    assert holder_of(entry) == LAPD
+    entry.request_rejected.caller = police
+    assert holder_of(entry) == LAPD
+    entry.opening_read.origin_agency = LAPD
+    entry.opening_read.caller = commission
+    assert holder_of(entry) == "oversight/police-commission"
+    entry.expunge_requested.caller = police
+    assert holder_of(entry) == LAPD
+    entry.heartbeat.SetInParent()
+    assert holder_of(entry) == ""
 
 
 def test_every_kind_of_entry_has_index_columns() -> None:
@@ -170,13 +204,19 @@ def test_same_entry_has_the_same_bytes() -> None:
         return bytes(count)
 
     leaves = {
-        Completer(BROKER, ClockThatStandsStill(), zeros).complete(decided(1), "entry").leaf
+        Completer(BROKER, ClockThatStandsStill(), zeros, sealer=SEALER)
+        .complete(decided(1), "entry")
+        .leaf
         for _ in range(3)
     }
     turned = PendingEntry.FromString(decided(1).SerializeToString())
     turned.entry.ClearField("search_id")
     turned.entry.search_id = search_id(1)
-    leaves.add(Completer(BROKER, ClockThatStandsStill(), zeros).complete(turned, "entry").leaf)
+    leaves.add(
+        Completer(BROKER, ClockThatStandsStill(), zeros, sealer=SEALER)
+        .complete(turned, "entry")
+        .leaf
+    )
     assert len(leaves) == 1
 
 

@@ -11,6 +11,7 @@ RIGHTS: Final = {
     "head": "SELECT, INSERT, UPDATE",
     "entries": "SELECT, INSERT",
     "openings": "SELECT, INSERT, UPDATE, DELETE",
+    "clear_openings": "SELECT, DELETE",
     "open_searches": "SELECT, INSERT, DELETE",
     "tiles": "SELECT, INSERT",
 }

@@ -1,0 +1,74 @@
+"""Opens the vault of a ledger: its keys, its rows, and what an earlier run or release left to be done."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from countersign.ledger.v1.entry_pb2 import Entry
+from ledger.config import LedgerSettings
+from ledger.key_provider import FileKeyProvider
+from ledger.key_store import SqliteKeyStore
+from ledger.keyring import Keyring
+from ledger.opening_rows import OpeningRows, SqliteOpeningRows
+from ledger.reading import Reading
+from ledger.vault import KeyringSealer, Vault
+from shared.kinds import KINDS
+
+log = logging.getLogger(__name__)
+
+EXPUNGED = KINDS["openings_expunged"]
+
+
+@dataclass(frozen=True)
+class Openings:
+    """The vault, and what seals new entries."""
+
+    sealer: KeyringSealer
+    vault: Vault
+
+
+@contextlib.contextmanager
+def opened_keyring(settings: LedgerSettings, *, create: bool = False) -> Iterator[Keyring]:
+    """Open the keys that the settings name; raises NotReady."""
+    if create:
+        provider = FileKeyProvider.create(settings.provider_keys)
+    else:
+        provider = FileKeyProvider(settings.provider_keys)
+    keyring = Keyring(provider, SqliteKeyStore.open(settings.key_store, create=create))
+    with contextlib.closing(keyring):
+        yield keyring
+
+
+@contextlib.contextmanager
+def opened_openings(settings: LedgerSettings) -> Iterator[Openings]:
+    """Open the vault of a ledger whose writer this process is; raises NotReady or OpeningDamaged.
+
+    Keys are made only for a ledger that has no sealed opening: with keys that are lost, it must not go on as
+    if nothing were.
+    """
+    rows = SqliteOpeningRows.open(settings.database)
+    with contextlib.closing(rows):
+        is_new = next(iter(rows.every_opening()), None) is None
+        with opened_keyring(settings, create=is_new) as keyring:
+            vault = Vault(keyring, rows)
+            finish(vault, rows)
+            yield Openings(KeyringSealer(keyring), vault)
+
+
+def finish(vault: Vault, rows: OpeningRows) -> None:
+    """Do what an earlier run or release left to be done."""
+    if sealed := vault.seal_clear():
+        rows.rewrite()
+        log.warning("openings of release 0.1 were sealed", extra={"fields": {"openings": sealed}})
+    if left := vault.finish(expunged_entries(rows)):
+        log.warning("an expungement was finished", extra={"fields": {"entries": left}})
+
+
+def expunged_entries(reading: Reading) -> list[int]:
+    """List the entries whose openings should be no more."""
+    return [
+        index
+        for _, leaf in reading.of_kind(EXPUNGED)
+        for index in Entry.FromString(leaf).openings_expunged.entry_indexes
+    ]
