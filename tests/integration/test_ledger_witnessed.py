@@ -20,6 +20,7 @@ from shared.errors import ServiceError
 from shared.rpc import call, open_channel
 from support.ledgers import SIGNER, decided, rejected, write_settings
 from support.nats_servers import NatsUnderTest
+from support.terminals import Terminal, write_client
 from support.waiting import until
 from support.witnesses import WitnessProcess, write_witness
 from tlog.policy import Policy
@@ -269,3 +270,33 @@ async def test_fork_is_refused_by_witnesses_and_stops_the_signing(
         assert not lacking.quorum
         assert lacking.receipt.leaf == forked.appended[0].receipt.leaf
     assert "our key has signed a second history" in {record.message for record in caplog.records}
+
+
+@pytest.mark.promise(4)
+async def test_export_with_its_quorum_verifies_by_a_policy_of_ones_own(
+    network: Network,
+    nats_server: NatsUnderTest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """From a running ledger with witnesses to files that a stranger verifies offline."""
+    async with met(network, nats_server) as one:
+        terminal = Terminal(write_client(tmp_path, nats_server, one.ledger.server.port), capsys)
+        policy = "--policy", tmp_path / "ledger.policy"
+        bare, witnessed = tmp_path / "bare", tmp_path / "witnessed"
+        said = await terminal.read("export", witnessed, "--witnessed")
+        assert (said.code, "the ledger has no entries" in said.err) == (1, True)
+        await one.append(decided(1), rejected())
+        assert (await terminal.read("export", bare)).code == 0
+        export = "export", witnessed, "--witnessed", "--wait", 30
+        assert (await terminal.read(*export, *policy)).code == 0
+        assert (await terminal.read(*export)).code == 0
+        said = await terminal.run("verify", witnessed, *policy)
+        assert (said.code, "cosigned by w1, w2" in said.out) == (0, True)
+        said = await terminal.run("verify", bare, *policy)
+        assert (said.code, "quorum of witnesses is missing" in said.out) == (1, True)
+
+        stricter = tmp_path / "stricter.policy"
+        stricter.write_text((tmp_path / "ledger.policy").read_text().replace(" 2 w1", " all w1"))
+        said = await terminal.read(*export[:3], "--wait", 0, "--policy", stricter)
+        assert (said.code, "without w3" in said.err) == (1, True)

@@ -1,7 +1,6 @@
 """`countersign ledger`: read the record, and verify it without trusting anyone."""
 
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,11 +8,8 @@ import click
 
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.facts import ORI, UUID
+from countersign.cli.ledger_export import export
 from countersign.cli.ledger_files import (
-    CHECKPOINT,
-    Export,
-    failure_text,
-    verify_folder,
     with_any_key,
 )
 from countersign.cli.ledger_keys import trusted
@@ -23,7 +19,6 @@ from countersign.cli.ledger_prove import entry_and_proof, prove, verified
 from countersign.cli.ledger_verify import verify
 from countersign.cli.ledger_view import checkpoint_dict, entry_rows, show_entry
 from countersign.cli.output import (
-    bar,
     cells,
     err,
     json_option,
@@ -31,13 +26,12 @@ from countersign.cli.output import (
     out,
     print_json,
 )
-from countersign.client import ClientSettings, VerificationError
+from countersign.client import ClientSettings
 from countersign.client.ledger import PAGE_SIZE, LedgerClient
 from countersign.ledger.v1 import ledger_pb2 as pb
 from shared.kinds import KIND_MAX, KIND_MIN, KINDS, kind_name, kind_of
 from tlog.checkpoint import open_checkpoint
 from tlog.merkle import leaf_hash
-from tlog.note import Verifier
 
 LIST_DEFAULT: Final = 50
 
@@ -179,67 +173,6 @@ async def _checkpoint(settings: ClientSettings) -> pb.GetCheckpointResponse:
         return await client.checkpoint()
 
 
-@ledger.command()
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--replace", is_flag=True, help="Write anew what lies there, also when it does not verify."
-)
-@config_option
-@json_option
-def export(directory: Path, replace: bool, config: Path, as_json: bool) -> None:
-    """Copy the whole ledger into DIRECTORY as files that anyone can verify offline.
-
-    A directory with an earlier export is brought up to date, provided that its files verify and that the
-    ledger still shows the same history; otherwise nothing in it is changed and the command fails.
-
-    \b
-    Examples:
-      countersign ledger export record
-      countersign ledger verify record --key ledger.vkey
-    """
-    if directory.exists() and any(directory.iterdir()) and not (directory / CHECKPOINT).exists():
-        raise click.UsageError(f"{directory} holds something that is not an export")
-    settings = load(config)
-    verifiers = trusted(settings)
-    if not replace and (directory / CHECKPOINT).exists():
-        _verify_earlier(directory, verifiers)
-    files, export_of = run(_export(settings, directory, verifiers, replace))
-    if as_json:
-        document = checkpoint_dict(export_of.checkpoint)
-        print_json(document | {"directory": str(directory), "files": files})
-        return
-    size = export_of.checkpoint.size
-    out().print(f"Exported {size} entries in {files} files to {cells(directory)[0]}")
-
-
-def _verify_earlier(directory: Path, verifiers: Sequence[Verifier]) -> None:
-    """What was damaged is evidence, and must not be mended in passing."""
-    try:
-        with bar("verifying what lies there") as progress:
-            verify_folder(directory, verifiers, progress)
-    except VerificationError as error:
-        raise VerificationError(
-            "EXPORT_DAMAGED",
-            f"the export in {directory} does not verify, and nothing was changed: {failure_text(error)}. "
-            "Export to another directory, or write this one anew with --replace",
-        ) from error
-
-
-async def _export(
-    settings: ClientSettings, directory: Path, verifiers: Sequence[Verifier], replace: bool
-) -> tuple[int, Export]:
-    async with LedgerClient.connect(settings) as client:
-        response = await client.checkpoint()
-        writing = Export(directory, response.checkpoint, verifiers, replace=replace)
-        with bar("exporting") as progress:
-            return await writing.write(_leaves(client), progress), writing
-
-
-async def _leaves(client: LedgerClient) -> AsyncIterator[bytes]:
-    async for record in client.entries(pb.ListEntriesRequest()):
-        yield record.leaf
-
-
 def _record_dict(record: pb.EntryRecord) -> dict[str, Any]:
     return {
         "index": record.index,
@@ -251,6 +184,7 @@ def _record_dict(record: pb.EntryRecord) -> dict[str, Any]:
 
 
 ledger.add_command(prove)
+ledger.add_command(export)
 ledger.add_command(verify)
 ledger.add_command(mirror)
 ledger.add_command(monitor)
