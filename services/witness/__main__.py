@@ -48,7 +48,7 @@ async def running(
 ) -> AsyncIterator[RunningWitness]:
     """A witness, from its settings."""
     cosigners = [load_cosigner(path) for path in settings.keys]
-    logs = {log.origin: log.verifiers for log in settings.logs}
+    logs = {log.origin: log.verifiers for log in settings.logs.values()}
     with contextlib.closing(opened(settings)) as store:
         server = WitnessServer(Witness(logs, cosigners, store, SystemClock()))
         with contextlib.closing(server):

@@ -79,13 +79,14 @@ class WitnessSettings(ProcessSettings):
     noticed; set it for the first start only."""
     keys: tuple[ConfigPath, ...] = Field(min_length=1, max_length=8)
     """Key files as `countersign-witness new-key` writes them. Each checkpoint is cosigned with all."""
-    logs: tuple[LogSettings, ...] = Field(min_length=1)
-    """The logs it knows; it answers 404 for any other."""
+    logs: dict[str, LogSettings] = Field(min_length=1)
+    """The logs it knows, each in a section `[logs.<label>]`; the label is yours. It answers 404 for any
+    other."""
 
     @field_validator("logs")
     @classmethod
-    def _each_once(cls, logs: tuple[LogSettings, ...]) -> tuple[LogSettings, ...]:
-        origins = [log.origin for log in logs]
+    def _each_once(cls, logs: dict[str, LogSettings]) -> dict[str, LogSettings]:
+        origins = [log.origin for log in logs.values()]
         twice = sorted({origin for origin in origins if origins.count(origin) > 1})
         if twice:
             raise ValueError(f"{twice[0]} is there twice; put its keys into one section")

@@ -1,10 +1,5 @@
-"""The witness's own keys: one line of text in a file, with the name that it signs under.
+"""The witness's own keys: one line of text in a file, with the name that it signs under."""
 
-The form is that of Go's note package, `PRIVATE+KEY+<name>+<key id>+<base64 of type and seed>`, with the
-signature types of C2SP tlog-cosignature: 0x04 (Ed25519) and 0x06 (ML-DSA-44).
-"""
-
-import base64
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +7,8 @@ from typing import Final
 
 from shared.signing import BadKey
 from tlog.cosignature import SEED_BYTES, CosignatureKind, CosignatureVerifier, Cosigner
+from tlog.cosigner_key import read_cosigner_key, write_cosigner_key
 from tlog.errors import TlogError
-from tlog.note import decode_base64
 
 FILES: Final = {
     CosignatureKind.ED25519: "witness-ed25519",
@@ -22,7 +17,6 @@ FILES: Final = {
 """Name of each kind's file, without its ending."""
 
 KEY_FILE_BYTES_MAX: Final = 1_024
-_START: Final = ("PRIVATE", "KEY")
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,7 @@ def new_keys(name: str, folder: Path) -> list[NewKey]:
         for kind, stem in FILES.items():
             seed = os.urandom(SEED_BYTES)
             verifier = Cosigner.from_seed(name, seed, kind).verifier
-            _write(folder / f"{stem}.key", key_text(verifier, seed), 0o600)
+            _write(folder / f"{stem}.key", write_cosigner_key(name, seed, kind), 0o600)
             _write(folder / f"{stem}.vkey", verifier.vkey, 0o644)
             made.append(NewKey(folder / f"{stem}.key", verifier))
     except TlogError as error:
@@ -55,34 +49,16 @@ def new_keys(name: str, folder: Path) -> list[NewKey]:
     return made
 
 
-def key_text(verifier: CosignatureVerifier, seed: bytes) -> str:
-    """Write a private key as `load_cosigner` reads it."""
-    encoded = base64.b64encode(bytes([verifier.kind]) + seed).decode()
-    return "+".join([*_START, verifier.name, verifier.key_id.hex(), encoded])
-
-
 def load_cosigner(path: Path) -> Cosigner:
     """Read a key file; raises BadKey, which never quotes its content."""
     try:
         with path.open("rb") as file:
             text = file.read(KEY_FILE_BYTES_MAX).decode("ascii").removesuffix("\n")
+        return read_cosigner_key(text)
     except OSError as error:
         raise BadKey(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError:
-        raise BadKey(f"{path} is not a witness's key file") from None
-    parts = text.split("+", 4)
-    if len(parts) != 5 or tuple(parts[:2]) != _START:
-        raise BadKey(f"{path} is not a witness's key file")
-    try:
-        raw = decode_base64(parts[4], "the key")
-        if len(raw) != 1 + SEED_BYTES:
-            raise BadKey(f"{path} is not a witness's key file")
-        cosigner = Cosigner.from_seed(parts[2], raw[1:], CosignatureKind(raw[0]))
-    except (TlogError, ValueError):
-        raise BadKey(f"{path} is not a witness's key file") from None
-    if cosigner.verifier.key_id.hex() != parts[3]:
-        raise BadKey(f"{path} is damaged: its key id does not belong to its name and key")
-    return cosigner
+    except (TlogError, UnicodeDecodeError):
+        raise BadKey(f"{path} is not a witness's key file, or is damaged") from None
 
 
 def _write(path: Path, text: str, mode: int) -> None:

@@ -182,8 +182,12 @@ def test_damaged_state_is_not_used(tmp_path: Path) -> None:
     ("old", "new", "says"),
     [
         ('keys = ["witness-ed25519.key"', 'keys = ["missing.key"', "missing.key"),
-        ('keys = ["witness-ed25519.key"', 'keys = ["witness-ed25519.vkey"', "not a witness's key"),
-        ("[[logs]]", "[[nologs]]", "nologs"),
+        (
+            'keys = ["witness-ed25519.key"',
+            'keys = ["witness-ed25519.vkey"',
+            "not a witness's key file",
+        ),
+        ("[logs.ledger]", "[nologs.ledger]", "nologs"),
         (LOG_SIGNER.verifier.vkey, "ledger.example/exchange+00000000+AAAA", "key id"),
         ('address = "127.0.0.1:0"', 'address = "nowhere.invalid:0"', "cannot listen"),
         ('port_file = "port"', 'certificate = "tls.pem"', "together"),

@@ -103,10 +103,10 @@ class ProcessUnderTest:
 class InstallationUnderTest:
     """All processes, on free ports, in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, witness: bool = False) -> None:
         layout = Layout(folder)
         registry = ensure_documents(layout)
-        ports = Ports.free(systems_run_here(registry))
+        ports = Ports.free(systems_run_here(registry), witness=witness)
         self.prepared: Installation = prepare(layout, registry, ports)
         self.layout = layout
         self.ports = ports

@@ -117,7 +117,7 @@ def write_witness(folder: Path, log_vkey: str, name: str = "witness.example/w1")
         'database = "witness.sqlite3"\ncreate_if_missing = true\n'
         'keys = ["witness-ed25519.key", "witness-ml-dsa-44.key"]\n'
         '[listen]\naddress = "127.0.0.1:0"\nport_file = "port"\n'
-        f"[[logs]]\nkeys = [{json.dumps(log_vkey)}]\n"
+        f"[logs.ledger]\nkeys = [{json.dumps(log_vkey)}]\n"
     )
     return config
 

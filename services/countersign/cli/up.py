@@ -62,7 +62,13 @@ _UNUSABLE: Final = (
     type=click.IntRange(1024, 65_000),
     default=PORT_BASE,
     show_default=True,
-    help="First port of a row: broker, ledger, policy, NATS, the log for anybody, then the connectors.",
+    help="First port of a row: broker, ledger, policy, NATS, the log for anybody, the connectors, "
+    "the witness.",
+)
+@click.option(
+    "--with-witness",
+    is_flag=True,
+    help="Also run a witness, which must have cosigned what the log shows; see docs/witness.md.",
 )
 @click.option("--free-ports", is_flag=True, help="Take ports on which nobody listens instead.")
 @click.option(
@@ -78,6 +84,7 @@ _UNUSABLE: Final = (
 def up(
     folder: Path,
     port_base: int,
+    with_witness: bool,
     free_ports: bool,
     nats_url: str | None,
     nats_authority: Path | None,
@@ -98,7 +105,11 @@ def up(
         with alone(layout):
             registry = ensure_documents(layout)
             systems = systems_run_here(registry)
-            ports = Ports.free(systems) if free_ports else Ports.fixed(systems, port_base)
+            ports = (
+                Ports.free(systems, witness=with_witness)
+                if free_ports
+                else Ports.fixed(systems, port_base, witness=with_witness)
+            )
             ports.must_be_free(bus=bus is None)
             installation = prepare(layout, registry, ports, bus)
             return asyncio.run(_until_told(installation))
@@ -143,6 +154,9 @@ def _print_how_to_use(installation: Installation) -> None:
     console.print(f"  ledger  {address(ports.ledger)}")
     console.print(f"  policy  {address(ports.policy)}")
     console.print(f"  log     {url(ports.ledger_http)}  (checkpoint and tiles, for anybody)")
+    if ports.witness is not None:
+        policy = escape(str(installation.layout.policy.absolute()))
+        console.print(f"  witness {url(ports.witness)}  (policy: {policy})", soft_wrap=True)
     console.print(f"  data    {escape(str(installation.layout.root.absolute()))}")
     console.print()
     console.print(

@@ -6,6 +6,7 @@ sealed to a lost key could never be opened.
 
 import base64
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,11 +15,18 @@ from countersign.installation.files import write_public, write_secret
 from countersign.installation.identity_provider import DevelopmentIdentityProvider
 from shared.registry import Registry
 from shared.sealing import PrivateKey
-from shared.signing import SigningKey
+from shared.signing import BadKey, SigningKey
+from tlog.cosignature import SEED_BYTES, CosignatureKind
+from tlog.cosigner_key import read_cosigner_key, write_cosigner_key
+from tlog.errors import TlogError
 from tlog.note import Verifier
 
 LEDGER_ORIGIN: Final = "countersign.test/ledger"
 """The log's name, which stands in the first line of each checkpoint and names its key."""
+
+
+WITNESS_NAME: Final = "countersign.test/witness"
+"""The name that an installation's own witness signs under."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,16 @@ class KeyFiles:
     def ledger_vkey(self) -> Path:
         """The ledger's verifier key (C2SP signed note), as text. Not secret: publish it."""
         return self.folder / "ledger.vkey"
+
+    @property
+    def witness(self) -> Path:
+        """Ed25519: the witness cosigns checkpoints with it."""
+        return self.folder / "witness-ed25519.key"
+
+    @property
+    def witness_vkey(self) -> Path:
+        """The witness's verifier key, as text. Not secret."""
+        return self.folder / "witness-ed25519.vkey"
 
     def sealing(self, system: str) -> Path:
         """X25519: the connector opens probes with it."""
@@ -81,6 +99,19 @@ def ensure_keys(files: KeyFiles, registry: Registry) -> dict[str, object]:
             for ori in registry.agencies
         },
     }
+
+
+def ensure_witness_key(files: KeyFiles) -> str:
+    """Makes the witness's key if it is missing; gives its verifier key. Raises BadKey for a damaged file."""
+    if not files.witness.exists():
+        kind, seed = CosignatureKind.ED25519, os.urandom(SEED_BYTES)
+        write_secret(files.witness, f"{write_cosigner_key(WITNESS_NAME, seed, kind)}\n".encode())
+    try:
+        vkey = read_cosigner_key(files.witness.read_text(encoding="ascii").strip()).verifier.vkey
+    except (TlogError, UnicodeDecodeError) as error:
+        raise BadKey(f"{files.witness} is not a witness's key file") from error
+    write_public(files.witness_vkey, f"{vkey}\n".encode())
+    return vkey
 
 
 def write_trust_roots(path: Path, trust_roots: dict[str, object]) -> None:

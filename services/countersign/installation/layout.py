@@ -5,6 +5,7 @@ certificates/    a certificate and key for each process, agency system and the o
 keys/            keys that sign and open: broker, ledger, connectors, identity providers
 registry.toml    who takes part; yours to edit
 directives/      what each party has ordered; yours to edit
+ledger.policy    the log and the witness that must have cosigned; only with a witness
 trust-roots.json public keys that are taken as true
 config/          one file for each process, written anew at each start
 clients/         one file for each agency system and for oversight, written anew at each start
@@ -103,6 +104,26 @@ class Layout:
     def ledger_begun(self) -> Path:
         """There once a ledger has been begun here: from then on a missing database is a fault."""
         return self.root / "data" / "ledger" / "begun"
+
+    @property
+    def cosigned_checkpoint(self) -> Path:
+        """The newest checkpoint that a witness has cosigned."""
+        return self.root / "data" / "ledger" / "cosigned-checkpoint"
+
+    @property
+    def policy(self) -> Path:
+        """tlog-policy: the log, and the witness that runs here. Written at each start with a witness."""
+        return self.root / "ledger.policy"
+
+    @property
+    def witness(self) -> Path:
+        """What the witness that runs here has cosigned."""
+        return self.root / "data" / "witness" / "witness.sqlite3"
+
+    @property
+    def witness_begun(self) -> Path:
+        """There once a witness has run here: from then on it must not forget what it cosigned."""
+        return self.root / "data" / "witness" / "begun"
 
     def connector_state(self, system: str) -> Path:
         """What a connector keeps."""

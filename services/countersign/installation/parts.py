@@ -1,11 +1,12 @@
 """The processes of an installation: how each is started, and how one sees that it is ready."""
 
+import http.client
 import os
 import socket
 import ssl
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -79,6 +80,24 @@ class NatsDoor:
 
 
 @dataclass(frozen=True)
+class HttpDoor:
+    """A plain HTTP port with a health check."""
+
+    port: int
+
+    def answers(self) -> bool:
+        """True when the health check says that all is well."""
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=ANSWER_TIMEOUT_S)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+@dataclass(frozen=True)
 class Part:
     """One process of an installation."""
 
@@ -97,6 +116,10 @@ def stages(installation: Installation) -> list[list[Part]]:
     """All processes in the order of their start; those within one stage need not wait for each other."""
     ports = installation.ports
     first = [] if installation.external_bus is not None else [_nats(installation)]
+    if ports.witness is not None:
+        # Before the ledger, which asks it at its start how far it has come.
+        witness = _service(installation, "witness", "witness", ports.witness)
+        first.append(replace(witness, door=HttpDoor(ports.witness)))
     connectors = [
         _service(installation, f"connector-{system}", "connector", port)
         for system, port in ports.connectors.items()

@@ -35,14 +35,18 @@ class Ports:
     """Where anybody reads the log."""
     connectors: Mapping[str, int]
     """By system."""
+    witness: int | None = None
+    """None when no witness is to run here."""
 
     @classmethod
-    def fixed(cls, systems: Sequence[str], base: int = PORT_BASE) -> "Ports":
-        """In a row: broker, ledger, policy, NATS, the log for anybody, then the connectors by system."""
-        return cls._of(iter(range(base, base + 5 + len(systems))).__next__, systems)
+    def fixed(
+        cls, systems: Sequence[str], base: int = PORT_BASE, *, witness: bool = False
+    ) -> "Ports":
+        """In a row: broker, ledger, policy, NATS, the log for anybody, the connectors, the witness."""
+        return cls._of(iter(range(base, base + 6 + len(systems))).__next__, systems, witness)
 
     @classmethod
-    def free(cls, systems: Sequence[str]) -> "Ports":
+    def free(cls, systems: Sequence[str], *, witness: bool = False) -> "Ports":
         """Ports on which nobody listens now. Raises NoFreePort."""
         candidates = iter(random.sample(FREE_PORTS, ATTEMPTS_MAX))
 
@@ -52,12 +56,14 @@ class Ports:
                     return port
             raise NoFreePort(f"no free port from {FREE_PORTS.start} to {FREE_PORTS.stop - 1}")
 
-        return cls._of(take, systems)
+        return cls._of(take, systems, witness)
 
     def must_be_free(self, *, bus: bool) -> None:
         """Raises PortTaken if one is not; that of the bus counts only if the bus is to run here."""
         wanted = [self.broker, self.ledger, self.ledger_http, self.policy]
         wanted += self.connectors.values()
+        if self.witness is not None:
+            wanted.append(self.witness)
         if bus:
             wanted.append(self.nats)
         taken = sorted(port for port in wanted if not is_free(port))
@@ -66,7 +72,7 @@ class Ports:
             raise PortTaken(f"{which} taken; use --port-base or --free-ports")
 
     @classmethod
-    def _of(cls, take: Callable[[], int], systems: Sequence[str]) -> "Ports":
+    def _of(cls, take: Callable[[], int], systems: Sequence[str], witness: bool) -> "Ports":
         return cls(
             broker=take(),
             ledger=take(),
@@ -74,6 +80,7 @@ class Ports:
             nats=take(),
             ledger_http=take(),
             connectors={system: take() for system in sorted(systems)},
+            witness=take() if witness else None,
         )
 
 

@@ -16,6 +16,7 @@ from countersign.installation.files import write_public, write_secret
 from countersign.installation.keys import (
     LEDGER_ORIGIN,
     ensure_keys,
+    ensure_witness_key,
     issuer_of,
     write_trust_roots,
 )
@@ -104,6 +105,9 @@ def prepare(
     """Writes everything that the processes read. Raises PkiError and BadKey for damaged files."""
     installation = Installation(layout, registry, ports, external_bus)
     write_trust_roots(layout.trust_roots, ensure_keys(layout.keys, registry))
+    if ports.witness is not None:
+        _write_policy(layout, ensure_witness_key(layout.keys), ports.witness)
+        layout.witness.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     ensure_certificates(layout, _identities(installation), (clock or SystemClock()).now())
     for folder in (layout.streams, layout.ledger.parent, layout.log("x").parent):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -156,6 +160,8 @@ def _configurations(installation: Installation) -> Mapping[str, toml.Table]:
         "policy": _policy(installation),
         "broker": _broker(installation),
     }
+    if installation.ports.witness is not None:
+        tables["witness"] = _witness(installation, installation.ports.witness)
     for system in installation.systems:
         tables[f"connector-{system}"] = _connector(installation, system)
     return tables
@@ -189,6 +195,12 @@ def _tls(installation: Installation, file: Path, tls: TlsFiles) -> toml.Table:
 def _ledger(installation: Installation) -> toml.Table:
     layout, file = installation.layout, installation.layout.config("ledger")
     identity = SpiffeId(TRUST_DOMAIN, "service", "ledger")
+    witnessing: dict[str, toml.Table | toml.Value] = {}
+    if installation.ports.witness is not None:
+        witnessing["witnessing"] = {
+            "policy": layout.seen_from(file, layout.policy),
+            "cosigned_checkpoint": layout.seen_from(file, layout.cosigned_checkpoint),
+        }
     return {
         "database": layout.seen_from(file, layout.ledger),
         # Only the first time: a ledger that is gone must not be replaced by an empty one.
@@ -196,8 +208,32 @@ def _ledger(installation: Installation) -> toml.Table:
         "origin": LEDGER_ORIGIN,
         "signing_keys": [layout.seen_from(file, layout.keys.ledger_note)],
         "http": {"listen": address(installation.ports.ledger_http)},
+        **witnessing,
         **_every_process(installation, file, identity, installation.ports.ledger),
     }
+
+
+def _witness(installation: Installation, port: int) -> toml.Table:
+    layout, file = installation.layout, installation.layout.config("witness")
+    return {
+        "database": layout.seen_from(file, layout.witness),
+        # Only the first time: a witness that forgets can be shown a second history.
+        "create_if_missing": not layout.witness_begun.exists(),
+        "keys": [layout.seen_from(file, layout.keys.witness)],
+        "listen": {"address": address(port)},
+        "logs": {"ledger": {"keys": [layout.keys.ledger_vkey.read_text(encoding="ascii").strip()]}},
+    }
+
+
+def _write_policy(layout: Layout, witness_vkey: str, port: int) -> None:
+    log_vkey = layout.keys.ledger_vkey.read_text(encoding="ascii").strip()
+    lines = (
+        "# Written at each start: the log, and the witness that must have cosigned its checkpoints.",
+        f"log {log_vkey}",
+        f"witness up {witness_vkey} {url(port)}",
+        "quorum up",
+    )
+    write_public(layout.policy, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _policy(installation: Installation) -> toml.Table:

@@ -65,6 +65,8 @@ class Supervisor:
             if any(part.name == "ledger" for part in stage):
                 # From here on a missing database is a fault, and not a ledger to be begun.
                 write_public(self._installation.layout.ledger_begun, b"")
+            if any(part.name == "witness" for part in stage):
+                write_public(self._installation.layout.witness_begun, b"")
 
     async def first_death(self) -> PartFailed:
         """Waits until a process ends by itself, and says which."""
