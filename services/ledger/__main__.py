@@ -23,6 +23,7 @@ from ledger.export_tiles import run_export_tiles
 from ledger.feeding import configured
 from ledger.from_settings import load_keys, safeguards_of
 from ledger.health import Health
+from ledger.heartbeat import beating
 from ledger.log import begin_log, opened
 from ledger.openings import opened_keyring, opened_openings
 from ledger.public_files import public_files
@@ -112,6 +113,9 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
         refused = log.guard.refused
         if refused is None or refused.reason != "LOG_ENDED":  # its successor answers on the bus
             await on_bus.serve(bus)
+        await stack.enter_async_context(
+            beating(settings.heartbeat_s, settings.trust_domain, log.sequencer, witnessing)
+        )
         ended = asyncio.create_task(_first(bus.closed, log.sequencer.ended))
         stack.callback(ended.cancel)
         yield RunningLedger(server, log.sequencer.ended)

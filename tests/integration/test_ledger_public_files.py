@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from countersign.ledger.v1.append_pb2 import AppendRequest, AppendResponse
+from countersign.ledger.v1.entry_pb2 import Entry
 from shared.bus import Bus
 from support.ledgers import (
     SIGNER,
@@ -45,9 +46,19 @@ class Met:
         return [one.receipt.leaf for one in response.appended]
 
     async def get(self, path: str) -> bytes | None:
-        port = self.config.with_name("http-port").read_text().strip()
+        port = await http_port(self.config)
         async with self.stranger.get(f"http://127.0.0.1:{port}/log/{path}") as answer:
             return await answer.read() if answer.status == 200 else None
+
+
+async def http_port(config: Path) -> str:
+    """It is written after the one of gRPC, by which the process is known to have started."""
+    file = config.with_name("http-port")
+
+    async def written() -> str | None:
+        return file.read_text().strip() if file.exists() else None
+
+    return await until(written)
 
 
 @pytest.fixture(name="met")
@@ -115,6 +126,38 @@ async def test_the_program_exports_beside_the_service(met: Met, tmp_path: Path) 
     code, said = await run()
     assert code == 1
     assert "not a checkpoint of this log" in said
+
+
+async def test_a_silent_log_records_that_it_is_alive(
+    tmp_path: Path, nats_server: NatsUnderTest
+) -> None:
+    config = write_settings(tmp_path, nats_server)
+    text = config.read_text()
+    config.write_text(
+        f'heartbeat_s = 0.2\n{text}[http]\nlisten = "127.0.0.1:0"\nport_file = "http-port"\n'
+    )
+    process = LedgerProcess(config)
+    try:
+        await process.start()
+        async with aiohttp.ClientSession() as stranger:
+            port = await http_port(config)
+
+            async def second_beat() -> bytes | None:
+                path = f"http://127.0.0.1:{port}/tile/entries/000.p/2"
+                async with stranger.get(path) as answer:
+                    return await answer.read() if answer.status == 200 else None
+
+            first, second = (
+                Entry.FromString(one) for one in decode_bundle(await until(second_beat))
+            )
+        assert process.stop() == 0
+    finally:
+        process.kill()
+    for beat in (first, second):
+        assert beat.WhichOneof("event") == "heartbeat"
+        assert beat.recorded_by.endswith("/service/ledger")
+    assert second.recorded_at.ToDatetime() <= first.heartbeat.next_before.ToDatetime()
+    assert_whole(process.database)
 
 
 async def test_a_taken_port_stops_the_start_and_is_named(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -167,6 +167,26 @@ async def test_a_log_without_a_sign_of_life_is_stale(watching: Watching) -> None
     assert await watching.kinds() == []
 
 
+async def test_a_log_that_does_not_keep_its_promise_is_stale(watching: Watching) -> None:
+    beat = Entry()
+    beat.recorded_at.FromDatetime(NOON)
+    beat.heartbeat.next_before.FromDatetime(NOON + timedelta(seconds=120))
+    watching.log.show([*LEAVES[:300], beat.SerializeToString()])
+    watching.clock.advance(seconds=120)
+    assert await watching.kinds() == []
+    watching.clock.advance(seconds=1)
+    look = await watching.look()
+    assert [alarm.kind for alarm in look.alarms] == [AlarmKind.STALE]
+    assert "promised" in look.alarms[0].what
+
+
+async def test_an_empty_log_is_stale_some_time_after_it_was_first_seen(watching: Watching) -> None:
+    watching.log.show_only([])
+    assert await watching.kinds() == []
+    watching.clock.advance(seconds=301)
+    assert await watching.kinds() == [AlarmKind.STALE]
+
+
 async def test_a_fresh_cosignature_is_a_sign_of_life(watching: Watching) -> None:
     witness = Cosigner.from_seed(
         "witness.example/w1", bytes(range(32, 64)), CosignatureKind.ED25519
@@ -188,8 +208,9 @@ async def test_a_fresh_cosignature_is_a_sign_of_life(watching: Watching) -> None
     assert await watching.kinds() == [AlarmKind.STALE]
     cosigned_at(900)
     assert await watching.kinds() == []
-    cosigned_at(100_000)  # a clock that is a day ahead vouches for nothing
-    assert await watching.kinds() == [AlarmKind.STALE]
+    for ahead in (100_000, 2**62):  # a clock that is a day ahead vouches for nothing
+        cosigned_at(ahead)
+        assert await watching.kinds() == [AlarmKind.STALE]
 
 
 async def test_a_log_that_shrinks_is_an_alarm_unless_it_was_a_moment(watching: Watching) -> None:

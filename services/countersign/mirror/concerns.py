@@ -47,6 +47,17 @@ def recorded_at(leaf: bytes) -> datetime | None:
         return None
 
 
+def next_promised(leaf: bytes) -> datetime | None:
+    """Until when the log promised its next sign of life, if this entry is a heartbeat."""
+    entry = read_entry(leaf)
+    if not entry.heartbeat.HasField("next_before"):
+        return None
+    try:
+        return entry.heartbeat.next_before.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 def concerns(index: int, leaf: bytes, agencies: Sequence[str]) -> Iterator[Concern]:
     """Say which of the agencies an entry names, and as what."""
     entry: Entry | None = None

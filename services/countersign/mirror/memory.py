@@ -26,6 +26,8 @@ class Memory:
     size: int = 0
     grown_at: datetime | None = None
     """When the log was first seen at this size; None until it has been seen to grow."""
+    begun_at: datetime | None = None
+    """When it was looked at first: an empty log has no other sign of life."""
     file: Path | None = None
 
     @classmethod
@@ -44,6 +46,7 @@ class Memory:
                 note=str(document["checkpoint"]),
                 size=int(document["size"]),
                 grown_at=None if grown is None else datetime.fromisoformat(grown),
+                begun_at=datetime.fromisoformat(document["begun_at"]),
                 file=file,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -63,6 +66,7 @@ class Memory:
         """Remember a checkpoint that agreed with everything, durably; raises OSError."""
         if self.note is not None and seen.checkpoint.size != self.size:
             self.grown_at = now
+        self.begun_at = self.begun_at or now
         self.note, self.size = seen.note, seen.checkpoint.size
         self.next_index = max(self.next_index, read_up_to)
         if self.file is not None:
@@ -71,6 +75,7 @@ class Memory:
                 "next_index": self.next_index,
                 "size": self.size,
                 "grown_at": None if self.grown_at is None else self.grown_at.isoformat(),
+                "begun_at": self.begun_at.isoformat(),
                 "checkpoint": self.note,
             }
             put(self.file, (json.dumps(document, indent=2) + "\n").encode(), sync=True)

@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from countersign.mirror.concerns import Concern, concerns, recorded_at
+from countersign.mirror.concerns import Concern, concerns, next_promised, recorded_at
 from countersign.mirror.evidence import Evidence, Seen, contradiction
 from countersign.mirror.follow import BEHIND_PAUSE_S, BEHIND_TRIES, judge
 from countersign.mirror.memory import Memory
@@ -243,23 +243,33 @@ class Monitor:
 
     async def _judge_age(self, look: Look, seen: Seen, tree: VerifiedTree) -> None:
         now = self.clock.now()
-        signs = [datetime.fromtimestamp(time_s, UTC) for time_s in seen.judged.cosigned.values()]
+        latest = now.timestamp() + CLOCKS_DIFFER_S
+        signs = [
+            datetime.fromtimestamp(time_s, UTC)
+            for time_s in seen.judged.cosigned.values()
+            if time_s <= latest  # a signed time may be any number
+        ]
         if self.memory.grown_at is not None:
             signs.append(self.memory.grown_at)
         if self.memory.note is not None and self.memory.size != seen.checkpoint.size:
             signs.append(now)
+        promised: datetime | None = None
         if seen.checkpoint.size:
             last = await tree.entries((seen.checkpoint.size - 1) // TILE_WIDTH)
             signs += filter(None, [recorded_at(last[-1])])
+            promised = next_promised(last[-1])
         ahead = now + timedelta(seconds=CLOCKS_DIFFER_S)
-        believed = [sign for sign in signs if sign <= ahead]
-        if not believed:
-            return
-        look.age_s = max(0.0, (now - max(believed)).total_seconds())
+        believed = [sign for sign in signs if sign <= ahead] or [self.memory.begun_at or now]
+        newest = max(believed)
+        look.age_s = max(0.0, (now - newest).total_seconds())
         _age.set(look.age_s)
+        where = f"{self.source.name}/{CHECKPOINT}"
         if look.age_s > self.watched.stale_after_s:
             what = (
-                f"{self.source.name}/{CHECKPOINT}: the newest sign of life is {look.age_s:.0f} s old, more "
-                f"than {self.watched.stale_after_s:g} s"
+                f"{where}: the newest sign of life is {look.age_s:.0f} s old, more than "
+                f"{self.watched.stale_after_s:g} s"
             )
+            look.alarms.append(Alarm(AlarmKind.STALE, what))
+        elif promised is not None and promised < now:
+            what = f"{where}: the log promised a sign of life before {promised.isoformat()}"
             look.alarms.append(Alarm(AlarmKind.STALE, what))
