@@ -82,28 +82,36 @@ class _Answer:
 class TilesHttp:
     """Answers requests for checkpoints, tiles and bundles below a prefix."""
 
-    def __init__(self, reader: TileReader, notes: Notes, prefix: str = "") -> None:
+    def __init__(
+        self,
+        reader: TileReader,
+        notes: Notes,
+        prefix: str = "",
+        sending_s: float = SENDING_S_MAX,
+    ) -> None:
         self._reader = reader
         self._notes = notes
         self._below = f"{prefix}/"
+        self._sending_s = sending_s
         self._questions = 0
-        self._sending_bytes = 0
+        self.sending_bytes = 0
+        """What slow readers have not taken yet."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         started = time.perf_counter()
         route, answer = await self._answer(request)
         response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
-        self._sending_bytes += len(answer.body)
+        self.sending_bytes += len(answer.body)
         try:
-            async with asyncio.timeout(SENDING_S_MAX):
+            async with asyncio.timeout(self._sending_s):
                 await response.prepare(request)
                 await response.write_eof()
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
         finally:
-            self._sending_bytes -= len(answer.body)
+            self.sending_bytes -= len(answer.body)
             method = request.method if request.method in ("GET", "HEAD") else "_OTHER"
             attributes: dict[str, str | int] = {
                 "http.request.method": method,
@@ -132,7 +140,7 @@ class TilesHttp:
         return "entries" if name.level is None else "tile", await self._tile(request, name)
 
     async def _tile(self, request: web.BaseRequest, name: TileName) -> _Answer:
-        if self._questions >= QUESTIONS_MAX or self._sending_bytes >= SENDING_BYTES_MAX:
+        if self._questions >= QUESTIONS_MAX or self.sending_bytes >= SENDING_BYTES_MAX:
             return _said(503, "busy", {"Retry-After": "1"})
         packed = name.level is None and _takes_gzip(request.headers.get("Accept-Encoding", ""))
         self._questions += 1

@@ -29,6 +29,7 @@ class TileServer:
 
     port: int
     published: Published
+    answers: TilesHttp | None = None
     quorum: str | None = ""
     """Note with a quorum; empty for the newest."""
 
@@ -51,7 +52,9 @@ class TileServer:
 
 
 @contextlib.asynccontextmanager
-async def tile_server(path: Path, prefix: str = "") -> AsyncIterator[TileServer]:
+async def tile_server(
+    path: Path, prefix: str = "", sending_s: float = 20.0
+) -> AsyncIterator[TileServer]:
     """Serves a ledger's file as it is now."""
     with contextlib.closing(SqliteReading.open(path)) as reading:
         published = load_published(reading, [SIGNER.verifier])
@@ -65,6 +68,7 @@ async def tile_server(path: Path, prefix: str = "") -> AsyncIterator[TileServer]
 
         notes = Notes(checkpoint, lambda: served.published.note)
         settings = HttpSettings(listen="127.0.0.1:0", prefix=prefix)
-        async with serving_http(settings, TilesHttp(tile_reader, notes, prefix)) as serving:
+        served.answers = TilesHttp(tile_reader, notes, prefix, sending_s)
+        async with serving_http(settings, served.answers) as serving:
             served.port = serving.port
             yield served

@@ -3,18 +3,21 @@
 import asyncio
 import contextlib
 import gzip
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from ledger.log import opened
 from ledger.tiles_http import CONNECTIONS_MAX
 from support.exports import export_of
-from support.filled_logs import entries_of, filled_log
-from support.ledgers import SIGNER
+from support.filled_logs import entries_of, filled_log, grow
+from support.ledgers import SIGNER, complete, decided, new_log
 from support.tile_servers import TileServer, tile_server
-from tlog.tiles import TileName, tiles_of
+from support.waiting import WAIT_S_MAX, until
+from tlog.tiles import TileName, encode_bundle, tiles_of
 
 SIZE = 700
 
@@ -201,6 +204,47 @@ async def test_many_ask_at_once(server: TileServer) -> None:
         else:
             assert (answer.status, answer.body) == (200, expected[name])
     assert sum(answer.status == 200 for answer in answers) >= 64
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
+    """Sixteen megabytes, of which the system's own buffers hold a part."""
+    path = filled_log(tmp_path, 0)
+    grow(path, [bytes(65_000)] * 256)
+    async with tile_server(path, sending_s=0.2) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1)
+        writer.write(b"GET /tile/entries/000 HTTP/1.1\r\nHost: log\r\n\r\n")
+        answers = server.answers
+        assert answers is not None
+
+        async def is_sending() -> bool:
+            return answers.sending_bytes > 16_000_000
+
+        async def is_free() -> bool:
+            return answers.sending_bytes == 0
+
+        await until(is_sending)
+        await until(is_free)
+        received = 0
+        with contextlib.suppress(ConnectionResetError):
+            while part := await asyncio.wait_for(reader.read(65_536), 20):
+                received += len(part)
+        assert received < 16_000_000
+        writer.close()
+        assert (await server.get("/checkpoint")).status == 200
+
+
+async def test_appends_do_not_wait_for_readers(tmp_path: Path) -> None:
+    async with opened(new_log(tmp_path).open_for_writing(), SIGNER) as log:
+        go_on = threading.Event()
+        with contextlib.closing(log.tile_reader()) as reader:
+            stuck = asyncio.create_task(reader.ask(lambda _: go_on.wait(WAIT_S_MAX)))
+            (placed,) = await log.sequencer.append(complete(decided(1)))
+            assert await log.archive.entry(0) == placed.leaf
+            assert not stuck.done()
+            go_on.set()
+            assert await stuck
+            first = await reader.ask(lambda files: files.content(TileName(None, 0, 1)))
+    assert first == encode_bundle([placed.leaf])
 
 
 async def test_connections_are_bounded(server: TileServer) -> None:
