@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import grpc
 
@@ -57,6 +58,13 @@ def _any_authenticated(_: SpiffeId) -> bool:
     return True
 
 
+_READING: Final = {
+    f"/{service}/{rpc}": _any_authenticated
+    for service, rpcs in ((SERVICE, RPCS), (query_service.SERVICE, query_service.RPCS))
+    for rpc in rpcs
+}
+
+
 @contextlib.asynccontextmanager
 async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
     """A ledger, from its settings."""
@@ -93,16 +101,12 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
             add_LedgerAppendServiceServicer_to_server(LedgerAppendServicer(on_bus), grpc_server)
             add_LedgerQueryServiceServicer_to_server(queries.servicer, grpc_server)
 
-        reading = {f"/{SERVICE}/{rpc}": _any_authenticated for rpc in RPCS}
-        asking = {
-            f"/{query_service.SERVICE}/{rpc}": _any_authenticated for rpc in query_service.RPCS
-        }
         server = await start_server(
             register,
             services=[SERVICE, append_service.SERVICE, query_service.SERVICE],
             listen=settings.listen,
             trust_domain=settings.trust_domain,
-            access=reading | asking | append_service.ACCESS,
+            access=_READING | append_service.ACCESS,
         )
         stack.push_async_callback(server.stop, GRACE_S)
         health.attach(server)
