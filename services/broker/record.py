@@ -7,6 +7,7 @@ one terminal entry. Its state follows from them and from nothing else.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -29,10 +30,16 @@ from countersign.ledger.v1.entry_pb2 import (
 from countersign.policy.v1.policy_pb2 import EvaluateResponse
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Receipt, VerdictOutcome
 from countersign.type.v1.search_pb2 import SearchFacts
+from shared.clock import stamp
 
 CANDIDATES_DEFAULT: Final = 20
 """What FBI's FRS returns when the request does not say."""
 
+# Looking an enum's value up by its name costs more than comparing it.
+_PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
+_PERMIT: Final = VerdictOutcome.VERDICT_OUTCOME_PERMIT
+_STATE_REFUSED: Final = SearchState.SEARCH_STATE_REFUSED
+_STATE_PENDING: Final = SearchState.SEARCH_STATE_PENDING
 _END_STATES: Final = {
     "search_answered": SearchState.SEARCH_STATE_ANSWERED,
     "search_failed": SearchState.SEARCH_STATE_FAILED,
@@ -63,20 +70,20 @@ class Record:
         """The record with its terminal entry."""
         return replace(self, ended=ended, end=Entry.FromString(ended.leaf))
 
-    @property
+    @cached_property
     def origin_agency(self) -> str:
         """Who asked."""
         return self.decision.summary.origin_agency
 
-    @property
+    @cached_property
     def system(self) -> str:
         """The system that was asked for."""
         return self.decision.summary.system
 
-    @property
+    @cached_property
     def permitted(self) -> bool:
         """True when every party permitted it."""
-        return self.decision.decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+        return self.decision.decision.outcome == _PERMITTED
 
     @property
     def is_open(self) -> bool:
@@ -87,12 +94,12 @@ class Record:
     def state(self) -> SearchState.ValueType:
         """Where it stands."""
         if not self.permitted:
-            return SearchState.SEARCH_STATE_REFUSED
+            return _STATE_REFUSED
         if self.end is None:
-            return SearchState.SEARCH_STATE_PENDING
+            return _STATE_PENDING
         return _END_STATES[str(self.end.WhichOneof("event"))]
 
-    @property
+    @cached_property
     def deadline(self) -> datetime:
         """When it expires, aware, in UTC."""
         return self.decision.deadline.ToDatetime(UTC)
@@ -115,11 +122,10 @@ class Record:
             decision=self.decision.decision,
             decision_receipt=self.decided,
             decide_time=self.decided_at,
+            deadline=self.decision.deadline if self.permitted else None,
+            end_receipt=self.ended,
         )
-        if self.permitted:
-            search.deadline.CopyFrom(self.decision.deadline)
-        if self.ended is not None and self.end is not None:
-            search.end_receipt.CopyFrom(self.ended)
+        if self.end is not None:
             search.failure_reason = self.end.search_failed.reason
         return search
 
@@ -127,9 +133,9 @@ class Record:
 def is_permitted(decision: Decision) -> bool:
     """True only if there are verdicts and every one permits, whatever the outcome field says."""
     return (
-        decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+        decision.outcome == _PERMITTED
         and len(decision.verdicts) > 0
-        and all(v.outcome == VerdictOutcome.VERDICT_OUTCOME_PERMIT for v in decision.verdicts)
+        and all(verdict.outcome == _PERMIT for verdict in decision.verdicts)
     )
 
 
@@ -186,7 +192,7 @@ def decided_entry(
         decision=evaluated.decision,
     )
     if is_permitted(evaluated.decision):
-        event.deadline.FromDatetime(deadline)
+        event.deadline.CopyFrom(stamp(deadline))
     return PendingEntry(
         entry=Entry(search_id=facts.search_id, search_decided=event),
         sensitive=_sensitive(facts, officer),

@@ -11,6 +11,7 @@ The caller hears only after 3, or after 2 when refused.
 
 import asyncio
 from datetime import datetime
+from typing import Final
 
 from broker.admission import Admission, Call
 from broker.ending import Ending
@@ -31,7 +32,7 @@ from countersign.type.v1.search_pb2 import SearchFacts
 from shared import telemetry
 from shared.binding import bind, request_digest
 from shared.bus import Bus
-from shared.clock import Clock
+from shared.clock import Clock, stamp
 from shared.errors import Broken, InvalidRequest, ServiceError, Unavailable
 from shared.registry import TrustRoots
 from shared.signing import ORDER_CONTEXT, SigningKey, key_id
@@ -39,6 +40,11 @@ from shared.signing import ORDER_CONTEXT, SigningKey, key_id
 _decisions = telemetry.meter.create_counter(
     "countersign.decisions", unit="{decision}", description="Decisions recorded, by outcome"
 )
+
+_OUTCOMES: Final = {
+    number: {"outcome": name.removeprefix("DECISION_OUTCOME_").lower()}
+    for name, number in DecisionOutcome.items()
+}
 
 
 class Searching:
@@ -64,7 +70,9 @@ class Searching:
         self._admission = admission
         self._known = known
         self._ending = ending
-        self._trust = trust
+        self._key_ids = {
+            name: key_id(keys.sealing_public_key) for name, keys in trust.systems.items()
+        }
         self._signing_key = signing_key
         self._clock = clock
         self._default_wait_s = default_wait_s
@@ -115,8 +123,8 @@ class Searching:
         return record
 
     def _check_sealed_to(self, request: SubmitSearchRequest) -> None:
-        keys = self._trust.systems.get(request.facts.system)
-        if keys is not None and request.sealed_probe.key_id != key_id(keys.sealing_public_key):
+        wanted = self._key_ids.get(request.facts.system)
+        if wanted is not None and request.sealed_probe.key_id != wanted:
             raise InvalidRequest(
                 "PROBE_SEALED_TO_OTHER_KEY",
                 "the probe is not sealed to the system's key; take the key from the trust roots",
@@ -140,14 +148,12 @@ class Searching:
             record = found
         else:
             record = Record.from_receipts(appended.receipt, None)
-            outcome = DecisionOutcome.Name(evaluated.decision.outcome)
-            _decisions.add(1, {"outcome": outcome.removeprefix("DECISION_OUTCOME_").lower()})
+            _decisions.add(1, _OUTCOMES[evaluated.decision.outcome])
         self._known.put(record)
         return record
 
     async def _evaluate(self, facts: SearchFacts, officer: str, now: datetime) -> EvaluateResponse:
-        request = EvaluateRequest(facts=facts, officer=officer)
-        request.at.FromDatetime(now)
+        request = EvaluateRequest(facts=facts, officer=officer, at=stamp(now))
         try:
             return await self._policy.evaluate(request)
         except ServiceError as error:
@@ -165,8 +171,8 @@ class Searching:
             bound_request=bound,
             decision_receipt=record.decided,
             deadline=record.decision.deadline,
+            issued_at=stamp(self._clock.now()),
         )
-        order.issued_at.FromDatetime(self._clock.now())
         data = order.SerializeToString()
         signed = SignedOrder(
             order=data,

@@ -4,7 +4,6 @@ Every order that is answered at all gets a signed answer, for failures too. Noth
 or the candidates is logged, and candidates leave only sealed to the requester.
 """
 
-import hmac
 import logging
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,7 +32,7 @@ from countersign.connector.v1.connector_pb2 import (
     SearchFailure,
     SignedAnswer,
 )
-from shared.clock import Clock
+from shared.clock import Clock, stamp
 from shared.sealing import PrivateKey, Unopenable, candidates_info, probe_info, seal
 from shared.signing import ANSWER_CONTEXT, BadKey, SigningKey
 
@@ -45,6 +44,10 @@ NOTICE = (
 
 CANDIDATE_ID_BYTES = 16
 """Length of a candidate's identifier: too long to guess or to meet twice."""
+
+_BLOCK_BYTES = 64
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +110,7 @@ class Answerer:
         self._scale = scale
         self._retries = retries
         self._clock = clock
+        self._identify = CandidateIds(keys.candidate_ids, gallery).of
         self._score_scale = ScoreScale(
             algorithm=behind.algorithm,
             minimum=scale.minimum,
@@ -206,15 +210,15 @@ class Answerer:
             probe_sha256=findings.probe_sha256,
             clean_pixels_sha256=findings.clean_pixels_sha256,
             notice=NOTICE,
+            searched_at=stamp(searched_at),
         )
-        found.searched_at.FromDatetime(searched_at)
         # A system may return more than asked for, and in any order; the requester gets neither.
         ranked = sorted(findings.resemblances, key=attrgetter("score"), reverse=True)[:wanted]
-        key, gallery, threshold = self._keys.candidate_ids, self._gallery, self._scale.threshold
+        identify, threshold = self._identify, self._scale.threshold
         for rank, resemblance in enumerate(ranked, start=1):
             found.candidates.add(
                 rank=rank,
-                candidate_id=candidate_id(key, gallery, resemblance.record),
+                candidate_id=identify(resemblance.record),
                 similarity_score=resemblance.score,
                 above_threshold=resemblance.score >= threshold,
                 image_sha256=resemblance.image_sha256,
@@ -241,8 +245,8 @@ class Answerer:
             gallery=self._gallery,
             found=found,
             failure=failure,
+            answered_at=stamp(self._clock.now()),
         )
-        answer.answered_at.FromDatetime(self._clock.now())
         signed = answer.SerializeToString(deterministic=True)
         return SignedAnswer(
             answer=signed,
@@ -251,10 +255,30 @@ class Answerer:
         )
 
 
+class CandidateIds:
+    """The holder's identifiers of one gallery's records, which mean nothing without the holder's key.
+
+    The HMAC-SHA-256 (RFC 2104) of gallery and record: what does not depend on the record is hashed once.
+    """
+
+    def __init__(self, key: bytes, gallery: str) -> None:
+        if len(key) > _BLOCK_BYTES:
+            raise ValueError("a key longer than a block would have to be hashed first")
+        padded = key.ljust(_BLOCK_BYTES, b"\0")
+        self._inner = sha256(padded.translate(_INNER) + gallery.encode() + b"\0")
+        self._outer = sha256(padded.translate(_OUTER))
+
+    def of(self, record: str) -> str:
+        """The identifier of one record."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(record.encode())
+        outer.update(inner.digest())
+        return outer.digest()[:CANDIDATE_ID_BYTES].hex()
+
+
 def candidate_id(key: bytes, gallery: str, record: str) -> str:
-    """The holder's identifier of a record, which means nothing without the holder's key."""
-    mac = hmac.digest(key, b"\0".join([gallery.encode(), record.encode()]), "sha256")
-    return mac[:CANDIDATE_ID_BYTES].hex()
+    """The identifier of one record of a gallery."""
+    return CandidateIds(key, gallery).of(record)
 
 
 def about_signed(signed: SignedBytes) -> AnsweredOrder:

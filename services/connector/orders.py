@@ -92,14 +92,15 @@ class Orders:
 
     async def take(self, delivery: Delivery) -> None:
         """Handle one delivery: returns once its answer is published; raises Retry or Poison."""
-        signed, search_id = self._read(delivery)
+        signed, order = self._read(delivery)
+        search_id = order.search_id
         if search_id in self._working:
             raise Retry(RETRY_S)
         self._working.add(search_id)
         telling = _InProgress(delivery)
         try:
-            answer = await self._answer(signed, search_id)
-            await self._publish(search_id, answer)
+            answer, data = await self._answer(signed, order)
+            await self._publish(search_id, answer, data)
         except (ServiceError, sqlite3.Error) as error:
             log.warning("answer delayed", extra={"fields": {"error": type(error).__name__}})
             raise Retry(RETRY_S) from error
@@ -107,44 +108,51 @@ class Orders:
             telling.stop()
             self._working.discard(search_id)
 
-    def _read(self, delivery: Delivery) -> tuple[SignedOrder, str]:
-        """The order and the search that it claims to be of, nothing of it verified."""
+    def _read(self, delivery: Delivery) -> tuple[SignedOrder, SearchOrder]:
+        """The order with its signature, nothing of it verified but the search that it is of."""
         try:
             signed = SignedOrder.FromString(delivery.data)
-            search_id = SearchOrder.FromString(signed.order).search_id
+            order = SearchOrder.FromString(signed.order)
         except DecodeError:
             raise Poison("the order cannot be read") from None
+        search_id = order.search_id
         if not search_id or delivery.subject != f"orders.{self._expected.system}.{search_id}":
             raise Poison("the order is not of the search that its subject names")
-        return signed, search_id
+        return signed, order
 
-    async def _answer(self, unverified: SignedOrder, search_id: str) -> SignedAnswer:
+    async def _answer(
+        self, unverified: SignedOrder, order: SearchOrder
+    ) -> tuple[SignedAnswer, bytes]:
+        """The answer, and its bytes."""
+        search_id = order.search_id
         try:
-            signed = read_signed(unverified, self._expected.broker_keys)
+            signed = read_signed(unverified, self._expected.broker_keys, order)
         except OrderRefused as refused:
             # Without a request digest, which only a verified order could vouch for.
             about = AnsweredOrder(search_id, hashlib.sha256(unverified.order).digest(), b"")
-            return self._refuse(about, refused)
+            return _with_bytes(self._refuse(about, refused))
         earlier = self._runs.find(search_id)
         if earlier is not None:
             return self._replay(signed, earlier)
         answer = await self._run(signed)
-        kept = await self._runs.keep(
-            Run(
-                search_id=search_id,
-                request_sha256=signed.request_sha256,
-                signed_answer=answer.SerializeToString(),
-                answered_at=self._clock.now(),
-            )
+        run = Run(
+            search_id=search_id,
+            request_sha256=signed.request_sha256,
+            signed_answer=answer.SerializeToString(),
+            answered_at=self._clock.now(),
         )
-        return SignedAnswer.FromString(kept.signed_answer)
+        kept = await self._runs.keep(run)
+        if kept is not run:
+            answer = SignedAnswer.FromString(kept.signed_answer)
+        return answer, kept.signed_answer
 
-    def _replay(self, signed: SignedBytes, earlier: Run) -> SignedAnswer:
+    def _replay(self, signed: SignedBytes, earlier: Run) -> tuple[SignedAnswer, bytes]:
         """The answer that was given; another request under the same search id gets none."""
         if earlier.request_sha256 != signed.request_sha256:
-            return self._refuse(about_signed(signed), OrderRefused("SEARCH_ALREADY_RUN"))
+            refused = OrderRefused("SEARCH_ALREADY_RUN")
+            return _with_bytes(self._refuse(about_signed(signed), refused))
         log.info("answer published again")
-        return SignedAnswer.FromString(earlier.signed_answer)
+        return SignedAnswer.FromString(earlier.signed_answer), earlier.signed_answer
 
     async def _run(self, signed: SignedBytes) -> SignedAnswer:
         with telemetry.span("connector.verify"):
@@ -164,17 +172,22 @@ class Orders:
         log.warning("order refused", extra={"fields": fields})
         return self._answerer.refused(about, refused)
 
-    async def _publish(self, search_id: str, answer: SignedAnswer) -> None:
+    async def _publish(self, search_id: str, answer: SignedAnswer, data: bytes) -> None:
         # The id is of the answer, not of the search: a rejected forgery must not make the bus drop
         # the true answer as a duplicate.
         digest = hashlib.sha256(answer.answer).hexdigest()
         await self._bus.publish_durable(
             f"answers.{self._expected.system}.{search_id}",
-            answer.SerializeToString(),
+            data,
             message_id=f"answer/{search_id}/{digest}",
             template=ANSWERS_TEMPLATE,
         )
-        _answers.add(1, {"result": _result(answer)})
+        if telemetry.switch.on:
+            _answers.add(1, {"result": _result(answer)})
+
+
+def _with_bytes(answer: SignedAnswer) -> tuple[SignedAnswer, bytes]:
+    return answer, answer.SerializeToString()
 
 
 def _result(answer: SignedAnswer) -> str:

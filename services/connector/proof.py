@@ -104,24 +104,27 @@ class VerifiedOrder:
     decided_index: int
 
 
-def read_signed(signed: SignedOrder, broker_keys: Mapping[str, VerifyKey]) -> SignedBytes:
-    """Steps 1 and 2; raises OrderRefused."""
+def read_signed(
+    signed: SignedOrder, broker_keys: Mapping[str, VerifyKey], read: SearchOrder | None = None
+) -> SignedBytes:
+    """Steps 1 and 2; raises OrderRefused. `read` is what was read of the signed bytes before."""
     key = broker_keys.get(signed.key_id)
     if key is None:
         raise OrderRefused("ORDER_SIGNATURE")
+    data = signed.order
     try:
-        key.verify(ORDER_CONTEXT, signed.order, signed.signature)
+        key.verify(ORDER_CONTEXT, data, signed.signature)
     except BadSignature:
         raise OrderRefused("ORDER_SIGNATURE") from None
     try:
-        order = SearchOrder.FromString(signed.order)
+        order = read or SearchOrder.FromString(data)
     except DecodeError:
         raise OrderRefused("ORDER_MALFORMED") from None
     if not (order.HasField("deadline") and order.HasField("issued_at")):
         raise OrderRefused("ORDER_MALFORMED")
     return SignedBytes(
         order=order,
-        order_sha256=hashlib.sha256(signed.order).digest(),
+        order_sha256=hashlib.sha256(data).digest(),
         request_sha256=request_digest(order.bound_request),
         sealed_probe=signed.sealed_probe,
     )

@@ -16,6 +16,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
+from shared import telemetry
 from shared.logs import JsonLines
 
 DELTA: dict[type, AggregationTemporality] = dict.fromkeys(
@@ -55,6 +56,7 @@ class Signals:
         self._lines = _Lines()
         traces = TracerProvider()
         traces.add_span_processor(SimpleSpanProcessor(self._spans))
+        telemetry.switch.on = True
         trace.set_tracer_provider(traces)
         metrics.set_meter_provider(MeterProvider(metric_readers=[self._numbers]))
 
