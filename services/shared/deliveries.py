@@ -178,7 +178,8 @@ class Puller:
         with messaging.span(SpanKind.CONSUMER, self._template, "process", headers) as span:
             try:
                 metadata = message.metadata
-                messaging.record_age(self._template, metadata.timestamp.timestamp())
+                if telemetry.switch.on:
+                    messaging.record_age(self._template, metadata.timestamp.timestamp())
                 span.set_attribute("countersign.deliveries", metadata.num_delivered)
                 await self._handler(
                     Delivery(message.subject, message.data, metadata.num_delivered, in_progress)

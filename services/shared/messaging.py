@@ -60,6 +60,8 @@ def _described(destination: str, operation: str) -> tuple[str, dict[str, str]]:
 
 def record_age(template: str, published_at: float) -> None:
     """Records how long a durable message had waited; `published_at` is of `time.time`."""
+    if not telemetry.switch.on:
+        return
     queue_age.record(
         max(0.0, time.time() - published_at), {"messaging.destination.template": template}
     )
@@ -67,6 +69,8 @@ def record_age(template: str, published_at: float) -> None:
 
 def record_processing(template: str, started: float) -> None:
     """Records how long handling a message took; `started` is of `time.perf_counter`."""
+    if not telemetry.switch.on:
+        return
     process_duration.record(
         time.perf_counter() - started,
         {"messaging.system": "nats", "messaging.destination.template": template},
@@ -75,6 +79,8 @@ def record_processing(template: str, started: float) -> None:
 
 def record_operation(template: str, operation: str, started: float) -> None:
     """Records how long publishing or requesting took; `started` is of `time.perf_counter`."""
+    if not telemetry.switch.on:
+        return
     operation_duration.record(
         time.perf_counter() - started,
         {
