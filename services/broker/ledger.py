@@ -34,8 +34,8 @@ BOUNDS: Final = Bounds(
     # Keeps request and response, which carries the proofs, well below the bus's message size.
     size=512 * 1024,
     waiting=4096,
-    # One being committed, the others on their way: enough to keep the ledger busy.
-    messages=4,
+    # One being committed, one on its way; more would be smaller, and each costs the ledger a commit.
+    messages=2,
     patience_s=TIMEOUT_S,
 )
 

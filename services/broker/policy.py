@@ -23,8 +23,8 @@ BOUNDS: Final = Bounds(
     # Questions are a few hundred bytes, answers a few kilobytes, and both well below the bus's bound.
     size=128 * 1024,
     waiting=4096,
-    # One being worked on, one on its way.
-    messages=2,
+    # What comes while it is being worked on goes together: the busier, the fuller the messages.
+    messages=1,
     patience_s=TIMEOUT_S,
 )
 

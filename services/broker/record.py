@@ -70,12 +70,12 @@ class Record:
         """The record with its terminal entry."""
         return replace(self, ended=ended, end=Entry.FromString(ended.leaf))
 
-    @cached_property
+    @property
     def origin_agency(self) -> str:
         """Who asked."""
         return self.decision.summary.origin_agency
 
-    @cached_property
+    @property
     def system(self) -> str:
         """The system that was asked for."""
         return self.decision.summary.system

@@ -24,7 +24,7 @@ from shared.settings import SettingsError
 
 GRACE_S = 5.0
 IN_FLIGHT_MAX = 32
-"""Messages of up to 64 questions. A broker has two under way, so it takes many brokers to be refused."""
+"""Messages of up to 64 questions. A broker has one under way, so it takes many brokers to be refused."""
 
 
 @dataclass(frozen=True)
