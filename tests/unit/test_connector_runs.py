@@ -1,6 +1,7 @@
 """What the connector remembers of the searches that it answered."""
 
 import asyncio
+import hmac
 import sqlite3
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -115,3 +116,10 @@ def test_holder_finds_the_record_of_a_candidate() -> None:
 
     assert find(key, "lacris-booking", records, [wanted, "0" * 32]) == {wanted: "below/id02_0.jpg"}
     assert find(b"another" * 5, "lacris-booking", records, [wanted]) == {}
+
+
+@pytest.mark.parametrize("key", [b"k" * 32, b"", b"k" * 64])
+def test_candidate_ids_are_the_hmac_of_gallery_and_record(key: bytes) -> None:
+    for record in ("", "record", "r" * 500, "\N{SNOWMAN}"):
+        mac = hmac.digest(key, b"gallery\0" + record.encode(), "sha256")
+        assert candidate_id(key, "gallery", record) == mac[:16].hex()
