@@ -30,19 +30,19 @@ from ledger.entry import CompletedEntry, Completer
 from ledger.key_provider import FileKeyProvider
 from ledger.key_store import SqliteKeyStore
 from ledger.keyring import Keyring
+from ledger.keys import FileKey
 from ledger.log import begin_log, opened
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Head, Storage
 from ledger.vault import KeyringSealer
 from shared.clock import SystemClock
 from tlog.merkle import EMPTY_ROOT
-from tlog.note import Signer
 
 IN_FLIGHT = (1, 64, 256)
 ROUNDS = 3
 """The median of the rounds is shown: the machine is shared, and one round may meet a slow disk."""
 
-SIGNER = Signer.from_seed("ledger.example/bench", bytes(32))
+SIGNER = FileKey.from_seed("ledger.example/bench", bytes(32))
 FOLDER = Path(tempfile.mkdtemp(prefix="countersign-bench-keys-"))
 atexit.register(shutil.rmtree, FOLDER)
 KEYRING = Keyring(

@@ -8,6 +8,7 @@ pytest_plugins = [
     "support.nats_servers",
     "support.postgres",
     "support.signals",
+    "support.soft_hsm",
     # Last, since it uses some of the others.
     "support.databases",
 ]

@@ -1,4 +1,4 @@
-"""Starts the ledger, checks or exports one: `python -m ledger [check|export-tiles|reindex] CONFIG`."""
+"""Starts the ledger, or does something to one by hand: `python -m ledger [COMMAND] CONFIG`."""
 
 import argparse
 import asyncio
@@ -31,8 +31,10 @@ from ledger.public_files import public_files
 from ledger.query_service import NoOpenings
 from ledger.querying import querying, run_reindex
 from ledger.reading import StorageFailed
+from ledger.rotation import announce_keys
 from ledger.service import RPCS, SERVICE, LedgerServicer
 from ledger.sqlite_storage import SqliteDatabase
+from ledger.upkeep import run_adopt, run_backup, run_restore, run_restore_check
 from ledger.witnessed import WitnessedReceipts
 from shared.bus import connected
 from shared.clock import SystemClock
@@ -65,6 +67,11 @@ _READING: Final = {
 }
 
 
+def _completer_of_its_own(settings: LedgerSettings) -> Completer:
+    this = SpiffeId(settings.trust_domain, "service", "ledger")
+    return Completer(str(this), SystemClock(), own=True)
+
+
 @contextlib.asynccontextmanager
 async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
     """A ledger, from its settings."""
@@ -83,6 +90,7 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
         log = await stack.enter_async_context(
             opened(database.open_for_writing(), keys, safeguards=safeguards)
         )
+        await announce_keys(log, keys, _completer_of_its_own(settings))
         openings = stack.enter_context(opened_openings(settings))
         witnessing = None
         if witnesses is not None:
@@ -163,12 +171,17 @@ def run_check(arguments: list[str]) -> int:
 
 def main() -> None:
     """Entry point of `countersign-ledger`."""
-    if sys.argv[1:2] == ["check"]:
-        sys.exit(run_check(sys.argv[2:]))
-    if sys.argv[1:2] == ["export-tiles"]:
-        sys.exit(run_export_tiles(sys.argv[2:]))
-    if sys.argv[1:2] == ["reindex"]:
-        sys.exit(run_reindex(sys.argv[2:]))
+    commands = {
+        "adopt": run_adopt,
+        "backup": run_backup,
+        "check": run_check,
+        "export-tiles": run_export_tiles,
+        "reindex": run_reindex,
+        "restore": run_restore,
+        "restore-check": run_restore_check,
+    }
+    if (command := commands.get("".join(sys.argv[1:2]))) is not None:
+        sys.exit(command(sys.argv[2:]))
     run_process("ledger", "Keeps the log of entries.", LedgerSettings, running)
 
 

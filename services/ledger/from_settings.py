@@ -21,6 +21,6 @@ def load_keys(settings: LedgerSettings) -> LogKeys:
     )
 
 
-def safeguards_of(settings: LedgerSettings) -> Safeguards:
-    """What is asked before anything is signed, as configured."""
-    return Safeguards(lambda: FileLastSigned.open(settings.last_signed_file))
+def safeguards_of(settings: LedgerSettings, *, alone: bool = True) -> Safeguards:
+    """What is asked before anything is signed, as configured; `alone` keeps every other writer out."""
+    return Safeguards(lambda: FileLastSigned.open(settings.last_signed_file, alone=alone))

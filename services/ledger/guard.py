@@ -10,23 +10,21 @@ A refusal is either for now (the clock), or until a person has looked: then noth
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import Final
 
+from ledger.history import Leaves, Peaks, compare_with_witnesses, followed
 from ledger.last_signed import LastSigned, RecordDamaged, Signed, SigningRefused, unusable
 from shared import telemetry
 from shared.clock import Clock
 from tlog.errors import TlogError
-from tlog.merkle import EMPTY_ROOT, verify_consistency
+from tlog.merkle import verify_consistency
 
 log = logging.getLogger(__name__)
 
 CLOCK_SLACK_US: Final = 2_000_000
 """Clocks are stepped by less in normal operation; within it, the time of the last signature is used again."""
-LEAVES_AT_ONCE: Final = 1024
-"""Read at once when the log has grown past its last record."""
 
 _refusals = telemetry.meter.create_counter(
     "countersign.ledger.signing_refused",
@@ -36,40 +34,6 @@ _refusals = telemetry.meter.create_counter(
 _signing = telemetry.meter.create_gauge(
     "countersign.ledger.signing", description="1 while the log signs, 0 while a guard refuses"
 )
-
-Leaves = Callable[[int, int], Sequence[bytes]]
-"""Reads entries' bytes: from an index on, at most so many."""
-
-
-@dataclass(frozen=True)
-class Peaks:
-    """A tree of its own kind: the roots of its complete subtrees, largest first. Never changes."""
-
-    size: int = 0
-    hashes: tuple[bytes, ...] = ()
-
-    def grown(self, leaves: Sequence[bytes]) -> "Peaks":
-        """Add entries, from their bytes."""
-        size, peaks = self.size, list(self.hashes)
-        for leaf in leaves:
-            node = sha256(b"\0" + leaf).digest()
-            rest = size
-            while rest & 1:
-                node = sha256(b"\1" + peaks.pop() + node).digest()
-                rest >>= 1
-            peaks.append(node)
-            size += 1
-        return Peaks(size, tuple(peaks))
-
-    @property
-    def root(self) -> bytes:
-        """The root of the tree."""
-        if not self.hashes:
-            return EMPTY_ROOT
-        *left, root = self.hashes
-        for peak in reversed(left):
-            root = sha256(b"\1" + peak + root).digest()
-        return root
 
 
 @dataclass(frozen=True)
@@ -84,8 +48,9 @@ class Tree:
 class Guard:
     """Says what may be signed. After `take_up` used by the writer's thread alone, but for `refuse`."""
 
-    def __init__(self, origin: str, store: LastSigned, clock: Clock) -> None:
+    def __init__(self, origin: str, vkeys: Sequence[str], store: LastSigned, clock: Clock) -> None:
         self._origin = origin
+        self._vkeys = tuple(vkeys)
         self._store = store
         self._clock = clock
         self._last = Signed(origin)
@@ -147,43 +112,15 @@ class Guard:
                 "LAST_SIGNED_OF_ANOTHER",
                 f"{self._store.where} is of the log {last.origin}, not of {self._origin}",
             )
+        if last is not None and last.ended:
+            raise SigningRefused("LOG_ENDED", last.ended)
         first = last or Signed(self._origin)
-        peaks = self._grown(first, size, root, leaves)
+        peaks = followed(first, size, root, leaves, self._store.where)
         # The time stays: what came after it was signed by a clock that is not known to be right.
         following = replace(first, size=size, root=root, peaks=peaks.hashes)
         if following != last:
             self._store.swap(last, following)
-        if following.ended:
-            raise SigningRefused("LOG_ENDED", following.ended)
         return following
-
-    def _grown(self, last: Signed, size: int, root: bytes, leaves: Leaves) -> Peaks:
-        """Give the peaks of the database's tree, once it is known to follow from the last signed one."""
-        if size < last.size:
-            raise SigningRefused(
-                "LEDGER_BEHIND_LAST_SIGNED",
-                f"the database has {size} entries, and a checkpoint of {last.size} was signed: "
-                f"{last.size - size} entries that were vouched for are gone (an old backup, or a "
-                "replica that had not everything). Nothing is signed, or there would be two "
-                "histories. Put the newest database in place; see the ledger's runbook, 'The "
-                "database is behind'",
-            )
-        peaks = Peaks(last.size, last.peaks)
-        if peaks.root != last.root:
-            raise RecordDamaged(self._store.where, "its hashes do not come to its root", None)
-        while peaks.size < size:
-            more = leaves(peaks.size, min(LEAVES_AT_ONCE, size - peaks.size))
-            if not more:
-                break
-            peaks = peaks.grown(more)
-        if peaks.root != root:
-            raise SigningRefused(
-                "LEDGER_FORKED",
-                f"the database's {size} entries do not follow from the {last.size} that were "
-                "signed for last: they are of another history. Nothing of it may be signed or "
-                "served; keep it as evidence, and put the right database in place",
-            )
-        return peaks
 
     def obstacle(self) -> SigningRefused | None:
         """Say why nothing could be signed at this moment; None when it could."""
@@ -195,15 +132,7 @@ class Guard:
 
     def heed_witnesses(self, sizes: Mapping[str, int]) -> None:
         """Compare with the sizes that witnesses have cosigned. Raises SigningRefused."""
-        for name, size in sizes.items():
-            if size > self._last.size:
-                raise SigningRefused(
-                    "LEDGER_BEHIND_WITNESS",
-                    f"the witness {name} has cosigned a checkpoint of {size} entries of this log, "
-                    f"and there are {self._last.size} here: database and record are both old. "
-                    "Nothing is signed, or there would be two histories; see the ledger's "
-                    "runbook, 'The database is behind'",
-                )
+        compare_with_witnesses(self._last.size, sizes)
 
     # Before each signature, on the writer's thread.
 
@@ -244,7 +173,9 @@ class Guard:
                 "for this log. Stop all writers, and start the one whose database has the size "
                 "in that record",
             )
-        return replace(last, size=tree.size, root=tree.root, peaks=peaks.hashes, time_us=time_us)
+        return Signed(
+            self._origin, tree.size, tree.root, time_us, peaks=peaks.hashes, vkeys=self._vkeys
+        )
 
     def record(self, following: Signed) -> None:
         """Remember what was signed, durably, before it is let out; raises SigningRefused or OSError."""

@@ -32,6 +32,9 @@ class LogKey(NoteSigner, Protocol):
     def verifier(self) -> Verifier:
         """Verifies what it signs."""
 
+    def sign_bytes(self, data: bytes) -> bytes:
+        """Give the raw signature over these bytes; raises KeyUnavailable."""
+
 
 class LogKeys:
     """The keys that sign the checkpoints of one log."""
@@ -55,6 +58,10 @@ class LogKeys:
     def vkeys(self) -> tuple[str, ...]:
         """The verifier keys, in the order of the configuration."""
         return tuple(key.vkey for key in self._keys)
+
+    def endorse(self, data: bytes) -> list[tuple[str, bytes]]:
+        """Give each verifier key with its raw signature over these bytes; raises KeyUnavailable."""
+        return [(key.vkey, key.sign_bytes(data)) for key in self._keys]
 
     def sign(self, checkpoint: Checkpoint) -> str:
         """Give the note of a checkpoint with a line by each key; raises KeyUnavailable.
@@ -86,7 +93,7 @@ def open_by_any(note: str | bytes, verifiers: Iterable[Verifier]) -> tuple[Check
 
 
 class FileKey(Signer):
-    """A key in a file."""
+    """A key in this process's memory, from a file."""
 
     def __init__(self, name: str, private_key: Ed25519PrivateKey) -> None:
         super().__init__(name, private_key)

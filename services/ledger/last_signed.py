@@ -23,8 +23,8 @@ from tlog.merkle import EMPTY_ROOT
 
 MAGIC: Final = b"cslast1\n"
 SLOT_BYTES: Final = 4096
-"""One page, which the kernel writes whole, and room for a tree's 63 peaks. The file never grows, so a full
-disk does not stop it."""
+"""One page, which the kernel writes whole, and room for the largest tree's peaks. The file never grows,
+so a full disk does not stop it."""
 _SLOTS: Final = 2
 _SLOT_HEAD = struct.Struct(">8sQI32s")
 """Magic, sequence number, length of what follows, and the SHA-256 of sequence and content."""
@@ -50,6 +50,8 @@ class Signed:
     """When, in microseconds since 1970."""
     peaks: tuple[bytes, ...] = ()
     """Roots of the complete subtrees that make up the tree, largest first: what lets it grow on."""
+    vkeys: tuple[str, ...] = ()
+    """Verifier keys of those that signed."""
     ended: str = ""
     """Why nothing may ever be signed after this; empty while the log goes on."""
 
@@ -62,6 +64,7 @@ class Signed:
             "root": self.root.hex(),
             "time_us": self.time_us,
             "peaks": base64.b64encode(b"".join(self.peaks)).decode(),
+            "vkeys": self.vkeys,
             "ended": self.ended,
         }
         return json.dumps(fields).encode()
@@ -74,13 +77,14 @@ class Signed:
             peaks = base64.b64decode(fields.pop("peaks"))
             root = bytes.fromhex(fields.pop("root"))
             hashes = tuple(peaks[at : at + 32] for at in range(0, len(peaks), 32))
-            return cls(root=root, peaks=hashes, **fields)
+            vkeys = tuple(fields.pop("vkeys"))
+            return cls(root=root, peaks=hashes, vkeys=vkeys, **fields)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError("not a record of what was signed") from error
 
-    def says_the_same(self, other: "Signed | None") -> bool:
-        """Whether both are of the same tree of the same log, whenever each was written."""
-        return other is not None and replace(self, time_us=0) == replace(other, time_us=0)
+    def with_end(self, why: str) -> "Signed":
+        """Say that nothing is ever signed after this."""
+        return replace(self, ended=why)
 
 
 class RecordDamaged(SigningRefused):
@@ -265,7 +269,12 @@ def _make_empty(path: Path) -> None:
     finally:
         os.close(descriptor)
     unfinished.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make what was created, renamed and removed in a folder durable."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -91,7 +91,7 @@ async def opened(
         reading = storage.reading()
         published = await asyncio.to_thread(load_published, reading, keys.verifiers)
         try:
-            guard = Guard(keys.origin, guards.open_last_signed(), guards.clock)
+            guard = Guard(keys.origin, keys.vkeys, guards.open_last_signed(), guards.clock)
         except SigningRefused as refusal:
             raise _not_ready(refusal) from refusal
         stack.callback(guard.close)

@@ -129,12 +129,12 @@ class Pkcs11Key:
 
 
 def _pin(path: Path) -> str:
-    try:
-        if path.stat().st_mode & 0o077:
-            raise OSError(f"{path} can be read by others: set its mode to 0600")
-        return path.read_text().splitlines()[0].strip()
-    except (IndexError, UnicodeError) as error:
-        raise OSError(f"{path} has no PIN in its first line") from error
+    if path.stat().st_mode & 0o077:
+        raise OSError(f"{path} can be read by others: set its mode to 0600")
+    pin = path.read_text(errors="replace").partition("\n")[0].strip()
+    if not pin:
+        raise OSError(f"{path} has no PIN in its first line")
+    return pin
 
 
 def _explained(error: Exception) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ledger.entry import TERMINAL, CompletedEntry
-from ledger.last_signed import FileLastSigned, beside
+from ledger.last_signed import FileLastSigned, beside, sync_folder
 from ledger.schema import migrate_sqlite
 from ledger.sqlite_reading import FAILURES, SqliteReading, connect
 from ledger.storage import Database, Head, Storage, StorageFailed, StorageInDoubt
@@ -101,7 +101,7 @@ class SqliteStorage(Storage):
             )
             connection.close()
             unfinished.rename(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             os.close(lock)
 
@@ -268,11 +268,3 @@ def _lock(database: Path) -> int:
             "LEDGER_LOCKED", f"another process has the ledger open ({path} is locked)"
         ) from error
     return descriptor
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import nacl.exceptions
 import nacl.signing
@@ -194,7 +194,7 @@ class Signer:
         self._signer = nacl.signing.SigningKey(private_key.private_bytes_raw())
 
     @classmethod
-    def from_seed(cls, name: str, seed: bytes) -> "Signer":
+    def from_seed(cls, name: str, seed: bytes) -> Self:
         """Make a signer from the 32 secret bytes of RFC 8032."""
         if len(seed) != _ED25519_PUBLIC_BYTES:
             raise TlogError("an Ed25519 seed has 32 bytes")

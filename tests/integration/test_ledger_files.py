@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger.keys import FileKey
 from ledger.log import begin_log, opened
 from ledger.sequencer import Placed, Sequencer
 from ledger.sqlite_storage import SqliteDatabase
@@ -14,7 +15,6 @@ from support.ledgers import (
     decided,
     new_log,
 )
-from tlog.note import Signer
 
 
 @pytest.fixture(name="database")
@@ -59,7 +59,7 @@ def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 async def test_key_of_another_log_does_not_open_it(database: SqliteDatabase) -> None:
-    stranger = Signer.from_seed(SIGNER.verifier.name, bytes(32))
+    stranger = FileKey.from_seed(SIGNER.verifier.name, bytes(32))
     with pytest.raises(NotReady) as refused:
         async with opened(database.open_for_writing(), stranger):
             pass

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from ledger.guard import Peaks
+from ledger.history import Peaks
 from ledger.last_signed import Signed
 from ledger.log import begin_log
 from ledger.sqlite_storage import SqliteDatabase

@@ -14,6 +14,7 @@ from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED, DECISION_OUTCOME_REFUSED
 from ledger.check import Checked, check
 from ledger.entry import CompletedEntry, Completer
+from ledger.keys import FileKey
 from ledger.log import begin_log
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Database
@@ -21,10 +22,9 @@ from support.clocks import ClockThatStandsStill
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
 from support.vaults import KEYRING, SEALER, keyring_beside
 from support.waiting import until
-from tlog.note import Signer
 
 ORIGIN = "ledger.example/countersign"
-SIGNER = Signer.from_seed(ORIGIN, bytes(range(32)))
+SIGNER = FileKey.from_seed(ORIGIN, bytes(range(32)))
 BROKER = "spiffe://countersign.test/service/broker"
 LAPD = "CA0194200"
 

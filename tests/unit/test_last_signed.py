@@ -47,7 +47,9 @@ def test_the_last_record_is_there_after_a_restart(path: Path) -> None:
 
 
 def test_record_survives_its_encoding() -> None:
-    full = Signed(ORIGIN, 2**63 - 1, bytes(range(32)), 2**60, (b"\xff" * 32,) * 63, "it ended")
+    full = Signed(
+        ORIGIN, 2**63 - 1, bytes(range(32)), 2**60, (b"\xff" * 32,) * 63, ("key",), "it ended"
+    )
     assert Signed.decode(full.encoded) == full
     assert len(full.encoded) < SLOT_BYTES - 100
 

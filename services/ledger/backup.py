@@ -1,0 +1,165 @@
+"""Copies of a ledger's SQLite file, made while it runs, verified, and never put back in place of a newer one.
+
+Invariants:
+- a folder that bears its name is a whole backup: it is made under another name and renamed at the end;
+- nothing is called a backup before everything in it has been read again and verified;
+- the record of the last signature is in no backup: restored with the database, it would vouch for it.
+
+Openings are in it as the database has them. The keys that open them are kept and backed up apart.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from ledger.check import Checked, check
+from ledger.last_signed import sync_folder
+from ledger.sqlite_reading import FAILURES, SqliteReading, connect
+from shared.clock import Clock
+from tlog.note import Verifier
+
+FORMAT: Final = "countersign-ledger-backup/1"
+DATABASE: Final = "ledger.sqlite"
+MANIFEST: Final = "manifest.json"
+
+
+class BackupFailed(Exception):
+    """The backup cannot be made, or is not what its manifest says; the message says why."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a backup holds."""
+
+    format: str
+    origin: str
+    size: int
+    root: str
+    """In hex."""
+    checkpoint: str
+    """The signed note of that size and root."""
+    made_at: str
+    """RFC 3339, UTC."""
+    files: dict[str, str]
+    """SHA-256 of each file, in hex."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read a backup's manifest and compare its files with it; raises BackupFailed."""
+        path = folder / MANIFEST
+        try:
+            manifest = cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise BackupFailed(f"{path} is not the manifest of a backup: {error}") from error
+        if manifest.format != FORMAT:
+            raise BackupFailed(f"{path} is of format {manifest.format}, not {FORMAT}")
+        for name, digest in manifest.files.items():
+            if name != Path(name).name or _sha256(folder / name) != digest:
+                raise BackupFailed(f"{folder / name} is not the file that the manifest tells of")
+        if DATABASE not in manifest.files:
+            raise BackupFailed(f"{path} tells of no {DATABASE}")
+        return manifest
+
+
+def back_up(
+    database: Path, verifiers: Sequence[Verifier], folder: Path, clock: Clock
+) -> tuple[Manifest, Checked]:
+    """Copy a ledger's file, beside the running service, as it is at one moment.
+
+    Raises BackupFailed, CheckFailed, StorageFailed or OSError.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BackupFailed(f"{folder} is there already, and is not an empty folder")
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700, parents=True)
+    copy = unfinished / DATABASE
+    _copy(database, copy)
+    checked = verified(copy, verifiers)
+    with contextlib.closing(SqliteReading.open(copy)) as reading:
+        note = reading.head().checkpoint
+    manifest = Manifest(
+        format=FORMAT,
+        origin=checked.checkpoint.origin,
+        size=checked.checkpoint.size,
+        root=checked.checkpoint.root.hex(),
+        checkpoint=note,
+        made_at=clock.now().isoformat(),
+        files={DATABASE: _sha256(copy)},
+    )
+    (unfinished / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+    for one in (copy, unfinished / MANIFEST, unfinished):
+        _sync(one)
+    if folder.exists():
+        folder.rmdir()
+    unfinished.rename(folder)
+    sync_folder(folder.parent)
+    return manifest, checked
+
+
+@contextlib.contextmanager
+def unpacked(folder: Path, manifest: Manifest, database: Path) -> Iterator[Path]:
+    """Copy a backup's file beside where it is to be, durably; it is gone at the end unless it was renamed."""
+    copy = database.with_name(f"{database.name}.restoring")
+    database.parent.mkdir(parents=True, exist_ok=True)
+    copy.unlink(missing_ok=True)
+    copy.touch(0o600)
+    try:
+        shutil.copyfile(folder / DATABASE, copy)
+        _sync(copy)
+        if _sha256(copy) != manifest.files[DATABASE]:
+            raise BackupFailed(f"{copy} is not what was copied: the disk cannot be trusted")
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def put_in_place(copy: Path, database: Path) -> None:
+    """Give a restored file its name, durably."""
+    # A write-ahead log of another database under the same name would be replayed into this one.
+    for suffix in ("-wal", "-shm"):
+        database.with_name(f"{database.name}{suffix}").unlink(missing_ok=True)
+    copy.rename(database)
+    sync_folder(database.parent)
+
+
+def verified(database: Path, verifiers: Sequence[Verifier]) -> Checked:
+    """Re-read and verify everything; raises CheckFailed or StorageFailed."""
+    with contextlib.closing(SqliteReading.open(database)) as reading:
+        return check(reading, verifiers)
+
+
+def _copy(database: Path, copy: Path) -> None:
+    copy.touch(0o600)
+    with (
+        FAILURES,
+        contextlib.closing(connect(database, "ro")) as source,
+        contextlib.closing(sqlite3.connect(copy)) as target,
+    ):
+        # All in one step, which sees one state and does not hinder the writer; in several steps, each
+        # commit in between would begin the copy anew.
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BackupFailed(f"{path} cannot be read: {error}") from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,39 @@
+"""Puts on record that the keys of the log have changed, when it starts with others than it signed with last.
+
+The entry names the keys before and after, and each key that signs from now on endorses it. While the old
+key still signs, that is both: whoever trusts the old one learns of the new one from the log itself.
+"""
+
+import logging
+from typing import Final
+
+from countersign.ledger.v1.append_pb2 import PendingEntry
+from countersign.ledger.v1.event_pb2 import KEY_ROLE_LOG, KeyRotated
+from ledger.entry import Completer
+from ledger.keys import LogKeys
+from ledger.log import OpenLog
+
+log = logging.getLogger(__name__)
+
+CONTEXT: Final = b"countersign/key-rotation/v1\0"
+
+
+async def announce_keys(opened: OpenLog, keys: LogKeys, completer: Completer) -> None:
+    """Append a `key_rotated` entry unless the keys are those that signed last, or nothing is signed.
+
+    A crash right after may record it twice, which says nothing wrong. Raises Unavailable.
+    """
+    before = opened.guard.last.vkeys
+    if opened.guard.refused is not None or not before or set(before) == set(keys.vkeys):
+        return
+    rotated = KeyRotated(
+        role=KEY_ROLE_LOG, holder=keys.origin, old_keys=before, new_keys=keys.vkeys
+    )
+    signed = CONTEXT + rotated.SerializeToString(deterministic=True)
+    for vkey, signature in keys.endorse(signed):
+        rotated.endorsements.add(key=vkey, signature=signature)
+    pending = PendingEntry()
+    pending.entry.key_rotated.CopyFrom(rotated)
+    await opened.sequencer.append([completer.complete(pending, "entry")])
+    fields = {"old_keys": list(before), "new_keys": list(keys.vkeys)}
+    log.warning("the keys of the log have changed", extra={"fields": fields})
