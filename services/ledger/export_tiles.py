@@ -3,18 +3,23 @@
 import argparse
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from ledger.config import LedgerSettings
+from ledger.config import LedgerSettings, WitnessingSettings
+from ledger.cosigned import CosignedFile
+from ledger.feeding import load_policy
 from ledger.from_settings import load_keys
 from ledger.reading import StorageFailed
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.static_export import StaticExport
 from ledger.tile_files import TileFiles
 from ledger.tree import load_published
-from shared.errors import ServiceError
+from shared.errors import NotReady, ServiceError
 from shared.settings import SettingsError
 from shared.signing import BadKey
+from tlog.errors import TlogError
+from tlog.note import Verifier
 
 
 def run_export_tiles(arguments: list[str]) -> int:
@@ -22,7 +27,8 @@ def run_export_tiles(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="countersign-ledger export-tiles",
         description="Writes checkpoint, tiles and entry bundles as files, laid out as tlog-tiles serves "
-        "them. A folder with an earlier export of the same log is brought up to date.",
+        "them. A folder with an earlier export of the same log is brought up to date. With [witnessing], "
+        "the checkpoint is the newest with a quorum.",
     )
     parser.add_argument("config", type=Path, help="configuration file (TOML)")
     parser.add_argument("folder", type=Path, help="where the files go")
@@ -33,6 +39,8 @@ def run_export_tiles(arguments: list[str]) -> int:
     try:
         settings = LedgerSettings.load(given.config)
         verifiers = load_keys(settings).verifiers
+        # Before the entries: these may be of a larger tree, never of a smaller one.
+        witnessed = _witnessed(settings.witnessing, verifiers)
         with contextlib.ExitStack() as stack:
             database = SqliteDatabase(settings.database)
             reading = stack.enter_context(contextlib.closing(database.open_for_reading()))
@@ -41,11 +49,11 @@ def run_export_tiles(arguments: list[str]) -> int:
             published = load_published(reading, verifiers)
             files = TileFiles(reading, lambda: published)
             export = StaticExport(given.folder, verifiers)
-            exported = export.bring_up_to(published.note, files, recheck=given.recheck)
+            exported = export.bring_up_to(witnessed or published.note, files, recheck=given.recheck)
     except (SettingsError, BadKey) as error:
         sys.stderr.write(f"countersign-ledger: {error}\n")
         return 2
-    except (StorageFailed, OSError) as error:
+    except (StorageFailed, OSError, TlogError) as error:
         sys.stderr.write(f"FAILED: {error}\n")
         return 1
     except ServiceError as error:
@@ -57,3 +65,14 @@ def run_export_tiles(arguments: list[str]) -> int:
         f"EXPORTED: {exported.checkpoint.size} entries, {exported.written} files written\n"
     )
     return 0
+
+
+def _witnessed(settings: WitnessingSettings | None, verifiers: Sequence[Verifier]) -> str | None:
+    """Give the newest checkpoint with a quorum, as the service shows it; None without witnesses."""
+    if settings is None:
+        return None
+    policy = load_policy(settings, verifiers)
+    cosigned = CosignedFile(settings.cosigned_checkpoint).load(policy)
+    if cosigned is None or not cosigned.quorum:
+        raise NotReady("NO_QUORUM", "no checkpoint has a quorum of witnesses yet")
+    return cosigned.note

@@ -13,7 +13,7 @@ from ledger.__main__ import running
 from ledger.config import LedgerSettings
 from shared.bus import Bus
 from shared.clock import SystemClock
-from support.ledgers import LAPD, SIGNER, decided, write_settings
+from support.ledgers import LAPD, SIGNER, decided, run_program, write_settings
 from support.nats_servers import NatsUnderTest
 from support.waiting import until
 from support.witnesses import WitnessProcess, write_witness
@@ -93,3 +93,15 @@ async def test_a_mirror_and_a_monitor_follow_a_witnessed_ledger(
         return file.read_bytes() if file.exists() else None
 
     assert verify_export(read, policy).checkpoint.size == ENTRIES
+    # The program exports what the service showed: the cosigned checkpoint, and the same files.
+    exported = tmp_path / "exported"
+    done = await asyncio.to_thread(run_program, "export-tiles", config, exported)
+    assert done.returncode == 0, done.stderr
+    for file in exported.rglob("*"):
+        if file.is_file() and file.name != "checkpoint":
+            assert file.read_bytes() == (copied / file.relative_to(exported)).read_bytes()
+    judged = policy.judge((exported / "checkpoint").read_bytes())
+    assert (judged.checkpoint.size, judged.quorum) == (ENTRIES, True)
+    (tmp_path / "cosigned").unlink()
+    done = await asyncio.to_thread(run_program, "export-tiles", config, exported)
+    assert (done.returncode, "quorum" in done.stderr) == (1, True)
