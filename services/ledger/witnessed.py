@@ -38,7 +38,9 @@ class WitnessedReceipts:
 
     async def best(self, indexes: Sequence[int], published: Published, wait_s: float) -> Best:
         """Give receipts of entries of the published tree; `wait_s` 0 does not wait."""
-        note = await self._note(max(indexes) + 1, published, wait_s)
+        last = max(indexes)
+        # What is not on record yet is told so at once: it may never come.
+        note = await self._note(last + 1, published, wait_s if last < published.size else 0)
         receipts = await self._archive.receipts_under(indexes, note.checkpoint, note.note)
         return Best(receipts, note.size, note.cosigned, note.lacking)
 

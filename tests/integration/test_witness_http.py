@@ -200,3 +200,24 @@ def test_wrong_configuration_is_named(tmp_path: Path, old: str, new: str, says: 
     ended = run(config)
     assert ended.returncode == 2, ended.stderr
     assert says in ended.stderr or says.replace(" ", "'s ") in ended.stderr
+
+
+def test_the_command_becomes_the_program(tmp_path: Path) -> None:
+    program = "from countersign.cli.main import main; main()"
+    made = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            program,
+            "witness",
+            "new-key",
+            "witness.example/w1",
+            tmp_path / "keys",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith("witness.example/w1+")
