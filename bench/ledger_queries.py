@@ -8,6 +8,7 @@ index that follows. Run: `python bench/ledger_queries.py [--entries N] [--second
 import argparse
 import asyncio
 import contextlib
+import itertools
 import random
 import tempfile
 import time
@@ -111,7 +112,7 @@ def make_ledger(database: SqliteDatabase, count: int) -> None:
     edge, frontier, start = TreeEdge.empty(), Frontier(), 0
     leaves = synthetic(count)
     while start < count:
-        batch = [leaf for leaf, _ in zip(leaves, range(min(BATCH, count - start)), strict=False)]
+        batch = list(itertools.islice(leaves, BATCH))
         hashes = [leaf_hash(leaf) for leaf in batch]
         for one in hashes:
             frontier.append(one)

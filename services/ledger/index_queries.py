@@ -80,6 +80,15 @@ class Dimension(Enum):
     YEAR = "e.day // 10000"
 
 
+_SEVERAL: Final = frozenset(
+    (
+        *(Dimension.AGENCY, Dimension.JURISDICTION, Dimension.RULE, Dimension.CITATION),
+        *(Dimension.DUTY, Dimension.DUTY_STATE),
+    )
+)
+"""Dimensions of which an entry may have several values."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """Which entries are wanted; empty, zero and None for no bound. All bounds hold together."""
@@ -138,7 +147,7 @@ class Counts:
 
     groups: list[Group] | None
     entries: int
-    """Entries counted, each once, in whatever many groups it is."""
+    """Entries counted, each once, in however many groups it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +186,6 @@ def last(index: QueryIndex, question: Question) -> int | None:
 
 def count(index: QueryIndex, question: Question, dimensions: tuple[Dimension, ...]) -> Counts:
     """Count entries in groups."""
-    sql = _Sql(question)
-    selected = f"FROM entries e{sql.joins} WHERE {sql.conditions}"
-    total = index.connection.execute(
-        f"SELECT count(*) {selected}",  # from constants
-        sql.values,
-    ).fetchone()
-    assert total is not None
     sql = _Sql(question, dimensions)
     values = ", ".join(dimension.value for dimension in dimensions) or "1"
     order = ", ".join(str(number + 1) for number in range(len(dimensions))) or "1"
@@ -194,9 +196,21 @@ def count(index: QueryIndex, question: Question, dimensions: tuple[Dimension, ..
         [*sql.values, GROUPS_MAX + 1],
     ).fetchall()
     if len(rows) > GROUPS_MAX:
-        return Counts(None, total[0])
+        return Counts(None, 0)
     shown = len(dimensions)
-    return Counts([Group(tuple(row[:shown]), row[-2], row[-1] or 0) for row in rows], total[0])
+    groups = [Group(tuple(row[:shown]), row[-2], row[-1] or 0) for row in rows]
+    if not _SEVERAL.isdisjoint(dimensions):
+        return Counts(groups, _entries(index, question))
+    return Counts(groups, sum(one.entries for one in groups))
+
+
+def _entries(index: QueryIndex, question: Question) -> int:
+    sql = _Sql(question)
+    (entries,) = index.connection.execute(
+        f"SELECT count(*) FROM entries e{sql.joins} WHERE {sql.conditions}",  # noqa: S608
+        sql.values,
+    ).fetchone() or (0,)
+    return int(entries)
 
 
 def span(index: QueryIndex, first: int, until_us: int, size: int) -> SpanCounts:
