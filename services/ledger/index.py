@@ -20,7 +20,8 @@ import duckdb
 from google.protobuf.message import DecodeError
 
 from countersign.ledger.v1.entry_pb2 import Entry
-from shared.entry_facts import DECIDED, ENDS, EVENT_NUMBERS, UNKNOWN_EVENT, EntryFacts, facts_of
+from shared.entry_facts import DECIDED, ENDS, NO_EVENT, EntryFacts, facts_of
+from shared.kinds import KINDS
 from tlog.errors import TlogError
 from tlog.merkle import Frontier, leaf_hash
 
@@ -36,7 +37,7 @@ THREADS: Final = 1
 WAL_MAX: Final = "64MB"
 
 DAY_US: Final = 86_400_000_000
-_DISCHARGED: Final = EVENT_NUMBERS["obligation_discharged"]
+_DISCHARGED: Final = KINDS["obligation_discharged"]
 
 _SCHEMA: Final = """
 CREATE TABLE progress (version INTEGER, origin VARCHAR, size BIGINT, peaks BLOB);
@@ -250,7 +251,7 @@ def _read(leaf: bytes) -> tuple[Entry, EntryFacts]:
     try:
         entry = Entry.FromString(leaf)
     except DecodeError:
-        return Entry(), EntryFacts(UNKNOWN_EVENT, 0, "")
+        return Entry(), EntryFacts(NO_EVENT, 0, "")
     return entry, facts_of(entry)
 
 

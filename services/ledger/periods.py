@@ -21,8 +21,8 @@ from ledger.index_process import IndexProcess
 from ledger.index_queries import Question, SpanCounts
 from ledger.sequencer import Sequencer
 from shared.clock import Clock
-from shared.entry_facts import EVENT_NUMBERS
 from shared.errors import ServiceError
+from shared.kinds import KINDS
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ TOTALS_MAX: Final = 1000
 PERIODS_AT_ONCE: Final = 400
 """After a long absence each missed day is closed; no more than a year of them in one go."""
 
-_PERIOD_CLOSED: Final = EVENT_NUMBERS["period_closed"]
+_PERIOD_CLOSED: Final = KINDS["period_closed"]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from google.protobuf.json_format import MessageToDict
 from countersign.ledger.v1 import query_pb2 as pb
 from countersign.type.v1 import decision_pb2, search_pb2
 from ledger.index_queries import Dimension, DutyState, EndState, Question, Role
-from shared.entry_facts import EVENT_NAMES, EVENT_NUMBERS, short_name
+from shared.entry_facts import kind_text, short_name
 from shared.errors import FieldViolation, InvalidRequest
+from shared.kinds import KINDS, kind_of
 from tlog.merkle import TREE_SIZE_MAX
 
 _TOKEN = struct.Struct(">BQQ8s")
@@ -90,7 +91,7 @@ def text_of(dimension: Dimension, value: str | int | None) -> str:
     if value is None:
         return ""
     if dimension is Dimension.KIND:
-        return EVENT_NAMES.get(int(value), "")
+        return kind_text(int(value))
     if dimension in _ENUMS:
         return short_name(_ENUMS[dimension], int(value))
     if dimension is Dimension.DAY:
@@ -139,9 +140,10 @@ def _digest(wanted: pb.EntryFilter) -> bytes:
 
 
 def _kind(name: str) -> int:
-    if name not in EVENT_NUMBERS:
-        raise _invalid("filter.kinds", f"{name} is not one of {', '.join(EVENT_NUMBERS)}")
-    return EVENT_NUMBERS[name]
+    kind = kind_of(name)
+    if kind is None:
+        raise _invalid("filter.kinds", f"{name} is not one of {', '.join(KINDS)}, nor a number")
+    return kind
 
 
 def _index(value: int, field: str) -> int:

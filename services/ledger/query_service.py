@@ -25,9 +25,9 @@ from ledger.query_filters import (
 )
 from ledger.sequencer import Placed, Sequencer
 from ledger.tree import Published
-from shared.entry_facts import EVENT_NUMBERS
 from shared.errors import InvalidRequest, NotAllowed
 from shared.identity import SpiffeId
+from shared.kinds import KINDS
 from shared.rpc import Context, caller
 
 SERVICE: Final = "countersign.ledger.v1.LedgerQueryService"
@@ -41,7 +41,7 @@ EXPORT_PAGE: Final = 200
 EXPORT_MESSAGE_BYTES_MAX: Final = 1024 * 1024
 """No further row is put into a message that has come to this."""
 INDEXES_PAGE: Final = 10_000
-_PERIOD_CLOSED: Final = EVENT_NUMBERS["period_closed"]
+_PERIOD_CLOSED: Final = KINDS["period_closed"]
 
 
 class OpeningsFinder(Protocol):

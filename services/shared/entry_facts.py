@@ -1,7 +1,7 @@
 """What an entry says of itself, as flat columns: the query index, exports and their verifiers read the same.
 
 Invariant: everything here follows from the entry's own bytes, so whoever has the bytes can repeat it.
-An event that this code does not know has kind 0 and no further facts.
+An event that this code does not know has its number and no further facts; none at all is kind 0.
 """
 
 from collections.abc import Iterable
@@ -10,18 +10,17 @@ from typing import Any, Final
 
 from countersign.ledger.v1.entry_pb2 import Entry, SearchSummary
 from countersign.type.v1.decision_pb2 import Decision
+from shared.kinds import KINDS, kind_number
 
 _EVENTS = {field.name: field for field in Entry.DESCRIPTOR.oneofs_by_name["event"].fields}
-EVENT_NUMBERS: Final = {name: field.number for name, field in _EVENTS.items()}
-"""Each kind of entry with its number: that of the event's field."""
-EVENT_NAMES: Final = {number: name for name, number in EVENT_NUMBERS.items()}
-UNKNOWN_EVENT: Final = 0
+EVENT_NAMES: Final = {number: name for name, number in KINDS.items()}
+NO_EVENT: Final = 0
 
 ENDS: Final = frozenset(
-    EVENT_NUMBERS[name]
+    KINDS[name]
     for name in ("search_answered", "search_failed", "search_expired", "search_withdrawn")
 )
-DECIDED: Final = EVENT_NUMBERS["search_decided"]
+DECIDED: Final = KINDS["search_decided"]
 
 _AGENCY = "agency"
 
@@ -101,8 +100,13 @@ class EntryFacts:
 
     @property
     def kind_name(self) -> str:
-        """Name of the event; empty when this code does not know it."""
-        return EVENT_NAMES.get(self.kind, "")
+        """Name of the event; its number when this code does not know it."""
+        return kind_text(self.kind)
+
+
+def kind_text(kind: int) -> str:
+    """Name of a kind; its number when this code does not know it, and nothing when there is none."""
+    return EVENT_NAMES.get(kind, str(kind) if kind else "")
 
 
 def facts_of(entry: Entry) -> EntryFacts:
@@ -110,7 +114,7 @@ def facts_of(entry: Entry) -> EntryFacts:
     recorded = entry.recorded_at
     name = entry.WhichOneof("event")
     facts = EntryFacts(
-        kind=UNKNOWN_EVENT if name is None else EVENT_NUMBERS[name],
+        kind=kind_number(entry) or NO_EVENT if name is None else KINDS[name],
         recorded_us=recorded.seconds * 1_000_000 + recorded.nanos // 1000,
         search_id=entry.search_id,
     )

@@ -13,9 +13,11 @@ from countersign.cli.ledger_files import (
     with_any_key,
 )
 from countersign.cli.ledger_keys import trusted
+from countersign.cli.ledger_kinds import KIND
 from countersign.cli.ledger_mirror import mirror
 from countersign.cli.ledger_monitor import evidence, monitor
 from countersign.cli.ledger_prove import entry_and_proof, prove, verified
+from countersign.cli.ledger_query import count, query
 from countersign.cli.ledger_verify import verify
 from countersign.cli.ledger_view import checkpoint_dict, entry_rows, show_entry
 from countersign.cli.output import (
@@ -29,31 +31,11 @@ from countersign.cli.output import (
 from countersign.client import ClientSettings
 from countersign.client.ledger import PAGE_SIZE, LedgerClient
 from countersign.ledger.v1 import ledger_pb2 as pb
-from shared.kinds import KIND_MAX, KIND_MIN, KINDS, kind_name, kind_of
+from shared.kinds import kind_name
 from tlog.checkpoint import open_checkpoint
 from tlog.merkle import leaf_hash
 
 LIST_DEFAULT: Final = 50
-
-
-class EntryKind(click.ParamType[str]):
-    """A kind of entry: its name, or its number, which may be one that this program does not know."""
-
-    name = "kind"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The text as it was given."""
-        if kind_of(str(value)) is None:
-            self.fail(
-                f"{str(value)!r} is not one of {', '.join(KINDS)}, nor a number from "
-                f"{KIND_MIN} to {KIND_MAX}",
-                param,
-                ctx,
-            )
-        return str(value)
-
-
-KIND: Final = EntryKind()
 
 
 @click.group()
@@ -189,3 +171,5 @@ ledger.add_command(verify)
 ledger.add_command(mirror)
 ledger.add_command(monitor)
 ledger.add_command(evidence)
+ledger.add_command(query)
+ledger.add_command(count)

@@ -372,7 +372,7 @@ class EntryFilter(_message.Message):
 
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Kinds of entries (names of event fields: "search_decided")."""
+        """Kinds of entries: names of event fields ("search_decided"), or numbers of ones that are not known yet."""
 
     @_builtins.property
     def gallery_classes(self) -> _containers.RepeatedScalarFieldContainer[_search_pb2.GalleryClass.ValueType]:
