@@ -1,0 +1,179 @@
+"""Exports of tables: a folder with the table, a proof of every row, and a manifest; and their verification.
+
+| file | holds |
+|---|---|
+| `rows.jsonl`, `rows.csv` or `rows.parquet` | the table |
+| `receipts.jsonl` | for each row the entry's bytes and its inclusion proof |
+| `periods.jsonl` | the same for the PeriodClosed entries that the rows can be counted against |
+| `export-made.leaf`, `export-made.tlog-proof` | the entry that put the export on record |
+| `checkpoint` | the signed tree that all proofs lead to |
+| `manifest.json` | the query, the size of the tree, the number of rows, and the SHA-256 of every other file |
+"""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from countersign.client.tables import open_table
+from countersign.client.verify import VerificationError
+from countersign.ledger.v1 import query_pb2 as pb
+from tlog.checkpoint import Checkpoint
+from tlog.errors import TlogError
+from tlog.folder import verify_receipt_file
+from tlog.merkle import leaf_hash, verify_inclusion
+from tlog.policy import Judged, Policy
+from tlog.verify import NotVerified
+
+VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+CHECKPOINT: Final = "checkpoint"
+RECEIPTS: Final = "receipts.jsonl"
+PERIODS: Final = "periods.jsonl"
+MADE_LEAF: Final = "export-made.leaf"
+MADE_PROOF: Final = "export-made.tlog-proof"
+LINE_BYTES_MAX: Final = 200_000
+"""An entry of 65,535 bytes in base64 with 63 hashes, and room."""
+
+Proved = tuple[int, bytes]
+"""Index and bytes of an entry that was proved."""
+
+
+class TableExport:
+    """Writes an export as it comes."""
+
+    def __init__(self, folder: Path, form: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._form = form
+        self.rows = 0
+
+    async def write(self, parts: AsyncIterator[pb.ExportEntriesResponse]) -> dict[str, Any]:
+        """Write all files, the manifest last; gives the manifest. Raises VerificationError."""
+        table = open_table(self._form, self._folder / f"rows.{self._form}")
+        beginning = None
+        with (
+            (self._folder / RECEIPTS).open("w", encoding="utf-8") as receipts,
+            (self._folder / PERIODS).open("w", encoding="utf-8") as periods,
+        ):
+            async for part in parts:
+                if part.HasField("beginning"):
+                    beginning = part.beginning
+                for row in part.rows.rows:
+                    table.add(row.index, row.leaf)
+                    receipts.write(_line(row))
+                    self.rows += 1
+                for row in part.periods.rows:
+                    periods.write(_line(row))
+        table.close()
+        if beginning is None:
+            raise VerificationError("EXPORT_EMPTY", "the ledger sent an export without a beginning")
+        return self._finish(beginning)
+
+    def _finish(self, beginning: pb.ExportBeginning) -> dict[str, Any]:
+        made = beginning.export_made
+        (self._folder / MADE_LEAF).write_bytes(made.record.leaf)
+        (self._folder / MADE_PROOF).write_text(made.tlog_proof, encoding="utf-8")
+        (self._folder / CHECKPOINT).write_text(beginning.checkpoint, encoding="utf-8")
+        names = [CHECKPOINT, MADE_LEAF, MADE_PROOF, PERIODS, RECEIPTS, f"rows.{self._form}"]
+        manifest = {
+            "version": VERSION,
+            "query": json.loads(made.record.entry.export_made.query),
+            "format": self._form,
+            "tree_size": beginning.basis.tree_size,
+            "rows": self.rows,
+            "checkpoint": beginning.checkpoint,
+            "files": {name: _sha256(self._folder / name) for name in names},
+        }
+        text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        (self._folder / MANIFEST).write_text(text, encoding="utf-8")
+        return manifest
+
+
+def _line(row: pb.ExportRow) -> str:
+    document = {
+        "index": row.index,
+        "leaf": b64encode(row.leaf).decode(),
+        "hashes": [b64encode(one).decode() for one in row.hashes],
+    }
+    return json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
+
+
+def _sha256(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest and check that every file is as it says; raises VerificationError."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = dict(manifest["files"])
+        form = manifest["format"]
+        needed = {CHECKPOINT, MADE_LEAF, MADE_PROOF, PERIODS, RECEIPTS, f"rows.{form}"}
+        whole = manifest["version"] == VERSION and set(files) == needed
+        int(manifest["rows"]), int(manifest["tree_size"]), dict(manifest["query"])
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise _failed(
+            MANIFEST, "it is missing, cannot be read, or does not list what an export has"
+        )
+    for name, digest in sorted(files.items()):
+        if not (folder / name).is_file():
+            raise _failed(name, "it is missing")
+        if _sha256(folder / name) != digest:
+            raise _failed(name, "it is not what the manifest says (SHA-256)")
+    document: dict[str, Any] = manifest
+    return document
+
+
+def judged_checkpoint(folder: Path, policy: Policy) -> Judged:
+    """The signed tree that all proofs must lead to; raises VerificationError."""
+    try:
+        judged = policy.judge((folder / CHECKPOINT).read_bytes())
+    except TlogError as error:
+        raise _failed(CHECKPOINT, str(error)) from error
+    if not judged.quorum:
+        raise _failed(CHECKPOINT, judged.shortfall)
+    return judged
+
+
+def proved_export_made(folder: Path, policy: Policy) -> tuple[int, bytes]:
+    """Index and bytes of the entry that put the export on record; raises VerificationError."""
+    try:
+        index, _ = verify_receipt_file(folder / MADE_PROOF, folder / MADE_LEAF, policy)
+    except NotVerified as error:
+        raise _failed(MADE_PROOF, str(error)) from error
+    return index, (folder / MADE_LEAF).read_bytes()
+
+
+def proved_rows(folder: Path, name: str, checkpoint: Checkpoint) -> Iterator[Proved]:
+    """Entries in order, each proved to be in the tree; raises VerificationError at the first that is not."""
+    last = -1
+    with (folder / name).open("rb") as file:
+        number = 0
+        while line := file.readline(LINE_BYTES_MAX):
+            number += 1
+            try:
+                row = json.loads(line)
+                index, leaf = int(row["index"]), b64decode(row["leaf"], validate=True)
+                hashes = [b64decode(one, validate=True) for one in row["hashes"]]
+                verify_inclusion(leaf_hash(leaf), index, checkpoint.size, hashes, checkpoint.root)
+            except (ValueError, KeyError, TypeError) as error:
+                raise _failed(name, f"line {number} is no receipt") from error
+            except TlogError as error:
+                raise _failed(name, f"line {number}: {error}") from error
+            if index <= last:
+                raise _failed(name, f"line {number}: entry {index} is out of order")
+            last = index
+            yield index, leaf
+
+
+def _failed(file: str, what: str) -> VerificationError:
+    return VerificationError("NOT_VERIFIED", f"{file}: {what}")
