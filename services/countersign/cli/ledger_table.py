@@ -1,0 +1,233 @@
+"""`countersign ledger export-table`, `verify-export-table` and `verify-periods`."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from countersign.cli.connection import config_option, load, run
+from countersign.cli.ledger_files import CHECKPOINT, failure_text, with_any_key
+from countersign.cli.ledger_keys import given, trusted
+from countersign.cli.ledger_query import filter_of, filter_options
+from countersign.cli.ledger_trust import trust_options
+from countersign.cli.output import (
+    OK,
+    REFUSED,
+    bar,
+    cells,
+    json_option,
+    out,
+    print_json,
+)
+from countersign.client import ClientSettings, VerificationError
+from countersign.client.ledger import LedgerClient
+from countersign.client.ledger_query import LedgerQueryClient
+from countersign.client.periods import closings_in, verify_periods
+from countersign.client.table_export import TableExport
+from countersign.client.table_verify import verify_table
+from countersign.client.tables import FORMATS
+from countersign.ledger.v1 import event_pb2, ledger_pb2
+from countersign.ledger.v1 import query_pb2 as pb
+from tlog.checkpoint import Checkpoint, open_checkpoint
+from tlog.folder import checkpoint_document, cosigned_text, judged_document, verify_folder
+from tlog.merkle import Frontier, leaf_hash
+from tlog.note import Verifier
+from tlog.policy import Policy
+from tlog.tiles import TILE_WIDTH, TileName, decode_bundle
+from tlog.verify import NotVerified
+
+_FORMATS: Final = {
+    "jsonl": event_pb2.EXPORT_FORMAT_JSON_LINES,
+    "csv": event_pb2.EXPORT_FORMAT_CSV,
+    "parquet": event_pb2.EXPORT_FORMAT_PARQUET,
+}
+
+
+@click.command(name="export-table")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="csv", show_default=True,
+    help="Form of the table.",
+)  # fmt: skip
+@config_option
+@json_option
+@filter_options
+def export_table(directory: Path, form: str, config: Path, as_json: bool, **options: Any) -> None:
+    """Write what a query finds into DIRECTORY as a table, with a proof of every row.
+
+    That you exported, and by what query, is itself put on record, before any row leaves the ledger. The
+    directory has a manifest and all that `verify-export-table` needs to verify it without a server. Bounds
+    that are not in the rows themselves (--end-state and --obligation-state) are as of the size it names.
+
+    \b
+    Examples:
+      countersign ledger export-table report --agency CA0194200 --role origin --format parquet
+      countersign ledger verify-export-table report --key ledger.vkey
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise click.UsageError(f"{directory} is not empty")
+    authority = options["authority"]
+    request = pb.ExportEntriesRequest(
+        filter=filter_of(options), format=_FORMATS[form], authority=authority
+    )
+    settings = load(config)
+    manifest = run(_export(settings, directory, form, request))
+    found = verify_table(directory, Policy.of_logs(trusted(settings)))
+    if as_json:
+        print_json(manifest | {"directory": str(directory), "export_index": found.export_index})
+        return
+    path = cells(directory)[0]
+    out().print(f"Exported {found.rows} rows to {path}; on record as entry {found.export_index}")
+    out().print(f"VERIFIED: {found.complete}", soft_wrap=True)
+
+
+async def _export(
+    settings: ClientSettings, directory: Path, form: str, request: pb.ExportEntriesRequest
+) -> dict[str, Any]:
+    async with LedgerQueryClient.connect(settings) as client:
+        return await TableExport(directory, form).write(client.export(request))
+
+
+@click.command(name="verify-export-table")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@trust_options
+@json_option
+def verify_export_table(
+    folder: Path, keys: Sequence[str], policy_file: Path | None, config: Path | None, as_json: bool
+) -> int:
+    """Verify an exported table in FOLDER, offline.
+
+    Every file is what the manifest says, every row is what its entry says, and every entry is in the tree
+    that the ledger signed. Where the query asks for whole periods, the rows are counted against the ledger's
+    own totals, so that an entry left out is noticed. Exits 0 when all of it holds and 1 when something does
+    not.
+
+    \b
+    Example:
+      countersign ledger verify-export-table report --policy ledger.policy
+    """
+    policy = given(keys, policy_file, config)
+    try:
+        with bar("verifying") as progress:
+            found = verify_table(folder, policy, progress)
+    except VerificationError as error:
+        return _failed(folder, error, as_json)
+    if as_json:
+        says = {"rows": found.rows, "tree_size": found.tree_size, "complete": found.complete}
+        document = {"path": str(folder), "verified": True, "export_index": found.export_index}
+        print_json(document | says | judged_document(found.judged))
+        return OK
+    says_text = f"{found.rows} rows are what the ledger signed; {found.complete}"
+    out().print(
+        f"[green]VERIFIED[/] {cells(folder)[0]}: {says_text}{cosigned_text(found.judged)}",
+        soft_wrap=True,
+    )
+    return OK
+
+
+def _failed(path: object, error: VerificationError, as_json: bool) -> int:
+    if as_json:
+        print_json(
+            {"path": str(path), "verified": False, "reason": error.reason, "says": str(error)}
+        )
+    else:
+        (says,) = cells(failure_text(error, path))
+        out().print(f"[bold red]FAILED:[/] {says}", soft_wrap=True)
+    return REFUSED
+
+
+@click.command(name="verify-periods")
+@click.argument(
+    "folder", required=False, type=click.Path(path_type=Path, file_okay=False, exists=True)
+)
+@click.option("--server", is_flag=True, help="Read the entries from the ledger instead.")
+@trust_options
+@json_option
+def verify_periods_command(
+    folder: Path | None,
+    server: bool,
+    keys: Sequence[str],
+    policy_file: Path | None,
+    config: Path | None,
+    as_json: bool,
+) -> int:
+    """Count every closed period again from the entries of an export in FOLDER, or with --server.
+
+    A period that the ledger closed says how many entries of each kind each agency has in it, and which
+    searches were open at its end. Here all of it is counted anew, and the entries are verified first.
+
+    \b
+    Examples:
+      countersign ledger verify-periods copy --key ledger.vkey
+      countersign ledger verify-periods --server
+    """
+    if (folder is None) == (not server):
+        raise click.UsageError("give a FOLDER with an export, or --server")
+    try:
+        if folder is not None:
+            checkpoint, leaves = _of_folder(folder, given(keys, policy_file, config))
+        else:
+            if config is None:
+                raise click.UsageError("--server needs a --config")
+            settings = load(config)
+            checkpoint, leaves = run(_of_server(settings, trusted(settings)))
+        closings = closings_in(enumerate(leaves()))
+        verify_periods(leaves(), closings)
+    except VerificationError as error:
+        return _failed(folder or "server", error, as_json)
+    end = closings[-1].end_index if closings else 0
+    if as_json:
+        says = {"verified": True, "periods": len(closings), "closed_until": end}
+        print_json(says | checkpoint_document(checkpoint))
+        return OK
+    out().print(
+        f"[green]VERIFIED[/] {len(closings)} periods count entries 0 to {end - 1} as they are; "
+        f"{checkpoint.size - end} later ones are in no closed period yet"
+        if closings
+        else f"[green]VERIFIED[/] no period is closed; the ledger has {checkpoint.size} entries",
+        soft_wrap=True,
+    )
+    return OK
+
+
+def _of_folder(folder: Path, policy: Policy) -> tuple[Checkpoint, Any]:
+    try:
+        with bar("verifying") as progress:
+            found = verify_folder(folder, policy, progress)
+    except NotVerified as error:
+        raise VerificationError("NOT_VERIFIED", str(error)) from error
+    size = found.checkpoint.size
+
+    def leaves() -> Iterator[bytes]:
+        for start in range(0, size, TILE_WIDTH):
+            width = min(TILE_WIDTH, size - start)
+            name = TileName(None, start // TILE_WIDTH, width)
+            yield from decode_bundle((folder / name.path).read_bytes())
+
+    return found.checkpoint, leaves
+
+
+async def _of_server(
+    settings: ClientSettings, verifiers: Sequence[Verifier]
+) -> tuple[Checkpoint, Any]:
+    async with LedgerClient.connect(settings) as client:
+        note = (await client.checkpoint()).checkpoint
+        checkpoint = with_any_key(verifiers, lambda key: open_checkpoint(note, key))
+        kept: list[bytes] = []
+        frontier = Frontier()
+        async for leaf in _leaves(client):
+            if len(kept) == checkpoint.size:
+                break
+            kept.append(leaf)
+            frontier.append(leaf_hash(leaf))
+    if frontier.root() != checkpoint.root:
+        raise VerificationError(
+            "NOT_AS_SIGNED", f"{CHECKPOINT}: the entries received are not those that were signed"
+        )
+    return checkpoint, lambda: iter(kept)
+
+
+async def _leaves(client: LedgerClient) -> AsyncIterator[bytes]:
+    async for record in client.entries(ledger_pb2.ListEntriesRequest()):
+        yield record.leaf
