@@ -30,7 +30,7 @@ from countersign.client.tables import FORMATS
 from countersign.ledger.v1 import event_pb2, ledger_pb2
 from countersign.ledger.v1 import query_pb2 as pb
 from tlog.checkpoint import Checkpoint, open_checkpoint
-from tlog.folder import checkpoint_document, cosigned_text, judged_document, verify_folder
+from tlog.folder import checkpoint_document, judged_document, verify_folder
 from tlog.merkle import Frontier, leaf_hash
 from tlog.note import Verifier
 from tlog.policy import Policy
@@ -120,7 +120,7 @@ def verify_export_table(
         return OK
     says_text = f"{found.rows} rows are what the ledger signed; {found.complete}"
     out().print(
-        f"[green]VERIFIED[/] {cells(folder)[0]}: {says_text}{cosigned_text(found.judged)}",
+        f"[green]VERIFIED[/] {cells(folder)[0]}: {says_text}",
         soft_wrap=True,
     )
     return OK
