@@ -39,6 +39,7 @@ from ledger.log import OpenLog, begin_log, opened
 from ledger.query_service import LedgerQueryServicer, NoOpenings
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Head
+from shared import logs
 from shared.clock import SystemClock
 from tlog.checkpoint import Checkpoint
 from tlog.merkle import Frontier, leaf_hash
@@ -326,6 +327,7 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()
+    logs.configure("bench", "ERROR")
     uvloop.run(run(arguments.entries, arguments.seconds, Console(width=120, highlight=False)))
 
 

@@ -32,8 +32,8 @@ INDEX_VERSION: Final = 1
 
 MEMORY_MAX: Final = "512MB"
 """Past this DuckDB writes to files beside the index; grouping 10^7 entries needs less."""
-THREADS: Final = 1
-"""The other cores are for appending."""
+THREADS: Final = 2
+"""A count of a million entries in half the time; appending comes first all the same, by its niceness."""
 WAL_MAX: Final = "64MB"
 
 DAY_US: Final = 86_400_000_000
@@ -170,6 +170,7 @@ class QueryIndex:
     def _rows(self, start: int, leaves: Sequence[bytes]) -> dict[str, list[_Row]]:
         read = [(index, *_read(leaf)) for index, leaf in enumerate(leaves, start)]
         decisions = self._decisions(start, read)
+        ended = self._ended(read)
         rows: dict[str, list[_Row]] = {table: [] for table in _TABLES}
         for index, entry, facts in read:
             decided = None
@@ -182,7 +183,9 @@ class QueryIndex:
             if d == index:
                 _own_rows(rows, index, facts)
             elif facts.kind in ENDS:
-                rows["ends"].append((d, index, facts.kind))
+                if d not in ended:
+                    ended.add(d)
+                    rows["ends"].append((d, index, facts.kind))
             elif facts.kind == _DISCHARGED:
                 one = entry.obligation_discharged
                 rows["discharges"].append((d, index, one.kind, one.rule_id, one.party, one.result))
@@ -209,6 +212,16 @@ class QueryIndex:
             for row in rows.fetchall():
                 found[row[0]] = _Decision(row[1], row[2:])
         return found
+
+    def _ended(self, read: Iterable[tuple[int, Entry, EntryFacts]]) -> set[int]:
+        """Find which of the searches that a batch ends had ended before: the first end counts."""
+        ending = [facts.decided_index for _, _, facts in read if facts.kind in ENDS]
+        if not ending:
+            return set()
+        rows = self.connection.execute(
+            "SELECT d FROM ends WHERE d IN (SELECT unnest(CAST(? AS BIGINT[])))", [ending]
+        )
+        return {row[0] for row in rows.fetchall()}
 
     def _entry(self, index: int, d: int, facts: EntryFacts, decided: _Decision | None) -> _Row:
         own: list[str | int] = [getattr(facts, name) for name in _SHARED]

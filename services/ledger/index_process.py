@@ -174,7 +174,8 @@ class IndexProcess:
             _indexed_entries.set(said.indexed)
         elif isinstance(said, Unusable):
             self._unusable = said
-            log.error("query index unusable", extra={"fields": {"reason": said.reason}})
+            fields = {"reason": said.reason, "what": said.message}
+            log.error("query index unusable", extra={"fields": fields})
         elif peer is self._peer:
             self._peer = None
             self._fail_all()

@@ -261,10 +261,7 @@ class _Sql:
         """Joins come first in the text, so that their values do too."""
         asked = set(self.dimensions)
         if Dimension.END_STATE in asked or self.question.end_state is not None:
-            self.joins += (
-                " LEFT JOIN (SELECT d, min(kind) AS kind FROM ends WHERE i < ? GROUP BY d) n"
-                " ON n.d = e.d"
-            )
+            self.joins += " LEFT JOIN (SELECT d, kind FROM ends WHERE i < ?) n ON n.d = e.d"
             self.values.append(self.question.size)
         for dimension, table, name in (
             (Dimension.AGENCY, "agencies", "a"),
