@@ -33,7 +33,7 @@ from ledger.entry import CompletedEntry, Completer, index_columns
 from ledger.index_messages import FollowerSettings
 from ledger.index_process import IndexProcess, running_index
 from ledger.index_queries import Question
-from ledger.keys import LogKeys
+from ledger.keys import FileKey, LogKeys
 from ledger.last_signed import Signed
 from ledger.log import OpenLog, begin_log, opened
 from ledger.query_service import LedgerQueryServicer, NoOpenings
@@ -43,10 +43,9 @@ from shared import logs
 from shared.clock import SystemClock
 from tlog.checkpoint import Checkpoint
 from tlog.merkle import Frontier, leaf_hash
-from tlog.note import Signer
 from tlog.tiles import TreeEdge
 
-SIGNER = Signer.from_seed("ledger.example/bench", bytes(32))
+SIGNER = FileKey.from_seed("ledger.example/bench", bytes(32))
 AGENCIES: list[str] = [f"CA{number:07}" for number in range(80)]
 START_S = 1_767_225_600
 """2026-01-01: the entries spread over a year from then on."""
