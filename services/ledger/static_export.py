@@ -171,7 +171,7 @@ async def _keep_up(
             try:
                 await reader.ask(functools.partial(export.bring_up_to, newest))
                 last, failing = newest, ""
-            except (ServiceError, OSError) as error:
+            except (ServiceError, TlogError, OSError) as error:
                 why = error.message if isinstance(error, ServiceError) else str(error)
                 # Once for each fault: it is tried again at every turn.
                 if why != failing:

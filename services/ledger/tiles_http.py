@@ -25,7 +25,7 @@ from aiohttp.web_protocol import RequestHandler
 from ledger.config import HttpSettings
 from ledger.tile_files import TileFiles, TileReader, parse_path
 from shared import telemetry
-from shared.errors import ServiceError
+from shared.errors import ServiceError, Unavailable
 from shared.settings import SettingsError
 from tlog.tiles import TileName
 
@@ -149,6 +149,8 @@ class TilesHttp:
         except ServiceError as error:
             fields = {"reason": error.reason, "why": error.message, "file": name.path}
             log.error("tile not served", extra={"fields": fields})
+            if isinstance(error, Unavailable):
+                return _said(503, "the log's storage does not answer", {"Retry-After": "5"})
             return _said(500, "this part of the log cannot be served")
         finally:
             self._questions -= 1

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledger.config import HttpSettings
+from ledger.config import HttpSettings, HttpTls
 from ledger.sqlite_reading import SqliteReading
 from ledger.tile_files import TileReader
 from ledger.tiles_http import Notes, TilesHttp, serving_http
@@ -53,21 +53,25 @@ class TileServer:
 
 @contextlib.asynccontextmanager
 async def tile_server(
-    path: Path, prefix: str = "", sending_s: float = 20.0
+    path: Path,
+    prefix: str = "",
+    sending_s: float = 20.0,
+    tls: HttpTls | None = None,
+    reading: type[SqliteReading] = SqliteReading,
 ) -> AsyncIterator[TileServer]:
     """Serves a ledger's file as it is now."""
-    with contextlib.closing(SqliteReading.open(path)) as reading:
-        published = load_published(reading, [SIGNER.verifier])
+    with contextlib.closing(SqliteReading.open(path)) as first:
+        published = load_published(first, [SIGNER.verifier])
     served = TileServer(0, published)
     with contextlib.closing(
-        TileReader(SqliteReading.open(path), lambda: served.published)
+        TileReader(reading.open(path), lambda: served.published)
     ) as tile_reader:
 
         def checkpoint() -> str | None:
             return served.published.note if served.quorum == "" else served.quorum
 
         notes = Notes(checkpoint, lambda: served.published.note)
-        settings = HttpSettings(listen="127.0.0.1:0", prefix=prefix)
+        settings = HttpSettings(listen="127.0.0.1:0", prefix=prefix, tls=tls)
         served.answers = TilesHttp(tile_reader, notes, prefix, sending_s)
         async with serving_http(settings, served.answers) as serving:
             served.port = serving.port

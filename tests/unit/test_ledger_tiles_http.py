@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import ssl
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,11 +11,16 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from ledger.config import HttpTls
 from ledger.log import opened
+from ledger.reading import StorageFailed
+from ledger.sqlite_reading import SqliteReading
 from ledger.tiles_http import CONNECTIONS_MAX
+from shared.settings import SettingsError
 from support.exports import export_of
 from support.filled_logs import entries_of, filled_log, grow
 from support.ledgers import SIGNER, complete, decided, new_log
+from support.nats_servers import Certificates
 from support.tile_servers import TileServer, tile_server
 from support.waiting import WAIT_S_MAX, until
 from tlog.tiles import TileName, encode_bundle, tiles_of
@@ -204,6 +210,35 @@ async def test_many_ask_at_once(server: TileServer) -> None:
         else:
             assert (answer.status, answer.body) == (200, expected[name])
     assert sum(answer.status == 200 for answer in answers) >= 64
+
+
+class StorageThatIsAway(SqliteReading):
+    """Could be read when it was opened."""
+
+    def leaves(self, start: int, count: int) -> list[bytes]:
+        raise StorageFailed("the connection was lost")
+
+
+async def test_storage_that_fails_is_no_answer(served: Path) -> None:
+    async with tile_server(served, reading=StorageThatIsAway) as server:
+        answer = await server.get("/tile/entries/000")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert answer.headers["cache-control"] == "no-store"
+        assert (await server.get("/tile/0/000")).status == 200
+
+
+async def test_the_port_can_speak_https(served: Path, tmp_path: Path) -> None:
+    files = Certificates(tmp_path).tls("service", "ledger", listens=True)
+    context = ssl.create_default_context(cafile=str(files.authority))
+    tls = HttpTls(certificate=files.certificate, key=files.key)
+    async with tile_server(served, tls=tls) as server, aiohttp.ClientSession() as client:
+        url = f"https://127.0.0.1:{server.port}/checkpoint"
+        async with client.get(url, ssl=context) as answer:
+            assert await answer.text() == server.published.note
+    unusable = HttpTls(certificate=files.certificate, key=files.certificate)
+    with pytest.raises(SettingsError, match=r"http\.tls"):
+        async with tile_server(served, tls=unusable):
+            raise AssertionError("it listens without a key")
 
 
 async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
