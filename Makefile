@@ -45,6 +45,7 @@ test: $(DEV) ## Run all suites (the fault suite in its short form)
 test-fault: $(DEV) ## Run the fault suite in its long form
 	@tools/need_programs.sh
 	$(PY) -m pytest tests/fault --fault-rounds 25
+	$(PY) -m pytest tests/fault/test_ledger_killed.py --fault-rounds 200
 
 lint: $(DEV) contracts ## Check style, contracts, imports and the house rules
 	$(VENV)/bin/ruff check

@@ -74,14 +74,15 @@ class Archive:
         self._reading.close()
 
     async def entry(self, index: int) -> bytes:
-        """Read one entry; raises NotFound."""
-        size = self._published().size
-        if index >= size:
-            raise _unknown(index, size)
-        leaf = await self._ask(lambda: self._reading.leaf(index))
-        if leaf is None:
-            raise _unknown(index, size)
-        return leaf
+        """Read one entry; raises NotFound, or NotReady when it is not what was appended."""
+        published = self._published()
+        if index >= published.size:
+            raise _unknown(index, published.size)
+
+        def read() -> bytes:
+            return Receipts(published, self._tiles, self._reading).leaf_and_proof(index)[0]
+
+        return await self._ask(read)
 
     async def page(self, wanted: Filter, entries_max: int) -> Page:
         """Read entries by index, bounded in number and bytes."""

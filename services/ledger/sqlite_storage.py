@@ -259,7 +259,10 @@ def _open_for_writing(path: Path) -> sqlite3.Connection:
 def _lock(database: Path) -> int:
     """Take the writer's lock, which the kernel gives back when the process ends, however it ends."""
     path = database.with_name(f"{database.name}.lock")
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise NotReady("LEDGER_UNREADABLE", f"{path} cannot be written: {error}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

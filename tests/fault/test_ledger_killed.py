@@ -13,7 +13,12 @@ from support.ledgers import LedgerProcess, assert_whole, decided, run_program, w
 from support.nats_servers import NatsUnderTest
 from support.waiting import until
 
-pytestmark = [pytest.mark.fault, pytest.mark.promise(1), pytest.mark.promise(8)]
+pytestmark = [
+    pytest.mark.fault,
+    pytest.mark.promise(1),
+    pytest.mark.promise(8),
+    pytest.mark.timeout(3600),
+]
 
 APPENDERS = 24
 TIMEOUT_S = 2
