@@ -12,13 +12,17 @@ from typing import Final
 import grpc
 
 from countersign.ledger.v1.append_pb2_grpc import add_LedgerAppendServiceServicer_to_server
+from countersign.ledger.v1.disclosure_pb2_grpc import (
+    add_LedgerDisclosureServiceServicer_to_server,
+)
 from countersign.ledger.v1.ledger_pb2_grpc import add_LedgerServiceServicer_to_server
 from countersign.ledger.v1.query_pb2_grpc import add_LedgerQueryServiceServicer_to_server
-from ledger import append_service, query_service
+from ledger import append_service, disclosure_service, query_service
 from ledger.append_service import LedgerAppendServicer
 from ledger.bus_service import BusService
 from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
+from ledger.disclosing import disclosing
 from ledger.entry import Completer
 from ledger.export_tiles import run_export_tiles
 from ledger.feeding import configured
@@ -26,9 +30,9 @@ from ledger.from_settings import load_keys, safeguards_of
 from ledger.health import Health
 from ledger.heartbeat import beating
 from ledger.log import begin_log, opened
+from ledger.opening_keys import run_rotate_opening_keys
 from ledger.openings import opened_keyring, opened_openings
 from ledger.public_files import public_files
-from ledger.query_service import NoOpenings
 from ledger.querying import querying, run_reindex
 from ledger.reading import StorageFailed
 from ledger.rotation import announce_keys
@@ -46,6 +50,7 @@ from shared.settings import SettingsError
 from shared.signing import BadKey
 
 GRACE_S = 5.0
+SERVICES = (SERVICE, append_service.SERVICE, query_service.SERVICE, disclosure_service.SERVICE)
 
 
 @dataclass(frozen=True)
@@ -100,21 +105,23 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
         servicer = LedgerServicer(log.archive, log.sequencer, keys.vkeys[0], witnessed)
         completer = Completer(str(appender), SystemClock(), sealer=openings.sealer)
         on_bus = BusService(completer, log.sequencer, log.archive, witnessed)
+        disclosed = await stack.enter_async_context(disclosing(settings, log, openings))
         queries = await stack.enter_async_context(
-            querying(settings, database, log, keys.vkeys, NoOpenings())
+            querying(settings, database, log, keys.vkeys, disclosed.finder)
         )
 
-        def register(grpc_server: grpc.aio.Server) -> None:
-            add_LedgerServiceServicer_to_server(servicer, grpc_server)
-            add_LedgerAppendServiceServicer_to_server(LedgerAppendServicer(on_bus), grpc_server)
-            add_LedgerQueryServiceServicer_to_server(queries.servicer, grpc_server)
+        def register(on: grpc.aio.Server) -> None:
+            add_LedgerServiceServicer_to_server(servicer, on)
+            add_LedgerAppendServiceServicer_to_server(LedgerAppendServicer(on_bus), on)
+            add_LedgerQueryServiceServicer_to_server(queries.servicer, on)
+            add_LedgerDisclosureServiceServicer_to_server(disclosed.servicer, on)
 
         server = await start_server(
             register,
-            services=[SERVICE, append_service.SERVICE, query_service.SERVICE],
+            services=SERVICES,
             listen=settings.listen,
             trust_domain=settings.trust_domain,
-            access=_READING | append_service.ACCESS,
+            access=_READING | append_service.ACCESS | disclosure_service.ACCESS,
         )
         stack.push_async_callback(server.stop, GRACE_S)
         health.attach(server)
@@ -179,6 +186,7 @@ def main() -> None:
         "reindex": run_reindex,
         "restore": run_restore,
         "restore-check": run_restore_check,
+        "rotate-opening-keys": run_rotate_opening_keys,
     }
     if (command := commands.get("".join(sys.argv[1:2]))) is not None:
         sys.exit(command(sys.argv[2:]))

@@ -116,6 +116,10 @@ class LedgerSettings(ProcessSettings):
     """Has witnesses cosign the checkpoints; off when left out."""
     openings: OpeningsSettings = OpeningsSettings()
     """Where their keys are."""
+    registry: ConfigPath | None = None
+    """Registry (TOML) that says who oversees whom, with which rights. Without it nobody reads openings."""
+    trust_roots: ConfigPath | None = None
+    """Trust roots (JSON) with the identity providers of agencies. Without it no agency reads openings."""
 
     @property
     def provider_keys(self) -> Path:

@@ -6,7 +6,6 @@ Invariants:
   its opening it cannot be found by trying values.
 """
 
-import hmac
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -19,12 +18,11 @@ from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED
 from shared.clock import Clock
+from shared.commitments import SALT_BYTES, commit_to
 from shared.errors import FieldViolation, InvalidRequest
 from shared.kinds import KINDS, SCHEMA_EPOCH, kind_number
 from tlog.tiles import ENTRY_BYTES_MAX
 
-COMMITMENT_CONTEXT: Final = b"countersign/commitment/v1\0"
-SALT_BYTES: Final = 32
 SALTS_DRAWN: Final = 128
 
 SENSITIVE_FIELDS_MAX: Final = 16
@@ -122,12 +120,6 @@ class CompletedEntry:
     idempotency_key: str | None
     columns: IndexColumns
     openings: tuple[SealedOpening, ...]
-
-
-def commit_to(field: str, salt: bytes, value: str) -> bytes:
-    """Give the commitment to a value (see entry.proto)."""
-    message = COMMITMENT_CONTEXT + field.encode() + b"\0" + value.encode()
-    return hmac.digest(salt, message, "sha256")
 
 
 class Completer:

@@ -77,8 +77,8 @@ class KeyStore(Protocol):
     def add_holder_key(self, key: HolderKey) -> None:
         """Add a key, unless this generation is there already."""
 
-    def drop_holder_keys(self, holder: str, before: int) -> None:
-        """Remove the keys of older generations."""
+    def drop_holder_keys(self, holder: str, before: int) -> bool:
+        """Remove older keys, unless one still encrypts a block; say whether it was done."""
 
     def add_block(self, block: StoredBlock) -> None:
         """Add a block; it is durable when this returns."""
@@ -162,9 +162,16 @@ class SqlKeyStore:
             *(key.holder, key.generation, key.wrapped.version, key.wrapped.sealed),
         )
 
-    def drop_holder_keys(self, holder: str, before: int) -> None:
-        """Remove the keys of older generations."""
-        self._change("DELETE FROM holder_keys WHERE holder = ? AND generation < ?", holder, before)
+    def drop_holder_keys(self, holder: str, before: int) -> bool:
+        """Remove them in one step with the look whether one is needed."""
+        self._change(
+            "DELETE FROM holder_keys WHERE holder = ? AND generation < ? AND NOT EXISTS"
+            " (SELECT 1 FROM key_blocks WHERE holder = ? AND holder_generation < ?)",
+            *(holder, before, holder, before),
+        )
+        return not self._all(
+            "SELECT 1 FROM holder_keys WHERE holder = ? AND generation < ?", holder, before
+        )
 
     def add_block(self, block: StoredBlock) -> None:
         """Add a block."""

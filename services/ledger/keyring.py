@@ -16,6 +16,7 @@ from typing import Final
 
 from ledger.key_provider import KEY_BYTES, KeyProvider, key_missing, open_with, seal_with
 from ledger.key_store import HolderKey, KeyStore, StoredBlock
+from shared.errors import Unavailable
 
 BLOCK_KEYS: Final = 1024
 """32 KB in one durable write: at 5,000 entries/s five writes more each second. What a process has not used
@@ -24,6 +25,8 @@ FETCH_AT: Final = BLOCK_KEYS // 2
 """From here on the next block is made in the background, so that nobody waits for its write."""
 BLOCKS_KEPT: Final = 256
 """8 MB of blocks that were asked for last."""
+ROTATE_TRIES: Final = 5
+"""A second pass finds only what was made during the first."""
 LOOKUP_KEYS_KEPT: Final = 100_000
 """10 MB; more than that many blocks hold 10^8 entries."""
 
@@ -184,20 +187,35 @@ class Keyring:
         version = self._provider.rotate()
         for holder in self._store.holders():
             newest = self._new_holder_key(holder)
-            for number, _ in self._store.blocks_of(holder):
-                stored = self._store.block(number)
-                if stored is not None:
-                    opened = self._opened(stored)
-                    turned = Block(number, holder, stored.generation + 1, opened.content)
-                    self._store.replace_block(self._sealed(turned))
-            self._store.drop_holder_keys(holder, newest)
+            for _ in range(ROTATE_TRIES):
+                self._turn_blocks(holder, newest)
+                # A block that a running service made meanwhile is still under the older key.
+                if self._store.drop_holder_keys(holder, newest):
+                    break
+            else:
+                raise Unavailable(
+                    "OPENING_KEYS_CHANGED", "blocks are made faster than they are turned; try again"
+                )
         self._store.forget()
         return version
+
+    def _turn_blocks(self, holder: str, newest: int) -> None:
+        for number, _ in self._store.blocks_of(holder):
+            stored = self._store.block(number)
+            if stored is not None and stored.holder_generation != newest:
+                content = self._opened(stored).content
+                turned = Block(number, holder, stored.generation + 1, content)
+                self._store.replace_block(self._sealed(turned))
 
     def _make_block(self, holder: str) -> Block:
         number = int.from_bytes(self._random(8), "big") >> 1
         block = Block(number, holder, 0, self._random(KEY_BYTES * (BLOCK_KEYS + 1)))
-        self._store.add_block(self._sealed(block))
+        stored = self._sealed(block)
+        self._store.add_block(stored)
+        if self._store.holder_key(holder, stored.holder_generation) is None:
+            # The keys were rotated in between; none of this block was given out yet.
+            block = Block(number, holder, 1, block.content)
+            self._store.replace_block(self._sealed(block))
         return block
 
     def _keep(self, block: Block) -> None:

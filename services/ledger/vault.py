@@ -19,9 +19,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from countersign.ledger.v1.entry_pb2 import Entry
-from ledger.entry import SALT_BYTES, Opening, SealedOpening, commit_to, holder_of
+from ledger.entry import Opening, SealedOpening, holder_of
 from ledger.keyring import Keyring
 from ledger.opening_rows import OpeningRows, Token
+from shared.commitments import SALT_BYTES, commit_to
 
 LOOKED_UP: Final = frozenset({"officer", "case_number", "search_id"})
 """Fields by whose value entries can be found."""
@@ -133,6 +134,10 @@ class Vault:
             if opening is not None:
                 openings.append(opening)
         return openings
+
+    def has_openings(self, entry_index: int) -> bool:
+        """Whether an entry has openings."""
+        return bool(self._rows.openings_of(entry_index))
 
     def find(self, holder: str, field: str, value: str) -> list[int]:
         """Find the entries of one holder whose opening has this value, by index."""

@@ -44,6 +44,10 @@ GalleryClassName = Literal[
 ]
 
 
+OversightRight = Literal["disclose", "find", "expunge"]
+"""To read openings; to find entries by what they hold; to ask for, or approve, their destruction."""
+
+
 class RegistryError(Exception):
     """The registry or the trust roots cannot be read; the message names file and field."""
 
@@ -111,6 +115,22 @@ class Officer(_Strict):
     """Course to the first day on which the certificate no longer counts."""
 
 
+class OversightBody(_Strict):
+    """A body that oversees agencies: a commission, an inspector general, a court."""
+
+    name: str
+    jurisdictions: tuple[Jurisdiction, ...] = Field(min_length=1)
+    """Whose agencies: "US-CA"; a country stands for its states too."""
+    rights: tuple[OversightRight, ...] = ()
+    """What it may do with openings. The public fields are open to everybody."""
+
+    def watches(self, jurisdiction: str) -> bool:
+        """Whether an agency of this jurisdiction is one of its own."""
+        return any(
+            jurisdiction == one or jurisdiction.startswith(f"{one}-") for one in self.jurisdictions
+        )
+
+
 @dataclass(frozen=True)
 class PartiesOf:
     """Who must be asked about a search. None where the registry does not know."""
@@ -131,6 +151,7 @@ class Registry(_Strict):
     galleries: Mapping[Name, Gallery] = Field(default_factory=dict)
     lists: Mapping[Name, NamedList] = Field(default_factory=dict)
     officers: Mapping[OfficerId, Officer] = Field(default_factory=dict)
+    oversight: Mapping[Name, OversightBody] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _no_dangling_names(self) -> Self:
@@ -160,8 +181,11 @@ class Registry(_Strict):
 
     @cached_property
     def sha256(self) -> bytes:
-        """Digest of what it says, whatever the order of its lines."""
-        said = self.model_dump(mode="json", round_trip=True)
+        """Digest of what directives judge by, whatever the order of its lines.
+
+        Who oversees is not part of it: no decision depends on that.
+        """
+        said = self.model_dump(mode="json", round_trip=True, exclude={"oversight"})
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
     def parties(self, facts: SearchFacts) -> PartiesOf:

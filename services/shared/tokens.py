@@ -24,6 +24,8 @@ from shared.errors import NotAllowed, NotAuthentic
 from shared.registry import OFFICER_PATTERN, IdentityProvider, Registry, RegistryError, TrustRoots
 
 AUDIENCE: Final = "countersign-broker"
+LEDGER_AUDIENCE: Final = "countersign-ledger"
+"""For what is asked of the ledger itself; its `nonce` is the request's id."""
 ALGORITHMS: Final = ("EdDSA", "ES256")
 LIFETIME_MAX: Final = timedelta(minutes=15)
 """A longer-lived token could be taken from one officer's desk and used by another."""
@@ -50,8 +52,11 @@ class OfficerTokens:
     Raises RegistryError when a provider's key set holds no key that could sign one.
     """
 
-    def __init__(self, registry: Registry, trust: TrustRoots, clock: Clock) -> None:
+    def __init__(
+        self, registry: Registry, trust: TrustRoots, clock: Clock, audience: str = AUDIENCE
+    ) -> None:
         self._registry = registry
+        self._audience = audience
         self._clock = clock
         self._keys = {
             ori: (provider.issuer, _signing_keys(ori, provider))
@@ -84,7 +89,8 @@ class OfficerTokens:
         return officer
 
     def _claims(self, token: str, issuer: str, keys: dict[str, _Key]) -> dict[str, Any]:
-        claims = _ordinary_claims(token, issuer, keys) or self._any_claims(token, issuer, keys)
+        ordinary = _ordinary_claims(token, issuer, keys, self._audience)
+        claims = ordinary or self._any_claims(token, issuer, keys)
         self._check_times(claims)
         return claims
 
@@ -100,7 +106,7 @@ class OfficerTokens:
                 token,
                 key.jwk,
                 algorithms=ALGORITHMS,
-                audience=AUDIENCE,
+                audience=self._audience,
                 issuer=issuer,
                 options={
                     "require": list(_REQUIRED),
@@ -133,7 +139,9 @@ class OfficerTokens:
             )
 
 
-def _ordinary_claims(token: str, issuer: str, keys: dict[str, _Key]) -> dict[str, Any] | None:
+def _ordinary_claims(
+    token: str, issuer: str, keys: dict[str, _Key], audience: str
+) -> dict[str, Any] | None:
     """The claims of a token that is signed with Ed25519 and has nothing unusual about it.
 
     Such a token costs a third this way. It refuses none: on the least doubt it gives None, and PyJWT
@@ -152,7 +160,7 @@ def _ordinary_claims(token: str, issuer: str, keys: dict[str, _Key]) -> dict[str
         claims = json.loads(_canonical(parts[2]))
         if not isinstance(claims, dict) or any(claims.get(name) is None for name in _REQUIRED):
             return None
-        ours = claims["iss"] == issuer and claims["aud"] == AUDIENCE
+        ours = claims["iss"] == issuer and claims["aud"] == audience
         return claims if ours and isinstance(claims["sub"], str) and "jti" not in claims else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -6,10 +6,10 @@ import contextlib
 import pytest
 
 from ledger.check import CheckFailed
-from ledger.entry import commit_to
 from ledger.log import opened
 from ledger.sequencer import Limits, Placed, Sequencer
 from ledger.vault import commitments_of, unsealed
+from shared.commitments import commit_to
 from shared.errors import NotFound, NotReady, Overloaded, Unavailable
 from support.databases import DatabaseUnderTest
 from support.ledgers import (

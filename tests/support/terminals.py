@@ -57,9 +57,10 @@ def write_client(
     trust = {"log_verifier_keys": [vkey], "broker_verify_keys": ["A" * 43 + "="]}
     (folder / "trust.json").write_text(json.dumps(trust))
     config = folder / f"client-{holder[1]}.toml"
+    agency = f'agency = "{holder[1]}"\n' if holder[0] == "agency" else ""
     nowhere = 'address = "127.0.0.1:1"'
     config.write_text(
-        f'agency = "{LAPD}"\ntrust_roots = "trust.json"\n'
+        f'{agency}trust_roots = "trust.json"\n'
         f"[broker]\n{nowhere}\n[policy]\n{nowhere}\n"
         f'[ledger]\naddress = "127.0.0.1:{port}"\n'
         f'[tls]\ncertificate = "{tls.certificate}"\nkey = "{tls.key}"\n'

@@ -8,16 +8,9 @@ import pytest
 
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
-from ledger.entry import (
-    LEDGERS_OWN,
-    CompletedEntry,
-    Completer,
-    Opening,
-    commit_to,
-    holder_of,
-    index_columns,
-)
+from ledger.entry import LEDGERS_OWN, CompletedEntry, Completer, Opening, holder_of, index_columns
 from ledger.vault import commitments_of, unsealed
+from shared.commitments import commit_to
 from shared.errors import InvalidRequest
 from shared.kinds import KINDS, kind_name, kind_number, kind_of
 from support.clocks import NOON, ClockThatStandsStill

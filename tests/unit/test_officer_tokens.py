@@ -25,7 +25,7 @@ from shared.registry import (
     TrustRoots,
 )
 from shared.signing import SigningKey
-from shared.tokens import AUDIENCE, CLOCK_SKEW_MAX, LIFETIME_MAX, OfficerTokens
+from shared.tokens import AUDIENCE, CLOCK_SKEW_MAX, LEDGER_AUDIENCE, LIFETIME_MAX, OfficerTokens
 from support.clocks import NOON, ClockThatStandsStill
 
 LAPD, BURBANK = "CA0194200", "CA0191200"
@@ -345,3 +345,17 @@ def test_an_ordinary_token_is_not_read_twice(
 ) -> None:
     monkeypatch.delattr(jwt, "decode")
     assert tokens.verify(signed(), LAPD, SEARCH) == OFFICER
+
+
+def test_token_for_the_broker_is_none_for_the_ledger_and_the_other_way_round(
+    clock: ClockThatStandsStill,
+) -> None:
+    """Both ways of reading a token: the quick one for Ed25519, and PyJWT's."""
+    at = {
+        AUDIENCE: OfficerTokens(REGISTRY, TRUST, clock),
+        LEDGER_AUDIENCE: OfficerTokens(REGISTRY, TRUST, clock, LEDGER_AUDIENCE),
+    }
+    for audience, other in ((AUDIENCE, LEDGER_AUDIENCE), (LEDGER_AUDIENCE, AUDIENCE)):
+        for token in (signed(aud=audience), signed(ELLIPTIC, "elliptic", "ES256", aud=audience)):
+            assert at[audience].verify(token, LAPD, SEARCH) == OFFICER
+            assert refusal(at[other], token).reason == "OFFICER_TOKEN_INVALID"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from countersign.type.v1.search_pb2 import GalleryClass
-from shared.registry import Registry, RegistryError, TrustRoots
+from shared.registry import Agency, OversightBody, Registry, RegistryError, TrustRoots
 from support.orders import facts
 from support.sources import ROOT
 
@@ -187,3 +187,29 @@ def test_trust_roots_that_are_wrong_name_what_is(tmp_path: Path, text: str, name
     (tmp_path / "trust.json").write_text(text)
     with pytest.raises(RegistryError, match=named):
         TrustRoots.load(tmp_path / "trust.json")
+
+
+def test_oversight_watches_its_jurisdictions_and_a_country_its_states() -> None:
+    state = OversightBody(name="Commission", jurisdictions=("US-CA",))
+    assert [state.watches(one) for one in ("US-CA", "US-TX", "US", "US-C")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    country = OversightBody(name="Court", jurisdictions=("US",))
+    assert [country.watches(one) for one in ("US-CA", "US", "UK", "USA-1")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert country.rights == ()
+
+
+def test_who_oversees_changes_no_decision() -> None:
+    agency = Agency(name="x", jurisdiction="US-CA")
+    body = OversightBody(name="Commission", jurisdictions=("US-CA",), rights=("find",))
+    alone = Registry(agencies={"CA0194200": agency})
+    overseen = Registry(agencies={"CA0194200": agency}, oversight={"commission": body})
+    assert alone.sha256 == overseen.sha256

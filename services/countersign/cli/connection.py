@@ -16,6 +16,7 @@ CONFIG_VARIABLE: Final = "COUNTERSIGN_CONFIG"
 OFF: Final = TelemetrySettings()
 NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "ledger": (),
+    "expunge": (),
     "officer": (),
     "directive": ("policy",),
 }

@@ -8,6 +8,7 @@ import click
 
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.facts import ORI, UUID
+from countersign.cli.ledger_disclose import disclose, expunge
 from countersign.cli.ledger_export import export
 from countersign.cli.ledger_files import (
     with_any_key,
@@ -177,3 +178,5 @@ ledger.add_command(count)
 ledger.add_command(export_table)
 ledger.add_command(verify_export_table)
 ledger.add_command(verify_periods_command)
+ledger.add_command(disclose)
+ledger.add_command(expunge)

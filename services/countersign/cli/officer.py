@@ -12,6 +12,7 @@ from countersign.client import ClientSettings
 from countersign.installation.identity_provider import DevelopmentIdentityProvider
 from shared.settings import SettingsError
 from shared.signing import SigningKey
+from shared.tokens import AUDIENCE
 
 TOKEN_BYTES_MAX: Final = 8192
 """The broker takes no longer ones."""
@@ -39,14 +40,18 @@ def officer_options(command: Any) -> Any:
 
 
 def token_for(
-    settings: ClientSettings, search_id: str, officer: str | None, token_file: Any
+    settings: ClientSettings,
+    search_id: str,
+    officer: str | None,
+    token_file: Any,
+    audience: str = AUDIENCE,
 ) -> str:
-    """The officer's token for this search."""
+    """The officer's token for this search, or for this request of the ledger."""
     if (officer is None) == (token_file is None):
         raise click.UsageError("say who asks: either --officer-token FILE or --officer ID")
     if token_file is not None:
         return str(token_file.read(TOKEN_BYTES_MAX + 1)).strip()
-    return _provider(settings).token(str(officer), search_id)
+    return _provider(settings).token(str(officer), search_id, audience=audience)
 
 
 def _provider(settings: ClientSettings) -> DevelopmentIdentityProvider:

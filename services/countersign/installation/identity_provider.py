@@ -32,12 +32,18 @@ class DevelopmentIdentityProvider:
         self._private = private
         self._clock = clock or SystemClock()
 
-    def token(self, officer: str, search_id: str, lifetime: timedelta = TOKEN_LIFETIME) -> str:
-        """A token that lets one officer make one search."""
+    def token(
+        self,
+        officer: str,
+        search_id: str,
+        lifetime: timedelta = TOKEN_LIFETIME,
+        audience: str = AUDIENCE,
+    ) -> str:
+        """A token that lets one officer make one search, or one request of the ledger."""
         now = self._clock.now()
         claims = {
             "iss": self._issuer,
-            "aud": AUDIENCE,
+            "aud": audience,
             "sub": officer,
             "iat": int(now.timestamp()),
             "exp": int((now + lifetime).timestamp()),

@@ -209,6 +209,8 @@ def _ledger(installation: Installation) -> toml.Table:
         "signing_keys": [layout.seen_from(file, layout.keys.ledger_note)],
         "http": {"listen": address(installation.ports.ledger_http)},
         **witnessing,
+        "registry": layout.seen_from(file, layout.registry),
+        "trust_roots": layout.seen_from(file, layout.trust_roots),
         **_every_process(installation, file, identity, installation.ports.ledger),
     }
 

@@ -1,0 +1,170 @@
+"""LedgerDisclosureService: openings by right and on the record. Who is turned away is on record too."""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Final
+
+from countersign.ledger.v1 import disclosure_pb2 as pb
+from countersign.ledger.v1.append_pb2 import PendingEntry
+from countersign.ledger.v1.disclosure_pb2_grpc import LedgerDisclosureServiceServicer
+from countersign.ledger.v1.entry_pb2 import Entry, RequestRejected
+from countersign.ledger.v1.query_pb2 import OpeningMatch
+from countersign.type.v1.decision_pb2 import Receipt
+from ledger.archive import Archive
+from ledger.disclosure import Disclosure
+from ledger.entry import Completer
+from ledger.sequencer import Placed, Sequencer
+from shared.errors import FieldViolation, InvalidRequest, NotAllowed, NotAuthentic, ServiceError
+from shared.identity import SpiffeId
+from shared.rpc import AccessRule, Context, caller
+from tlog.merkle import TREE_SIZE_MAX
+
+log = logging.getLogger(__name__)
+
+SERVICE: Final = "countersign.ledger.v1.LedgerDisclosureService"
+QUERY_SERVICE: Final = "countersign.ledger.v1.LedgerQueryService"
+PAGE_DEFAULT: Final = 50
+
+
+def _asks(who: SpiffeId) -> bool:
+    return who.kind in ("agency", "oversight")
+
+
+ACCESS: Final[dict[str, AccessRule]] = {
+    f"/{SERVICE}/{rpc}": _asks
+    for rpc in ("Disclose", "RequestExpunge", "ApproveExpunge", "ListExpungeRequests")
+}
+
+
+class TurnedAway:
+    """Puts on record who was turned away, before they hear of it."""
+
+    def __init__(self, sequencer: Sequencer, completer: Completer) -> None:
+        self._sequencer = sequencer
+        self._completer = completer
+
+    @contextlib.asynccontextmanager
+    async def recorded(self, rpc: str, who: SpiffeId) -> AsyncIterator[None]:
+        """Around what may turn a caller away."""
+        try:
+            yield
+        except (NotAllowed, NotAuthentic) as refusal:
+            event = RequestRejected(rpc=rpc, caller=str(who), reason=refusal.reason)
+            pending = PendingEntry(entry=Entry(request_rejected=event))
+            try:
+                await self._sequencer.append([self._completer.complete(pending, "entry")])
+            except ServiceError:
+                # They were refused all the same; that nothing is recorded is the writer's own alarm.
+                log.error("a refusal is not on record", extra={"fields": {"rpc": rpc}})
+            raise
+
+
+class RecordedFinder:
+    """Finds entries by what openings hold, for queries."""
+
+    def __init__(self, disclosure: Disclosure, turned_away: TurnedAway) -> None:
+        self._disclosure = disclosure
+        self._turned_away = turned_away
+
+    async def find(self, reader: SpiffeId, match: OpeningMatch) -> list[int]:
+        """Find them for a reader entitled to it, on record before it returns. Raises NotAllowed."""
+        async with self._turned_away.recorded(QUERY_SERVICE, reader):
+            return await self._disclosure.find(
+                *(reader, match.agency, match.field, match.value),
+                authority=match.authority,
+                reason=match.reason,
+            )
+
+
+class LedgerDisclosureServicer(LedgerDisclosureServiceServicer):
+    """Translates; the disclosure decides."""
+
+    def __init__(self, disclosure: Disclosure, archive: Archive, turned_away: TurnedAway) -> None:
+        self._disclosure = disclosure
+        self._archive = archive
+        self._turned_away = turned_away
+
+    async def Disclose(  # noqa: N802
+        self, request: pb.DiscloseRequest, context: Context
+    ) -> pb.DiscloseResponse:
+        """See disclosure.proto."""
+        who, index = caller(context), _index(request.index, "index")
+        async with self._turned_away.recorded(f"{SERVICE}/Disclose", who):
+            disclosed = await self._disclosure.disclose(who, index, request.fields, request.ground)
+        size, _, proof = await self._archive.inclusion_proof(index, 0)
+        assert size > index, "the entry is in the newest tree"
+        return pb.DiscloseResponse(
+            openings=[
+                pb.DisclosedOpening(field=one.field, salt=one.salt, value=one.value)
+                for one in disclosed.openings
+            ],
+            entry_receipt=Receipt(
+                index=index, leaf=await self._archive.entry(index), tlog_proof=proof
+            ),
+            reading_receipt=_receipt(disclosed.reading),
+        )
+
+    async def RequestExpunge(  # noqa: N802
+        self, request: pb.RequestExpungeRequest, context: Context
+    ) -> pb.RequestExpungeResponse:
+        """See disclosure.proto."""
+        who = caller(context)
+        indexes = [_index(one, "indexes") for one in request.indexes]
+        async with self._turned_away.recorded(f"{SERVICE}/RequestExpunge", who):
+            asked, placed = await self._disclosure.request_expunge(
+                who, indexes, request.search_id, request.ground
+            )
+        return pb.RequestExpungeResponse(request=asked, receipt=_receipt(placed))
+
+    async def ApproveExpunge(  # noqa: N802
+        self, request: pb.ApproveExpungeRequest, context: Context
+    ) -> pb.ApproveExpungeResponse:
+        """See disclosure.proto."""
+        who, index = caller(context), _index(request.requested_index, "requested_index")
+        async with self._turned_away.recorded(f"{SERVICE}/ApproveExpunge", who):
+            expunged = await self._disclosure.approve_expunge(who, index, request.ground)
+        return pb.ApproveExpungeResponse(
+            request=expunged.request,
+            receipt=_receipt(expunged.entry),
+            openings_destroyed=expunged.openings,
+        )
+
+    async def ListExpungeRequests(  # noqa: N802
+        self, request: pb.ListExpungeRequestsRequest, context: Context
+    ) -> pb.ListExpungeRequestsResponse:
+        """See disclosure.proto."""
+        found = await self._disclosure.requests(caller(context))
+        if request.page_token:
+            before = _token(request.page_token)
+            found = [one for one in found if one.requested_index < before]
+        count = request.page_size or PAGE_DEFAULT
+        more = len(found) > count
+        return pb.ListExpungeRequestsResponse(
+            requests=found[:count],
+            next_page_token=str(found[count - 1].requested_index) if more else "",
+        )
+
+
+def _receipt(placed: Placed) -> Receipt:
+    return Receipt(index=placed.index, leaf=placed.leaf, tlog_proof=placed.tlog_proof)
+
+
+def _index(value: int, field: str) -> int:
+    if value > TREE_SIZE_MAX:
+        raise _invalid(field, f"is more than {TREE_SIZE_MAX}")
+    return value
+
+
+def _token(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(TREE_SIZE_MAX)):
+        raise _invalid("page_token", "is not one that this service gave")
+    return int(text)
+
+
+def _invalid(field: str, description: str) -> InvalidRequest:
+    return InvalidRequest(
+        "INVALID_REQUEST",
+        f"{field} {description}",
+        violations=[FieldViolation(field, description)],
+    )
