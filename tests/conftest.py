@@ -9,8 +9,9 @@ pytest_plugins = [
     "support.postgres",
     "support.signals",
     "support.soft_hsm",
-    # Last, since it uses some of the others.
+    # Last, since they use some of the others.
     "support.databases",
+    "support.disclosures",
 ]
 
 # Once each is enough to see that a fault is survived; `make test-fault` asks for more, each round
