@@ -26,18 +26,24 @@ from ledger.disclosing import disclosing
 from ledger.entry import Completer
 from ledger.export_tiles import run_export_tiles
 from ledger.feeding import configured
-from ledger.from_settings import load_keys, safeguards_of
+from ledger.from_settings import database_of, load_keys, safeguards_of
 from ledger.health import Health
 from ledger.heartbeat import beating
-from ledger.log import begin_log, opened
+from ledger.keys import LogKeys
+from ledger.log import Safeguards, begin_log, opened
+from ledger.migrate import run_migrate
 from ledger.opening_keys import run_rotate_opening_keys
 from ledger.openings import opened_keyring, opened_openings
+from ledger.postgres_storage import PostgresDatabase
 from ledger.public_files import public_files
 from ledger.querying import querying, run_reindex
 from ledger.reading import StorageFailed
+from ledger.replica import Replica, replica
 from ledger.rotation import announce_keys
 from ledger.service import RPCS, SERVICE, LedgerServicer
-from ledger.sqlite_storage import SqliteDatabase
+from ledger.sqlite_storage import SqliteDatabase, SqliteStorage
+from ledger.standing import standing_by
+from ledger.storage import Database, Storage
 from ledger.upkeep import run_adopt, run_backup, run_restore, run_restore_check
 from ledger.witnessed import WitnessedReceipts
 from shared.bus import connected
@@ -78,13 +84,38 @@ def _completer_of_its_own(settings: LedgerSettings) -> Completer:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
+async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger | Replica]:
     """A ledger, from its settings."""
     keys = load_keys(settings)
     safeguards = safeguards_of(settings)
-    database = SqliteDatabase(settings.database)
-    if settings.create_if_missing and not database.has_log():
+    database = database_of(settings)
+    only_read = isinstance(database, PostgresDatabase) and database.only_read
+    if settings.create_if_missing and not only_read and not database.has_log():
         begin_log(database, keys, safeguards.open_last_signed)
+
+    def write(storage: Storage) -> contextlib.AbstractAsyncContextManager[RunningLedger]:
+        return writing(settings, keys, safeguards, database, storage)
+
+    if isinstance(database, SqliteDatabase):
+        async with write(database.open_for_writing()) as alone:
+            yield alone
+        return
+    one = Replica(
+        database, lambda: standing_by(settings, keys, database), write, only_read=only_read
+    )
+    async with replica(one):
+        yield one
+
+
+@contextlib.asynccontextmanager
+async def writing(
+    settings: LedgerSettings,
+    keys: LogKeys,
+    safeguards: Safeguards,
+    database: Database,
+    storage: Storage,
+) -> AsyncIterator[RunningLedger]:
+    """The ledger as its only writer."""
     # The bus lets only the broker append (see the permissions of its users).
     appender = SpiffeId(settings.trust_domain, "service", "broker")
     async with contextlib.AsyncExitStack() as stack:
@@ -92,9 +123,7 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
         witnesses = await stack.enter_async_context(configured(settings.witnessing, keys))
         if witnesses is not None:
             safeguards = replace(safeguards, witness_sizes=witnesses.sizes)
-        log = await stack.enter_async_context(
-            opened(database.open_for_writing(), keys, safeguards=safeguards)
-        )
+        log = await stack.enter_async_context(opened(storage, keys, safeguards=safeguards))
         await announce_keys(log, keys, _completer_of_its_own(settings))
         openings = stack.enter_context(opened_openings(settings))
         witnessing = None
@@ -104,7 +133,10 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger]:
         witnessed = WitnessedReceipts(log.archive, witnessing)
         servicer = LedgerServicer(log.archive, log.sequencer, keys.vkeys[0], witnessed)
         completer = Completer(str(appender), SystemClock(), sealer=openings.sealer)
-        on_bus = BusService(completer, log.sequencer, log.archive, witnessed)
+        on_bus = BusService(
+            *(completer, log.sequencer, log.archive, witnessed),
+            fresh=None if isinstance(storage, SqliteStorage) else log.still_writes,
+        )
         disclosed = await stack.enter_async_context(disclosing(settings, log, openings))
         queries = await stack.enter_async_context(
             querying(settings, database, log, keys.vkeys, disclosed.finder)
@@ -156,7 +188,7 @@ def run_check(arguments: list[str]) -> int:
         settings = LedgerSettings.load(parser.parse_args(arguments).config)
         verifiers = load_keys(settings).verifiers
         with (
-            contextlib.closing(SqliteDatabase(settings.database).open_for_reading()) as reading,
+            contextlib.closing(database_of(settings).open_for_reading()) as reading,
             opened_keyring(settings) as keyring,
         ):
             found = check(reading, verifiers, keyring=keyring)
@@ -164,7 +196,7 @@ def run_check(arguments: list[str]) -> int:
         sys.stderr.write(f"countersign-ledger: {error}\n")
         return 2
     except (NotReady, StorageFailed) as error:
-        sys.stderr.write(f"FAILED: {settings.database}: {error}\n")
+        sys.stderr.write(f"FAILED: {database_of(settings)}: {error}\n")
         return 1
     except CheckFailed as error:
         sys.stderr.write(f"FAILED: {error}\n")
@@ -183,6 +215,7 @@ def main() -> None:
         "backup": run_backup,
         "check": run_check,
         "export-tiles": run_export_tiles,
+        "migrate": run_migrate,
         "reindex": run_reindex,
         "restore": run_restore,
         "restore-check": run_restore_check,

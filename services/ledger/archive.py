@@ -250,6 +250,10 @@ class Archive:
     def _tree(self, published: Published, size: int) -> TreeAtSize:
         return published.at(size, self._tiles, self._reading)
 
+    async def first(self, check: Callable[[Reading], None]) -> None:
+        """Have something looked at in the store before a question is put."""
+        await self._ask(lambda: check(self._reading))
+
     async def _ask(self, question: Callable[[], Answer]) -> Answer:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, question)

@@ -1,6 +1,6 @@
 """The ledger's side of the bus: the broker's appends and look-ups (append.proto)."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from countersign.ledger.v1 import append_pb2 as pb
@@ -8,8 +8,9 @@ from countersign.type.v1 import decision_pb2
 from ledger import archive
 from ledger.archive import Archive, SearchOnRecord
 from ledger.entry import Completer
-from ledger.sequencer import Placed, Sequencer
+from ledger.sequencer import Placed
 from ledger.witnessed import WitnessedReceipts
+from ledger.writer import Writer
 from shared.bus import Bus
 from shared.errors import FieldViolation, InvalidRequest
 from tlog.merkle import TREE_SIZE_MAX
@@ -35,10 +36,12 @@ class BusService:
     def __init__(
         self,
         completer: Completer,
-        sequencer: Sequencer,
+        sequencer: Writer,
         archive: Archive,
         witnessed: WitnessedReceipts | None = None,
+        fresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._fresh = fresh or _always_fresh
         self._witnessed = witnessed or WitnessedReceipts(archive, None)
         self._completer = completer
         self._sequencer = sequencer
@@ -49,6 +52,10 @@ class BusService:
         await bus.serve(
             "ledger.append", QUEUE, pb.AppendRequest, self.append, APPENDS_IN_FLIGHT_MAX
         )
+        await self.serve_look_ups(bus)
+
+    async def serve_look_ups(self, bus: Bus) -> None:
+        """Answer what writes nothing, as every replica does."""
         await bus.serve(
             "ledger.look_up_search",
             QUEUE,
@@ -109,6 +116,7 @@ class BusService:
         """Give what is on record of a search."""
         if not request.search_id:
             raise _invalid("search_id", "is not given")
+        await self._fresh()
         return _on_record(await self._archive.search(request.search_id))
 
     async def list_open_searches(
@@ -116,6 +124,7 @@ class BusService:
     ) -> pb.ListOpenSearchesResponse:
         """List the permitted searches without an end."""
         start = _index(request.start_index, "start_index")
+        await self._fresh()
         found, following = await self._archive.open_searches(start, OPEN_SEARCHES_MAX)
         return pb.ListOpenSearchesResponse(
             decided=[_receipt(one) for one in found], next_index=following or 0
@@ -125,12 +134,17 @@ class BusService:
         """List an agency's searches, newest first."""
         if not request.origin_agency:
             raise _invalid("origin_agency", "is not given")
+        await self._fresh()
         found = await self._archive.searches_of(
             request.origin_agency,
             _index(request.before_index, "before_index"),
             min(request.page_size or SEARCHES_DEFAULT, SEARCHES_MAX),
         )
         return pb.ListSearchesResponse(searches=[_on_record(one) for one in found])
+
+
+async def _always_fresh() -> None:
+    """Nothing to make sure of: this process alone can have written."""
 
 
 def _appended(placed: Placed) -> pb.Appended:

@@ -8,6 +8,7 @@ from pydantic import Field
 from ledger.keys import KEYS_MAX
 from ledger.last_signed import beside
 from ledger.pkcs11 import Pkcs11KeySettings
+from ledger.postgres_connection import PostgresSettings
 from shared.settings import BusSettings, ConfigPath, ListenSettings, ProcessSettings, Section
 
 
@@ -81,6 +82,12 @@ class OpeningsSettings(Section):
     """SQLite file with the wrapped keys; by default beside the database, with the ending `.key-store`."""
 
 
+class DatabaseSettings(Section):
+    """Where the log is kept, when not in a SQLite file."""
+
+    postgres: PostgresSettings
+
+
 class LedgerSettings(ProcessSettings):
     """One file, `ledger.toml`."""
 
@@ -88,8 +95,9 @@ class LedgerSettings(ProcessSettings):
     """SPIFFE trust domain of every caller; certificates of another are refused."""
     listen: ListenSettings
     bus: BusSettings
-    database: ConfigPath
-    """SQLite file on a local disk. Beside it lie its write-ahead log and the lock file."""
+    database: ConfigPath | DatabaseSettings
+    """SQLite file on a local disk; beside it lie its write-ahead log and the lock file. Or a PostgreSQL
+    database: `[database.postgres]`."""
     create_if_missing: bool = False
     """Begin a new log when the file is not there. Off by default: a wrong path must not begin a second
     history under the same key."""
@@ -132,10 +140,13 @@ class LedgerSettings(ProcessSettings):
         return self.openings.key_store or _beside(self.database, ".key-store")
 
     @property
-    def last_signed_file(self) -> Path:
-        """Where what was signed last is remembered."""
-        return self.last_signed or beside(self.database)
+    def last_signed_file(self) -> Path | None:
+        """The file that remembers what was signed last; None when a database does."""
+        if self.last_signed is not None or not isinstance(self.database, Path):
+            return self.last_signed
+        return beside(self.database)
 
 
-def _beside(database: Path, ending: str) -> Path:
-    return database.with_name(f"{database.name}{ending}")
+def _beside(database: Path | DatabaseSettings, ending: str) -> Path:
+    file = database if isinstance(database, Path) else database.postgres.dsn_file
+    return file.with_name(f"{file.name}{ending}")

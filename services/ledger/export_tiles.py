@@ -9,9 +9,8 @@ from pathlib import Path
 from ledger.config import LedgerSettings, WitnessingSettings
 from ledger.cosigned import CosignedFile
 from ledger.feeding import load_policy
-from ledger.from_settings import load_keys
+from ledger.from_settings import database_of, load_keys
 from ledger.reading import StorageFailed
-from ledger.sqlite_storage import SqliteDatabase
 from ledger.static_export import StaticExport
 from ledger.tile_files import TileFiles
 from ledger.tree import load_published
@@ -42,7 +41,7 @@ def run_export_tiles(arguments: list[str]) -> int:
         # Before the entries: these may be of a larger tree, never of a smaller one.
         witnessed = _witnessed(settings.witnessing, verifiers)
         with contextlib.ExitStack() as stack:
-            database = SqliteDatabase(settings.database)
+            database = database_of(settings)
             reading = stack.enter_context(contextlib.closing(database.open_for_reading()))
             # Read and judged anew: this may run beside a service that goes on writing.
             stack.enter_context(reading.one_state())

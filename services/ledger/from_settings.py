@@ -7,6 +7,8 @@ from ledger.keys import LogKeys, load_file_key
 from ledger.last_signed import FileLastSigned
 from ledger.log import Safeguards
 from ledger.pkcs11 import load_pkcs11_key
+from ledger.postgres_storage import PostgresDatabase
+from ledger.sqlite_storage import SqliteDatabase
 
 
 def load_keys(settings: LedgerSettings) -> LogKeys:
@@ -23,4 +25,16 @@ def load_keys(settings: LedgerSettings) -> LogKeys:
 
 def safeguards_of(settings: LedgerSettings, *, alone: bool = True) -> Safeguards:
     """What is asked before anything is signed, as configured; `alone` keeps every other writer out."""
-    return Safeguards(lambda: FileLastSigned.open(settings.last_signed_file, alone=alone))
+    file = settings.last_signed_file
+    if file is None:
+        return Safeguards(database_of(settings).open_last_signed)
+    # Replicas take the record over from each other; the writer of a SQLite file has it alone.
+    alone = alone and isinstance(settings.database, Path)
+    return Safeguards(lambda: FileLastSigned.open(file, alone=alone))
+
+
+def database_of(settings: LedgerSettings) -> PostgresDatabase | SqliteDatabase:
+    """Where the log is kept."""
+    if isinstance(settings.database, Path):
+        return SqliteDatabase(settings.database)
+    return PostgresDatabase(settings.database.postgres)

@@ -47,6 +47,8 @@ class OpenLog:
     tile_reader: Callable[[], TileReader]
     """Opens a reader of tiles, to be closed by whoever asked for it."""
     guard: Guard
+    still_writes: Callable[[], Awaitable[None]]
+    """Raises Unavailable when another replica writes by now."""
 
 
 def begin_log(
@@ -106,8 +108,11 @@ async def opened(
         def tile_reader() -> TileReader:
             return TileReader(storage.open_reading(), lambda: sequencer.published)
 
+        async def still_writes() -> None:
+            await archive.first(storage.confirm)
+
         try:
-            yield OpenLog(sequencer, archive, tile_reader, guard)
+            yield OpenLog(sequencer, archive, tile_reader, guard, still_writes)
         finally:
             await sequencer.stop()
             archive.close()

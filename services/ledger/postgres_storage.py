@@ -33,9 +33,10 @@ from ledger.postgres_connection import (
 )
 from ledger.postgres_reading import PostgresReading, WritersReading
 from ledger.postgres_schema import postgres_version
+from ledger.reading import Reading
 from ledger.schema import require_newest
 from ledger.storage import Database, Head, Storage, StorageFailed, StorageInDoubt
-from shared.errors import NotReady
+from shared.errors import NotReady, Unavailable
 from tlog.tiles import FullTile
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,11 @@ class PostgresDatabase(Database):
     def parameters(self) -> dict[str, Any]:
         """Give the parameters of a connection; raises SettingsError."""
         return connection_parameters(self._settings)
+
+    @property
+    def only_read(self) -> bool:
+        """Whether this replica is never to write."""
+        return self._settings.only_read
 
     def has_log(self) -> bool:
         """Whether there is a head; raises NotReady or StorageFailed."""
@@ -212,6 +218,19 @@ class PostgresStorage(Storage):
     def open_last_signed(self) -> LastSigned:
         """Open the record of what was signed last, which every replica shares."""
         return self._database.open_last_signed()
+
+    def confirm(self, reading: Reading) -> None:
+        """Raise Unavailable unless the head bears this writer's epoch.
+
+        One that was frozen may wake while another writes, and does not know it yet.
+        """
+        assert isinstance(reading, PostgresReading)
+        epoch, _ = reading.epoch_and_size()
+        if epoch != self._epoch:
+            self._told()
+            raise Unavailable(
+                "LEDGER_NOT_WRITER", "another replica writes the ledger now", retry_after_s=1
+            )
 
     def when_lost(self, told: Callable[[], object]) -> None:
         """Have it said when the session has ended while nothing was written."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from ledger.config import LedgerSettings
 from ledger.log import OpenLog
+from ledger.standby import NotWitnessed, StandbyLog
 from ledger.static_export import StaticExport, exporting
 from ledger.tiles_http import Notes, ServingHttp, TilesHttp, serving_http
 from ledger.witnessing import Witnessing
@@ -14,9 +15,9 @@ from tlog.note import Verifier
 @contextlib.asynccontextmanager
 async def public_files(
     settings: LedgerSettings,
-    log: OpenLog,
+    log: OpenLog | StandbyLog,
     verifiers: Sequence[Verifier],
-    witnessing: Witnessing | None,
+    witnessing: Witnessing | NotWitnessed | None,
 ) -> AsyncIterator[ServingHttp | None]:
     """Serve and export as the settings say; raises SettingsError.
 

@@ -23,8 +23,9 @@ from ledger.query_filters import (
     text_of,
     token,
 )
-from ledger.sequencer import Placed, Sequencer
+from ledger.sequencer import Placed
 from ledger.tree import Published
+from ledger.writer import Writer
 from shared.errors import InvalidRequest, NotAllowed
 from shared.identity import SpiffeId
 from shared.kinds import KINDS
@@ -70,7 +71,7 @@ class LedgerQueryServicer(LedgerQueryServiceServicer):
     def __init__(
         self,
         archive: Archive,
-        sequencer: Sequencer,
+        sequencer: Writer,
         index: IndexProcess,
         completer: Completer,
         openings: OpeningsFinder,

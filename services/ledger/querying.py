@@ -15,7 +15,7 @@ import duckdb
 from ledger.config import LedgerSettings
 from ledger.entry import Completer
 from ledger.follower import NotAsSigned, follow_once
-from ledger.from_settings import load_keys
+from ledger.from_settings import database_of, load_keys
 from ledger.index import IndexLocked, QueryIndex
 from ledger.index_messages import FollowerSettings
 from ledger.index_process import IndexProcess, running_index
@@ -23,7 +23,6 @@ from ledger.log import OpenLog
 from ledger.periods import PeriodCloser
 from ledger.query_service import LedgerQueryServicer, OpeningsFinder
 from ledger.reading import StorageFailed
-from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Database
 from shared.clock import SystemClock
 from shared.errors import ServiceError
@@ -47,7 +46,10 @@ def index_file(settings: LedgerSettings) -> Path:
     """Where the query index lies."""
     if settings.index.file is not None:
         return settings.index.file
-    return settings.database.with_name(f"{settings.database.name}.index.duckdb")
+    beside = settings.database
+    if not isinstance(beside, Path):
+        beside = beside.postgres.dsn_file
+    return beside.with_name(f"{beside.name}.index.duckdb")
 
 
 @contextlib.asynccontextmanager
@@ -97,7 +99,7 @@ def run_reindex(arguments: list[str]) -> int:
         settings = LedgerSettings.load(parser.parse_args(arguments).config)
         origin = load_keys(settings).origin
         path = index_file(settings)
-        with contextlib.closing(SqliteDatabase(settings.database).open_for_reading()) as reading:
+        with contextlib.closing(database_of(settings).open_for_reading()) as reading:
             if path.exists():
                 # Removed only when nobody has it open.
                 QueryIndex.open(path, origin).close()

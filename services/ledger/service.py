@@ -15,9 +15,9 @@ from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceServicer
 from countersign.type.v1.decision_pb2 import Receipt
 from ledger.archive import Archive
 from ledger.reading import Filter
-from ledger.sequencer import Sequencer
 from ledger.witness_client import shown
 from ledger.witnessed import WitnessedReceipts
+from ledger.writer import Writer
 from shared.errors import FieldViolation, InvalidRequest
 from shared.kinds import KIND_MAX, KIND_MIN, KINDS, kind_of
 from shared.rpc import Context
@@ -48,7 +48,7 @@ class LedgerServicer(LedgerServiceServicer):
     def __init__(
         self,
         archive: Archive,
-        sequencer: Sequencer,
+        sequencer: Writer,
         verifier_key: str,
         witnessed: WitnessedReceipts | None = None,
     ) -> None:

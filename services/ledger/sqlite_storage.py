@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from ledger.entry import TERMINAL, CompletedEntry
 from ledger.last_signed import FileLastSigned, beside, sync_folder
+from ledger.reading import Reading
 from ledger.schema import migrate_sqlite
 from ledger.sqlite_reading import FAILURES, SqliteReading, connect
 from ledger.storage import Database, Head, Storage, StorageFailed, StorageInDoubt
@@ -125,6 +126,9 @@ class SqliteStorage(Storage):
     def open_last_signed(self) -> FileLastSigned:
         """Open the file beside this one that remembers what was signed last."""
         return FileLastSigned.open(beside(self.path))
+
+    def confirm(self, reading: Reading) -> None:
+        """Nothing to ask: whoever has the lock is the writer."""
 
     def when_lost(self, told: Callable[[], object]) -> None:
         """Nothing to say: the kernel keeps the lock for as long as this process lives."""

@@ -46,6 +46,9 @@ class Storage(Protocol):
     def open_last_signed(self) -> LastSigned:
         """Open the record of the last signature, where it is unless the configuration says otherwise."""
 
+    def confirm(self, reading: Reading) -> None:
+        """Raise Unavailable unless this is still the writer; asked of another connection."""
+
     def when_lost(self, told: Callable[[], object]) -> None:
         """Have it said, on any thread, when the right to write is lost while nothing is written."""
 

@@ -9,8 +9,8 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.__main__ import running
 from ledger.config import LedgerSettings
 from ledger.entry import CompletedEntry, index_columns
+from ledger.from_settings import database_of
 from ledger.log import begin_log, opened
-from ledger.sqlite_storage import SqliteDatabase
 from support.ledgers import SIGNER, assert_whole, complete, failed, search_id, write_settings
 from support.nats_servers import NatsUnderTest
 from support.terminals import VKEY, Terminal, write_client
@@ -44,7 +44,7 @@ async def _terminal(
 ) -> AsyncIterator[Terminal]:
     """A ledger with four entries; a newer program wrote all but the last."""
     settings = LedgerSettings.load(write_settings(tmp_path, nats_server))
-    database = SqliteDatabase(settings.database)
+    database = database_of(settings)
     begin_log(database, SIGNER)
     async with opened(database.open_for_writing(), SIGNER) as log:
         await log.sequencer.append([from_the_future(), from_the_future(epoch=9)])

@@ -16,12 +16,12 @@ from countersign.ledger.v1.query_pb2_grpc import LedgerQueryServiceStub
 from ledger.__main__ import running
 from ledger.config import LedgerSettings
 from ledger.entry import Completer
+from ledger.from_settings import database_of
 from ledger.index_messages import FollowerSettings
 from ledger.index_process import running_index
 from ledger.index_queries import SpanCounts
 from ledger.log import OpenLog, opened
 from ledger.periods import PeriodCloser, closing_entries
-from ledger.sqlite_storage import SqliteDatabase
 from shared.bus import Bus
 from shared.errors import InvalidRequest, NotAllowed
 from shared.rpc import call, open_channel
@@ -82,11 +82,11 @@ async def _asked(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncIterator[As
         broker = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
         tls = nats_server.certificates.tls("oversight", "commission")
         async with open_channel(f"127.0.0.1:{ledger.server.port}", tls) as channel:
-            asked = Asked(LedgerQueryServiceStub(channel), broker, settings.database)
+            asked = Asked(LedgerQueryServiceStub(channel), broker, tmp_path / "ledger.sqlite")
             await asked.append(*HISTORY)
             yield asked
         await broker.close()
-    assert_whole(SqliteDatabase(settings.database))
+    assert_whole(database_of(settings))
 
 
 async def test_rows_are_proved_and_name_the_tree(asked: Asked) -> None:

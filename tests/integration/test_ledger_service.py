@@ -14,11 +14,12 @@ from countersign.ledger.v1.append_pb2_grpc import LedgerAppendServiceStub
 from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from ledger.__main__ import RunningLedger, running
 from ledger.config import LedgerSettings
-from ledger.sqlite_storage import SqliteDatabase
+from ledger.replica import Replica
 from shared.bus import Bus
 from shared.errors import InvalidRequest, NotAllowed, NotFound, ServiceError
 from shared.identity import Kind
 from shared.rpc import call, open_channel, service_error
+from support.databases import DatabaseUnderTest
 from support.ledgers import (
     LAPD,
     SIGNER,
@@ -44,8 +45,7 @@ class Met:
 
     broker: Bus
     stub: LedgerServiceStub
-    ledger: RunningLedger
-    database: Path
+    ledger: RunningLedger | Replica
 
     async def append(self, *pending: append_pb2.PendingEntry) -> append_pb2.AppendResponse:
         return await self.broker.request(
@@ -57,15 +57,17 @@ class Met:
 
 
 @pytest.fixture(name="met")
-async def _met(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncIterator[Met]:
-    settings = LedgerSettings.load(write_settings(tmp_path, nats_server))
+async def _met(
+    tmp_path: Path, nats_server: NatsUnderTest, no_log: DatabaseUnderTest
+) -> AsyncIterator[Met]:
+    settings = LedgerSettings.load(write_settings(tmp_path, nats_server, no_log))
     async with running(settings) as ledger:
         broker = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
         tls = nats_server.certificates.tls("oversight", "commission")
         async with open_channel(f"127.0.0.1:{ledger.server.port}", tls) as channel:
-            yield Met(broker, LedgerServiceStub(channel), ledger, settings.database)
+            yield Met(broker, LedgerServiceStub(channel), ledger)
         await broker.close()
-    assert_whole(SqliteDatabase(settings.database))
+    assert_whole(no_log)
 
 
 @pytest.fixture(name="door")

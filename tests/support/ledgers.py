@@ -95,7 +95,7 @@ def assert_whole(database: Database) -> Checked:
             of_process.close()
 
 
-def write_settings(folder: Path, nats: NatsUnderTest) -> Path:
+def write_settings(folder: Path, nats: NatsUnderTest, database: object = None) -> Path:
     """A configuration file for a ledger process on a free port, with its key."""
     tls = nats.certificates.tls("service", "ledger", listens=True)
     key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -104,9 +104,11 @@ def write_settings(folder: Path, nats: NatsUnderTest) -> Path:
         key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     )
     files = f'certificate = "{tls.certificate}"\nkey = "{tls.key}"\nauthority = "{tls.authority}"\n'
+    # A PostgreSQL database under test says how it is written in a configuration.
+    kept = getattr(database, "in_settings", '"ledger.sqlite"')
     config = folder / "ledger.toml"
     config.write_text(
-        f'trust_domain = "{TRUST_DOMAIN}"\ndatabase = "ledger.sqlite"\norigin = "{ORIGIN}"\n'
+        f'trust_domain = "{TRUST_DOMAIN}"\ndatabase = {kept}\norigin = "{ORIGIN}"\n'
         f'signing_keys = ["note.pem"]\ncreate_if_missing = true\n'
         f'[listen]\naddress = "127.0.0.1:0"\nport_file = "port"\n[listen.tls]\n{files}'
         f'[bus]\nservers = ["tls://127.0.0.1:{nats.port}"]\n[bus.tls]\n{files}'

@@ -157,6 +157,12 @@ class PostgresUnderTest(PostgresDatabase):
             PostgresSettings(dsn_file=self.dsn_file, last_signed_dsn_file=self.signed_dsn_file)
         )
 
+    @property
+    def in_settings(self) -> str:
+        """The value of `database` in a ledger's configuration."""
+        files = f'dsn_file = "{self.dsn_file}", last_signed_dsn_file = "{self.signed_dsn_file}"'
+        return f"{{ postgres = {{ {files} }} }}"
+
     def change(self, statement: str, *values: object) -> None:
         """Does it with every trigger switched off, as only a superuser can."""
         with self.server.session(ADMIN, self.name) as admin:

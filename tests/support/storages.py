@@ -32,6 +32,9 @@ class StorageAround(Storage):
     def open_last_signed(self) -> LastSigned:
         return self._within.open_last_signed()
 
+    def confirm(self, reading: Reading) -> None:
+        self._within.confirm(reading)
+
     def when_lost(self, told: Callable[[], object]) -> None:
         self._within.when_lost(told)
 
