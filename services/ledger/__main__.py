@@ -137,6 +137,9 @@ async def writing(
             *(completer, log.sequencer, log.archive, witnessed),
             fresh=None if isinstance(storage, SqliteStorage) else log.still_writes,
         )
+        refused = log.guard.refused
+        if refused is None or refused.reason != "LOG_ENDED":  # its successor answers on the bus
+            await on_bus.serve(bus)
         disclosed = await stack.enter_async_context(disclosing(settings, log, openings))
         queries = await stack.enter_async_context(
             querying(settings, database, log, keys.vkeys, disclosed.finder)
@@ -161,9 +164,6 @@ async def writing(
         await stack.enter_async_context(public_files(settings, log, keys.verifiers, witnessing))
         if not log.sequencer.writable:
             health.tell(SERVICE, False)
-        refused = log.guard.refused
-        if refused is None or refused.reason != "LOG_ENDED":  # its successor answers on the bus
-            await on_bus.serve(bus)
         await stack.enter_async_context(
             beating(settings.heartbeat_s, settings.trust_domain, log.sequencer, witnessing)
         )

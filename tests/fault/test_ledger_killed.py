@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from countersign.ledger.v1.append_pb2 import Appended, AppendRequest, AppendResponse
 from shared.bus import Bus
-from shared.errors import ServiceError
-from support.ledgers import LedgerProcess, assert_whole, decided, run_program, write_settings
+from support.appenders import Appenders
+from support.ledgers import LedgerProcess, assert_whole, run_program, write_settings
 from support.nats_servers import NatsUnderTest
 from support.waiting import until
 
@@ -21,36 +20,7 @@ pytestmark = [
 ]
 
 APPENDERS = 24
-TIMEOUT_S = 2
 SEED = 20201113
-
-
-class Appenders:
-    """Appends without end and keeps what was acknowledged."""
-
-    def __init__(self, broker: Bus) -> None:
-        self._broker = broker
-        self._next = iter(range(10_000_000))
-        self.acknowledged: dict[int, Appended] = {}
-        self.asked: set[int] = set()
-        self.stopped = False
-
-    async def append(self, number: int) -> Appended:
-        """One entry in one request."""
-        response = await self._broker.request(
-            "ledger.append", AppendRequest(entries=[decided(number)]), AppendResponse, TIMEOUT_S
-        )
-        return response.appended[0]
-
-    async def run(self) -> None:
-        """Appends until stopped; failures are expected and not retried."""
-        while not self.stopped:
-            number = next(self._next)
-            self.asked.add(number)
-            try:
-                self.acknowledged[number] = await self.append(number)
-            except ServiceError:
-                await asyncio.sleep(0)
 
 
 async def test_nothing_acknowledged_is_lost_when_the_ledger_is_killed(

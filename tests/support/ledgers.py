@@ -1,7 +1,10 @@
 """Ledgers for tests: real files, entries to append, and the real process."""
 
+import asyncio
+import signal
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -112,6 +115,8 @@ def write_settings(folder: Path, nats: NatsUnderTest, database: object = None) -
         f'signing_keys = ["note.pem"]\ncreate_if_missing = true\n'
         f'[listen]\naddress = "127.0.0.1:0"\nport_file = "port"\n[listen.tls]\n{files}'
         f'[bus]\nservers = ["tls://127.0.0.1:{nats.port}"]\n[bus.tls]\n{files}'
+        # Replicas under test share a connection string, beside which the index would lie.
+        '[index]\nfile = "index.duckdb"\n'
     )
     return config
 
@@ -122,6 +127,7 @@ class LedgerProcess:
     def __init__(self, config: Path) -> None:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     @property
     def database(self) -> SqliteDatabase:
@@ -141,7 +147,55 @@ class LedgerProcess:
 
         await until(listens)
 
+    async def start_if_ended(self) -> None:
+        """Starts it again if it gave up; one that lives is left alone."""
+        if not self.lives:
+            await self.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens now."""
+        return int(self._config.with_name("port").read_text())
+
+    @property
+    def lives(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def writes(self) -> bool:
+        """Whether it has said since its start that it writes (with PostgreSQL)."""
+        said = self._config.with_name("ledger.log").read_bytes()[self._log_start :]
+        return b"writing from now on" in said
+
+    async def takes_over(self) -> float:
+        """Waits until it writes; gives how long that took in seconds."""
+        began = time.monotonic()
+
+        async def writes() -> bool:
+            return self.writes
+
+        await until(writes)
+        return time.monotonic() - began
+
+    def freeze(self) -> None:
+        """Stops it in the middle of whatever it does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets it go on, as if no time had passed."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    async def ends(self) -> int:
+        """Waits until it ends by itself; gives its exit code."""
+        assert self._process is not None
+        return await asyncio.to_thread(self._process.wait, 30)
+
     def _spawn(self) -> None:
+        log_file = self._config.with_name("ledger.log")
+        self._log_start = log_file.stat().st_size if log_file.exists() else 0
         with self._config.with_name("ledger.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ledger", self._config], stdout=log, stderr=log

@@ -1,0 +1,215 @@
+"""Several ledger processes on one PostgreSQL database: frozen, killed, cut off; one history all the same."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from countersign.ledger.v1 import append_pb2 as pb
+from countersign.ledger.v1 import ledger_pb2
+from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
+from shared.bus import Bus
+from shared.errors import ServiceError
+from shared.rpc import open_channel
+from support.appenders import Appenders
+from support.ledgers import SIGNER, LedgerProcess, assert_whole, search_id, write_settings
+from support.nats_servers import NatsUnderTest
+from support.postgres import PostgresServer, PostgresUnderTest
+from support.waiting import until
+from tlog.checkpoint import open_checkpoint
+
+pytestmark = [
+    pytest.mark.fault,
+    pytest.mark.promise(1),
+    pytest.mark.promise(4),
+    pytest.mark.promise(8),
+    pytest.mark.timeout(600),
+]
+
+SEED = 20211126
+APPENDERS = 16
+TAKEOVER_S_MAX = 5.0
+
+
+@dataclass
+class Replicas:
+    """Two processes, the broker that appends, and what it was told."""
+
+    processes: list[LedgerProcess]
+    broker: Bus
+    appenders: Appenders
+    nats: NatsUnderTest
+    running: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def writer(self) -> LedgerProcess:
+        """The one that said last that it writes."""
+        (found,) = [one for one in self.processes if one.lives and one.writes]
+        return found
+
+    def begin_appending(self) -> None:
+        self.appenders.stopped = False
+        self.running = [asyncio.create_task(self.appenders.run()) for _ in range(APPENDERS)]
+
+    async def more_acknowledged(self, count: int = 50) -> None:
+        enough = len(self.appenders.acknowledged) + count
+
+        async def reached() -> bool:
+            return len(self.appenders.acknowledged) >= enough
+
+        await until(reached)
+
+    async def stop_appending(self) -> None:
+        self.appenders.stopped = True
+        await asyncio.gather(*self.running)
+
+    async def everything_acknowledged_is_there(self) -> None:
+        """Asked again, the ledger gives each entry that it acknowledged, at its place."""
+        indexes = set()
+        for number, before in self.appenders.acknowledged.items():
+            again = await self.appenders.append_surely(number)
+            assert again.existing
+            assert again.receipt.leaf == before.receipt.leaf
+            assert again.receipt.index == before.receipt.index
+            indexes.add(before.receipt.index)
+        assert len(indexes) == len(self.appenders.acknowledged), "an index was given twice"
+
+
+@pytest.fixture(name="server")
+def _server() -> Iterator[PostgresServer]:
+    """A server that may be killed."""
+    server = PostgresServer()
+    try:
+        server.start()
+        server.make_template()
+        server.make_database("replicas")
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(name="database")
+def _database(server: PostgresServer, tmp_path: Path) -> PostgresUnderTest:
+    return PostgresUnderTest(server, "replicas", tmp_path)
+
+
+@pytest.fixture(name="replicas")
+async def _replicas(
+    tmp_path: Path, nats_server: NatsUnderTest, database: PostgresUnderTest
+) -> AsyncIterator[Replicas]:
+    processes = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        processes.append(LedgerProcess(write_settings(folder, nats_server, database)))
+    broker = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
+    try:
+        for process in processes:
+            await process.start()
+        yield Replicas(processes, broker, Appenders(broker), nats_server)
+    finally:
+        for process in processes:
+            process.kill()
+        await broker.close()
+
+
+async def size_at(replicas: Replicas, process: LedgerProcess) -> int:
+    """The size of the newest checkpoint that a replica shows."""
+    tls = replicas.nats.certificates.tls("oversight", "commission")
+    async with open_channel(f"127.0.0.1:{process.port}", tls) as channel:
+        stub = LedgerServiceStub(channel)
+        answer = await stub.GetCheckpoint(ledger_pb2.GetCheckpointRequest(), timeout=20)
+    return open_checkpoint(answer.checkpoint, SIGNER.verifier).size
+
+
+async def test_standby_serves_what_the_writer_wrote(
+    replicas: Replicas, database: PostgresUnderTest
+) -> None:
+    writer, standby = replicas.processes
+    assert (writer.writes, standby.writes) == (True, False)
+    for number in range(300):
+        await replicas.appenders.append(number)
+
+    async def caught_up() -> bool:
+        return await size_at(replicas, standby) == 300
+
+    await until(caught_up)
+    # Whichever replica is asked what became of a search: it knows of all that was acknowledged.
+    for number in range(300, 330):
+        await replicas.appenders.append(number)
+        looked_up = await replicas.broker.request(
+            "ledger.look_up_search",
+            pb.LookUpSearchRequest(search_id=search_id(number)),
+            pb.LookUpSearchResponse,
+            20,
+        )
+        assert looked_up.decided.index == number
+    assert standby.stop() == 0
+    assert writer.stop() == 0
+    assert assert_whole(database).checkpoint.size == 330
+
+
+async def test_frozen_writer_wakes_to_find_that_another_writes(
+    replicas: Replicas, database: PostgresUnderTest, fault_rounds: int
+) -> None:
+    chance = random.Random(SEED)
+    for _ in range(fault_rounds):
+        replicas.begin_appending()
+        await replicas.more_acknowledged(chance.randrange(50, 300))
+        old = replicas.writer()
+        (new,) = [one for one in replicas.processes if one is not old]
+        old.freeze()
+        assert await new.takes_over() <= TAKEOVER_S_MAX
+        await replicas.more_acknowledged()
+        known = len(replicas.appenders.acknowledged)
+        old.thaw()
+        # It says nothing wrong while it finds out: every answer that comes is checked at the end.
+        assert await old.ends() == 1
+        await replicas.more_acknowledged()
+        await replicas.stop_appending()
+        assert assert_whole(database).checkpoint.size >= known
+        await old.start()
+    await replicas.everything_acknowledged_is_there()
+    assert_whole(database)
+
+
+async def test_killed_writer_is_followed_within_five_seconds(
+    replicas: Replicas, database: PostgresUnderTest, fault_rounds: int
+) -> None:
+    chance = random.Random(SEED)
+    for _ in range(fault_rounds):
+        replicas.begin_appending()
+        await replicas.more_acknowledged(chance.randrange(50, 300))
+        old = replicas.writer()
+        (new,) = [one for one in replicas.processes if one is not old]
+        old.kill()
+        assert await new.takes_over() <= TAKEOVER_S_MAX
+        await replicas.more_acknowledged()
+        await replicas.stop_appending()
+        assert_whole(database)
+        await old.start()
+    await replicas.everything_acknowledged_is_there()
+    assert_whole(database)
+
+
+async def test_nothing_acknowledged_is_lost_when_postgres_is_killed(
+    replicas: Replicas, server: PostgresServer, database: PostgresUnderTest, fault_rounds: int
+) -> None:
+    chance = random.Random(SEED)
+    for _ in range(fault_rounds):
+        replicas.begin_appending()
+        await replicas.more_acknowledged(chance.randrange(50, 300))
+        server.kill()
+        await asyncio.to_thread(server.start)
+        for one in replicas.processes:
+            # A writer ends when it no longer knows; a standby lives, and may write by now.
+            with contextlib.suppress(ServiceError):
+                await one.start_if_ended()
+        await replicas.more_acknowledged()
+        await replicas.stop_appending()
+        assert_whole(database)
+    await replicas.everything_acknowledged_is_there()
+    assert_whole(database)
