@@ -4,13 +4,16 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.config import LedgerSettings
 from ledger.key_provider import FileKeyProvider
-from ledger.key_store import SqliteKeyStore
+from ledger.key_store import KeyStore, SqliteKeyStore
 from ledger.keyring import Keyring
 from ledger.opening_rows import OpeningRows, SqliteOpeningRows
+from ledger.postgres_openings import PostgresKeyStore, PostgresOpeningRows
+from ledger.postgres_storage import PostgresDatabase
 from ledger.reading import Reading
 from ledger.vault import KeyringSealer, Vault
 from shared.kinds import KINDS
@@ -35,7 +38,7 @@ def opened_keyring(settings: LedgerSettings, *, create: bool = False) -> Iterato
         provider = FileKeyProvider.create(settings.provider_keys)
     else:
         provider = FileKeyProvider(settings.provider_keys)
-    keyring = Keyring(provider, SqliteKeyStore.open(settings.key_store, create=create))
+    keyring = Keyring(provider, _key_store(settings, create=create))
     with contextlib.closing(keyring):
         yield keyring
 
@@ -47,13 +50,26 @@ def opened_openings(settings: LedgerSettings) -> Iterator[Openings]:
     Keys are made only for a ledger that has no sealed opening: with keys that are lost, it must not go on as
     if nothing were.
     """
-    rows = SqliteOpeningRows.open(settings.database)
+    rows = _rows(settings)
     with contextlib.closing(rows):
         is_new = next(iter(rows.every_opening()), None) is None
         with opened_keyring(settings, create=is_new) as keyring:
             vault = Vault(keyring, rows)
             finish(vault, rows)
             yield Openings(KeyringSealer(keyring), vault)
+
+
+def _key_store(settings: LedgerSettings, *, create: bool) -> KeyStore:
+    kept = settings.database
+    if not isinstance(kept, Path) and kept.postgres.key_store_dsn_file is not None:
+        return PostgresKeyStore.open(kept.postgres, create=create)
+    return SqliteKeyStore.open(settings.key_store, create=create)
+
+
+def _rows(settings: LedgerSettings) -> SqliteOpeningRows | PostgresOpeningRows:
+    if isinstance(settings.database, Path):
+        return SqliteOpeningRows.open(settings.database)
+    return PostgresOpeningRows.of(PostgresDatabase(settings.database.postgres))
 
 
 def finish(vault: Vault, rows: OpeningRows) -> None:

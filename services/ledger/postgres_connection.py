@@ -49,6 +49,9 @@ class PostgresSettings(Section):
     last_signed_dsn_file: ConfigPath | None = None
     """The same for the database that remembers what was signed last, for any replica: on another server
     than the log's, or at least in no backup of it. `last_signed` names a file instead."""
+    key_store_dsn_file: ConfigPath | None = None
+    """The same for the database with the wrapped keys of the openings, on another server than the log's or
+    with backups of its own; `openings.key_store` names a file instead, which only one machine reaches."""
     only_read: bool = False
     """This replica never writes: it serves reads, from a hot standby if the connection leads there."""
     require_synchronous_standby: bool = False

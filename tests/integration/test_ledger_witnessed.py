@@ -16,6 +16,7 @@ from countersign.ledger.v1.append_pb2_grpc import LedgerAppendServiceStub
 from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from ledger.__main__ import RunningLedger, running
 from ledger.config import LedgerSettings
+from ledger.replica import Replica
 from shared.errors import ServiceError
 from shared.rpc import call, open_channel
 from support.ledgers import SIGNER, decided, rejected, write_settings
@@ -77,7 +78,7 @@ async def _network(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncIterator[
 class Met:
     """A running ledger and its doors."""
 
-    ledger: RunningLedger
+    ledger: RunningLedger | Replica
     reading: LedgerServiceStub
     appending: LedgerAppendServiceStub
     health: health_pb2_grpc.HealthStub

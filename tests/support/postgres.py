@@ -21,7 +21,10 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
+from ledger.key_provider import FileKeyProvider
+from ledger.keyring import Keyring
 from ledger.postgres_connection import PostgresSettings
+from ledger.postgres_openings import PostgresKeyStore
 from ledger.postgres_schema import migrate_postgres
 from ledger.postgres_storage import PostgresDatabase
 
@@ -157,10 +160,19 @@ class PostgresUnderTest(PostgresDatabase):
             PostgresSettings(dsn_file=self.dsn_file, last_signed_dsn_file=self.signed_dsn_file)
         )
 
+    def keyring(self) -> Keyring | None:
+        """The keys of the openings, if a ledger's process made them."""
+        folder = self.dsn_file.with_name(f"{self.dsn_file.name}.opening-keys")
+        if not folder.exists():
+            return None
+        settings = PostgresSettings(dsn_file=self.dsn_file, key_store_dsn_file=self.signed_dsn_file)
+        return Keyring(FileKeyProvider(folder), PostgresKeyStore.open(settings, create=False))
+
     @property
     def in_settings(self) -> str:
         """The value of `database` in a ledger's configuration."""
         files = f'dsn_file = "{self.dsn_file}", last_signed_dsn_file = "{self.signed_dsn_file}"'
+        files += f', key_store_dsn_file = "{self.signed_dsn_file}"'
         return f"{{ postgres = {{ {files} }} }}"
 
     def change(self, statement: str, *values: object) -> None:
