@@ -32,6 +32,7 @@ from countersign.installation.ports import Ports
 from countersign.installation.prepare import ensure_documents, prepare, systems_run_here
 from countersign.ledger.v1.append_pb2 import AppendRequest, AppendResponse, PendingEntry
 from countersign.ledger.v1.append_pb2_grpc import LedgerAppendServiceStub
+from ledger.sqlite_storage import SqliteDatabase
 from ledger_appends import Figures, drive, pending_entry, run_bare
 from shared.bus import Bus
 from shared.identity import SpiffeId
@@ -165,7 +166,9 @@ def run(seconds: float, folder: Path) -> tuple[list[Row], dict[int, Figures]]:
             process.terminate()
             process.wait()
     bare = {
-        in_flight: uvloop.run(run_bare(folder / f"bare-{in_flight}.sqlite", in_flight, seconds))
+        in_flight: uvloop.run(
+            run_bare(SqliteDatabase(folder / f"bare-{in_flight}.sqlite"), in_flight, seconds)
+        )
         for in_flight in IN_FLIGHT
     }
     return rows, bare

@@ -1,17 +1,20 @@
-"""Ledger appends per second at 1, 64 and 256 in flight, beside bare SQLite group commits.
+"""Ledger appends per second at 1, 64 and 256 in flight, beside bare group commits of the same engine.
 
 Both write the same rows to the same tables with the same syncs, in batches of whatever has gathered
 while the last commit was under way. The ledger adds commitments, hashing, tiles, a signed checkpoint and
-a receipt for each entry. Run: `python bench/ledger_appends.py [--seconds S]`.
+a receipt for each entry. Run: `python bench/ledger_appends.py [--seconds S] [--postgres]`;
+the latter starts a PostgreSQL server of its own, with its ordinary settings for durability.
 """
 
 import argparse
 import asyncio
 import atexit
 import contextlib
+import itertools
 import resource
 import shutil
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -33,7 +36,7 @@ from ledger.keyring import Keyring
 from ledger.keys import FileKey
 from ledger.log import begin_log, opened
 from ledger.sqlite_storage import SqliteDatabase
-from ledger.storage import Head, Storage
+from ledger.storage import Database, Head, Storage
 from ledger.vault import KeyringSealer
 from shared.clock import SystemClock
 from tlog.merkle import EMPTY_ROOT
@@ -86,7 +89,7 @@ def pending_entry(number: int) -> PendingEntry:
 
 
 class BareGroupCommits:
-    """The same rows with nothing around them: the floor that SQLite and the disk set."""
+    """The same rows with nothing around them: the floor that the engine and the disk set."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -163,9 +166,8 @@ async def drive(
     )
 
 
-async def run_ledger(path: Path, in_flight: int, seconds: float) -> Figures:
+async def run_ledger(database: Database, in_flight: int, seconds: float) -> Figures:
     """The ledger, from the broker's message to the receipt."""
-    database = SqliteDatabase(path)
     begin_log(database, SIGNER)
     async with opened(database.open_for_writing(), SIGNER) as log:
 
@@ -175,9 +177,8 @@ async def run_ledger(path: Path, in_flight: int, seconds: float) -> Figures:
         return await drive(append, in_flight, seconds)
 
 
-async def run_bare(path: Path, in_flight: int, seconds: float) -> Figures:
-    """SQLite alone. The entry is built as well, since both callers must."""
-    database = SqliteDatabase(path)
+async def run_bare(database: Database, in_flight: int, seconds: float) -> Figures:
+    """The engine alone. The entry is built as well, since both callers must."""
     begin_log(database, SIGNER)
     with contextlib.closing(database.open_for_writing()) as storage:
         bare = BareGroupCommits(storage)
@@ -196,32 +197,53 @@ def median(runs: list[Figures]) -> Figures:
     return sorted(runs, key=lambda one: one.per_second)[len(runs) // 2]
 
 
-def measure(seconds: float, folder: Path) -> list[tuple[int, Figures, Figures]]:
+def measure(seconds: float, new: Callable[[], Database]) -> list[tuple[int, Figures, Figures]]:
     """Run both at each concurrency, by turns."""
     results = []
     for in_flight in IN_FLIGHT:
         ledger_runs, bare_runs = [], []
-        for turn in range(ROUNDS):
-            name = f"{in_flight}-{turn}.sqlite"
-            bare_runs.append(
-                uvloop.run(run_bare(folder / f"bare-{name}", in_flight, seconds / ROUNDS))
-            )
-            ledger_runs.append(
-                uvloop.run(run_ledger(folder / f"ledger-{name}", in_flight, seconds / ROUNDS))
-            )
+        for _ in range(ROUNDS):
+            bare_runs.append(uvloop.run(run_bare(new(), in_flight, seconds / ROUNDS)))
+            ledger_runs.append(uvloop.run(run_ledger(new(), in_flight, seconds / ROUNDS)))
         results.append((in_flight, median(bare_runs), median(ledger_runs)))
     return results
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Ledger appends beside bare SQLite group commits.")
+    parser = argparse.ArgumentParser(description="Ledger appends beside bare group commits.")
     parser.add_argument("--seconds", type=float, default=3.0, help="per kind and concurrency")
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder if absent")
+    parser.add_argument("--postgres", action="store_true", help="PostgreSQL instead of SQLite")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        results = measure(arguments.seconds, Path(folder))
-    table = Table(title=f"Ledger appends (SQLite {sqlite3.sqlite_version}, synchronous=FULL)")
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.folder)))
+        numbers = itertools.count()
+        engine = f"SQLite {sqlite3.sqlite_version}, synchronous=FULL"
+        if arguments.postgres:
+            sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+            from support.postgres import PostgresServer, PostgresUnderTest
+
+            engine = "PostgreSQL, fsync, synchronous_commit=on, no standby"
+            server = PostgresServer()
+            stack.callback(server.remove)
+            server.start()
+            server.make_template()
+
+        def new() -> Database:
+            name = f"bench_{next(numbers)}"
+            if not arguments.postgres:
+                return SqliteDatabase(folder / f"{name}.sqlite")
+            server.make_database(name)
+            return PostgresUnderTest(server, name, folder)
+
+        results = measure(arguments.seconds, new)
+    show(engine, results)
+
+
+def show(engine: str, results: list[tuple[int, Figures, Figures]]) -> None:
+    """Print the table."""
+    table = Table(title=f"Ledger appends ({engine})")
     for heading in (
         "in flight",
         "bare/s",

@@ -18,10 +18,11 @@ from ledger.backup import BackupFailed, Manifest, back_up, put_in_place, unpacke
 from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
 from ledger.feeding import configured
-from ledger.from_settings import load_keys, safeguards_of
+from ledger.from_settings import database_of, load_keys, safeguards_of, sqlite_file
 from ledger.history import Peaks, compare_with_witnesses, followed
 from ledger.keys import LogKeys
 from ledger.last_signed import LastSigned, RecordDamaged, Signed, SigningRefused
+from ledger.postgres_storage import PostgresDatabase
 from ledger.reading import Reading, StorageFailed
 from ledger.sqlite_storage import SqliteDatabase
 from shared.clock import SystemClock
@@ -47,7 +48,7 @@ def run_backup(arguments: list[str]) -> int:
 
     def back_it_up(settings: LedgerSettings) -> str:
         verifiers = load_keys(settings).verifiers
-        manifest, checked = back_up(settings.database, verifiers, given.folder, SystemClock())
+        manifest, checked = back_up(sqlite_file(settings), verifiers, given.folder, SystemClock())
         if given.json:
             return json.dumps(asdict(manifest)) + "\n"
         return (
@@ -119,7 +120,7 @@ def run_adopt(arguments: list[str]) -> int:
 
 
 def _restore(settings: LedgerSettings, folder: Path, accepted: int | None) -> str:
-    keys, database = load_keys(settings), settings.database
+    keys, database = load_keys(settings), sqlite_file(settings)
     if database.exists():
         raise Refused(f"{database} is there: move it away first, and keep it")
     manifest = Manifest.read(folder)
@@ -240,8 +241,8 @@ def _cosigned(settings: LedgerSettings, keys: LogKeys) -> Mapping[str, int]:
     return asyncio.run(ask())
 
 
-def _database(settings: LedgerSettings) -> SqliteDatabase:
-    return SqliteDatabase(settings.database)
+def _database(settings: LedgerSettings) -> SqliteDatabase | PostgresDatabase:
+    return database_of(settings)
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
