@@ -30,7 +30,7 @@ from ledger.from_settings import database_of, load_keys, safeguards_of
 from ledger.health import Health
 from ledger.heartbeat import beating
 from ledger.keys import LogKeys
-from ledger.log import Safeguards, begin_log, opened
+from ledger.log import OpenLog, Safeguards, begin_log, opened
 from ledger.migrate import run_migrate
 from ledger.opening_keys import run_rotate_opening_keys
 from ledger.openings import opened_keyring, opened_openings
@@ -133,12 +133,9 @@ async def writing(
         witnessed = WitnessedReceipts(log.archive, witnessing)
         servicer = LedgerServicer(log.archive, log.sequencer, keys.vkeys[0], witnessed)
         completer = Completer(str(appender), SystemClock(), sealer=openings.sealer)
-        on_bus = BusService(
-            *(completer, log.sequencer, log.archive, witnessed),
-            fresh=None if isinstance(storage, SqliteStorage) else log.still_writes,
-        )
-        refused = log.guard.refused
-        if refused is None or refused.reason != "LOG_ENDED":  # its successor answers on the bus
+        fresh = None if isinstance(storage, SqliteStorage) else log.still_writes
+        on_bus = BusService(completer, log.sequencer, log.archive, witnessed, fresh)
+        if not _has_ended(log):  # its successor answers on the bus
             await on_bus.serve(bus)
         disclosed = await stack.enter_async_context(disclosing(settings, log, openings))
         queries = await stack.enter_async_context(
@@ -170,6 +167,10 @@ async def writing(
         ended = asyncio.create_task(_first(bus.closed, log.sequencer.ended))
         stack.callback(ended.cancel)
         yield RunningLedger(server, log.sequencer.ended)
+
+
+def _has_ended(log: OpenLog) -> bool:
+    return log.guard.refused is not None and log.guard.refused.reason == "LOG_ENDED"
 
 
 async def _first(bus_closed: asyncio.Event, ended: asyncio.Event) -> None:
