@@ -68,6 +68,7 @@ proto-check: $(DEV) ## Fail if what follows from the contracts is stale
 bench: $(DEV) ## Measure searches and appends beside their bare counterparts
 	$(PY) bench/ledger_appends.py
 	$(PY) bench/ledger_api.py
+	$(PY) bench/ledger_queries.py
 	$(PY) bench/ledger_verify.py
 	$(PY) bench/search.py
 

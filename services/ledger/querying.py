@@ -13,7 +13,7 @@ from typing import Final
 import duckdb
 
 from ledger.config import LedgerSettings
-from ledger.entry import Completer
+from ledger.entry import Completer, Sealer
 from ledger.follower import NotAsSigned, follow_once
 from ledger.from_settings import database_of, load_keys
 from ledger.index import IndexLocked, QueryIndex
@@ -59,6 +59,7 @@ async def querying(
     log: OpenLog,
     vkeys: tuple[str, ...],
     openings: OpeningsFinder,
+    sealer: Sealer,
 ) -> AsyncIterator[Querying]:
     """Answer queries, and close periods, until the end."""
     following = FollowerSettings(
@@ -69,7 +70,7 @@ async def querying(
     )
     own = str(SpiffeId(settings.trust_domain, "service", "ledger"))
     clock = SystemClock()
-    completer = Completer(own, clock, own=True)
+    completer = Completer(own, clock, own=True, sealer=sealer)
     async with running_index(following) as index:
         servicer = LedgerQueryServicer(log.archive, log.sequencer, index, completer, openings)
         closing = None

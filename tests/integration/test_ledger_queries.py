@@ -1,5 +1,6 @@
 """Queries over gRPC, as any authenticated reader asks them; periods; exports on record."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from ledger.__main__ import running
 from ledger.config import LedgerSettings
 from ledger.entry import Completer
 from ledger.from_settings import database_of
+from ledger.index import QueryIndex
 from ledger.index_messages import FollowerSettings
 from ledger.index_process import running_index
 from ledger.index_queries import SpanCounts
@@ -29,11 +31,13 @@ from support.histories import HISTORY, SHERIFF
 from support.ledgers import (
     BROKER,
     LAPD,
+    ORIGIN,
     SIGNER,
     assert_whole,
     decided,
     new_log,
     rejected,
+    run_program,
     write_settings,
 )
 from support.nats_servers import NatsUnderTest
@@ -186,6 +190,33 @@ async def test_an_export_is_on_record_before_it_leaves(asked: Asked) -> None:
     tree = open_checkpoint(beginning.checkpoint, SIGNER.verifier)
     for row in rows:
         verify_inclusion(leaf_hash(row.leaf), row.index, tree.size, row.hashes, tree.root)
+
+
+async def test_the_index_is_made_anew_by_a_command(
+    tmp_path: Path, nats_server: NatsUnderTest
+) -> None:
+    config = write_settings(tmp_path, nats_server)
+    async with running(LedgerSettings.load(config)):
+        bus = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
+        await bus.request(
+            "ledger.append",
+            append_pb2.AppendRequest(entries=HISTORY),
+            append_pb2.AppendResponse,
+            20,
+        )
+        await bus.close()
+
+    index = tmp_path / "ledger.sqlite.index.duckdb"
+    index.write_bytes(b"damaged")
+    done = await asyncio.to_thread(run_program, "reindex", config)
+    assert (done.returncode, f"INDEXED: {SIZE} entries" in done.stdout) == (0, True), done.stderr
+    reader = QueryIndex.open(index, ORIGIN)
+    assert reader.size == SIZE
+    in_use = await asyncio.to_thread(run_program, "reindex", config)
+    reader.close()
+    assert (in_use.returncode, "another process has" in in_use.stderr) == (1, True)
+    missing = await asyncio.to_thread(run_program, "reindex", tmp_path / "none.toml")
+    assert missing.returncode == 2
 
 
 # Periods.
