@@ -139,9 +139,7 @@ async def writing(
             await on_bus.serve(bus)
         disclosed = await stack.enter_async_context(disclosing(settings, log, openings))
         queries = await stack.enter_async_context(
-            querying(
-                settings, database, log, keys.vkeys, disclosed.finder, openings.sealer
-            )
+            querying(settings, database, log, keys.vkeys, disclosed.finder, openings.sealer)
         )
 
         def register(on: grpc.aio.Server) -> None:

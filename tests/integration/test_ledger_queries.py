@@ -25,14 +25,12 @@ from ledger.index_queries import SpanCounts
 from ledger.log import OpenLog, opened
 from ledger.periods import PeriodCloser, closing_entries
 from ledger.sqlite_storage import SqliteDatabase
-from ledger.vault import KeyringSealer
 from shared.bus import Bus
 from shared.errors import InvalidRequest, NotAllowed
 from shared.rpc import call, open_channel
 from support.histories import HISTORY, SHERIFF
 from support.ledgers import (
     BROKER,
-    KEYRING,
     LAPD,
     ORIGIN,
     SIGNER,
@@ -44,6 +42,7 @@ from support.ledgers import (
     write_settings,
 )
 from support.nats_servers import NatsUnderTest
+from support.vaults import SEALER
 from tlog.checkpoint import open_checkpoint
 from tlog.merkle import leaf_hash, verify_inclusion
 from tlog.proof import verify_receipt
@@ -257,7 +256,7 @@ class Periods:
 async def _periods(tmp_path: Path) -> AsyncIterator[Periods]:
     database = new_log(tmp_path)
     clock = ClockThatIsSet()
-    completer = Completer(BROKER, clock, own=True, sealer=KeyringSealer(KEYRING))
+    completer = Completer(BROKER, clock, own=True, sealer=SEALER)
     following = FollowerSettings(tmp_path / "index.duckdb", database, (SIGNER.verifier.vkey,))
     async with (
         opened(database.open_for_writing(), SIGNER) as log,
