@@ -24,7 +24,6 @@ from ledger.index_process import running_index
 from ledger.index_queries import SpanCounts
 from ledger.log import OpenLog, opened
 from ledger.periods import PeriodCloser, closing_entries
-from ledger.sqlite_storage import SqliteDatabase
 from shared.bus import Bus
 from shared.errors import InvalidRequest, NotAllowed
 from shared.rpc import call, open_channel
