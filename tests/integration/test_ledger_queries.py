@@ -24,6 +24,7 @@ from ledger.index_process import running_index
 from ledger.index_queries import SpanCounts
 from ledger.log import OpenLog, opened
 from ledger.periods import PeriodCloser, closing_entries
+from ledger.querying import index_file
 from shared.bus import Bus
 from shared.errors import InvalidRequest, NotAllowed
 from shared.rpc import call, open_channel
@@ -207,7 +208,7 @@ async def test_the_index_is_made_anew_by_a_command(
         )
         await bus.close()
 
-    index = tmp_path / "ledger.sqlite.index.duckdb"
+    index = index_file(LedgerSettings.load(config))
     index.write_bytes(b"damaged")
     done = await asyncio.to_thread(run_program, "reindex", config)
     assert (done.returncode, f"INDEXED: {SIZE} entries" in done.stdout) == (0, True), done.stderr
