@@ -11,15 +11,19 @@ from psycopg import sql
 
 from ledger.log import begin_log, opened
 from ledger.migrations.rights import RIGHTS
+from ledger.openings import finish
 from ledger.postgres_connection import PostgresSettings, parameters_from
+from ledger.postgres_openings import PostgresOpeningRows
 from ledger.postgres_schema import migrate_postgres
 from ledger.postgres_storage import PostgresDatabase
 from ledger.storage import Head, StorageFailed, StorageInDoubt
+from ledger.vault import Vault
 from shared.errors import NotReady
 from shared.settings import SettingsError
 from support.databases import vouch_for
-from support.ledgers import SIGNER, assert_whole, complete, decided
+from support.ledgers import LAPD, SIGNER, assert_whole, complete, decided
 from support.postgres import ADMIN, OWNER, SERVICE, PostgresServer, PostgresUnderTest
+from support.vaults import KEYRING
 
 RELEASE_0_1 = Path(__file__).parents[1] / "data" / "ledger_0_1.sql"
 
@@ -244,6 +248,10 @@ async def test_first_schema_comes_to_the_newest_with_its_entries(
     async with opened(database.open_for_writing(), SIGNER) as log:
         again, new = await log.sequencer.append(complete(decided(1), decided(4)))
         assert (again.index, again.existing, new.index) == (0, True, 260)
+    with contextlib.closing(PostgresOpeningRows.of(database)) as rows:
+        vault = Vault(KEYRING, rows)
+        finish(vault, rows)
+        assert vault.find(LAPD, "officer", "OFFICER-1 ") == [0]
     assert assert_whole(database).open_searches == 2
     postgres_server.drop_database(name)
 
