@@ -40,7 +40,8 @@ up: $(RUNNABLE) ## Run every part on this machine until Ctrl-C
 
 test: $(DEV) ## Run all suites (the fault suite in its short form)
 	@tools/need_programs.sh
-	$(PY) -m pytest
+	@# Four at a time: most tests wait for processes. A file's tests stay together, in order.
+	$(PY) -m pytest -n 4 --dist loadfile
 
 test-fault: $(DEV) ## Run the fault suite in its long form
 	@tools/need_programs.sh
