@@ -25,9 +25,9 @@ from rich.table import Table
 from ledger.archive import Archive
 from ledger.check import check
 from ledger.log import begin_log, opened
-from ledger.reading import Reading
 from ledger.sequencer import Sequencer
-from ledger.storage import Storage
+from ledger.sqlite_storage import SqliteDatabase
+from ledger.storage import Database
 from ledger_appends import COMPLETER, SIGNER, pending_entry
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
@@ -89,11 +89,11 @@ async def prove(archive: Archive, size: int) -> tuple[float, float]:
     return waits[len(waits) // 2] * 1e3, waits[len(waits) * 99 // 100] * 1e3
 
 
-def checked(path: Path, size: int) -> float:
+def checked(database: Database, size: int) -> float:
     """Entries a second that the ledger's check re-reads and verifies."""
     began = time.perf_counter()
-    with contextlib.closing(Reading.open(path)) as reading:
-        check(reading, SIGNER.verifier)
+    with contextlib.closing(database.open_for_reading()) as reading:
+        check(reading, [SIGNER.verifier])
     return size / (time.perf_counter() - began)
 
 
@@ -104,18 +104,18 @@ def bytes_of(folder: Path) -> int:
 
 async def measure(folder: Path, sizes: list[int]) -> list[Row]:
     """Every size, one log."""
-    path = folder / "ledger.sqlite"
-    begin_log(path, SIGNER)
+    database = SqliteDatabase(folder / "ledger.sqlite")
+    begin_log(database, SIGNER)
     rows = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         for size in sizes:
             task = progress.add_task(f"to {size:,} entries", total=size)
-            async with opened(Storage.open(path), SIGNER) as log:
+            async with opened(database.open_for_writing(), SIGNER) as log:
                 rate, append_p99 = await grow(log.sequencer, size, progress, task)
                 proof_p50, proof_p99 = await prove(log.archive, size)
                 memory = psutil.Process().memory_info().rss / 1e6
-            rate_checked = await asyncio.to_thread(checked, path, size)
+            rate_checked = await asyncio.to_thread(checked, database, size)
             disk = bytes_of(folder) / 1e6
             rows.append(
                 Row(size, rate, append_p99, proof_p50, proof_p99, rate_checked, memory, disk)
