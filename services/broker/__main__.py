@@ -118,6 +118,7 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
             trust_domain=settings.trust_domain,
             access={f"/{SERVICE}/{rpc}": _agency for rpc in RPCS},
         )
+        ending.observe()
         sweeping = asyncio.create_task(ending.keep_sweeping())
         sweeping.add_done_callback(lambda _: bus.closed.set())
         try:

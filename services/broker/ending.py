@@ -35,6 +35,9 @@ class Ending:
         self._known = known
         self._clock = clock
         self._unpurged: dict[str, Record] = {}
+
+    def observe(self) -> None:
+        """Has the open searches measured from now on. Once for each process: gauges have no end."""
         telemetry.meter.create_observable_gauge(
             "countersign.searches.open",
             [self._count_open],

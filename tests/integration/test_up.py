@@ -148,8 +148,9 @@ def test_it_starts_again_on_its_data_and_never_on_an_empty_ledger(tmp_path: Path
         again.process.terminate()
         assert again.wait() == 0
     assert up.layout.keys.ledger_vkey.read_text() == key
-    for file in up.layout.ledger.parent.glob("ledger.sqlite3*"):
-        file.unlink()
+    for path in up.layout.ledger.parent.glob("ledger.sqlite3*"):
+        if path.is_file():
+            path.unlink()
     without_ledger = Up(tmp_path)
     assert without_ledger.wait() == 1
     assert "ledger ended by itself" in without_ledger.errors
