@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 
 BATCH_ENTRIES: Final = 1000
 """Some tens of milliseconds: how long a question waits for a batch under way."""
-IDLE_S: Final = 0.2
-"""How often the head is looked at when nobody asks; a question has it looked at at once."""
+IDLE_S: Final = 1.0
+"""How often the head is looked at when nobody asks; a question has it looked at at once. What a batch costs
+hardly depends on its entries, so that few large ones take least from the appender."""
 NICENESS: Final = 5
 """Where cores are short, appending comes first."""
 
@@ -114,11 +115,12 @@ class Follower:
         """Raises EOFError when the other side has closed, NotAsSigned when the log is damaged."""
         self._peer.send(Progress(self._index.size))
         while True:
-            more = follow_once(self._index, self._reading)
-            if more:
+            before = self._index.size
+            if follow_once(self._index, self._reading):
                 self._peer.send(Progress(self._index.size))
             self._answer()
-            if self._peer.poll(0 if more or self._waiting else IDLE_S):
+            far_behind = self._index.size - before >= BATCH_ENTRIES
+            if self._peer.poll(0 if far_behind or self._waiting else IDLE_S):
                 ask: Ask = self._peer.recv()
                 self._waiting.append(_Waiting(ask, time.monotonic() + ask.wait_s))
 
