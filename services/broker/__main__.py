@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 GRACE_S = 10.0
 ANSWERS_IN_FLIGHT_MAX = 256
+ANSWERS_TEMPLATE = "answers.{system}.{search}"
 
 RPCS = (
     "CheckSearch",
@@ -63,6 +64,14 @@ async def _ensure_streams(bus: Bus, registry: Registry, settings: BrokerSettings
             await ensure_answers(bus, settings)
             for system in registry.systems:
                 await ensure_orders(bus, system, settings)
+
+
+def _sweeping(ending: Ending, bus: Bus) -> asyncio.Task[None]:
+    """Keeps expiring searches, and has them measured; a broker that no longer does must end."""
+    ending.observe()
+    sweeping = asyncio.create_task(ending.keep_sweeping())
+    sweeping.add_done_callback(lambda _: bus.closed.set())
+    return sweeping
 
 
 @contextlib.asynccontextmanager
@@ -109,7 +118,7 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
             ANSWERS_CONSUMER,
             answers.take_in,
             ANSWERS_IN_FLIGHT_MAX,
-            "answers.{system}.{search}",
+            ANSWERS_TEMPLATE,
         )
         server = await start_server(
             lambda grpc_server: add_BrokerServiceServicer_to_server(servicer, grpc_server),
@@ -118,9 +127,7 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
             trust_domain=settings.trust_domain,
             access={f"/{SERVICE}/{rpc}": _agency for rpc in RPCS},
         )
-        ending.observe()
-        sweeping = asyncio.create_task(ending.keep_sweeping())
-        sweeping.add_done_callback(lambda _: bus.closed.set())
+        sweeping = _sweeping(ending, bus)
         try:
             yield RunningBroker(server, bus.closed)
         finally:
