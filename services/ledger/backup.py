@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from ledger.check import Checked, check
-from ledger.last_signed import sync_folder
 from ledger.sqlite_reading import FAILURES, SqliteReading, connect
+from shared import whole_files
 from shared.clock import Clock
 from tlog.note import Verifier
 
@@ -100,7 +100,7 @@ def back_up(
     if folder.exists():
         folder.rmdir()
     unfinished.rename(folder)
-    sync_folder(folder.parent)
+    whole_files.sync_folder(folder.parent)
     return manifest, checked
 
 
@@ -127,7 +127,7 @@ def put_in_place(copy: Path, database: Path) -> None:
     for suffix in ("-wal", "-shm"):
         database.with_name(f"{database.name}{suffix}").unlink(missing_ok=True)
     copy.rename(database)
-    sync_folder(database.parent)
+    whole_files.sync_folder(database.parent)
 
 
 def verified(database: Path, verifiers: Sequence[Verifier]) -> Checked:

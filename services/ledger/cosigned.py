@@ -4,11 +4,10 @@ The file is the note itself, so that a person can read it and any software can v
 whole and is on disk before the note is shown to anybody. What it says is judged anew when it is read.
 """
 
-import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared import whole_files
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.note import NOTE_BYTES_MAX
@@ -63,19 +62,4 @@ class CosignedFile:
 
     def save(self, note: str) -> None:
         """Replace what is kept, durably; raises OSError."""
-        unfinished = self.path.with_name(f"{self.path.name}.new")
-        try:
-            with unfinished.open("w", encoding="utf-8") as file:
-                file.write(note)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
-            raise
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        whole_files.put(self.path, note.encode(), sync=True)

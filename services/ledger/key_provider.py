@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from shared import whole_files
 from shared.errors import NotReady
 
 KEY_BYTES: Final = 32
@@ -136,9 +137,10 @@ class FileKeyProvider:
         path = self._folder / f"v{version}.key"
         with path.open("r+b") as file:
             file.write(bytes(path.stat().st_size))
+            file.flush()
             os.fsync(file.fileno())
         path.unlink()
-        _sync_folder(self._folder)
+        whole_files.sync_folder(self._folder)
         self._keys = _read_keys(self._folder)
 
 
@@ -181,21 +183,4 @@ def _require_private(path: Path) -> None:
 
 def _write_key(path: Path, key: bytes) -> None:
     # Whole or not at all, also after a power cut: a half-written key would be taken for damage.
-    unfinished = path.with_name(f".{path.name}.new")
-    unfinished.unlink(missing_ok=True)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, key.hex().encode() + b"\n")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    unfinished.rename(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    whole_files.put(path, key.hex().encode() + b"\n", sync=True, mode=0o600)

@@ -19,6 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, Protocol
 
+from shared import whole_files
 from tlog.merkle import EMPTY_ROOT
 
 MAGIC: Final = b"cslast1\n"
@@ -261,21 +262,4 @@ def _digest(sequence: int, content: bytes) -> bytes:
 
 def _make_empty(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.new")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, bytes(SLOT_BYTES * _SLOTS))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    unfinished.rename(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make what was created, renamed and removed in a folder durable."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    whole_files.put(path, bytes(SLOT_BYTES * _SLOTS), sync=True, mode=0o600)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ledger.entry import TERMINAL, CompletedEntry
-from ledger.last_signed import FileLastSigned, beside, sync_folder
+from ledger.last_signed import FileLastSigned, beside
 from ledger.reading import Reading
 from ledger.schema import migrate_sqlite
 from ledger.sqlite_reading import FAILURES, SqliteReading, connect
 from ledger.storage import Database, Head, Storage, StorageFailed, StorageInDoubt
+from shared import whole_files
 from shared.errors import NotReady
 from tlog.tiles import FullTile
 
@@ -102,7 +103,7 @@ class SqliteStorage(Storage):
             )
             connection.close()
             unfinished.rename(path)
-            sync_folder(path.parent)
+            whole_files.sync_folder(path.parent)
         finally:
             os.close(lock)
 

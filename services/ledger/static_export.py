@@ -25,7 +25,7 @@ from ledger.keys import open_by_any
 from ledger.tile_files import TileFiles, TileReader
 from shared import telemetry
 from shared.errors import NotReady, ServiceError
-from shared.public_folder import put, sync_all, unfinished_name
+from shared.whole_files import put, sync_all, unfinished_name
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.note import NOTE_BYTES_MAX, UnverifiedNote, Verifier

@@ -6,13 +6,13 @@ before the caller goes on (write-ahead log, synchronous FULL).
 """
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from shared import whole_files
 from shared.errors import NotReady
 
 SCHEMA_VERSION: Final = 1
@@ -192,10 +192,6 @@ def _create(path: Path) -> None:
                 f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
         unfinished.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        whole_files.sync_folder(path.parent)
     except (OSError, sqlite3.Error) as error:
         raise NotReady("WITNESS_STATE_UNWRITABLE", f"cannot make {path}: {error}") from error

@@ -25,7 +25,7 @@ from countersign.mirror.sources import (
     get_hashes,
 )
 from countersign.mirror.tree import VerifiedTree
-from shared.public_folder import put, sync_all
+from shared.whole_files import put, sync_all
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.merkle import TreeAtSize, leaf_hash

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from countersign.mirror.sources import NotVerified
 from countersign.mirror.tree import VerifiedTree
-from shared.public_folder import put
+from shared.whole_files import put
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.merkle import verify_consistency

@@ -8,7 +8,7 @@ from typing import Final
 
 from countersign.mirror.evidence import Seen
 from countersign.mirror.sources import NotVerified
-from shared.public_folder import put
+from shared.whole_files import put
 from tlog.errors import TlogError
 from tlog.note import NOTE_BYTES_MAX
 from tlog.policy import Policy

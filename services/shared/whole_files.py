@@ -1,4 +1,4 @@
-"""Files that others read while they are written: each appears whole, and one sync is enough for many."""
+"""Files that appear whole or not at all, and what makes them last through a power cut."""
 
 import ctypes
 import os
@@ -10,17 +10,22 @@ def unfinished_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
 
 
-def put(path: Path, content: bytes, *, sync: bool = False) -> None:
-    """A reader sees the file when it is complete, or the one before it. With `sync` it is on the disk."""
+def put(path: Path, content: bytes, *, sync: bool = False, mode: int = 0o666) -> None:
+    """A reader sees the file when it is complete, or the one before it. With `sync` it is on the disk.
+
+    The mode is cut by the process's umask, and never wider, not even for a moment.
+    """
     unfinished = unfinished_name(path)
-    with unfinished.open("wb") as file:
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         if sync:
             file.flush()
             os.fsync(file.fileno())
     unfinished.replace(path)
     if sync:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def sync_all(folder: Path) -> None:
@@ -38,7 +43,8 @@ def sync_all(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have what was created, renamed and removed in a folder on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
