@@ -8,12 +8,11 @@ from countersign.type.v1 import decision_pb2
 from ledger import archive
 from ledger.archive import Archive, SearchOnRecord
 from ledger.entry import Completer
+from ledger.requests import invalid, known_index
 from ledger.sequencer import Placed
 from ledger.witnessed import WitnessedReceipts
 from ledger.writer import Writer
 from shared.bus import Bus
-from shared.errors import FieldViolation, InvalidRequest
-from tlog.merkle import TREE_SIZE_MAX
 
 QUEUE: Final = "ledger"
 
@@ -81,7 +80,7 @@ class BusService:
     async def append(self, request: pb.AppendRequest) -> pb.AppendResponse:
         """Make entries durable together."""
         if not 1 <= len(request.entries) <= ENTRIES_MAX:
-            raise _invalid("entries", f"{len(request.entries)} given; 1 to {ENTRIES_MAX} allowed")
+            raise invalid("entries", f"{len(request.entries)} given; 1 to {ENTRIES_MAX} allowed")
         completed = [
             self._completer.complete(pending, f"entries[{number}]")
             for number, pending in enumerate(request.entries)
@@ -115,7 +114,7 @@ class BusService:
     async def look_up_search(self, request: pb.LookUpSearchRequest) -> pb.LookUpSearchResponse:
         """Give what is on record of a search."""
         if not request.search_id:
-            raise _invalid("search_id", "is not given")
+            raise invalid("search_id", "is not given")
         await self._fresh()
         return _on_record(await self._archive.search(request.search_id))
 
@@ -123,7 +122,7 @@ class BusService:
         self, request: pb.ListOpenSearchesRequest
     ) -> pb.ListOpenSearchesResponse:
         """List the permitted searches without an end."""
-        start = _index(request.start_index, "start_index")
+        start = known_index(request.start_index, "start_index")
         await self._fresh()
         found, following = await self._archive.open_searches(start, OPEN_SEARCHES_MAX)
         return pb.ListOpenSearchesResponse(
@@ -133,11 +132,11 @@ class BusService:
     async def list_searches(self, request: pb.ListSearchesRequest) -> pb.ListSearchesResponse:
         """List an agency's searches, newest first."""
         if not request.origin_agency:
-            raise _invalid("origin_agency", "is not given")
+            raise invalid("origin_agency", "is not given")
         await self._fresh()
         found = await self._archive.searches_of(
             request.origin_agency,
-            _index(request.before_index, "before_index"),
+            known_index(request.before_index, "before_index"),
             min(request.page_size or SEARCHES_DEFAULT, SEARCHES_MAX),
         )
         return pb.ListSearchesResponse(searches=[_on_record(one) for one in found])
@@ -164,18 +163,4 @@ def _on_record(search: SearchOnRecord) -> pb.LookUpSearchResponse:
     return pb.LookUpSearchResponse(
         decided=None if search.decided is None else _receipt(search.decided),
         ended=None if search.ended is None else _receipt(search.ended),
-    )
-
-
-def _index(value: int, field: str) -> int:
-    if value > TREE_SIZE_MAX:
-        raise _invalid(field, f"is more than {TREE_SIZE_MAX}")
-    return value
-
-
-def _invalid(field: str, description: str) -> InvalidRequest:
-    return InvalidRequest(
-        "INVALID_REQUEST",
-        f"{field}: {description}",
-        violations=[FieldViolation(field, description)],
     )

@@ -26,6 +26,7 @@ from countersign.ledger.v1.event_pb2 import (
 from ledger.archive import Archive
 from ledger.entry import Completer, Opening, holder_of
 from ledger.reading import Filter, StorageFailed
+from ledger.requests import invalid
 from ledger.rights import People, Person, Rights
 from ledger.sequencer import Placed, Sequencer
 from ledger.tree import unreadable
@@ -34,8 +35,6 @@ from shared.clock import Clock
 from shared.errors import (
     Broken,
     Conflict,
-    FieldViolation,
-    InvalidRequest,
     NotAllowed,
     NotFound,
     NotReady,
@@ -110,7 +109,7 @@ class Disclosure:
         committed = {one.field for one in entry.commitments}
         for field in fields:
             if field not in committed:
-                raise _invalid("fields", f"entry {index} has no sensitive field {field!r}")
+                raise invalid("fields", f"entry {index} has no sensitive field {field!r}")
         found = {one.field: one for one in await self._in_vault(lambda: self._vault.open(index))}
         gone = [field for field in fields if field not in found]
         if gone:
@@ -134,7 +133,7 @@ class Disclosure:
         """Find an agency's entries by what only openings hold, once the search is on record."""
         self._rights.require(caller, "find", agency)
         if field not in LOOKED_UP:
-            raise _invalid("field", f"is not one of {', '.join(sorted(LOOKED_UP))}")
+            raise invalid("field", f"is not one of {', '.join(sorted(LOOKED_UP))}")
         found = await self._in_vault(lambda: self._vault.find(agency, field, value))
         event = OpeningsSearched(
             caller=str(caller),
@@ -154,15 +153,15 @@ class Disclosure:
     ) -> tuple[pb.ExpungeRequest, Placed]:
         """Put a request on record."""
         if bool(indexes) == bool(search_id):
-            raise _invalid("indexes", "either these or search_id must be given")
+            raise invalid("indexes", "either these or search_id must be given")
         wanted = sorted(indexes) if indexes else await self._entries_of(search_id)
         if not 1 <= len(wanted) <= ENTRIES_MAX:
-            raise _invalid("indexes", f"{len(wanted)} entries; 1 to {ENTRIES_MAX} at once")
+            raise invalid("indexes", f"{len(wanted)} entries; 1 to {ENTRIES_MAX} at once")
         holders = {holder_of(Entry.FromString(await self._archive.entry(one))) for one in wanted}
         for holder in sorted(holders):
             self._rights.require(caller, "expunge", holder)
         if len(holders) != 1:
-            raise _invalid("indexes", "the entries are of several agencies; ask for each")
+            raise invalid("indexes", "the entries are of several agencies; ask for each")
         person = self._people.person(caller, ground.officer_token, ground.request_id)
         await self._require_openings(wanted)
         event = ExpungeRequested(
@@ -193,7 +192,7 @@ class Disclosure:
         person = self._people.person(caller, ground.officer_token, ground.request_id)
         await self._require_second_person(requested_index, asked, person)
         if ground.authority != asked.authority:
-            raise _invalid("ground.authority", "is not that of the request")
+            raise invalid("ground.authority", "is not that of the request")
         async with self._one_at_a_time:
             state = self._request(
                 requested_index, entry, (await self._expunged()).get(requested_index)
@@ -317,11 +316,3 @@ def _on(entry: Entry, person: Person, ground: pb.Ground, key: str) -> PendingEnt
 
 def _used(ground: pb.Ground) -> Conflict:
     return Conflict("REQUEST_ID_USED", f"request {ground.request_id} was made already")
-
-
-def _invalid(field: str, description: str) -> InvalidRequest:
-    return InvalidRequest(
-        "INVALID_REQUEST",
-        f"{field}: {description}",
-        violations=[FieldViolation(field, description)],
-    )

@@ -14,8 +14,9 @@ from countersign.type.v1.decision_pb2 import Receipt
 from ledger.archive import Archive
 from ledger.disclosure import Disclosure
 from ledger.entry import Completer
+from ledger.requests import invalid, known_index
 from ledger.sequencer import Placed, Sequencer
-from shared.errors import FieldViolation, InvalidRequest, NotAllowed, NotAuthentic, ServiceError
+from shared.errors import NotAllowed, NotAuthentic, ServiceError
 from shared.identity import SpiffeId
 from shared.rpc import AccessRule, Context, caller
 from tlog.merkle import TREE_SIZE_MAX
@@ -89,7 +90,7 @@ class LedgerDisclosureServicer(LedgerDisclosureServiceServicer):
         self, request: pb.DiscloseRequest, context: Context
     ) -> pb.DiscloseResponse:
         """See disclosure.proto."""
-        who, index = caller(context), _index(request.index, "index")
+        who, index = caller(context), known_index(request.index, "index")
         async with self._turned_away.recorded(f"{SERVICE}/Disclose", who):
             disclosed = await self._disclosure.disclose(who, index, request.fields, request.ground)
         size, _, proof = await self._archive.inclusion_proof(index, 0)
@@ -110,7 +111,7 @@ class LedgerDisclosureServicer(LedgerDisclosureServiceServicer):
     ) -> pb.RequestExpungeResponse:
         """See disclosure.proto."""
         who = caller(context)
-        indexes = [_index(one, "indexes") for one in request.indexes]
+        indexes = [known_index(one, "indexes") for one in request.indexes]
         async with self._turned_away.recorded(f"{SERVICE}/RequestExpunge", who):
             asked, placed = await self._disclosure.request_expunge(
                 who, indexes, request.search_id, request.ground
@@ -121,7 +122,7 @@ class LedgerDisclosureServicer(LedgerDisclosureServiceServicer):
         self, request: pb.ApproveExpungeRequest, context: Context
     ) -> pb.ApproveExpungeResponse:
         """See disclosure.proto."""
-        who, index = caller(context), _index(request.requested_index, "requested_index")
+        who, index = caller(context), known_index(request.requested_index, "requested_index")
         async with self._turned_away.recorded(f"{SERVICE}/ApproveExpunge", who):
             expunged = await self._disclosure.approve_expunge(who, index, request.ground)
         return pb.ApproveExpungeResponse(
@@ -150,21 +151,7 @@ def _receipt(placed: Placed) -> Receipt:
     return Receipt(index=placed.index, leaf=placed.leaf, tlog_proof=placed.tlog_proof)
 
 
-def _index(value: int, field: str) -> int:
-    if value > TREE_SIZE_MAX:
-        raise _invalid(field, f"is more than {TREE_SIZE_MAX}")
-    return value
-
-
 def _token(text: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > len(str(TREE_SIZE_MAX)):
-        raise _invalid("page_token", "is not one that this service gave")
+        raise invalid("page_token", "is not one that this service gave")
     return int(text)
-
-
-def _invalid(field: str, description: str) -> InvalidRequest:
-    return InvalidRequest(
-        "INVALID_REQUEST",
-        f"{field} {description}",
-        violations=[FieldViolation(field, description)],
-    )

@@ -13,10 +13,9 @@ from google.protobuf.json_format import MessageToDict
 from countersign.ledger.v1 import query_pb2 as pb
 from countersign.type.v1 import decision_pb2, search_pb2
 from ledger.index_queries import Dimension, DutyState, EndState, Question, Role
+from ledger.requests import invalid, known_index
 from shared.entry_facts import kind_text, short_name
-from shared.errors import FieldViolation, InvalidRequest
 from shared.kinds import KINDS, kind_of
-from tlog.merkle import TREE_SIZE_MAX
 
 _TOKEN = struct.Struct(">BQQ8s")
 _TOKEN_VERSION: Final = 1
@@ -54,8 +53,8 @@ def question_of(
     """The question for a tree of this size; raises InvalidRequest."""
     return Question(
         size=size,
-        start_index=_index(wanted.start_index, "filter.start_index"),
-        end_index=_index(wanted.end_index, "filter.end_index") or None,
+        start_index=known_index(wanted.start_index, "filter.start_index"),
+        end_index=known_index(wanted.end_index, "filter.end_index") or None,
         from_us=_micros(wanted, "recorded_from"),
         until_us=_micros(wanted, "recorded_until"),
         agency=wanted.agency,
@@ -127,11 +126,11 @@ def read_token(text: str, wanted: pb.EntryFilter, size_max: int) -> tuple[int, i
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         version, next_index, size, digest = _TOKEN.unpack(raw)
     except (binascii.Error, ValueError, struct.error):
-        raise _invalid("page_token", "is not one that this service gave") from None
+        raise invalid("page_token", "is not one that this service gave") from None
     if version != _TOKEN_VERSION or not next_index <= size <= size_max:
-        raise _invalid("page_token", "is not one that this service gave")
+        raise invalid("page_token", "is not one that this service gave")
     if digest != _digest(wanted):
-        raise _invalid("page_token", "belongs to another question")
+        raise invalid("page_token", "belongs to another question")
     return next_index, size
 
 
@@ -142,14 +141,8 @@ def _digest(wanted: pb.EntryFilter) -> bytes:
 def _kind(name: str) -> int:
     kind = kind_of(name)
     if kind is None:
-        raise _invalid("filter.kinds", f"{name} is not one of {', '.join(KINDS)}, nor a number")
+        raise invalid("filter.kinds", f"{name} is not one of {', '.join(KINDS)}, nor a number")
     return kind
-
-
-def _index(value: int, field: str) -> int:
-    if value > TREE_SIZE_MAX:
-        raise _invalid(field, f"is more than {TREE_SIZE_MAX}")
-    return value
 
 
 def _micros(wanted: pb.EntryFilter, name: str) -> int | None:
@@ -158,11 +151,3 @@ def _micros(wanted: pb.EntryFilter, name: str) -> int | None:
         return None
     bound = getattr(wanted, name)
     return int(bound.seconds) * 1_000_000 - (-int(bound.nanos) // 1000)
-
-
-def _invalid(field: str, description: str) -> InvalidRequest:
-    return InvalidRequest(
-        "INVALID_REQUEST",
-        f"{field} {description}",
-        violations=[FieldViolation(field, description)],
-    )

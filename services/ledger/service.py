@@ -15,10 +15,10 @@ from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceServicer
 from countersign.type.v1.decision_pb2 import Receipt
 from ledger.archive import Archive
 from ledger.reading import Filter
+from ledger.requests import invalid, known_index
 from ledger.witness_client import shown
 from ledger.witnessed import WitnessedReceipts
 from ledger.writer import Writer
-from shared.errors import FieldViolation, InvalidRequest
 from shared.kinds import KIND_MAX, KIND_MIN, KINDS, kind_of
 from shared.rpc import Context
 from tlog.merkle import TREE_SIZE_MAX
@@ -61,14 +61,14 @@ class LedgerServicer(LedgerServiceServicer):
         self, request: pb.GetEntryRequest, context: Context
     ) -> pb.GetEntryResponse:
         """See ledger.proto."""
-        leaf = await self._archive.entry(_index(request.index, "index"))
+        leaf = await self._archive.entry(known_index(request.index, "index"))
         return pb.GetEntryResponse(record=_record(request.index, leaf))
 
     async def ListEntries(  # noqa: N802
         self, request: pb.ListEntriesRequest, context: Context
     ) -> pb.ListEntriesResponse:
         """See ledger.proto."""
-        start = _index(request.start_index, "start_index")
+        start = known_index(request.start_index, "start_index")
         if request.page_token:
             start = max(start, _read_token(request))
         wanted = Filter(
@@ -87,7 +87,7 @@ class LedgerServicer(LedgerServiceServicer):
         self, request: pb.WatchEntriesRequest, context: Context
     ) -> AsyncIterator[pb.WatchEntriesResponse]:
         """See ledger.proto."""
-        at = _index(request.start_index, "start_index")
+        at = known_index(request.start_index, "start_index")
         while True:
             await self._sequencer.grown(at)
             page = await self._archive.page(Filter(start_index=at), WATCH_PAGE)
@@ -108,7 +108,7 @@ class LedgerServicer(LedgerServiceServicer):
     ) -> pb.GetInclusionProofResponse:
         """See ledger.proto."""
         size, hashes, proof = await self._archive.inclusion_proof(
-            _index(request.index, "index"), _index(request.tree_size, "tree_size")
+            known_index(request.index, "index"), known_index(request.tree_size, "tree_size")
         )
         return pb.GetInclusionProofResponse(tree_size=size, hashes=hashes, tlog_proof=proof)
 
@@ -116,7 +116,7 @@ class LedgerServicer(LedgerServiceServicer):
         self, request: pb.GetReceiptRequest, context: Context
     ) -> pb.GetReceiptResponse:
         """See ledger.proto."""
-        index = _index(request.index, "index")
+        index = known_index(request.index, "index")
         published = self._sequencer.published
         best = await self._witnessed.best(
             [index], published, request.wait.ToTimedelta().total_seconds()
@@ -139,8 +139,8 @@ class LedgerServicer(LedgerServiceServicer):
     ) -> pb.GetConsistencyProofResponse:
         """See ledger.proto."""
         size, hashes = await self._archive.consistency_proof(
-            _index(request.first_tree_size, "first_tree_size"),
-            _index(request.second_tree_size, "second_tree_size"),
+            known_index(request.first_tree_size, "first_tree_size"),
+            known_index(request.second_tree_size, "second_tree_size"),
         )
         return pb.GetConsistencyProofResponse(second_tree_size=size, hashes=hashes)
 
@@ -149,18 +149,12 @@ def _record(index: int, leaf: bytes) -> pb.EntryRecord:
     return pb.EntryRecord(index=index, leaf=leaf, entry=Entry.FromString(leaf))
 
 
-def _index(value: int, field: str) -> int:
-    if value > TREE_SIZE_MAX:
-        raise _invalid(field, f"is more than {TREE_SIZE_MAX}")
-    return value
-
-
 def _kind(name: str) -> int | None:
     if not name:
         return None
     number = kind_of(name)
     if number is None:
-        raise _invalid(
+        raise invalid(
             "kind", f"is not one of {', '.join(KINDS)}, nor a number from {KIND_MIN} to {KIND_MAX}"
         )
     return number
@@ -188,17 +182,9 @@ def _read_token(request: pb.ListEntriesRequest) -> int:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         version, next_index, digest = _TOKEN.unpack(raw)
     except (binascii.Error, ValueError, struct.error):
-        raise _invalid("page_token", "is not one that this service gave") from None
+        raise invalid("page_token", "is not one that this service gave") from None
     if version != _TOKEN_VERSION or next_index > TREE_SIZE_MAX:
-        raise _invalid("page_token", "is not one that this service gave")
+        raise invalid("page_token", "is not one that this service gave")
     if digest != _filter_digest(request):
-        raise _invalid("page_token", "belongs to another question")
+        raise invalid("page_token", "belongs to another question")
     return int(next_index)
-
-
-def _invalid(field: str, description: str) -> InvalidRequest:
-    return InvalidRequest(
-        "INVALID_REQUEST",
-        f"{field} {description}",
-        violations=[FieldViolation(field, description)],
-    )
