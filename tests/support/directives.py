@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cedarpy
+
 from countersign.type.v1.search_pb2 import (
     CaptureMode,
     Offence,
@@ -16,8 +18,9 @@ from countersign.type.v1.search_pb2 import (
     SuspicionLevel,
 )
 from directive import document, guards
-from directive.book import Book, Directive, load_book
+from directive.book import Book, Directive, Slice, load_book
 from directive.entities import known_names
+from directive.evaluate import Evaluator
 from directive.rules import read_rules
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
@@ -142,3 +145,15 @@ def book_where_others_permit(*directives: Directive) -> Book:
 
 def day(text: str) -> date:
     return date.fromisoformat(text)
+
+
+class CountingEvaluator(Evaluator):
+    """Counts the questions that reach the engine."""
+
+    asked = 0
+
+    def _engine(
+        self, request: dict[str, object], policies: cedarpy.PolicySet, rules: Slice
+    ) -> cedarpy.AuthzResult:
+        self.asked += 1
+        return super()._engine(request, policies, rules)

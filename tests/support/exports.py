@@ -1,9 +1,10 @@
 """Exports of small logs, held in memory so that a test can change any byte."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tlog.checkpoint import Checkpoint, sign_checkpoint
-from tlog.merkle import leaf_hash, root_of_leaves
+from tlog.merkle import TreeAtSize, leaf_hash, root_of_leaves
 from tlog.note import Signer
 from tlog.tiles import TreeEdge, encode_bundle, tiles_of
 
@@ -33,3 +34,15 @@ def lay_out(folder: Path, export: dict[str, bytes]) -> None:
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+
+
+def tree_of(leaves: Sequence[bytes], size: int) -> TreeAtSize:
+    """The tree of the first of these leaf hashes."""
+    edge, _ = TreeEdge.empty().extended(leaves[:size])
+
+    def subtree(level: int, index: int) -> bytes:
+        found = edge.subtree(level, index)
+        assert found is not None
+        return found
+
+    return TreeAtSize(size, subtree)

@@ -2,13 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
-import cedarpy
 import pytest
 
 from countersign.type.v1.decision_pb2 import VerdictOutcome
 from countersign.type.v1.search_pb2 import ProbeProvenance
 from directive import evaluate
-from directive.book import Slice
 from directive.evaluate import Evaluator
 from directive.likeness import Likeness, likeness
 from directive.rules import read_rules
@@ -18,6 +16,7 @@ from support.directives import (
     NOON,
     PERMIT,
     TRAINED,
+    CountingEvaluator,
     book_where_others_permit,
     ordinary,
     registry,
@@ -26,18 +25,6 @@ from support.directives import (
 )
 
 LAPSE = datetime(2027, 1, 1, tzinfo=UTC)
-
-
-class CountingEvaluator(Evaluator):
-    """Counts the questions that reach the engine."""
-
-    asked = 0
-
-    def _engine(
-        self, request: dict[str, object], policies: cedarpy.PolicySet, rules: Slice
-    ) -> cedarpy.AuthzResult:
-        self.asked += 1
-        return super()._engine(request, policies, rules)
 
 
 def of(condition: str) -> Likeness:

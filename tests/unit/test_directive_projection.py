@@ -24,6 +24,7 @@ from support.directives import (
     NOON,
     PERMIT,
     TRAINED,
+    CountingEvaluator,
     book_where_others_permit,
     directive,
     ordinary,
@@ -225,18 +226,6 @@ def test_facts_that_do_not_match_their_schema_stop_the_start(projection: Project
     self_test.run(handle, registry(), vocabulary(), shipped_book().projections)
     with pytest.raises(EngineUntrustworthy):
         self_test.run(handle, registry(), vocabulary(), [projection])
-
-
-class CountingEvaluator(Evaluator):
-    """Counts the questions that reach the engine."""
-
-    asked = 0
-
-    def _engine(
-        self, request: dict[str, object], policies: cedarpy.PolicySet, rules: Slice
-    ) -> cedarpy.AuthzResult:
-        self.asked += 1
-        return super()._engine(request, policies, rules)
 
 
 def test_each_seat_has_its_verdict_and_seats_that_are_not_told_apart_one_question() -> None:

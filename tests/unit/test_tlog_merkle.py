@@ -4,18 +4,17 @@ import base64
 
 import pytest
 
+from support.exports import tree_of
 from tlog.errors import TlogError
 from tlog.merkle import (
     EMPTY_ROOT,
     Frontier,
-    TreeAtSize,
     leaf_hash,
     node_hash,
     root_of_leaves,
     verify_consistency,
     verify_inclusion,
 )
-from tlog.tiles import TreeEdge
 
 LEAVES = [leaf_hash(f"entry {i}".encode()) for i in range(7)]
 LEAF_HASHES = [
@@ -58,18 +57,6 @@ CONSISTENCY_TO_7 = {
 }
 
 
-def tree(size: int) -> TreeAtSize:
-    """The tree of the first entries."""
-    edge, _ = TreeEdge.empty().extended(LEAVES[:size])
-
-    def subtree(level: int, index: int) -> bytes:
-        found = edge.subtree(level, index)
-        assert found is not None
-        return found
-
-    return TreeAtSize(size, subtree)
-
-
 def test_hashes_of_leaves_are_those_of_the_specification() -> None:
     assert [leaf.hex() for leaf in LEAVES] == LEAF_HASHES
     assert leaf_hash(b"").hex() == (
@@ -81,25 +68,25 @@ def test_hashes_of_leaves_are_those_of_the_specification() -> None:
 @pytest.mark.parametrize("size", range(8))
 def test_roots_are_those_of_the_specification(size: int) -> None:
     assert root_of_leaves(LEAVES[:size]).hex() == ROOTS[size]
-    assert tree(size).root.hex() == ROOTS[size]
+    assert tree_of(LEAVES, size).root.hex() == ROOTS[size]
 
 
 def test_inclusion_proof_is_that_of_the_specification() -> None:
-    proof = tree(7).inclusion_proof(4)
+    proof = tree_of(LEAVES, 7).inclusion_proof(4)
     assert [base64.b64encode(one).decode() for one in proof] == INCLUSION_4_OF_7
     verify_inclusion(LEAVES[4], 4, 7, proof, bytes.fromhex(ROOTS[7]))
 
 
 @pytest.mark.parametrize("first", [3, 4, 6])
 def test_consistency_proofs_are_those_of_the_specification(first: int) -> None:
-    proof = tree(7).consistency_proof(first)
+    proof = tree_of(LEAVES, 7).consistency_proof(first)
     assert [base64.b64encode(one).decode() for one in proof] == CONSISTENCY_TO_7[first]
     verify_consistency(first, 7, bytes.fromhex(ROOTS[first]), bytes.fromhex(ROOTS[7]), proof)
 
 
 def test_equal_sizes_need_no_proof_but_the_same_root() -> None:
     root = bytes.fromhex(ROOTS[7])
-    assert tree(7).consistency_proof(7) == []
+    assert tree_of(LEAVES, 7).consistency_proof(7) == []
     verify_consistency(7, 7, root, root, [])
     with pytest.raises(TlogError, match="two different trees of size 7"):
         verify_consistency(7, 7, root, bytes(32), [])
@@ -122,25 +109,25 @@ def test_consistency_of_impossible_sizes_is_refused(first: int, second: int) -> 
 @pytest.mark.parametrize("index", [-1, 7])
 def test_no_proof_is_made_for_an_entry_that_does_not_exist(index: int) -> None:
     with pytest.raises(TlogError, match="there is no entry"):
-        tree(7).inclusion_proof(index)
+        tree_of(LEAVES, 7).inclusion_proof(index)
 
 
 @pytest.mark.parametrize("first", [0, 8])
 def test_no_consistency_proof_is_made_for_an_impossible_size(first: int) -> None:
     with pytest.raises(TlogError, match="no consistency proof"):
-        tree(7).consistency_proof(first)
+        tree_of(LEAVES, 7).consistency_proof(first)
 
 
 def test_proof_of_another_length_is_refused() -> None:
     root = bytes.fromhex(ROOTS[7])
-    proof = tree(7).inclusion_proof(4)
+    proof = tree_of(LEAVES, 7).inclusion_proof(4)
     with pytest.raises(TlogError, match="too short"):
         verify_inclusion(LEAVES[4], 4, 7, proof[:-1], root)
     with pytest.raises(TlogError, match="too long"):
         verify_inclusion(LEAVES[4], 4, 7, [*proof, root], root)
     with pytest.raises(TlogError, match="more than 63 hashes"):
         verify_inclusion(LEAVES[4], 4, 7, [root] * 66, root)
-    longer = tree(7).consistency_proof(3)
+    longer = tree_of(LEAVES, 7).consistency_proof(3)
     with pytest.raises(TlogError, match="too short"):
         verify_consistency(3, 7, bytes.fromhex(ROOTS[3]), root, longer[:-1])
     with pytest.raises(TlogError, match="too long"):

@@ -8,15 +8,14 @@ from collections.abc import Callable
 
 import pytest
 
+from support.exports import tree_of
 from tlog.errors import TlogError
 from tlog.merkle import (
-    TreeAtSize,
     leaf_hash,
     root_of_leaves,
     verify_consistency,
     verify_inclusion,
 )
-from tlog.tiles import TreeEdge
 
 ENTRIES = [
     bytes.fromhex(one)
@@ -61,36 +60,27 @@ CHANGES: dict[str, Callable[[list[bytes]], list[bytes]]] = {
 }
 
 
-def tree(size: int) -> TreeAtSize:
-    edge, _ = TreeEdge.empty().extended(LEAVES[:size])
-
-    def subtree(level: int, index: int) -> bytes:
-        found = edge.subtree(level, index)
-        assert found is not None
-        return found
-
-    return TreeAtSize(size, subtree)
-
-
 @pytest.mark.parametrize("size", range(1, 9))
 def test_roots_are_the_published_ones(size: int) -> None:
     assert root_of_leaves(LEAVES[:size]) == ROOTS[size - 1]
-    assert tree(size).root == ROOTS[size - 1]
+    assert tree_of(LEAVES, size).root == ROOTS[size - 1]
 
 
 def test_published_proofs_are_the_ones_made_here() -> None:
-    assert tree(5).consistency_proof(2) == [
+    assert tree_of(LEAVES, 5).consistency_proof(2) == [
         b64decode("Xwg/ChozygdqlSeYMlgNs+DvRYS9/x9UyKNg9Q3jAx4="),
         b64decode("vBoGQ7EuTS18d5GPROD095qDi2z57FtcKD4fTYhZnms="),
     ]
-    assert tree(3).inclusion_proof(2) == [b64decode("+sVCA+fMaWzw38tCySodnbr3CtnmIfS9jZhmLwDjwSU=")]
+    assert tree_of(LEAVES, 3).inclusion_proof(2) == [
+        b64decode("+sVCA+fMaWzw38tCySodnbr3CtnmIfS9jZhmLwDjwSU=")
+    ]
     assert LEAVES[2] == b64decode("ApjRIpBtz8EIkstTpzmS/FufST6kybrbJ7eRtBJ6f+c=")
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(("index", "size"), [(0, 8), (5, 8), (2, 3), (1, 5), (4, 7), (6, 7)])
 def test_changed_inclusion_proof_is_refused(change: str, index: int, size: int) -> None:
-    proof = tree(size).inclusion_proof(index)
+    proof = tree_of(LEAVES, size).inclusion_proof(index)
     verify_inclusion(LEAVES[index], index, size, proof, ROOTS[size - 1])
     with pytest.raises(TlogError):
         verify_inclusion(LEAVES[index], index, size, CHANGES[change](proof), ROOTS[size - 1])
@@ -99,7 +89,7 @@ def test_changed_inclusion_proof_is_refused(change: str, index: int, size: int) 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(("first", "second"), [(1, 8), (6, 8), (2, 5), (6, 7), (3, 7), (4, 8)])
 def test_changed_consistency_proof_is_refused(change: str, first: int, second: int) -> None:
-    proof = tree(second).consistency_proof(first)
+    proof = tree_of(LEAVES, second).consistency_proof(first)
     roots = ROOTS[first - 1], ROOTS[second - 1]
     verify_consistency(first, second, *roots, proof)
     with pytest.raises(TlogError):
@@ -108,7 +98,7 @@ def test_changed_consistency_proof_is_refused(change: str, first: int, second: i
 
 @pytest.mark.parametrize(("first", "second"), [(1, 8), (6, 8), (2, 5), (6, 7), (3, 7)])
 def test_consistency_between_other_sizes_or_roots_is_refused(first: int, second: int) -> None:
-    proof = tree(second).consistency_proof(first)
+    proof = tree_of(LEAVES, second).consistency_proof(first)
     old, new = ROOTS[first - 1], ROOTS[second - 1]
     for sizes in (
         (first - 1, second),
@@ -127,7 +117,7 @@ def test_consistency_between_other_sizes_or_roots_is_refused(first: int, second:
 
 @pytest.mark.parametrize(("index", "size"), [(0, 8), (5, 8), (2, 3), (1, 5), (0, 1)])
 def test_inclusion_elsewhere_is_refused(index: int, size: int) -> None:
-    proof, root = tree(size).inclusion_proof(index), ROOTS[size - 1]
+    proof, root = tree_of(LEAVES, size).inclusion_proof(index), ROOTS[size - 1]
     for at, of in ((index ^ 1, size), (-1, size), (size, size), (index, 0), (index, size * 4)):
         with pytest.raises(TlogError):
             verify_inclusion(LEAVES[index], at, of, proof, root)
