@@ -73,6 +73,11 @@ class SecondHistory:
     size: int
 
 
+@dataclass(frozen=True)
+class _Overtaken:
+    """Somebody else has shown the witness a checkpoint of ours that is newer than the one asked for."""
+
+
 class Follower:
     """One endpoint."""
 
@@ -109,17 +114,21 @@ class Follower:
             _requests.add(1, {"witness": self.name, "outcome": "cosigned"})
             self._warn_of_missing(outcome)
             return outcome.by
+        if isinstance(outcome, _Overtaken):
+            # Anybody may do that: checkpoints are public. The next round asks for the newest.
+            _requests.add(1, {"witness": self.name, "outcome": "overtaken"})
+            return {}
         fault = outcome if isinstance(outcome, Fault) else Fault(Alarm.ANSWER, "no end of sizes")
         _requests.add(1, {"witness": self.name, "outcome": str(fault.alarm)})
         self._failures += 1
         wait_s = min(2.0 ** min(self._failures - 1, 10), RETRY_S_MAX)
         self._not_before = now + (wait_s if fault.alarm is Alarm.UNREACHABLE else RETRY_FAULT_S)
         if fault.alarm.final:
-            await self._look_for_proof(published)
+            await self._look_for_proof(published.checkpoint.origin)
         self._raise(fault)
         return {}
 
-    async def _outcome(self, published: Published) -> Outcome:
+    async def _outcome(self, published: Published) -> Outcome | _Overtaken:
         outcome: Outcome = OtherSize(None)
         for _ in range(TRIES_MAX):
             # One that was ahead of us is asked again from our own size: its answer is an alarm or not.
@@ -132,6 +141,11 @@ class Follower:
                 return _refused(old)
             if not isinstance(outcome, OtherSize):
                 return outcome
+            if outcome.size is not None and (
+                published.size < outcome.size <= self._log.published().size
+            ):
+                self.size = outcome.size
+                return _Overtaken()
             fault = _contradiction(outcome.size, old, published.size)
             if fault is not None:
                 return fault
@@ -139,20 +153,21 @@ class Follower:
             self.size = outcome.size
         return outcome
 
-    async def _look_for_proof(self, published: Published) -> None:
+    async def _look_for_proof(self, origin: str) -> None:
         """See whether the witness shows a checkpoint that we signed and that does not go with our tree.
 
         What it merely says may be a lie. What our own key has signed is not.
         """
-        note = await self.client.newest(published.checkpoint.origin)
+        note = await self.client.newest(origin)
         if note is None:
             return
         try:
-            shown_checkpoint = self._log.logs.judge(note, published.checkpoint.origin).checkpoint
+            shown_checkpoint = self._log.logs.judge(note, origin).checkpoint
         except TlogError:
             return
         size = shown_checkpoint.size
-        if size > published.size or shown_checkpoint.root != await self._log.root(size):
+        # With the tree as it is now: the log may have grown since the witness was asked.
+        if size > self._log.published().size or shown_checkpoint.root != await self._log.root(size):
             self.proved = SecondHistory(self.name, note, size)
 
     def _warn_of_missing(self, outcome: Cosigned) -> None:

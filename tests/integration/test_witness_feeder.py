@@ -224,6 +224,28 @@ async def test_409_beyond_our_size_is_final_and_loud(
     assert "CRITICAL" in {record.levelname for record in caplog.records}
 
 
+async def test_a_stranger_who_shows_our_newest_checkpoint_first_does_no_harm(
+    tmp_path: Path,
+) -> None:
+    """The log grows while the witness is asked, and somebody brings it the newer checkpoint."""
+    log = PublishedLog(5)
+
+    def script(body: bytes) -> web.Response | bytes:
+        if old_of(body) == 9:
+            return cosign(body)
+        log.grow(9)
+        return size_answer(9)
+
+    witness = ScriptedWitness(script)
+    witness.newest = log.log.note(9)
+    async with witness.serving() as url:
+        policy = policy_text("all", ("w1", COSIGNER, url))
+        async with feeder(log, policy, tmp_path) as feeding:
+            assert await feeding.cosigned(9) == {"w1"}
+            assert feeding.second_histories == []
+            assert feeding.follower("w1").alarm is None
+
+
 async def test_larger_checkpoint_that_our_key_signed_is_proof(tmp_path: Path) -> None:
     """A restored backup: the witness shows what the lost part of the log had signed."""
     witness = ScriptedWitness(lambda _: size_answer(9))
