@@ -4,6 +4,7 @@ Every order that is answered at all gets a signed answer, for failures too. Noth
 or the candidates is logged, and candidates leave only sealed to the requester.
 """
 
+import hmac
 import logging
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,9 +46,6 @@ NOTICE = (
 CANDIDATE_ID_BYTES = 16
 """Length of a candidate's identifier: too long to guess or to meet twice."""
 
-_BLOCK_BYTES = 64
-_INNER = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
 log = logging.getLogger(__name__)
 
@@ -258,22 +256,17 @@ class Answerer:
 class CandidateIds:
     """The holder's identifiers of one gallery's records, which mean nothing without the holder's key.
 
-    The HMAC-SHA-256 (RFC 2104) of gallery and record: what does not depend on the record is hashed once.
+    The HMAC-SHA-256 of gallery and record: what does not depend on the record is hashed once.
     """
 
     def __init__(self, key: bytes, gallery: str) -> None:
-        if len(key) > _BLOCK_BYTES:
-            raise ValueError("a key longer than a block would have to be hashed first")
-        padded = key.ljust(_BLOCK_BYTES, b"\0")
-        self._inner = sha256(padded.translate(_INNER) + gallery.encode() + b"\0")
-        self._outer = sha256(padded.translate(_OUTER))
+        self._begun = hmac.new(key, gallery.encode() + b"\0", "sha256")
 
     def of(self, record: str) -> str:
         """The identifier of one record."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(record.encode())
-        outer.update(inner.digest())
-        return outer.digest()[:CANDIDATE_ID_BYTES].hex()
+        mac = self._begun.copy()
+        mac.update(record.encode())
+        return mac.digest()[:CANDIDATE_ID_BYTES].hex()
 
 
 def candidate_id(key: bytes, gallery: str, record: str) -> str:

@@ -21,7 +21,7 @@ from ledger.keyring import Keyring
 from ledger.keys import open_by_any
 from ledger.reading import Reading
 from ledger.vault import LOOKED_UP, OpeningDamaged, commitments_of, lookup_token, unsealed
-from shared.kinds import SCHEMA_EPOCH
+from shared.errors import NotReady
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.merkle import Frontier, leaf_hash
@@ -115,8 +115,7 @@ def _check_entry(walk: _Walk, index: int, leaf: bytes, columns: tuple[object, ..
         raise CheckFailed(f"entry {index}: it has no event")
     if not columns_that_agree(entry, columns):
         raise CheckFailed(f"entry {index}: its index columns are not what its bytes say")
-    if entry.schema_epoch <= SCHEMA_EPOCH:
-        walk.commitments += len(entry.commitments)
+    walk.commitments += len(entry.commitments)
     walk.expunged.update(entry.openings_expunged.entry_indexes)
     if expected.search_id and expected.permitted:
         walk.open_searches.setdefault(expected.search_id, index)
@@ -173,8 +172,10 @@ def _check_opening(keyring: Keyring, one: SealedOpening, commitment: bytes, plac
         opening = unsealed(keyring, one, commitment)
     except OpeningDamaged as error:
         raise CheckFailed(f"{place}: {error}") from None
+    except NotReady as error:
+        raise CheckFailed(f"{place}: its key is lost: {error.message}") from None
     if opening is None:
-        raise CheckFailed(f"{place}: its key is not in the key store, and no entry says why")
+        raise CheckFailed(f"{place}: its key was destroyed, and no entry says why")
     if one.field in LOOKED_UP and opening.value:
         block = keyring.block(one.block)
         expected = lookup_token(block.lookup_key if block else b"", one.field, opening.value)

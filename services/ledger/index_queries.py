@@ -271,8 +271,11 @@ class _Sql:
         ):
             if dimension in asked:
                 self.joins += f" LEFT JOIN {table} {name} ON {name}.d = e.d"
-        if asked & {Dimension.DUTY, Dimension.DUTY_STATE}:
-            self.joins += f" LEFT JOIN ({_DUTIES}) u ON u.d = e.d"
+        if told := [d for d in (Dimension.DUTY, Dimension.DUTY_STATE) if d in asked]:
+            # The same duty to two parties is one entry with that duty.
+            columns = ", ".join(one.value.removeprefix("u.") for one in told)
+            distinct = f"SELECT DISTINCT d, {columns} FROM ({_DUTIES})"  # noqa: S608  # our own words
+            self.joins += f" LEFT JOIN ({distinct}) u ON u.d = e.d"
             self.values.append(self.question.size)
         if Dimension.END_STATE in asked:
             # Its expression is too long to be repeated.

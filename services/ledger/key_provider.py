@@ -107,7 +107,9 @@ class FileKeyProvider:
         return sorted(self._keys)
 
     def wrap(self, key: bytes, bound_to: bytes) -> WrappedKey:
-        """Wrap a key under the newest version."""
+        """Wrap a key under the newest version that is there now."""
+        # Another process may have rotated: under a version that it destroyed, the key would be lost.
+        self._keys = _read_keys(self._folder)
         version = self.version
         return WrappedKey(version, seal_with(self._keys[version], key, _WRAP_CONTEXT + bound_to))
 

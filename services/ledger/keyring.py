@@ -161,12 +161,15 @@ class Keyring:
         """List who has keys."""
         return self._store.holders()
 
-    def destroy(self, number: int, slots: Collection[int]) -> Block | None:
-        """Destroy data keys and the block's look-up key, and give the block as it is then."""
+    def destroy(self, number: int, slots: Collection[int]) -> Block:
+        """Destroy data keys and the block's look-up key, and give the block as it is then.
+
+        What is left in the store's files goes with `forget`. Raises NotReady for a block that is lost.
+        """
         self.retire([number])
         stored = self._store.block(number)
         if stored is None:
-            return None
+            raise key_missing(f"block {number} of the opening keys is not in the key store")
         content = bytearray(self._opened(stored).content)
         content[:KEY_BYTES] = self._random(KEY_BYTES)
         for slot in slots:
@@ -174,9 +177,12 @@ class Keyring:
             content[at : at + KEY_BYTES] = _DESTROYED
         block = Block(number, stored.holder, stored.generation + 1, bytes(content))
         self._store.replace_block(self._sealed(block))
-        self._store.forget()
         self._keep(block)
         return block
+
+    def forget(self) -> None:
+        """Leave nothing of destroyed keys in the store's files, which are written anew: once at the end."""
+        self._store.forget()
 
     def rotate(self) -> int:
         """Give every holder a new key under a new version of the provider's, and write all blocks anew.

@@ -1,14 +1,12 @@
 """`countersign-ledger rotate-opening-keys CONFIG`: new keys around the openings, which themselves stay."""
 
 import argparse
-import contextlib
 import sys
 from pathlib import Path
 
 from ledger.config import LedgerSettings
 from ledger.key_provider import FileKeyProvider
-from ledger.key_store import SqliteKeyStore
-from ledger.keyring import Keyring
+from ledger.openings import opened_keyring
 from shared.errors import ServiceError
 from shared.settings import SettingsError
 
@@ -41,10 +39,9 @@ def run_rotate_opening_keys(arguments: list[str]) -> int:
 
 
 def _rotate(settings: LedgerSettings, *, destroy_old: bool) -> tuple[int, int]:
-    provider = FileKeyProvider(settings.provider_keys)
-    store = SqliteKeyStore.open(settings.key_store, create=False)
-    with contextlib.closing(Keyring(provider, store)) as keyring:
+    with opened_keyring(settings) as keyring:
         version = keyring.rotate()
+    provider = FileKeyProvider(settings.provider_keys)
     older = [one for one in provider.versions() if one < version] if destroy_old else []
     for one in older:
         provider.destroy(one)

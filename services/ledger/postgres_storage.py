@@ -166,6 +166,7 @@ class PostgresStorage(Storage):
         # Held from begin to commit, so that the thread that speaks never speaks into a batch: a
         # writer that stands still in one is to be ended.
         self._batch = threading.Lock()
+        self._in_batch = False
         self._closing = threading.Event()
         connection.add_notice_handler(self._on_notice)
         self._speaking = threading.Thread(target=self._speak, name="ledger-speaks", daemon=True)
@@ -246,6 +247,7 @@ class PostgresStorage(Storage):
         except BaseException:
             self._batch.release()
             raise
+        self._in_batch = True
 
     def _execute(self, statement: str, *values: object) -> psycopg.Cursor[tuple[Any, ...]]:
         with FAILURES:
@@ -354,17 +356,19 @@ class PostgresStorage(Storage):
                 raise StorageFailed(str(error)) from error
             raise StorageInDoubt(str(error)) from error
         finally:
+            self._in_batch = False
             self._batch.release()
         if self._warned:
             raise StorageInDoubt("the commit did not wait for its standby")
 
     def roll_back(self) -> None:
         """Forget the batch."""
-        if not self._batch.locked():
+        if not self._in_batch:
             return
         try:
             self._execute("ROLLBACK")
         finally:
+            self._in_batch = False
             self._batch.release()
 
 

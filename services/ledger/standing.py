@@ -17,7 +17,7 @@ from ledger.service import RPCS, SERVICE, LedgerServicer
 from ledger.standby import NotWitnessed, Standby, StandbyLog
 from ledger.tile_files import TileReader
 from ledger.tree import Tiles
-from ledger.witnessed import WitnessedReceipts
+from ledger.witnessed import ASK_THE_WRITER, NO_WITNESSES, WitnessedReceipts
 from shared.bus import connected
 from shared.clock import SystemClock
 from shared.identity import SpiffeId
@@ -57,7 +57,8 @@ async def standing_by(
             return TileReader(database.open_for_reading(), lambda: standby.published)
 
         log = StandbyLog(standby, archive, tile_reader)
-        witnessed = WitnessedReceipts(archive, None)
+        lacking = NO_WITNESSES if settings.witnessing is None else ASK_THE_WRITER
+        witnessed = WitnessedReceipts(archive, None, lacking)
         bus = await stack.enter_async_context(connected(settings.bus, "ledger"))
         servicer = LedgerServicer(archive, standby, keys.vkeys[0], witnessed)
         server = await start_server(

@@ -72,9 +72,10 @@ class StaticExport:
             if self.stopped.is_set():
                 return None
             written += self._write(name, files)
-        if written:
-            sync_all(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        if written or earlier < checkpoint.size:
+            # Also when nothing was written: a pass that was killed before this may have written it all.
+            sync_all(self.folder)
         put(self.folder / CHECKPOINT_FILE, note.encode(), sync=True)
         self._drop_partials(start, checkpoint.size)
         _exported_size.set(checkpoint.size)

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.entry import Opening, SealedOpening, holder_of
+from ledger.key_provider import key_missing
 from ledger.keyring import Keyring
 from ledger.opening_rows import OpeningRows, Token
 from shared.commitments import SALT_BYTES, commit_to
@@ -28,7 +29,7 @@ LOOKED_UP: Final = frozenset({"officer", "case_number", "search_id"})
 """Fields by whose value entries can be found."""
 
 LOOKUP_TOKEN_BYTES: Final = 16
-"""Two values of one field share one by chance once in 2^64 pairs; what is found is opened besides."""
+"""Two values of one field share one by chance once in 2^64 pairs."""
 CLEAR_AT_ONCE: Final = 256
 """Openings of release 0.1 that are sealed in one transaction."""
 
@@ -62,9 +63,12 @@ def _bound(field: str, commitment: bytes) -> bytes:
 
 
 def unsealed(keyring: Keyring, one: SealedOpening, commitment: bytes) -> Opening | None:
-    """Open a row; None when its key was destroyed. Raises OpeningDamaged."""
+    """Open a row; None when its key was destroyed. Raises OpeningDamaged, NotReady for a lost key."""
     block = keyring.block(one.block)
-    key = None if block is None else block.key(one.slot)
+    if block is None:
+        # Destroying a key leaves its block there. A block that is gone was lost, which is another matter.
+        raise key_missing(f"block {one.block} of the opening keys is not in the key store")
+    key = block.key(one.slot)
     if key is None:
         return None
     try:
@@ -171,8 +175,8 @@ class Vault:
         tokens: list[Token] = []
         for block, of_block in slots.items():
             renewed = self._keyring.destroy(block, of_block)
-            if renewed is not None:
-                tokens += self._renewed_tokens(block, renewed.lookup_key, set(entries))
+            tokens += self._renewed_tokens(block, renewed.lookup_key, set(entries))
+        self._keyring.forget()
         self._rows.remove(entries, tokens)
         self._rows.forget()
         return gone

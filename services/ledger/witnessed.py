@@ -15,6 +15,7 @@ WAITS_MAX: Final = 128
 away never hold up the appends of others."""
 
 NO_WITNESSES: Final = "this ledger is configured with no witnesses"
+ASK_THE_WRITER: Final = "this replica does not know what witnesses have cosigned; ask the writer"
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,13 @@ class Best:
 class WitnessedReceipts:
     """Finds the best checkpoint for entries, waiting for it if asked to."""
 
-    def __init__(self, archive: Archive, witnessing: Witnessing | None) -> None:
+    def __init__(
+        self, archive: Archive, witnessing: Witnessing | None, without: str = NO_WITNESSES
+    ) -> None:
+        """`without` is what receipts lack where there is nobody who asks witnesses."""
         self._archive = archive
         self._witnessing = witnessing
+        self._without = without
         self._waits = asyncio.Semaphore(WAITS_MAX)
 
     async def best(self, indexes: Sequence[int], published: Published, wait_s: float) -> Best:
@@ -47,7 +52,7 @@ class WitnessedReceipts:
     async def _note(self, size: int, published: Published, wait_s: float) -> CosignedNote:
         witnessing = self._witnessing
         if witnessing is None:
-            return CosignedNote(published.note, published.checkpoint, {}, NO_WITNESSES)
+            return CosignedNote(published.note, published.checkpoint, {}, self._without)
         if wait_s > 0 and not self._waits.locked():
             async with self._waits:
                 await witnessing.wait_for(size, wait_s)
