@@ -146,7 +146,9 @@ class WorkerProcess:
         """Kill the process if it runs, and wait until it is gone; return how it ended."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                # Not `Popen.kill`, which looks first whether the process has ended, and so can take its
+                # exit code away from the event loop, which then does not know how it ended.
+                os.kill(self._process.pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
             # Reads what is left, so that both pipes are closed when this returns.
             await asyncio.wait_for(self._drain(), END_S_MAX)
