@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     if not policy.logs:
         parser.error("give --key, or a --policy that names a log")
+    if given.since is not None and not all(path.is_dir() for path in given.paths):
+        parser.error("--since is for exports: a receipt is of one checkpoint")
     results = [_verify(path, policy, given.since) for path in given.paths]
     if given.json:
         sys.stdout.write(f"{json.dumps({'results': results}, indent=2, ensure_ascii=False)}\n")

@@ -60,11 +60,13 @@ def verify_folder(
     return verify_export(read, policy, progress, since=kept)
 
 
-def verify_receipt_file(proof: Path, leaf: Path, policy: Policy) -> tuple[int, Judged]:
+def verify_receipt_file(
+    proof: Path, leaf: Path, policy: Policy, origin: str | None = None
+) -> tuple[int, Judged]:
     """Verify a receipt of the entry whose bytes are in `leaf`; give its index, or raise NotVerified."""
     text = _required(proof, RECEIPT, NOTE_BYTES_MAX)
     entry = _required(leaf, str(leaf), ENTRY_BYTES_MAX)
-    return verify_proof(entry, text, policy)
+    return verify_proof(entry, text, policy, origin)
 
 
 def _required(path: Path, file: str, bytes_max: int) -> bytes:

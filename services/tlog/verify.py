@@ -119,8 +119,12 @@ def verify_export(
     return VerifiedExport(judged, walk.files, kept)
 
 
-def verify_proof(leaf: bytes, proof: str | bytes, policy: Policy) -> tuple[int, Judged]:
+def verify_proof(
+    leaf: bytes, proof: str | bytes, policy: Policy, origin: str | None = None
+) -> tuple[int, Judged]:
     """Verify a receipt of an entry; give the entry's index, or raise NotVerified.
+
+    With `origin`, only a receipt of that log will do, whatever other logs the policy names.
 
     1. The checkpoint in it is signed and cosigned as in step 1 of an export.
     2. The inclusion proof leads from the entry's hash to the checkpoint's root.
@@ -129,7 +133,7 @@ def verify_proof(leaf: bytes, proof: str | bytes, policy: Policy) -> tuple[int, 
         parsed = TlogProof.parse(proof)
     except TlogError as error:
         raise NotVerified(Failure.FILE_MALFORMED, RECEIPT, str(error)) from None
-    judged = _judge(policy, parsed.checkpoint, RECEIPT)
+    judged = _judge(policy, parsed.checkpoint, RECEIPT, origin)
     checkpoint = judged.checkpoint
     try:
         verify_inclusion(

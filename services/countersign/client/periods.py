@@ -16,9 +16,7 @@ from countersign.ledger.v1 import query_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED
 from shared.entry_facts import DECIDED, ENDS, EntryFacts, facts_of, kind_text
-from shared.kinds import KINDS, kind_of
-
-PERIOD_CLOSED = KINDS["period_closed"]
+from shared.kinds import kind_of
 
 
 @dataclass(frozen=True)
@@ -182,6 +180,26 @@ def countable(query: Mapping[str, object]) -> pb.EntryFilter | None:
         return ParseDict(dict(query), pb.EntryFilter())
     except ParseError:
         return None
+
+
+def answers(wanted: pb.EntryFilter, index: int, leaf: bytes) -> bool:
+    """Whether an entry is what a countable query asks for: no other may stand in for one that is left out."""
+    facts = _facts(leaf)
+    kinds = {kind_of(name) for name in wanted.kinds}
+    return (
+        wanted.start_index <= index
+        and (not wanted.end_index or index < wanted.end_index)
+        and (not wanted.agency or facts.origin_agency == wanted.agency)
+        and (not kinds or facts.kind in kinds)
+        and (
+            not wanted.HasField("recorded_from")
+            or wanted.recorded_from.ToMicroseconds() <= facts.recorded_us
+        )
+        and (
+            not wanted.HasField("recorded_until")
+            or facts.recorded_us < wanted.recorded_until.ToMicroseconds()
+        )
+    )
 
 
 _ORIGIN = pb.AgencyRole.Name(pb.AGENCY_ROLE_ORIGIN)

@@ -17,13 +17,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from countersign.client.tables import open_table
+from countersign.client.tables import FORMATS, open_table
 from countersign.client.verify import VerificationError
 from countersign.ledger.v1 import query_pb2 as pb
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.folder import verify_receipt_file
 from tlog.merkle import leaf_hash, verify_inclusion
+from tlog.note import NOTE_BYTES_MAX
 from tlog.policy import Judged, Policy
 from tlog.verify import NotVerified
 
@@ -34,6 +35,8 @@ RECEIPTS: Final = "receipts.jsonl"
 PERIODS: Final = "periods.jsonl"
 MADE_LEAF: Final = "export-made.leaf"
 MADE_PROOF: Final = "export-made.tlog-proof"
+MANIFEST_BYTES_MAX: Final = 1024 * 1024
+"""A query and seven digests, with much room."""
 LINE_BYTES_MAX: Final = 200_000
 """An entry of 65,535 bytes in base64 with 63 hashes, and room."""
 
@@ -112,13 +115,13 @@ def _sha256(path: Path) -> str:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest and check that every file is as it says; raises VerificationError."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(_bounded(folder / MANIFEST, MANIFEST_BYTES_MAX))
         files = dict(manifest["files"])
         form = manifest["format"]
         needed = {CHECKPOINT, MADE_LEAF, MADE_PROOF, PERIODS, RECEIPTS, f"rows.{form}"}
-        whole = manifest["version"] == VERSION and set(files) == needed
+        whole = manifest["version"] == VERSION and form in FORMATS and set(files) == needed
         int(manifest["rows"]), int(manifest["tree_size"]), dict(manifest["query"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         whole = False
     if not whole:
         raise _failed(
@@ -133,21 +136,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return document
 
 
+def _bounded(path: Path, bytes_max: int) -> bytes:
+    """A file of a stranger's, if it is no larger than such files are; raises ValueError."""
+    with path.open("rb") as file:
+        content = file.read(bytes_max + 1)
+    if len(content) > bytes_max:
+        raise ValueError(f"it has more than {bytes_max} bytes")
+    return content
+
+
 def judged_checkpoint(folder: Path, policy: Policy) -> Judged:
     """The signed tree that all proofs must lead to; raises VerificationError."""
     try:
-        judged = policy.judge((folder / CHECKPOINT).read_bytes())
-    except TlogError as error:
+        judged = policy.judge(_bounded(folder / CHECKPOINT, NOTE_BYTES_MAX))
+    except (TlogError, ValueError) as error:
         raise _failed(CHECKPOINT, str(error)) from error
     if not judged.quorum:
         raise _failed(CHECKPOINT, judged.shortfall)
     return judged
 
 
-def proved_export_made(folder: Path, policy: Policy) -> tuple[int, bytes]:
-    """Index and bytes of the entry that put the export on record; raises VerificationError."""
+def proved_export_made(folder: Path, policy: Policy, origin: str) -> tuple[int, bytes]:
+    """Index and bytes of the entry by which this log recorded the export; raises VerificationError."""
     try:
-        index, _ = verify_receipt_file(folder / MADE_PROOF, folder / MADE_LEAF, policy)
+        index, _ = verify_receipt_file(folder / MADE_PROOF, folder / MADE_LEAF, policy, origin)
     except NotVerified as error:
         raise _failed(MADE_PROOF, str(error)) from error
     return index, (folder / MADE_LEAF).read_bytes()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from countersign.client.periods import closings_in, countable, verify_complete
+from countersign.client.periods import answers, closings_in, countable, verify_complete
 from countersign.client.table_export import (
     MADE_LEAF,
     PERIODS,
@@ -17,9 +17,10 @@ from countersign.client.table_export import (
     proved_rows,
     read_manifest,
 )
-from countersign.client.tables import FORMATS, first_difference
+from countersign.client.tables import first_difference
 from countersign.client.verify import VerificationError
 from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.ledger.v1.query_pb2 import EntryFilter
 from tlog.policy import Judged, Policy
 from tlog.verify import Progress
 
@@ -41,14 +42,25 @@ class VerifiedTable:
 class _Reading:
     """Proved entries on their way through the comparison; keeps what is counted at the end."""
 
-    def __init__(self, entries: Iterator[Proved], rows: int, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        entries: Iterator[Proved],
+        wanted: EntryFilter | None,
+        rows: int,
+        progress: Progress | None,
+    ) -> None:
         self._entries = entries
+        self._wanted = wanted
         self._rows = rows
         self._progress = progress
         self.indexes: list[int] = []
 
     def __iter__(self) -> Iterator[Proved]:
         for index, leaf in self._entries:
+            if self._wanted is not None and not answers(self._wanted, index, leaf):
+                raise VerificationError(
+                    "NOT_VERIFIED", f"{RECEIPTS}: entry {index} is not one that the query asks for"
+                )
             self.indexes.append(index)
             if self._progress is not None and len(self.indexes) % 1000 == 0:
                 self._progress(len(self.indexes), self._rows)
@@ -60,23 +72,23 @@ def verify_table(folder: Path, policy: Policy, progress: Progress | None = None)
 
     1. Every file is what the manifest says.
     2. The checkpoint is signed by a known log, and by a quorum of witnesses where the policy asks for one.
-    3. Each receipt proves its entry, and each row of the table is what that entry says, no more and no less.
+    3. Each receipt proves its entry, each row of the table is what that entry says, no more and no less,
+       and where that can be told from the entry alone, it is one that the query asks for.
     4. The ledger's own ExportMade entry names the same query, size and rows.
     5. Where periods can be counted, no entry is missing.
     """
     manifest = read_manifest(folder)
     judged = judged_checkpoint(folder, policy)
     form = str(manifest["format"])
-    if form not in FORMATS:
-        raise VerificationError("NOT_VERIFIED", f"manifest.json: {form} is not a form of table")
-    rows = _Reading(proved_rows(folder, RECEIPTS, judged.checkpoint), manifest["rows"], progress)
+    wanted = countable(manifest["query"])
+    proved = proved_rows(folder, RECEIPTS, judged.checkpoint)
+    rows = _Reading(proved, wanted, manifest["rows"], progress)
     name = f"rows.{form}"
     difference = first_difference(form, folder / name, rows)
     if difference is not None:
         raise VerificationError("NOT_VERIFIED", f"{name}: {difference}")
-    export_index, leaf = proved_export_made(folder, policy)
+    export_index, leaf = proved_export_made(folder, policy, judged.checkpoint.origin)
     _verify_made(leaf, manifest, rows.indexes)
-    wanted = countable(manifest["query"])
     closings = closings_in(proved_rows(folder, PERIODS, judged.checkpoint))
     complete = "completeness cannot be told of such a query"
     if wanted is not None:

@@ -1,5 +1,6 @@
 """Which entries concern an agency, in whatever role: also those of kinds that this version does not know."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -69,9 +70,12 @@ def concerns(index: int, leaf: bytes, agencies: Sequence[str]) -> Iterator[Conce
         kind = entry.WhichOneof("event") or UNKNOWN
         roles = tuple(dict.fromkeys(_roles(entry, agency)))
         if not roles:
-            # As a string of its own, in a field of a newer version; not as part of a longer one.
-            raw = agency.encode()
-            if bytes([len(raw)]) + raw not in leaf:
+            # As a string of its own, or at the end of its system's SPIFFE ID, in a field of a newer version;
+            # not as part of a longer one.
+            raw = re.escape(agency.encode())
+            if not re.search(
+                bytes([len(agency)]) + raw + b"|/agency/" + raw + b"(?![A-Z0-9])", leaf
+            ):
                 continue
             roles = (UNKNOWN,)
         yield Concern(index, leaf, entry, kind, agency, roles)

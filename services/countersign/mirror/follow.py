@@ -26,6 +26,7 @@ from countersign.mirror.sources import (
 from countersign.mirror.tree import VerifiedTree
 from shared import telemetry
 from shared.clock import Clock
+from shared.errors import Unavailable
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.merkle import leaf_hash
@@ -185,22 +186,20 @@ class Mirror:
             newest = own if newer_here else seen.checkpoint
             tree = await VerifiedTree.open(self.copy.source if newer_here else self.source, newest)
             found = await contradiction(kept, seen, tree, now)
-        except NotVerified as error:
+        except (NotVerified, Unavailable) as error:
             unproven = Evidence(
                 kept.note, seen.note, kept.source, seen.source, now.isoformat(), str(error)
             )
-            path = unproven.save(self.copy.evidence)
             raise NotVerified(
                 "NOT_AS_SIGNED",
                 f"{self.source.name}: {what}, and nothing shows which tree is signed: {error}; both "
-                f"checkpoints are in {path}",
+                f"checkpoints are {self._saved(unproven)}",
             ) from error
         if found is not None:
-            path = found.save(self.copy.evidence)
             raise Forked(
                 "FORKED",
                 f"{self.source.name}: the log signed two histories: {found.why}; the copy keeps the one "
-                f"that it has, and both checkpoints and the proof are in {path}",
+                f"that it has, and both checkpoints and the proof are {self._saved(found)}",
                 found,
             )
         if seen.checkpoint.size < own.size:
@@ -210,6 +209,13 @@ class Mirror:
                 "lost entries or hides them",
             )
         raise await self._wrong_entries(seen)
+
+    def _saved(self, evidence: Evidence) -> str:
+        """Where the evidence is; a disk that takes none must not silence what it is of."""
+        try:
+            return f"in {evidence.save(self.copy.evidence)}"
+        except OSError as error:
+            return f"not saved ({error}): {evidence.older!r} and {evidence.newer!r}"
 
     async def _wrong_entries(self, seen: Seen) -> NotVerified:
         """Which bundle is not the one of the log's own tree."""

@@ -127,13 +127,14 @@ class FolderSource:
         self._folder = folder
 
     async def get(self, path: str, bytes_max: int) -> bytes | None:
-        """A file's content, None when there is none; raises Unavailable or NotVerified."""
+        """A file's content, None when there is none; raises NotVerified."""
         try:
             content = await asyncio.to_thread(_read, self._folder / path, bytes_max + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise Unavailable("LOG_UNREACHABLE", f"{self.name}/{path}: {error.strerror}") from error
+            # The files are here: one that cannot be read is damaged, not away.
+            raise NotVerified("UNREADABLE", f"{self.name}/{path}: {error.strerror}") from error
         if len(content) > bytes_max:
             raise NotVerified("TOO_LARGE", f"{self.name}/{path}: more than {bytes_max} bytes")
         return content

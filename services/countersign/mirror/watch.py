@@ -172,8 +172,9 @@ class Monitor:
             found = await contradiction(
                 one, other, await self._tree_of(one, other), self.clock.now()
             )
-        except NotVerified as error:
-            # Nothing shows that they agree. The larger one is signed, and the log cannot show its tree.
+        except (NotVerified, Unavailable) as error:
+            # Nothing shows that they agree. The larger one is signed, and the log cannot show its tree, or
+            # does not answer for it: whoever hides something may just as well say that it is out of order.
             found, why = None, f"; {error}"
             evidence = Evidence(
                 one.note,
@@ -184,15 +185,15 @@ class Monitor:
                 str(error),
             )
             if now_shown.checkpoint.size >= earlier.checkpoint.size:
-                path = evidence.save(self.watched.evidence)
-                look.alarms.append(Alarm(AlarmKind.NOT_VERIFIED, str(error), path))
+                if isinstance(error, Unavailable):
+                    raise
+                look.alarms.append(self._alarm(AlarmKind.NOT_VERIFIED, str(error), evidence))
                 return False
         else:
             why = ""
         if found is not None:
-            path = found.save(self.watched.evidence)
             what = f"{one.source} and {other.source}: the log signed two histories: {found.why}"
-            look.alarms.append(Alarm(AlarmKind.SPLIT_VIEW, what, path))
+            look.alarms.append(self._alarm(AlarmKind.SPLIT_VIEW, what, found))
             return False
         if now_shown.checkpoint.size < earlier.checkpoint.size:
             what = (
@@ -207,10 +208,17 @@ class Monitor:
                 self.clock.now().isoformat(),
                 what,
             )
-            path = evidence.save(self.watched.evidence)
-            look.alarms.append(Alarm(AlarmKind.ROLLED_BACK, what, path))
+            look.alarms.append(self._alarm(AlarmKind.ROLLED_BACK, what, evidence))
             return False
         return True
+
+    def _alarm(self, kind: AlarmKind, what: str, evidence: Evidence) -> Alarm:
+        """The alarm with its evidence saved; a disk that takes no evidence must not silence it."""
+        try:
+            return Alarm(kind, what, evidence.save(self.watched.evidence))
+        except OSError as error:
+            unsaved = f"{what}; the evidence could not be saved in {self.watched.evidence}: {error}"
+            return Alarm(kind, unsaved)
 
     async def _tree_of(self, one: Seen, other: Seen) -> VerifiedTree | None:
         """The tree of the larger of two checkpoints, from whichever source has its tiles."""
@@ -219,11 +227,11 @@ class Monitor:
             return None
         sources = [self.source] if self.against is None else [self.source, self.against]
         sources.sort(key=lambda source: source.name != newer.source)
-        failures = []
+        failures: list[Exception] = []
         for source in sources:
             try:
                 return await VerifiedTree.open(source, newer.checkpoint)
-            except NotVerified as error:
+            except (NotVerified, Unavailable) as error:
                 failures.append(error)
         raise failures[0]
 
