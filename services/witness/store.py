@@ -19,7 +19,7 @@ SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_MS: Final = 5_000
 """A second process holds the lock for one commit only."""
 EVIDENCE_MAX: Final = 1_000
-"""Refused checkpoints kept of each log and kind: at 128 kB at most, the disk does not fill."""
+"""Refused checkpoints kept of each log and kind: at most 512 kB each, so half a gigabyte."""
 
 _SCHEMA: Final = """
 CREATE TABLE cosigned (

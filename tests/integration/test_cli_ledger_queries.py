@@ -175,6 +175,7 @@ def test_periods_are_counted_again() -> None:
     assert verify_periods(leaves, closings) == len(leaves)
 
 
+@pytest.mark.promise(4)
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -289,6 +290,21 @@ def test_a_report_that_hides_an_entry_is_caught(tmp_path: Path) -> None:
     hiding = report(tmp_path / "hiding", leaves, [0, 3], OF_LAPD, [8, 9])
     with pytest.raises(VerificationError, match="it has 2 rows; the ledger counted 3"):
         verify_table(hiding, POLICY)
+
+
+@pytest.mark.promise(4)
+@pytest.mark.parametrize("change", [{"start_index": 1}, {"end_index": 3}, {"agency": "CA0190000"}])
+def test_another_entry_does_not_stand_in_for_a_hidden_one(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    leaves = log_with_periods()
+    other = next(i for i in range(8) if i not in (0, 1, 3))
+    swapped = report(tmp_path / "swapped", leaves, sorted([0, 1, other]), OF_LAPD, [8, 9])
+    with pytest.raises(VerificationError, match=f"entry {other} is not one that the query asks"):
+        verify_table(swapped, POLICY)
+    beside = report(tmp_path / "beside", leaves, [0, 1, 3], OF_LAPD | change, [8, 9])
+    with pytest.raises(VerificationError, match="is not one that the query asks"):
+        verify_table(beside, POLICY)
 
 
 def test_what_cannot_be_counted_is_not_called_complete(tmp_path: Path) -> None:

@@ -10,12 +10,16 @@ import pytest
 from aiohttp import web
 
 from support.feeding import (
+    LATER,
     QUICK,
     Feeder,
     PublishedLog,
     ScriptedWitness,
+    cosign,
     feeder,
+    old_of,
     policy_text,
+    size_answer,
 )
 from support.waiting import until
 from support.witnesses import (
@@ -31,7 +35,6 @@ from tlog.witness_protocol import AddCheckpoint
 OTHER = Cosigner.from_seed("witness.example/w2", bytes(32), CosignatureKind.ED25519)
 THIRD = Cosigner.from_seed("witness.example/w3", b"3" * 32, CosignatureKind.ML_DSA_44)
 FORK = GrowingLog(fork_at=2)
-LATER = 2_000_000_000
 
 
 @contextlib.asynccontextmanager
@@ -45,19 +48,6 @@ async def real(
     async with serving(held.witness, place) as url:
         yield url, held
     held.store.close()
-
-
-def cosign(body: bytes, cosigner: Cosigner = COSIGNER) -> bytes:
-    """What a witness that checks nothing answers."""
-    return cosigner.cosign(AddCheckpoint.parse(body).unverified_checkpoint, LATER).encode()
-
-
-def old_of(body: bytes) -> int:
-    return AddCheckpoint.parse(body).old_size
-
-
-def size_answer(size: int, kind: str = "text/x.tlog.size") -> web.Response:
-    return web.Response(status=409, body=f"{size}\n".encode(), headers={"Content-Type": kind})
 
 
 @contextlib.asynccontextmanager
@@ -389,7 +379,10 @@ async def test_slow_witness_does_not_hold_up_the_others(tmp_path: Path) -> None:
 async def test_disk_that_fails_shows_nothing_and_recovers(tmp_path: Path) -> None:
     log = PublishedLog(3)
     folder = tmp_path / "kept"
-    async with before_missing(tmp_path, folder, log) as feeding:
+    async with (
+        real(tmp_path, "w1", COSIGNER) as (url, _),
+        feeder(log, policy_text("all", ("w1", COSIGNER, url)), folder) as feeding,
+    ):
 
         async def gathered() -> bool:
             one = feeding.witnessing.gathered
@@ -400,13 +393,3 @@ async def test_disk_that_fails_shows_nothing_and_recovers(tmp_path: Path) -> Non
         folder.mkdir()
         log.grow(4)
         assert await feeding.cosigned(4) == {"w1"}
-
-
-@contextlib.asynccontextmanager
-async def before_missing(tmp_path: Path, folder: Path, log: PublishedLog) -> AsyncIterator[Feeder]:
-    """A feeder whose folder for the kept checkpoint is not there."""
-    async with (
-        real(tmp_path, "w1", COSIGNER) as (url, _),
-        feeder(log, policy_text("all", ("w1", COSIGNER, url)), folder) as one,
-    ):
-        yield one

@@ -14,10 +14,11 @@ from ledger.witness_client import WitnessClient, endpoints
 from ledger.witness_follower import Follower, LogView, SecondHistory
 from ledger.witnessing import Times, Witnessing, feeding
 from support.waiting import until
-from support.witnesses import LOG_SIGNER, GrowingLog
+from support.witnesses import COSIGNER, LOG_SIGNER, GrowingLog
 from tlog.cosignature import Cosigner
 from tlog.policy import Policy
 from tlog.tiles import TreeEdge
+from tlog.witness_protocol import AddCheckpoint
 
 QUICK = Times(interval_s=0.05, heartbeat_s=0.3, alarm_after_s=0.6, unhealthy_after_s=0.9)
 PATIENT = Times(interval_s=0.05)
@@ -164,3 +165,22 @@ class ScriptedWitness:
         finally:
             self._end.set()
             await runner.cleanup()
+
+
+LATER = 2_000_000_000
+"""When a scripted witness says that it cosigned, POSIX seconds."""
+
+
+def cosign(body: bytes, cosigner: Cosigner = COSIGNER) -> bytes:
+    """What a witness that checks nothing answers."""
+    return cosigner.cosign(AddCheckpoint.parse(body).unverified_checkpoint, LATER).encode()
+
+
+def old_of(body: bytes) -> int:
+    """The size that a request starts from."""
+    return AddCheckpoint.parse(body).old_size
+
+
+def size_answer(size: int, kind: str = "text/x.tlog.size") -> web.Response:
+    """A 409 that says of which size the witness's last checkpoint is."""
+    return web.Response(status=409, body=f"{size}\n".encode(), headers={"Content-Type": kind})

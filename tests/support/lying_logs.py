@@ -22,6 +22,8 @@ class LyingLog:
     asked: Counter[str] = field(default_factory=Counter)
     busy: int = 0
     """So many more requests are answered with 503."""
+    tiles_status: int = 200
+    """With another status, no tile is shown any more."""
     breaks_after: int | None = None
     """After so many more requests, nothing is answered any more."""
 
@@ -49,6 +51,8 @@ class LyingLog:
         if self.busy > 0:
             self.busy -= 1
             return web.Response(status=503)
+        if self.tiles_status != 200 and path.startswith("tile/"):
+            return web.Response(status=self.tiles_status)
         if path not in self.files:
             return web.Response(status=404)
         return web.Response(body=self.files[path])

@@ -1,18 +1,26 @@
 """What is answered without asking the engine again, and what is not."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from countersign.type.v1.decision_pb2 import VerdictOutcome
-from countersign.type.v1.search_pb2 import ProbeProvenance
+from countersign.type.v1.search_pb2 import (
+    CaptureMode,
+    ProbeProvenance,
+    Purpose,
+    SuspicionLevel,
+)
 from directive import evaluate
 from directive.evaluate import Evaluator
 from directive.likeness import Likeness, likeness
 from directive.rules import read_rules
 from support.directives import (
+    BURBANK,
     FORBID,
     LAPD,
+    LASD,
     NOON,
     PERMIT,
     TRAINED,
@@ -42,6 +50,7 @@ def test_another_case_at_another_time_is_not_asked_again() -> None:
     assert again == first
 
 
+@pytest.mark.promise(3)
 @pytest.mark.parametrize(
     "change",
     [{"case_number": ""}, {"provenance": ProbeProvenance.PROBE_PROVENANCE_SOCIAL_MEDIA}],
@@ -189,3 +198,24 @@ def test_officers_and_galleries_are_alike_to_rules_that_do_not_mention_them(
 ) -> None:
     found = likeness(read_rules(rules), ())
     assert (found.officer, found.gallery) == (officer, gallery)
+
+
+@pytest.mark.promise(3)
+def test_what_was_kept_never_answers_another_question() -> None:
+    kept = Evaluator(shipped_book(), registry())
+    asked: list[tuple[dict[str, Any], str]] = [
+        ({}, TRAINED),
+        ({}, "lapd-40777"),
+        ({"case_number": ""}, TRAINED),
+        ({"beneficiary_agency": BURBANK}, TRAINED),
+        ({"beneficiary_agency": LASD}, TRAINED),
+        ({"gallery": "facefind-web", "system": "facefind"}, TRAINED),
+        *(({"purpose": one}, TRAINED) for one in Purpose.values()),
+        *(({"suspicion": one}, TRAINED) for one in SuspicionLevel.values()),
+        *(({"provenance": one}, TRAINED) for one in ProbeProvenance.values()),
+        *(({"capture_mode": one}, TRAINED) for one in CaptureMode.values()),
+    ]
+    for changes, officer in asked * 2:
+        facts = ordinary(**changes)
+        anew = Evaluator(shipped_book(), registry(), keep=False).evaluate(facts, officer, NOON)
+        assert kept.evaluate(facts, officer, NOON) == anew, (changes, officer)

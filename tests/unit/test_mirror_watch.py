@@ -335,3 +335,28 @@ def test_growth_is_remembered_as_a_sign_of_life(tmp_path: Path) -> None:
     assert (memory.next_index, memory.note, memory.grown_at) == (5, None, None)
     memory.grown_at = datetime(2026, 1, 1, tzinfo=UTC)
     assert memory.seen(POLICY) is None
+
+
+@pytest.mark.promise(4)
+async def test_a_rollback_does_not_hide_behind_an_error(watching: Watching) -> None:
+    watching.log.show(LEAVES[:600])
+    assert await watching.kinds() == []
+    watching.log.show_only(LEAVES[:300])
+    watching.log.tiles_status = 500
+    look = await watching.look()
+    assert [alarm.kind for alarm in look.alarms] == [AlarmKind.ROLLED_BACK]
+    assert len(watching.evidence) == 1
+
+
+@pytest.mark.promise(4)
+async def test_an_alarm_is_raised_also_when_its_evidence_cannot_be_saved(
+    watching: Watching,
+) -> None:
+    async with lying_log(others(100, 300)) as elsewhere:
+        watching.against = elsewhere.url
+        (watching.folder / "evidence").write_bytes(b"in the way")
+        look = await watching.look()
+        assert [alarm.kind for alarm in look.alarms] == [AlarmKind.SPLIT_VIEW]
+        assert look.alarms[0].evidence is None
+        assert "could not be saved" in look.alarms[0].what
+        assert look.exit_code == 6

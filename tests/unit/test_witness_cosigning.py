@@ -295,3 +295,13 @@ def test_evidence_has_a_bound(witness: WitnessesOfOneStore) -> None:
     strong = [one.size for one in kept if one.conclusive]
     assert weak == list(range(5, EVIDENCE_MAX + 5)), "of what proves nothing the last are kept"
     assert strong == list(range(EVIDENCE_MAX)), "of what proves two histories the first are kept"
+
+
+@pytest.mark.promise(4)
+def test_smaller_tree_is_never_cosigned(witness: WitnessesOfOneStore) -> None:
+    assert witness.ask(LOG.request(0, 7)).status == 200
+    smaller = [LOG.request(old, size) for old, size in ((0, 0), (0, 3), (3, 3), (3, 4))]
+    pretended = LOG.request(0, 3).replace(b"old 0", b"old 7", 1)
+    for body in (*smaller, pretended):
+        assert witness.ask(body).status in (400, 409)
+        assert witness.witness.sizes() == {ORIGIN: 7}
