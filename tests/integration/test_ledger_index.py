@@ -26,7 +26,7 @@ from ledger.reading import Reading
 from ledger.sqlite_storage import SqliteDatabase
 from shared.errors import Unavailable
 from support.histories import HISTORY, SHERIFF
-from support.ledgers import LAPD, ORIGIN, SIGNER, complete, new_log, search_id
+from support.ledgers import LAPD, ORIGIN, SIGNER, complete, decided, new_log, search_id
 from support.waiting import until
 
 SIZE = len(HISTORY)
@@ -97,6 +97,21 @@ def test_a_duty_is_open_until_an_entry_says_otherwise(index: QueryIndex) -> None
     assert found(index, duty_state=DutyState.OPEN, kinds=(11,)) == [3]
     assert found(index, duty_state=DutyState.DONE, kinds=(11,)) == [0]
     assert found(index, duty_state=DutyState.OPEN, size=5, kinds=(11,)) == [0, 3]
+
+
+def test_a_duty_to_two_parties_is_one_entry_with_that_duty(tmp_path: Path) -> None:
+    pending = decided(1)
+    for party in (LAPD, SHERIFF):
+        pending.entry.search_decided.decision.obligations.add(
+            kind="peer_review", rule_id=f"{party}-1", party=party
+        )
+    index = QueryIndex.create(tmp_path / "one.duckdb", ORIGIN)
+    index.add([complete(pending)[0].leaf])
+    for dimension in (Dimension.DUTY, Dimension.DUTY_STATE):
+        counts = count(index, Question(size=1), (dimension,))
+        assert counts.groups is not None
+        assert [one.entries for one in counts.groups] == [1]
+    index.close()
 
 
 def groups(index: QueryIndex, *dimensions: Dimension, **bounds: object) -> dict[object, int]:

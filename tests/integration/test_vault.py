@@ -208,6 +208,28 @@ def test_an_interrupted_destruction_is_finished_at_the_next_start(parts: Parts) 
     assert parts.vault.finish([3]) == 0
 
 
+def test_a_key_that_was_lost_is_not_called_destroyed(parts: Parts) -> None:
+    parts.database.change("UPDATE openings SET block = 1 WHERE entry_index = 3")
+    with pytest.raises(NotReady, match="block 1 of the opening keys is not in the key store"):
+        parts.vault.open(3)
+    with pytest.raises(NotReady, match="block 1"):
+        parts.vault.destroy([3])
+
+
+async def test_a_new_holder_after_another_process_rotated_is_not_lost(parts: Parts) -> None:
+    """The outermost key that this process knows is destroyed beside it."""
+    with parts_in(parts.folder) as beside:
+        beside.keyring.rotate()
+        FileKeyProvider(parts.folder / "provider").destroy(1)
+    sealer = KeyringSealer(parts.keyring)
+    completer = Completer(BROKER, ClockThatStandsStill(), sealer=sealer)
+    new = completer.complete(decided(900, agency="CA0191200"), "entry")
+    async with opened(parts.database.open_for_writing(), SIGNER) as log:
+        (placed,) = await log.sequencer.append([new])
+    with parts_in(parts.folder) as again:
+        assert "officer-900" in [one.value for one in again.vault.open(placed.index)]
+
+
 def test_key_that_is_gone_without_an_entry_is_found_by_the_check(parts: Parts) -> None:
     rows = parts.database.rows("SELECT * FROM openings WHERE entry_index = 3 ORDER BY field")
     parts.keyring.destroy(rows[0][3], [rows[0][4]])
