@@ -55,6 +55,7 @@ ACK_TIMEOUT_S: Final = 8
 """A cluster elects a new stream leader within 7 s (measured); an acknowledgement may take as long."""
 PING_INTERVAL_S: Final = 5
 """With two pings outstanding, a half-open link is found in about 15 s."""
+_CANCEL_AGAIN_S: Final = 0.1
 
 _DEADLINE: Final = "Countersign-Deadline"
 _ERROR: Final = "Nats-Service-Error-Code"
@@ -333,6 +334,15 @@ class Bus:
             await asyncio.wait(self._tasks, timeout=ACK_TIMEOUT_S)
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             await self._client.close()
+        await self._stop_reconnecting()
+
+    async def _stop_reconnecting(self) -> None:
+        """Before Python 3.12 `asyncio.wait_for` may swallow the cancellation that `Client.close` sends
+        once; the client would then reconnect for ever and the process would not end."""
+        reconnecting = self._client._reconnection_task
+        while reconnecting is not None and not reconnecting.done():
+            reconnecting.cancel()
+            await asyncio.wait({reconnecting}, timeout=_CANCEL_AGAIN_S)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

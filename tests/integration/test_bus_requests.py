@@ -268,6 +268,32 @@ async def test_renewed_certificate_is_presented_at_the_next_connection(tmp_path:
     assert server.shown[:2] == [first, renewed]
 
 
+@pytest.mark.parametrize("steps", range(1, 4))
+async def test_bus_closed_while_it_reconnects_stops_reconnecting(
+    tmp_path: Path, steps: int
+) -> None:
+    """At some steps `asyncio.wait_for` swallows the cancellation (Python before 3.12)."""
+    certificates = Certificates(tmp_path)
+    server = ServerThatHangsUp(certificates.tls("service", "nats", listens=True))
+    before = asyncio.all_tasks()
+    async with server.listening() as port:
+        own = certificates.tls("service", "broker")
+        bus = await Bus.connect(BusSettings(servers=(f"tls://127.0.0.1:{port}",), tls=own), "x")
+        server.hang_up.set()
+
+        async with asyncio.timeout(TIMEOUT_S):
+            await server.second.wait()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await bus.close()
+    left = [task for task in asyncio.all_tasks() - before if "reconnect" in repr(task.get_coro())]
+    for task in left:  # else the test's own end would hang
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+    assert not left
+
+
 def serial_of(tls: TlsFiles) -> int:
     return x509.load_pem_x509_certificate(tls.certificate.read_bytes()).serial_number
 
@@ -277,6 +303,7 @@ class ServerThatHangsUp:
 
     def __init__(self, tls: TlsFiles) -> None:
         self.shown: list[int] = []
+        self.second = asyncio.Event()
         self.hang_up = asyncio.Event()
         self.last_words = b""
         self._serving: list[asyncio.Task[None]] = []
@@ -297,6 +324,8 @@ class ServerThatHangsUp:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         self.shown.append(x509.load_der_x509_certificate(shown).serial_number)
+        if len(self.shown) == 2:
+            self.second.set()
         writer.write(b'INFO {"server_id":"x","version":"2.15.1","proto":1,"headers":true}\r\n')
         answering = asyncio.create_task(self._answer_pings(reader, writer))
         await self.hang_up.wait()
