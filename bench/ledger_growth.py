@@ -1,42 +1,74 @@
-"""How the ledger fares as it grows: appends, proofs, verification, memory and disk at each power of ten.
+"""How the ledger fares as it grows: appends, proofs, queries, checks, memory and disk, in one table.
 
-One log grows through all sizes. At each: entries a second on the way there, proofs of entries drawn
-at random, the whole file re-read and verified by the ledger's own check, memory, bytes on disk.
-Run: `python bench/ledger_growth.py [--sizes 10000 100000 1000000]`. 10,000,000 takes about half an
-hour and 15 GB. Bounded by the sizes; ends only what it started.
+One log grows through all sizes, in large requests of synthetic entries (those of `ledger_queries.py`).
+The last entries before each size come as a busy broker sends them, and are what "appends" measures. Then:
+proofs of entries drawn at random, the query index brought up to date by its own process, pages and
+grouped counts, and the whole file re-read and verified by the ledger's own check.
+Run: `python bench/ledger_growth.py [--sizes 10000 100000 1000000 10000000]`. 10,000,000 takes about an
+hour and 10 GB. Bounded by the sizes; ends only what it started.
 """
 
 import argparse
 import asyncio
 import contextlib
+import dataclasses
+import itertools
 import random
+import statistics
 import tempfile
 import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 import uvloop
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
+from countersign.ledger.v1 import query_pb2 as pb
+from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.archive import Archive
 from ledger.check import check
-from ledger.log import begin_log, opened
-from ledger.sequencer import Sequencer
+from ledger.entry import CompletedEntry, Completer, index_columns
+from ledger.index_process import IndexProcess
+from ledger.log import OpenLog, begin_log, opened
+from ledger.query_service import LedgerQueryServicer, NoOpenings
+from ledger.sequencer import Limits, Sequencer
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Database
-from ledger_appends import COMPLETER, SIGNER, pending_entry
+from ledger_queries import COUNTS, QUERIES, SIGNER, START_S, ledger_with_index, synthetic
+from shared import logs
+from shared.clock import SystemClock
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
+BULK_ENTRIES: Final = 8_192
+LIMITS: Final = Limits(
+    batch_entries=BULK_ENTRIES, batch_bytes=64 << 20, queue_entries=65_536, queue_bytes=1 << 30
+)
+MEASURED_ENTRIES: Final = 8_000
+"""Before each size, in requests as the broker makes them."""
 REQUEST_ENTRIES: Final = 64
 REQUESTS_IN_FLIGHT: Final = 8
+TEMPLATES: Final = 3_000
+SECONDS_BETWEEN: Final = 3
 PROOFS: Final = 2_000
+ROUNDS: Final = 5
+INDEX_WAIT_S: Final = 7_200.0
 SEED: Final = 1
 
-console = Console(width=120)
+console = Console(width=140)
 
 
 @dataclass(frozen=True)
@@ -48,27 +80,57 @@ class Row:
     append_p99_ms: float
     proof_p50_ms: float
     proof_p99_ms: float
-    checked_per_second: float
     memory_mb: float
-    disk_mb: float
+    page_ms: float
+    count_ms: float
+    index_memory_mb: float
+    checked_per_second: float
+    ledger_mb: float
+    index_mb: float
+
+
+def made_entries() -> Iterator[CompletedEntry]:
+    """Entries without end: a few thousand different ones, each time with other ids and times."""
+    templates = [Entry.FromString(leaf) for leaf in synthetic(TEMPLATES)]
+    for one in templates:
+        del one.commitments[:]  # what was committed to would have to be stored too
+    columns = [index_columns(one) for one in templates]
+    for index in itertools.count():
+        entry, column = templates[index % TEMPLATES], columns[index % TEMPLATES]
+        assert column is not None
+        ends = entry.WhichOneof("event") == "search_answered"
+        decided = index - 2 if ends else index
+        entry.search_id = str(uuid.UUID(int=decided))
+        entry.recorded_at.seconds = START_S + index * SECONDS_BETWEEN
+        if ends:
+            entry.search_answered.decided_index = decided
+        leaf = entry.SerializeToString(deterministic=True)
+        yield CompletedEntry(leaf, None, dataclasses.replace(column, search_id=entry.search_id), ())
 
 
 async def grow(
-    sequencer: Sequencer, size: int, advance: Progress, task: object
+    sequencer: Sequencer,
+    entries: Iterator[CompletedEntry],
+    size: int,
+    told: Callable[[int], None],
 ) -> tuple[float, float]:
     """Append until the log has this size; gives entries a second and the p99 of a request in ms."""
+    while (left := size - MEASURED_ENTRIES - sequencer.published.size) > 0:
+        await sequencer.append(list(itertools.islice(entries, min(BULK_ENTRIES, left))))
+        told(sequencer.published.size)
     start = sequencer.published.size
-    numbers = iter(range(start, size, REQUEST_ENTRIES))
+    requests = [
+        list(itertools.islice(entries, min(REQUEST_ENTRIES, size - number)))
+        for number in range(start, size, REQUEST_ENTRIES)
+    ]
+    waiting = iter(requests)
     waits: list[float] = []
 
     async def appender() -> None:
-        for number in numbers:
-            count = min(REQUEST_ENTRIES, size - number)
-            entries = [COMPLETER.complete(pending_entry(number + i), "entry") for i in range(count)]
+        for request in waiting:
             began = time.perf_counter()
-            await sequencer.append(entries)
+            await sequencer.append(request)
             waits.append(time.perf_counter() - began)
-            advance.update(task, completed=number + count)  # type: ignore[arg-type]
 
     began = time.perf_counter()
     await asyncio.gather(*(appender() for _ in range(REQUESTS_IN_FLIGHT)))
@@ -89,6 +151,43 @@ async def prove(archive: Archive, size: int) -> tuple[float, float]:
     return waits[len(waits) // 2] * 1e3, waits[len(waits) * 99 // 100] * 1e3
 
 
+async def slowest(asked: list[Callable[[], Awaitable[object]]]) -> float:
+    """The median time in ms of the question that takes longest."""
+    medians = []
+    for ask in asked:
+        waits = []
+        for _ in range(ROUNDS):
+            began = time.perf_counter()
+            await ask()
+            waits.append(time.perf_counter() - began)
+        medians.append(statistics.median(waits) * 1e3)
+    return max(medians)
+
+
+async def asked(
+    log: OpenLog, process: IndexProcess, told: Callable[[int], None]
+) -> tuple[float, float, float]:
+    """The slowest page and the slowest count in ms, and the index's memory in MB, once it is up to date."""
+    size = log.sequencer.published.size
+    async with asyncio.timeout(INDEX_WAIT_S):
+        while process.indexed < size:  # nobody tells of each batch
+            await asyncio.sleep(0.05)
+            told(process.indexed)
+    completer = Completer("spiffe://countersign.test/service/ledger", SystemClock())
+    servicer = LedgerQueryServicer(log.archive, log.sequencer, process, completer, NoOpenings())
+    context: Any = None
+    page = await slowest(
+        [partial(servicer.QueryEntries, request, context) for request in QUERIES.values()]
+    )
+    count = await slowest(
+        [
+            partial(servicer.CountEntries, pb.CountEntriesRequest(group_by=dimensions), context)
+            for dimensions in COUNTS.values()
+        ]
+    )
+    return page, count, psutil.Process(process.process_id).memory_info().rss / 1e6
+
+
 def checked(database: Database, size: int) -> float:
     """Entries a second that the ledger's check re-reads and verifies."""
     began = time.perf_counter()
@@ -97,57 +196,85 @@ def checked(database: Database, size: int) -> float:
     return size / (time.perf_counter() - began)
 
 
-def bytes_of(folder: Path) -> int:
-    """What lies in a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+class Measuring:
+    """One log that grows, and its index."""
+
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        self._database = SqliteDatabase(folder / "ledger.sqlite")
+        self._index = folder / "index.duckdb"
+        self._progress = progress
+        self._entries = made_entries()
+        begin_log(self._database, SIGNER)
+
+    def _follows(self, size: int, what: str) -> Callable[[int], None]:
+        task: TaskID = self._progress.add_task(f"{what} to {size:,}", total=size)
+        return lambda reached: self._progress.update(task, completed=reached)
+
+    async def at(self, size: int) -> Row:
+        """Grow to this size and measure there."""
+        told = self._follows(size, "grows")
+        async with opened(self._database.open_for_writing(), SIGNER, LIMITS) as log:
+            rate, append_p99 = await grow(log.sequencer, self._entries, size, told)
+            proof_p50, proof_p99 = await prove(log.archive, size)
+            memory = psutil.Process().memory_info().rss / 1e6
+        told(size)
+        told = self._follows(size, "is indexed")
+        async with ledger_with_index(self._database, self._index) as (log, process):
+            assert process is not None
+            page, count, index_memory = await asked(log, process, told)
+        told(size)
+        rate_checked = await asyncio.to_thread(checked, self._database, size)
+        return Row(
+            *(size, rate, append_p99, proof_p50, proof_p99, memory),
+            *(page, count, index_memory, rate_checked),
+            bytes_of(self._database.path) / 1e6,
+            bytes_of(self._index) / 1e6,
+        )
+
+
+def bytes_of(file: Path) -> int:
+    """What a file and those that belong to it (its log, its backup of tiles) take."""
+    return sum(one.stat().st_size for one in file.parent.glob(f"{file.name}*") if one.is_file())
 
 
 async def measure(folder: Path, sizes: list[int]) -> list[Row]:
     """Every size, one log."""
-    database = SqliteDatabase(folder / "ledger.sqlite")
-    begin_log(database, SIGNER)
-    rows = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    rows = []
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        measuring = Measuring(folder, progress)
         for size in sizes:
-            task = progress.add_task(f"to {size:,} entries", total=size)
-            async with opened(database.open_for_writing(), SIGNER) as log:
-                rate, append_p99 = await grow(log.sequencer, size, progress, task)
-                proof_p50, proof_p99 = await prove(log.archive, size)
-                memory = psutil.Process().memory_info().rss / 1e6
-            rate_checked = await asyncio.to_thread(checked, database, size)
-            disk = bytes_of(folder) / 1e6
-            rows.append(
-                Row(size, rate, append_p99, proof_p50, proof_p99, rate_checked, memory, disk)
-            )
+            rows.append(await measuring.at(size))
+            progress.console.print(rows[-1])
     return rows
+
+
+HEADINGS: Final = (
+    ("entries", "{:,}"),
+    ("appends/s", "{:,.0f}"),
+    ("append p99 ms", "{:.0f}"),
+    ("proof p50 ms", "{:.2f}"),
+    ("proof p99 ms", "{:.2f}"),
+    ("memory MB", "{:,.0f}"),
+    ("slowest page ms", "{:,.0f}"),
+    ("slowest count ms", "{:,.0f}"),
+    ("index memory MB", "{:,.0f}"),
+    ("verified/s", "{:,.0f}"),
+    ("ledger MB", "{:,.0f}"),
+    ("index MB", "{:,.0f}"),
+)
 
 
 def show(rows: list[Row]) -> None:
     """Print the table."""
-    table = Table(title="The ledger as it grows (SQLite, entries of about 600 bytes)")
-    for heading in (
-        "entries",
-        "appends/s",
-        "append p99 ms",
-        "proof p50 ms",
-        "proof p99 ms",
-        "checked/s",
-        "memory MB",
-        "disk MB",
-    ):
+    table = Table(
+        title="The ledger as it grows (SQLite, entries of about 500 bytes without openings)"
+    )
+    for heading, _ in HEADINGS:
         table.add_column(heading, justify="right")
     for row in rows:
-        table.add_row(
-            f"{row.size:,}",
-            f"{row.appends_per_second:,.0f}",
-            f"{row.append_p99_ms:.0f}",
-            f"{row.proof_p50_ms:.2f}",
-            f"{row.proof_p99_ms:.2f}",
-            f"{row.checked_per_second:,.0f}",
-            f"{row.memory_mb:,.0f}",
-            f"{row.disk_mb:,.0f}",
-        )
+        values = zip(HEADINGS, dataclasses.astuple(row), strict=True)
+        table.add_row(*(form.format(value) for (_, form), value in values))
     console.print(table)
 
 
@@ -157,6 +284,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="ascending")
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder if absent")
     arguments = parser.parse_args()
+    if min(arguments.sizes) <= MEASURED_ENTRIES:
+        parser.error(f"each size must be above {MEASURED_ENTRIES:,}")
+    logs.configure("bench", "ERROR")
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="countersign-bench-") as folder:
         show(uvloop.run(measure(Path(folder), sorted(arguments.sizes))))
 
