@@ -50,7 +50,7 @@ async def test_nothing_acknowledged_is_lost_when_the_ledger_is_killed(
         await process.start()
         for number in sorted(appenders.asked):
             before = appenders.acknowledged.get(number)
-            again = await appenders.append(number)
+            again = await appenders.append_surely(number)
             if before is not None:
                 # Asked again, the ledger gives the entry that it acknowledged before it was killed.
                 assert again.existing
@@ -87,7 +87,7 @@ async def test_damaged_file_is_not_started_from(tmp_path: Path, nats_server: Nat
     broker = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
     try:
         await process.start()
-        appended = await Appenders(broker).append(1)
+        appended = await Appenders(broker).append_surely(1)
         assert process.stop() == 0
     finally:
         process.kill()

@@ -19,7 +19,7 @@ from support.appenders import Appenders
 from support.ledgers import SIGNER, LedgerProcess, assert_whole, search_id, write_settings
 from support.nats_servers import NatsUnderTest
 from support.postgres import PostgresServer, PostgresUnderTest
-from support.waiting import until
+from support.waiting import WAIT_S_MAX, until
 from tlog.checkpoint import open_checkpoint
 
 pytestmark = [
@@ -33,6 +33,7 @@ pytestmark = [
 SEED = 20211126
 APPENDERS = 16
 TAKEOVER_S_MAX = 5.0
+"""In the long form, which has the machine to itself; `make test` sees only that one takes over."""
 
 
 @dataclass
@@ -96,6 +97,11 @@ def _database(server: PostgresServer, tmp_path: Path) -> PostgresUnderTest:
     return PostgresUnderTest(server, "replicas", tmp_path)
 
 
+@pytest.fixture(name="takeover_s_max")
+def _takeover_s_max(fault_rounds: int) -> float:
+    return WAIT_S_MAX if fault_rounds == 1 else TAKEOVER_S_MAX
+
+
 @pytest.fixture(name="replicas")
 async def _replicas(
     tmp_path: Path, nats_server: NatsUnderTest, database: PostgresUnderTest
@@ -131,7 +137,7 @@ async def test_standby_serves_what_the_writer_wrote(
     writer, standby = replicas.processes
     assert (writer.writes, standby.writes) == (True, False)
     for number in range(300):
-        await replicas.appenders.append(number)
+        await replicas.appenders.append_surely(number)
 
     async def caught_up() -> bool:
         return await size_at(replicas, standby) == 300
@@ -139,7 +145,7 @@ async def test_standby_serves_what_the_writer_wrote(
     await until(caught_up)
     # Whichever replica is asked what became of a search: it knows of all that was acknowledged.
     for number in range(300, 330):
-        await replicas.appenders.append(number)
+        await replicas.appenders.append_surely(number)
         looked_up = await replicas.broker.request(
             "ledger.look_up_search",
             pb.LookUpSearchRequest(search_id=search_id(number)),
@@ -153,7 +159,7 @@ async def test_standby_serves_what_the_writer_wrote(
 
 
 async def test_frozen_writer_wakes_to_find_that_another_writes(
-    replicas: Replicas, database: PostgresUnderTest, fault_rounds: int
+    replicas: Replicas, database: PostgresUnderTest, fault_rounds: int, takeover_s_max: float
 ) -> None:
     chance = random.Random(SEED)
     for _ in range(fault_rounds):
@@ -162,7 +168,7 @@ async def test_frozen_writer_wakes_to_find_that_another_writes(
         old = replicas.writer()
         (new,) = [one for one in replicas.processes if one is not old]
         old.freeze()
-        assert await new.takes_over() <= TAKEOVER_S_MAX
+        assert await new.takes_over() <= takeover_s_max
         await replicas.more_acknowledged()
         known = len(replicas.appenders.acknowledged)
         old.thaw()
@@ -177,7 +183,7 @@ async def test_frozen_writer_wakes_to_find_that_another_writes(
 
 
 async def test_killed_writer_is_followed_within_five_seconds(
-    replicas: Replicas, database: PostgresUnderTest, fault_rounds: int
+    replicas: Replicas, database: PostgresUnderTest, fault_rounds: int, takeover_s_max: float
 ) -> None:
     chance = random.Random(SEED)
     for _ in range(fault_rounds):
@@ -186,7 +192,7 @@ async def test_killed_writer_is_followed_within_five_seconds(
         old = replicas.writer()
         (new,) = [one for one in replicas.processes if one is not old]
         old.kill()
-        assert await new.takes_over() <= TAKEOVER_S_MAX
+        assert await new.takes_over() <= takeover_s_max
         await replicas.more_acknowledged()
         await replicas.stop_appending()
         assert_whole(database)

@@ -16,7 +16,7 @@ from shared.bus import Bus, Delivery, tls_context
 from shared.errors import Unavailable
 from shared.identity import Kind
 from support.nats_servers import NatsUnderTest
-from support.waiting import until
+from support.waiting import WAIT_S_MAX, until
 
 VIOLATION = "permissions violation"
 
@@ -117,7 +117,7 @@ async def test_an_order_and_its_answer_pass(nats_server: NatsUnderTest, broker: 
     await connector.consume("ORDERS_LACRIS", "connector", on_order, 4, "orders.<system>.<id>")
     await broker.consume("ANSWERS", "broker", on_answer, 4, "answers.<system>.<id>")
     await broker.publish_durable("orders.lacris.1", b"order", "1", "orders.<system>.<id>")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S_MAX):
         assert await answers.get() == ("answers.lacris.1", b"order")
     await connector.close()
 

@@ -31,7 +31,7 @@ from support import pictures
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
 from support.nats_servers import nats_server as nats_server
 from support.orders import SEARCH_ID, SYSTEM, OrderWorkshop
-from support.waiting import until
+from support.waiting import WAIT_S_MAX, until
 
 DIRECTIVES = Path(__file__).resolve().parents[2] / "directives"
 """The demonstration's registry and directives: the sheriff's are the connector's own."""
@@ -221,7 +221,7 @@ async def test_process_starts_tells_its_health_and_stops(installation: Installat
         tls = installation.server.certificates.tls("operator", "test")
         async with open_channel(address, tls) as channel:
             health = health_pb2_grpc.HealthStub(channel)
-            told = await health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+            told = await health.Check(health_pb2.HealthCheckRequest(), timeout=WAIT_S_MAX)
     finally:
         process.send_signal(signal.SIGTERM)
         _, errors = await process.communicate()

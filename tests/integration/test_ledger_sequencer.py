@@ -191,7 +191,7 @@ async def test_commit_in_doubt_stops_the_process_and_the_next_start_finds_the_tr
         with pytest.raises(Unavailable) as failure:
             await append(log.sequencer, 2)
         assert failure.value.reason == "LEDGER_STOPPED"
-        await asyncio.wait_for(log.sequencer.ended.wait(), 5)
+        await asyncio.wait_for(log.sequencer.ended.wait(), WAIT_S_MAX)
         with pytest.raises(Unavailable):
             await append(log.sequencer, 3)
         assert log.sequencer.published.size == 1

@@ -24,6 +24,7 @@ from countersign.installation.prepare import (
 )
 from countersign.installation.supervisor import STOP_GRACE_S
 from support.installations import InstallationUnderTest, ProcessUnderTest
+from support.waiting import WAIT_S_MAX
 
 READY_LINE = "Everything runs."
 START_TIMEOUT_S = 100.0
@@ -96,7 +97,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
                 process.kill()
 
 
-def all_end(family: list[psutil.Process], timeout_s: float = 10) -> bool:
+def all_end(family: list[psutil.Process], timeout_s: float = WAIT_S_MAX) -> bool:
     _, alive = psutil.wait_procs(family, timeout=timeout_s)
     return not alive
 
@@ -198,7 +199,7 @@ def reflected(port: int, installation: InstallationUnderTest) -> set[str]:
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        responses = list(stub.ServerReflectionInfo(iter([request]), timeout=10))
+        responses = list(stub.ServerReflectionInfo(iter([request]), timeout=WAIT_S_MAX))
     return {one.name for one in responses[0].list_services_response.service}
 
 

@@ -33,7 +33,7 @@ LASD: Final = "CA0190000"
 BURBANK: Final = "CA0191200"
 
 READY_TIMEOUT_S: Final = 90.0
-STOP_TIMEOUT_S: Final = 20.0
+STOP_TIMEOUT_S: Final = 60.0
 
 
 class ProcessUnderTest:

@@ -3,7 +3,6 @@
 `start` takes about 30 ms. `kill` is SIGKILL; a `start` after it uses the same port and store.
 """
 
-import random
 import socket
 import ssl
 import subprocess
@@ -18,28 +17,22 @@ import pytest
 from countersign.installation.files import write_public, write_secret
 from countersign.installation.nats_config import NatsServer, render
 from countersign.installation.pki import Authority
+from countersign.installation.ports import free_ports
 from shared.clock import SystemClock
 from shared.identity import Kind, SpiffeId
 from shared.settings import BusSettings, TlsFiles
+from support.waiting import WAIT_S_MAX
 
 TRUST_DOMAIN: Final = "countersign.test"
 SYSTEMS: Final = ("lacris", "facefind")
-START_TIMEOUT_S: Final = 20
-PORTS: Final = range(20_000, 32_000)
-"""Below the ports that the kernel gives to outgoing connections."""
+ASK_EVERY_S: Final = 0.01
+
+_ports = free_ports()
 
 
 def free_port() -> int:
-    """A port of the loopback interface on which nobody listens."""
-    for port in random.sample(PORTS, 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port on the loopback interface")
+    """A port of the loopback interface on which nobody listens, and that no other test is given."""
+    return next(_ports)
 
 
 class Certificates:
@@ -100,18 +93,19 @@ class NatsUnderTest:
             self._process = subprocess.Popen(
                 [program, "-c", self._folder / "nats-server.conf"], stderr=log, stdout=log
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"nats-server did not start:\n{self.log}")
-
-    def _answers(self) -> bool:
         tls = self.certificates.tls("operator", "test")
         context = ssl.create_default_context(cafile=str(tls.authority))
         context.load_cert_chain(tls.certificate, tls.key)
+        deadline = time.monotonic() + WAIT_S_MAX
+        while not self._answers(context):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"nats-server did not start:\n{self.log}")
+            time.sleep(ASK_EVERY_S)
+
+    def _answers(self, context: ssl.SSLContext) -> bool:
         try:
             with (
-                socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection,
+                socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection,
                 context.wrap_socket(connection, server_hostname="127.0.0.1") as channel,
             ):
                 return channel.recv(5) == b"INFO "

@@ -12,6 +12,7 @@ from ledger.tile_files import TileReader
 from ledger.tiles_http import Notes, TilesHttp, serving_http
 from ledger.tree import Published, load_published
 from support.ledgers import SIGNER
+from support.waiting import WAIT_S_MAX
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class TileServer:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         lines = [f"{method} {path} HTTP/1.1", "Host: log", "Connection: close", *headers]
         writer.write("".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1"))
-        answer = await asyncio.wait_for(reader.read(), 20)
+        answer = await asyncio.wait_for(reader.read(), WAIT_S_MAX)
         writer.close()
         await writer.wait_closed()
         head, _, body = answer.partition(b"\r\n\r\n")

@@ -16,6 +16,7 @@ from countersign.connector.v1.connector_pb2 import (
 from shared.bus import Poison, Retry
 from shared.signing import ANSWER_CONTEXT, SigningKey
 from support.brokers import BrokerOnTheTable
+from support.waiting import WAIT_S_MAX
 
 
 @pytest.fixture(name="broker")
@@ -154,7 +155,7 @@ async def test_a_search_past_its_deadline_expires_on_record(broker: BrokerOnTheT
     broker.clock.advance(minutes=16)
     sweeping = asyncio.create_task(broker.ending.keep_sweeping())
     with broker.known.changes(search_id) as changed:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S_MAX):
             await changed.wait()
     sweeping.cancel()
     assert record(broker, search_id).state == pb.SEARCH_STATE_EXPIRED
@@ -173,7 +174,7 @@ async def test_a_restarted_broker_finds_its_open_searches(broker: BrokerOnTheTab
     broker.clock.advance(minutes=16)
     sweeping = asyncio.create_task(broker.ending.keep_sweeping())
     with broker.known.changes(search_id) as changed:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_S_MAX):
             await changed.wait()
             while record(broker, search_id).is_open:
                 changed.clear()

@@ -10,6 +10,7 @@ from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import RequestRejected
 from shared.errors import Broken, InvalidRequest
 from support.buses import BusInMemory
+from support.waiting import WAIT_S_MAX
 
 
 class LedgerThatRefusesOneEntry(BusInMemory):
@@ -46,6 +47,6 @@ async def test_one_bad_entry_does_not_sink_those_it_travels_with() -> None:
 
 async def test_nobody_waits_for_ever_for_an_append_that_broke() -> None:
     ledger = Ledger(LedgerThatBreaks())  # type: ignore[arg-type]  # stands in for the real bus
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S_MAX):
         with pytest.raises(Broken):
             await ledger.append(entry("ONE"))

@@ -14,6 +14,7 @@ from shared.registry import SystemKeys
 from shared.sealing import PrivateKey
 from support.brokers import LASD, OFFICER, BrokerOnTheTable, own_case
 from support.buses import REFUSED
+from support.waiting import WAIT_S_MAX
 
 
 @pytest.fixture(name="broker")
@@ -199,7 +200,7 @@ async def test_a_caller_that_gives_up_leaves_no_decision_without_its_order(
     with pytest.raises(asyncio.CancelledError):
         await call
     go_on.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S_MAX):
         await broker.bus.has_published.wait()
     assert broker.order(prepared.search_id).search_id == prepared.search_id
 

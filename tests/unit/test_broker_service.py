@@ -10,6 +10,7 @@ from countersign.broker.v1 import broker_pb2 as pb
 from shared.errors import InvalidRequest, NotFound
 from shared.rpc import Context
 from support.brokers import LAPD, LASD, BrokerOnTheTable
+from support.waiting import WAIT_S_MAX
 
 
 @dataclass
@@ -90,7 +91,7 @@ async def test_get_that_waits_is_held_until_the_end(broker: BrokerOnTheTable) ->
     assert not waiting.done()
     delivery = broker.delivery(search_id, broker.answer(search_id))
     await broker.answers.take_in(delivery)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_S_MAX):
         ended = await waiting
     assert ended.search.state == pb.SEARCH_STATE_ANSWERED
     assert ended.search.HasField("answer")

@@ -1,10 +1,14 @@
 """What `countersign up` writes: keys and documents once, configuration at each start."""
 
+import itertools
 import json
 import stat
+import subprocess
+import sys
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -15,7 +19,7 @@ from countersign.installation.keys import issuer_of
 from countersign.installation.layout import Layout
 from countersign.installation.parts import stages
 from countersign.installation.pki import load_certificate
-from countersign.installation.ports import Ports, is_free
+from countersign.installation.ports import Ports, free_ports, is_free
 from countersign.installation.prepare import (
     ExternalBus,
     Installation,
@@ -139,6 +143,22 @@ def test_free_ports_are_free_and_differ() -> None:
     taken = [ports.broker, ports.ledger, ports.policy, ports.nats, *ports.connectors.values()]
     assert len(set(taken)) == 6
     assert all(is_free(port) for port in taken)
+
+
+def test_a_port_that_another_process_was_given_is_not_given_again() -> None:
+    """Though nobody listens on it yet."""
+    program = (
+        "import itertools, sys; from countersign.installation.ports import free_ports;"
+        "print(*itertools.islice(free_ports(), 4000), flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", program], stdin=PIPE, stdout=PIPE, text=True)
+    with other:
+        assert other.stdout is not None
+        theirs = set(map(int, other.stdout.readline().split()))
+        ours = set(itertools.islice(free_ports(), 400))
+        other.kill()
+    assert (len(theirs), len(ours)) == (4000, 400)
+    assert not theirs & ours
 
 
 @pytest.mark.parametrize(

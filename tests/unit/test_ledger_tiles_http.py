@@ -245,7 +245,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
     """Sixteen megabytes, of which the system's own buffers hold a part."""
     path = filled_log(tmp_path, 0)
     grow(path, [bytes(65_000)] * 256)
-    async with tile_server(path, sending_s=0.2) as server:
+    async with tile_server(path, sending_s=1) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1)
         writer.write(b"GET /tile/entries/000 HTTP/1.1\r\nHost: log\r\n\r\n")
         answers = server.answers
@@ -261,7 +261,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
         await until(is_free)
         received = 0
         with contextlib.suppress(ConnectionResetError):
-            while part := await asyncio.wait_for(reader.read(65_536), 20):
+            while part := await asyncio.wait_for(reader.read(65_536), WAIT_S_MAX):
                 received += len(part)
         assert received < 16_000_000
         writer.close()
@@ -286,10 +286,10 @@ async def test_connections_are_bounded(server: TileServer) -> None:
     idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(CONNECTIONS_MAX)]
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     with contextlib.suppress(ConnectionResetError):
-        assert await asyncio.wait_for(reader.read(), 20) == b""
+        assert await asyncio.wait_for(reader.read(), WAIT_S_MAX) == b""
     # Those who came first are still served.
     first_reader, first = idle[0]
     first.write(b"GET /checkpoint HTTP/1.1\r\nHost: log\r\n\r\n")
-    assert (await asyncio.wait_for(first_reader.readline(), 20)).startswith(b"HTTP/1.1 200")
+    assert (await asyncio.wait_for(first_reader.readline(), WAIT_S_MAX)).startswith(b"HTTP/1.1 200")
     for _, one in [*idle, (reader, writer)]:
         one.close()

@@ -2,7 +2,7 @@
 
 import random
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,8 @@ PORT_BASE: Final = 7440
 """First of the fixed ports: in a row, below those that the kernel gives to outgoing connections."""
 FREE_PORTS: Final = range(20_000, 32_000)
 """Where free ports are looked for: also below those, so that none is taken before it is used."""
-ATTEMPTS_MAX: Final = 1000
+BLOCK: Final = 40
+"""Free ports are given out by the block: more than an installation has processes."""
 
 
 class NoFreePort(Exception):
@@ -47,16 +48,8 @@ class Ports:
 
     @classmethod
     def free(cls, systems: Sequence[str], *, witness: bool = False) -> "Ports":
-        """Ports on which nobody listens now. Raises NoFreePort."""
-        candidates = iter(random.sample(FREE_PORTS, ATTEMPTS_MAX))
-
-        def take() -> int:
-            for port in candidates:
-                if is_free(port):
-                    return port
-            raise NoFreePort(f"no free port from {FREE_PORTS.start} to {FREE_PORTS.stop - 1}")
-
-        return cls._of(take, systems, witness)
+        """Ports on which nobody listens now (see `free_ports`). Raises NoFreePort."""
+        return cls._of(free_ports().__next__, systems, witness)
 
     def must_be_free(self, *, bus: bool) -> None:
         """Raises PortTaken if one is not; that of the bus counts only if the bus is to run here."""
@@ -86,6 +79,33 @@ class Ports:
 
 def _listed(ports: Sequence[int]) -> str:
     return ", ".join(str(port) for port in ports)
+
+
+def free_ports() -> Iterator[int]:
+    """Ports on which nobody listens now, and that only we are given until this process ends.
+
+    Between finding a port and listening on it lie the seconds of a start, in which another installation,
+    or another test, would find the same. Raises NoFreePort.
+    """
+    blocks = list(range(FREE_PORTS.start, FREE_PORTS.stop, BLOCK))
+    random.shuffle(blocks)
+    for block in blocks:
+        if _claimed(block):
+            yield from filter(is_free, range(block, block + BLOCK))
+    raise NoFreePort(f"no free port from {FREE_PORTS.start} to {FREE_PORTS.stop - 1}")
+
+
+def _claimed(block: int) -> bool:
+    """True when no other process has claimed the block: its name is ours until this process ends."""
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        # An abstract name (unix(7)): no file, and the kernel forgets it with its socket.
+        claim.bind(f"\0countersign/ports/{block}")
+    except OSError:
+        claim.close()
+        return False
+    claim.detach()
+    return True
 
 
 def is_free(port: int) -> bool:
