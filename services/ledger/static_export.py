@@ -19,7 +19,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from ledger.keys import open_by_any
 from ledger.tile_files import TileFiles, TileReader
@@ -29,11 +28,10 @@ from shared.whole_files import put, sync_all, unfinished_name
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.note import NOTE_BYTES_MAX, UnverifiedNote, Verifier
-from tlog.tiles import TILE_HEIGHT, TILE_WIDTH, TileName
+from tlog.tiles import CHECKPOINT_FILE, TILE_HEIGHT, TILE_WIDTH, TileName
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_FILE: Final = "checkpoint"
 
 _exported_size = telemetry.meter.create_gauge(
     "countersign.ledger.export.size", unit="{entry}", description="Size of the exported log"

@@ -4,6 +4,7 @@ What is found is told in two forms, for people and for programs. Nothing is writ
 """
 
 import base64
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,9 @@ from tlog.verify import (
     Failure,
     NotVerified,
     Progress,
+    ReadFile,
     VerifiedExport,
+    read_entries,
     verify_export,
     verify_proof,
 )
@@ -49,15 +52,23 @@ def verify_folder(
 
     `since` is a checkpoint that was kept: the export must begin with the entries it was signed over.
     """
+    kept = None if since is None else _required(since, SINCE, NOTE_BYTES_MAX)
+    return verify_export(_reader(folder), policy, progress, since=kept)
 
+
+def entries_in_folder(folder: Path, found: VerifiedExport) -> Iterator[bytes]:
+    """Read the entries of an export that was verified; raise NotVerified where it has changed since."""
+    return read_entries(_reader(folder), found.checkpoint)
+
+
+def _reader(folder: Path) -> ReadFile:
     def read(path: str) -> bytes | None:
         try:
             return _bounded(folder / path, FILE_BYTES_MAX)
         except TlogError as error:
             raise NotVerified(Failure.FILE_MALFORMED, path, str(error)) from None
 
-    kept = None if since is None else _required(since, SINCE, NOTE_BYTES_MAX)
-    return verify_export(read, policy, progress, since=kept)
+    return read
 
 
 def verify_receipt_file(

@@ -19,6 +19,9 @@ TILE_BYTES = TILE_WIDTH * HASH_BYTES
 # Eight tile levels hold 2**64 entries.
 TILE_LEVELS_MAX = 8
 
+CHECKPOINT_FILE = "checkpoint"
+"""Path of the signed checkpoint, beside the tiles."""
+
 # An entry's length is written in 16 bits.
 ENTRY_BYTES_MAX = 65_535
 

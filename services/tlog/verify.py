@@ -6,7 +6,7 @@ callable, so memory does not grow with the log. Entries are hashed and never par
 did not exist when this was written verifies like any other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -14,10 +14,17 @@ from typing import Final, TypeAlias
 from tlog.checkpoint import Checkpoint
 from tlog.cosignature import LogVerifier
 from tlog.errors import FalseSignature, TlogError, UnknownSigner
-from tlog.merkle import EMPTY_ROOT, HASH_BYTES, leaf_hash, verify_inclusion
+from tlog.merkle import EMPTY_ROOT, HASH_BYTES, Frontier, leaf_hash, verify_inclusion
 from tlog.policy import Judged, Policy
 from tlog.proof import TlogProof
-from tlog.tiles import TILE_HEIGHT, TILE_WIDTH, TileName, decode_bundle, decode_tile
+from tlog.tiles import (
+    CHECKPOINT_FILE,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    TileName,
+    decode_bundle,
+    decode_tile,
+)
 from tlog.tree import GrowingTree
 
 ReadFile: TypeAlias = Callable[[str], bytes | None]
@@ -26,7 +33,6 @@ ReadFile: TypeAlias = Callable[[str], bytes | None]
 Progress: TypeAlias = Callable[[int, int], None]
 """Is told how many entries of how many have been verified."""
 
-CHECKPOINT_FILE: Final = "checkpoint"
 SINCE: Final = "since"
 RECEIPT: Final = "receipt"
 
@@ -117,6 +123,24 @@ def verify_export(
     walk.bottom(progress)
     walk.judge()
     return VerifiedExport(judged, walk.files, kept)
+
+
+def read_entries(read: ReadFile, checkpoint: Checkpoint) -> Iterator[bytes]:
+    """Read the entries of an export that was verified; raise NotVerified where it has changed since.
+
+    They are hashed again as they come, so that what is made of them is made of what was signed; whether
+    they are, is known when the last has been given.
+    """
+    frontier = Frontier()
+    for start in range(0, checkpoint.size, TILE_WIDTH):
+        width = min(TILE_WIDTH, checkpoint.size - start)
+        name = TileName(None, start // TILE_WIDTH, width)
+        for entry in _read_parts(read, name, decode_bundle):
+            frontier.append(leaf_hash(entry))
+            yield entry
+    if frontier.root() != checkpoint.root:
+        what = "the entries are no longer those that were verified"
+        raise NotVerified(Failure.NOT_AS_SIGNED, CHECKPOINT_FILE, what)
 
 
 def verify_proof(
@@ -264,23 +288,30 @@ class _Walk:
         return b"".join(self._read(name, decode_tile))
 
     def _read(self, name: TileName, decode: Callable[[bytes], list[bytes]]) -> list[bytes]:
-        """Read a tile or bundle; a partial one may have been replaced by the full one since."""
-        content = self._read_file(name.path)
-        path, expected = name.path, name.width
-        if content is None and name.width < TILE_WIDTH:
-            path, expected = TileName(name.level, name.number).path, TILE_WIDTH
-            content = self._read_file(path)
-        if content is None:
-            raise NotVerified(Failure.FILE_MISSING, name.path, "the file is missing")
+        parts = _read_parts(self._read_file, name, decode)
         self.files += 1
-        try:
-            parts = decode(content)
-        except TlogError as error:
-            raise NotVerified(Failure.FILE_MALFORMED, path, str(error)) from None
-        if len(parts) != expected:
-            what = f"holds {len(parts)} of {expected}"
-            raise NotVerified(Failure.FILE_MALFORMED, path, what)
-        return parts[: name.width]
+        return parts
+
+
+def _read_parts(
+    read: ReadFile, name: TileName, decode: Callable[[bytes], list[bytes]]
+) -> list[bytes]:
+    """Read a tile or bundle; a partial one may have been replaced by the full one since."""
+    content = read(name.path)
+    path, expected = name.path, name.width
+    if content is None and name.width < TILE_WIDTH:
+        path, expected = TileName(name.level, name.number).path, TILE_WIDTH
+        content = read(path)
+    if content is None:
+        raise NotVerified(Failure.FILE_MISSING, name.path, "the file is missing")
+    try:
+        parts = decode(content)
+    except TlogError as error:
+        raise NotVerified(Failure.FILE_MALFORMED, path, str(error)) from None
+    if len(parts) != expected:
+        what = f"holds {len(parts)} of {expected}"
+        raise NotVerified(Failure.FILE_MALFORMED, path, what)
+    return parts[: name.width]
 
 
 def _first_unlike(one: bytes, other: bytes) -> int:

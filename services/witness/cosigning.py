@@ -20,7 +20,12 @@ from tlog.cosignature import Cosigner
 from tlog.errors import TlogError
 from tlog.merkle import EMPTY_ROOT, HASH_BYTES, verify_consistency
 from tlog.note import UnverifiedNote, Verifier, decode_base64
-from tlog.witness_protocol import SIZE_CONTENT_TYPE, AddCheckpoint, monitoring_path
+from tlog.witness_protocol import (
+    SIZE_CONTENT_TYPE,
+    AddCheckpoint,
+    monitoring_path,
+    write_size,
+)
 from witness.store import Cosigned, Evidence, Store
 
 log = logging.getLogger(__name__)
@@ -221,7 +226,7 @@ def _consistent(request: _Request, held: Cosigned | None) -> Checkpoint:
     """Give the checkpoint if it extends the held one; raises Refused with 409 or 422."""
     held_size = 0 if held is None else held.size
     if request.old_size != held_size:
-        raise Refused(409, f"{held_size}\n", SIZE_CONTENT_TYPE)
+        raise Refused(409, write_size(held_size).decode(), SIZE_CONTENT_TYPE)
     try:
         checkpoint = Checkpoint(request.origin, request.size, request.root, request.extensions)
         if held is not None and held_size > 0:

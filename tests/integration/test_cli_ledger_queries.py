@@ -25,7 +25,7 @@ from ledger.index_queries import SpanCounts
 from ledger.periods import closing_entries
 from shared.bus import Bus
 from shared.entry_facts import facts_of
-from support.exports import export_of
+from support.exports import export_of, lay_out
 from support.histories import HISTORY
 from support.ledgers import LAPD, SIGNER, complete, write_settings
 from support.nats_servers import NatsUnderTest
@@ -211,14 +211,26 @@ def test_an_entry_of_the_next_day_is_not_counted_in_this_one() -> None:
 async def test_periods_are_verified_from_a_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for path, content in export_of(log_with_periods(), SIGNER).items():
-        file = tmp_path / "copy" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+    lay_out(tmp_path / "copy", export_of(log_with_periods(), SIGNER))
     terminal = Terminal(tmp_path, capsys)
     said = await terminal.run("verify-periods", tmp_path / "copy", "--key", VKEY)
     assert (said.code, "2 periods count entries 0 to 8" in said.out) == (0, True)
     assert (await terminal.run("verify-periods", "--key", VKEY)).code == 2
+    (tmp_path / "copy" / "checkpoint").unlink()
+    said = await terminal.run("verify-periods", tmp_path / "copy", "--key", VKEY)
+    assert (said.code, "the file is missing" in said.out) == (1, True)
+
+
+async def test_periods_are_verified_where_a_full_tile_has_replaced_a_partial_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a log may serve it: its files have grown since the checkpoint was signed."""
+    leaves = log_with_periods() + [b"later entry"] * 300
+    grown = export_of(leaves, SIGNER)
+    lay_out(tmp_path, grown | {"checkpoint": export_of(leaves[:200], SIGNER)["checkpoint"]})
+    said = await Terminal(tmp_path, capsys).run("verify-periods", tmp_path, "--key", VKEY)
+    assert (said.code, "2 periods count entries 0 to 8" in said.out) == (0, True), said.out
+    assert "191 later ones" in said.out
 
 
 def report(

@@ -192,7 +192,7 @@ async def test_below_the_quorum_appends_go_on_and_say_what_they_lack(
         assert (plain.witnessed, plain.lacking) == (False, "")
 
         # It comes back on the address that the policy names.
-        await revive(network.witnesses[1])
+        await network.witnesses[1].start()
         assert (await one.receipt(1)).quorum
 
 
@@ -211,14 +211,6 @@ def restore_state(folder: Path) -> None:
         leftover.unlink()
     for name in STATE:
         shutil.copy(folder / f"{name}.copy", folder / name)
-
-
-async def revive(witness: WitnessProcess) -> None:
-    """Starts a witness on the address that the policy names."""
-    address = witness.url.removeprefix("http://")
-    text = witness.config.read_text()
-    witness.config.write_text(text.replace("127.0.0.1:0", address))
-    await witness.start()
 
 
 async def grow_lose_and_restore(network: Network, nats_server: NatsUnderTest, folder: Path) -> None:
@@ -258,7 +250,7 @@ async def test_fork_is_refused_by_witnesses_and_stops_the_signing(
     async with met(network, nats_server) as one:
         forked = await one.append(decided(3))
         for witness in network.witnesses:
-            await revive(witness)
+            await witness.start()
 
         async def stopped() -> bool:
             return await one.serves("countersign.ledger.v1.LedgerService") is False
@@ -296,6 +288,17 @@ async def test_export_with_its_quorum_verifies_by_a_policy_of_ones_own(
         assert (said.code, "cosigned by w1, w2" in said.out) == (0, True)
         said = await terminal.run("verify", bare, *policy)
         assert (said.code, "quorum of witnesses is missing" in said.out) == (1, True)
+
+        # The ledger has grown, and nobody cosigns it: what lies in "bare" is ahead of the witnesses.
+        for witness in network.witnesses:
+            witness.kill()
+        await one.append(decided(2))
+        assert (await terminal.read("export", bare)).code == 0
+        said = await terminal.read("export", bare, "--witnessed", "--wait", 0)
+        assert (said.code, "cosigned 2 of the ledger's 3 entries" in said.err) == (1, True), (
+            said.err
+        )
+        assert (await terminal.run("verify", bare, "--key", SIGNER.verifier.vkey)).code == 0
 
         stricter = tmp_path / "stricter.policy"
         stricter.write_text((tmp_path / "ledger.policy").read_text().replace(" 2 w1", " all w1"))

@@ -189,7 +189,7 @@ def test_damaged_state_is_not_used(tmp_path: Path) -> None:
         ),
         ("[logs.ledger]", "[nologs.ledger]", "nologs"),
         (LOG_SIGNER.verifier.vkey, "ledger.example/exchange+00000000+AAAA", "key id"),
-        ('address = "127.0.0.1:0"', 'address = "nowhere.invalid:0"', "cannot listen"),
+        ('address = "127.0.0.1:', 'address = "nowhere.invalid:', "cannot listen"),
         ('port_file = "port"', 'certificate = "tls.pem"', "together"),
     ],
 )

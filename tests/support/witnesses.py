@@ -13,6 +13,7 @@ import aiohttp
 
 from shared.clock import Clock
 from support.clocks import ClockThatStandsStill
+from support.nats_servers import free_port
 from support.waiting import until
 from tlog.checkpoint import Checkpoint, sign_checkpoint
 from tlog.cosignature import CosignatureKind, Cosigner
@@ -110,13 +111,13 @@ async def serving(witness: Witness, folder: Path, prefix: str = "") -> AsyncIter
 
 
 def write_witness(folder: Path, log_vkey: str, name: str = "witness.example/w1") -> Path:
-    """Makes keys and a configuration for the real program, on a free port."""
+    """Makes keys and a configuration for the real program, on a port that stays its own."""
     new_keys(name, folder)
     config = folder / "witness.toml"
     config.write_text(
         'database = "witness.sqlite3"\ncreate_if_missing = true\n'
         'keys = ["witness-ed25519.key", "witness-ml-dsa-44.key"]\n'
-        '[listen]\naddress = "127.0.0.1:0"\nport_file = "port"\n'
+        f'[listen]\naddress = "127.0.0.1:{free_port()}"\nport_file = "port"\n'
         f"[logs.ledger]\nkeys = [{json.dumps(log_vkey)}]\n"
     )
     return config

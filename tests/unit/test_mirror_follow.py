@@ -10,7 +10,7 @@ import pytest
 from countersign.mirror.copy import Copy, opened
 from countersign.mirror.evidence import verify_evidence
 from countersign.mirror.follow import Followed, Forked, Mirror
-from countersign.mirror.sources import HttpSource, NotVerified, http_session
+from countersign.mirror.sources import CannotFollow, HttpSource, http_session
 from shared.errors import Unavailable
 from support.clocks import ClockThatStandsStill
 from support.exports import export_of
@@ -157,7 +157,7 @@ async def test_a_fork_without_its_tiles_is_refused_and_both_checkpoints_are_kept
     await follow(log, tmp_path)
     log.files["checkpoint"] = export_of(forked(ENTRIES, 9, 700), SIGNER)["checkpoint"]
     log.files |= {p: c for p, c in export_of(ENTRIES[:700], SIGNER).items() if p != "checkpoint"}
-    with pytest.raises(NotVerified) as refused:
+    with pytest.raises(CannotFollow) as refused:
         await follow(log, tmp_path)
     assert refused.value.reason == "NOT_AS_SIGNED"
     document = the_evidence(tmp_path)
@@ -194,7 +194,7 @@ async def test_a_log_that_lost_entries_is_refused(log: LyingLog, tmp_path: Path)
     await follow(log, tmp_path)
     for size in (299, 256, 0):
         log.show_only(ENTRIES[:size])
-        with pytest.raises(NotVerified) as refused:
+        with pytest.raises(CannotFollow) as refused:
             await follow(log, tmp_path)
         assert refused.value.reason == "ROLLED_BACK"
         assert f"{size} entries" in str(refused.value)
@@ -207,7 +207,7 @@ async def test_a_changed_entry_is_named(log: LyingLog, tmp_path: Path) -> None:
         b"entry 400", b"entry 4OO"
     )
     for _ in range(2):  # what was written in the first pass is not believed in the second
-        with pytest.raises(NotVerified, match=r"tile/entries/001: entry 400 is not the one"):
+        with pytest.raises(CannotFollow, match=r"tile/entries/001: entry 400 is not the one"):
             await follow(log, tmp_path)
         assert not (tmp_path / "checkpoint").exists()
     log.show(ENTRIES[:700])
@@ -234,7 +234,7 @@ async def test_what_is_not_a_log_is_refused(
     log.files.pop(path)
     if content is not None:
         log.files[path] = content
-    with pytest.raises(NotVerified, match=said):
+    with pytest.raises(CannotFollow, match=said):
         await follow(log, tmp_path)
     assert not (tmp_path / "checkpoint").exists()
 
@@ -244,7 +244,7 @@ async def test_another_log_is_not_mixed_in(log: LyingLog, tmp_path: Path) -> Non
     both = Policy.of_logs([SIGNER.verifier, other.verifier])
     await follow(log, tmp_path, both)
     log.show_only(ENTRIES[:700], other)
-    with pytest.raises(NotVerified) as refused:
+    with pytest.raises(CannotFollow) as refused:
         await follow(log, tmp_path, both)
     assert refused.value.reason == "OTHER_LOG"
 
@@ -256,7 +256,7 @@ async def test_without_a_quorum_nothing_is_taken_over(log: LyingLog, tmp_path: P
     policy = Policy.parse(
         f"log {SIGNER.verifier.vkey}\nwitness w1 {witness.verifier.vkey}\nquorum w1\n"
     )
-    with pytest.raises(NotVerified) as refused:
+    with pytest.raises(CannotFollow) as refused:
         await follow(log, tmp_path, policy)
     assert refused.value.reason == "NO_QUORUM"
     assert "w1" in str(refused.value)
@@ -312,7 +312,7 @@ async def test_mending_takes_nothing_else_than_what_was_signed(
     log.show_only(forked(ENTRIES, 5, 300))
     with opened(tmp_path, POLICY) as copy:
         async with http_session() as session:
-            with pytest.raises(NotVerified):
+            with pytest.raises(CannotFollow):
                 await copy.mend(HttpSource(session, log.url))
     assert not (tmp_path / "tile" / "entries" / "000").exists()
 
@@ -335,7 +335,7 @@ async def test_an_interrupted_pass_is_taken_up(log: LyingLog, tmp_path: Path) ->
 
 
 async def test_two_mirrors_do_not_write_to_one_copy(log: LyingLog, tmp_path: Path) -> None:
-    with opened(tmp_path, POLICY), pytest.raises(NotVerified) as refused:
+    with opened(tmp_path, POLICY), pytest.raises(CannotFollow) as refused:
         await follow(log, tmp_path)
     assert refused.value.reason == "COPY_LOCKED"
 
@@ -345,7 +345,7 @@ async def test_a_folder_with_something_else_is_left_alone(
     log: LyingLog, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).write_text("mine\n")
-    with pytest.raises(NotVerified) as refused:
+    with pytest.raises(CannotFollow) as refused:
         await follow(log, tmp_path)
     assert refused.value.reason == "COPY_DAMAGED"
     assert contents(tmp_path) == {name: b"mine\n"}
@@ -357,7 +357,7 @@ async def test_a_copy_whose_edge_is_damaged_takes_nothing_over(
     await follow(log, tmp_path)
     (tmp_path / "tile" / "0" / "001.p" / "44").write_bytes(bytes(44 * 32))
     log.show(ENTRIES[:700])
-    with pytest.raises(NotVerified):
+    with pytest.raises(CannotFollow):
         await follow(log, tmp_path)
     with opened(tmp_path, POLICY) as copy:
         assert isinstance(copy, Copy)

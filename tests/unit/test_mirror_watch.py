@@ -11,7 +11,7 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.mirror.concerns import Concern, concerns
 from countersign.mirror.evidence import verify_evidence
 from countersign.mirror.memory import Memory
-from countersign.mirror.sources import FolderSource, HttpSource, NotVerified, Source, http_session
+from countersign.mirror.sources import CannotFollow, FolderSource, HttpSource, Source, http_session
 from countersign.mirror.watch import AlarmKind, Look, Monitor, Watched
 from support.clocks import NOON, ClockThatStandsStill
 from support.exports import export_of
@@ -326,7 +326,7 @@ async def test_what_is_remembered_is_verified_again(watching: Watching) -> None:
     assert await watching.kinds() == [AlarmKind.NOT_VERIFIED]
     for damaged in ("", "[]", "{}", json.dumps(document | {"format": "x"}), "\xff"):
         file.write_text(damaged, encoding="latin-1")
-        with pytest.raises(NotVerified):
+        with pytest.raises(CannotFollow):
             Memory.load(file, 0)
 
 

@@ -8,7 +8,6 @@ import click
 
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.ledger_files import (
-    CHECKPOINT,
     Export,
     failure_text,
     verify_folder,
@@ -26,6 +25,7 @@ from tlog.errors import TlogError
 from tlog.note import Verifier
 from tlog.policy import Policy
 from tlog.proof import TlogProof
+from tlog.tiles import CHECKPOINT_FILE
 
 WAIT_S: Final = 5
 """A ledger asks its witnesses every second or so, and a witness answers within two."""
@@ -80,14 +80,18 @@ def export(
       countersign ledger export record --witnessed --policy ledger.policy
       countersign ledger verify record --policy ledger.policy
     """
-    if directory.exists() and any(directory.iterdir()) and not (directory / CHECKPOINT).exists():
+    if (
+        directory.exists()
+        and any(directory.iterdir())
+        and not (directory / CHECKPOINT_FILE).exists()
+    ):
         raise click.UsageError(f"{directory} holds something that is not an export")
     if policy_file is not None and not witnessed:
         raise click.UsageError("--policy goes with --witnessed")
     policy = None if policy_file is None else given((), policy_file, config)
     settings = load(config)
     verifiers = trusted(settings)
-    if not replace and (directory / CHECKPOINT).exists():
+    if not replace and (directory / CHECKPOINT_FILE).exists():
         _verify_earlier(directory, verifiers)
     wait = wait_s if witnessed else None
     files, export_of = run(_export(settings, directory, verifiers, replace, wait, policy))
@@ -122,10 +126,11 @@ async def _export(
 ) -> tuple[int, Export]:
     async with LedgerClient.connect(settings) as client:
         note = (await client.checkpoint()).checkpoint
+        newest = with_any_key(verifiers, lambda key: open_checkpoint(note, key))
         if wait_s is not None:
-            newest = with_any_key(verifiers, lambda key: open_checkpoint(note, key))
             note = await _cosigned_note(client, newest.size, wait_s, policy)
-        writing = Export(directory, note, verifiers, replace=replace)
+        # Without a wait for witnesses the note is the newest itself; with one it may even be newer.
+        writing = Export(directory, note, verifiers, newest=newest, replace=replace)
         with bar("exporting") as progress:
             return await writing.write(_leaves(client), progress), writing
 

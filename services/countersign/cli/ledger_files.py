@@ -17,6 +17,7 @@ from tlog.merkle import Frontier, leaf_hash
 from tlog.note import Verifier
 from tlog.policy import Policy
 from tlog.tiles import (
+    CHECKPOINT_FILE,
     TILE_HEIGHT,
     TILE_WIDTH,
     FullTile,
@@ -26,7 +27,6 @@ from tlog.tiles import (
 )
 from tlog.verify import NotVerified, Progress, VerifiedExport
 
-CHECKPOINT: Final = "checkpoint"
 VKEY_BYTES_MAX: Final = 4096
 
 Verified = TypeVar("Verified")
@@ -36,9 +36,17 @@ class Export:
     """Writes an export entry by entry; the checkpoint comes last, when everything agrees with it."""
 
     def __init__(
-        self, folder: Path, note: str, verifiers: Sequence[Verifier], *, replace: bool = False
+        self,
+        folder: Path,
+        note: str,
+        verifiers: Sequence[Verifier],
+        *,
+        newest: Checkpoint | None = None,
+        replace: bool = False,
     ) -> None:
+        """`newest` is the ledger's, where `note` is an older one that witnesses have cosigned."""
         self.checkpoint = with_any_key(verifiers, lambda key: open_checkpoint(note, key))
+        self._newest = newest or self.checkpoint
         self._folder = folder
         self._note = note
         self._replace = replace
@@ -49,7 +57,7 @@ class Export:
 
     def _earlier_checkpoint(self, verifiers: Sequence[Verifier]) -> Checkpoint | None:
         """The checkpoint of an export that lies here already: the new one must continue it."""
-        path = self._folder / CHECKPOINT
+        path = self._folder / CHECKPOINT_FILE
         if not path.exists():
             return None
         note = path.read_bytes()
@@ -59,10 +67,16 @@ class Export:
             if self._replace:
                 return None
             raise
-        if earlier.size > self.checkpoint.size:
+        if earlier.size > self._newest.size:
             raise VerificationError(
                 "HISTORY_SHRANK",
-                f"the ledger has {self.checkpoint.size} entries; the export here has {earlier.size}",
+                f"the ledger has {self._newest.size} entries; the export here has {earlier.size}",
+            )
+        if earlier.size > self.checkpoint.size:
+            raise VerificationError(
+                "QUORUM_MISSING",
+                f"witnesses have cosigned {self.checkpoint.size} of the ledger's {self._newest.size} "
+                f"entries; the export here has {earlier.size}, and nothing in it was changed",
             )
         self._compare_with_earlier(earlier)
         return earlier
@@ -101,7 +115,7 @@ class Export:
                 number = self.checkpoint.size >> TILE_HEIGHT * (level + 1)
                 files += self._write(TileName(level, number, tile.width), tile.encoded)
         self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / CHECKPOINT).write_text(self._note, encoding="utf-8")
+        (self._folder / CHECKPOINT_FILE).write_text(self._note, encoding="utf-8")
         return files + 1
 
     def _write_bundle(self) -> int:

@@ -17,7 +17,7 @@ from countersign.cli.signals import until_told
 from countersign.client import VerificationError
 from countersign.mirror.copy import Copy, opened
 from countersign.mirror.follow import Followed, Forked, Mirror
-from countersign.mirror.sources import HttpSource, NotVerified, http_session
+from countersign.mirror.sources import CannotFollow, HttpSource, http_session
 from shared import logs, telemetry
 from shared.clock import SystemClock
 from shared.errors import Unavailable
@@ -81,7 +81,7 @@ def mirror(
         )
     except asyncio.CancelledError:
         err().print("Stopped.")
-    except NotVerified as error:
+    except CannotFollow as error:
         raise VerificationError(error.reason, str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{folder}: {error.strerror or error}") from error
@@ -122,7 +122,7 @@ class _Mirroring:
                 followed = await one.follow(progress)
         except Forked:
             raise
-        except (NotVerified, Unavailable) as error:
+        except (CannotFollow, Unavailable) as error:
             if once:
                 raise
             message = error.message if isinstance(error, Unavailable) else str(error)
@@ -152,7 +152,7 @@ async def _check(copy: Copy) -> None:
         damaged = await copy.damaged(progress)
     if damaged:
         more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-        raise NotVerified(
+        raise CannotFollow(
             "COPY_DAMAGED",
             f"{damaged[0]}{more}; nothing was changed. With --mend, what is damaged is taken from the log "
             "again, verified by the copy's own checkpoint",

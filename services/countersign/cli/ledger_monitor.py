@@ -29,7 +29,7 @@ from countersign.client import VerificationError
 from countersign.mirror.concerns import Concern, recorded_at
 from countersign.mirror.evidence import EVIDENCE_BYTES_MAX, verify_evidence
 from countersign.mirror.memory import Memory
-from countersign.mirror.sources import FolderSource, HttpSource, NotVerified, Source, http_session
+from countersign.mirror.sources import CannotFollow, FolderSource, HttpSource, Source, http_session
 from countersign.mirror.watch import Alarm, AlarmKind, Look, Monitor, Watched
 from shared import logs, telemetry
 from shared.clock import SystemClock
@@ -122,7 +122,7 @@ def monitor(
     policy = given(keys, policy_file, config)
     try:
         memory = Memory.load(state, start)
-    except NotVerified as error:
+    except CannotFollow as error:
         raise VerificationError(error.reason, str(error)) from error
     asked = _Asked(
         url=url_of(url, config),

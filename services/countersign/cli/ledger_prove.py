@@ -2,7 +2,6 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from countersign.client.ledger import LedgerClient
 from countersign.ledger.v1 import ledger_pb2 as pb
 from countersign.type.v1.decision_pb2 import Receipt
 from tlog.errors import TlogError
+from tlog.folder import utc
 from tlog.note import Verifier
 from tlog.policy import Judged, Policy
 from tlog.proof import TlogProof, verify_receipt
@@ -139,7 +139,7 @@ def _witnessed(
         "leaf": b64encode(receipt.leaf).decode(),
         "verified": checkpoint_dict(judged.checkpoint),
         "judged_by": "policy" if own else "ledger",
-        "cosigned": {name: _time(time_s) for name, time_s in times.items()},
+        "cosigned": {name: utc(time_s) for name, time_s in times.items()},
         "quorum": not lacking,
         "lacking": lacking,
     }
@@ -155,14 +155,6 @@ def _judged(receipt: Receipt, index: int, policy: Policy) -> tuple[TlogProof, Ju
     if proof.index != index:
         raise VerificationError("NOT_VERIFIED", f"the proof is of entry {proof.index}")
     return proof, judged
-
-
-def _time(time_s: int) -> str:
-    try:
-        return datetime.fromtimestamp(time_s, UTC).isoformat()
-    except (OverflowError, ValueError, OSError):
-        # A witness may write any number of 63 bits.
-        return f"{time_s} s after 1970"
 
 
 def _print_proof(document: dict[str, Any]) -> None:

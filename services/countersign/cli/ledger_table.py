@@ -1,13 +1,13 @@
 """`countersign ledger export-table`, `verify-export-table` and `verify-periods`."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from countersign.cli.connection import config_option, load, run
-from countersign.cli.ledger_files import CHECKPOINT, failure_text, with_any_key
+from countersign.cli.ledger_files import failure_text, with_any_key
 from countersign.cli.ledger_keys import given, trusted
 from countersign.cli.ledger_query import filter_of, filter_options
 from countersign.cli.ledger_trust import trust_options
@@ -30,11 +30,16 @@ from countersign.client.tables import FORMATS
 from countersign.ledger.v1 import event_pb2, ledger_pb2
 from countersign.ledger.v1 import query_pb2 as pb
 from tlog.checkpoint import Checkpoint, open_checkpoint
-from tlog.folder import checkpoint_document, judged_document, verify_folder
+from tlog.folder import (
+    checkpoint_document,
+    entries_in_folder,
+    judged_document,
+    verify_folder,
+)
 from tlog.merkle import Frontier, leaf_hash
 from tlog.note import Verifier
 from tlog.policy import Policy
-from tlog.tiles import TILE_WIDTH, TileName, decode_bundle
+from tlog.tiles import CHECKPOINT_FILE
 from tlog.verify import NotVerified
 
 _FORMATS: Final = {
@@ -176,6 +181,8 @@ def verify_periods_command(
         verify_periods(leaves(), closings)
     except VerificationError as error:
         return _failed(folder or "server", error, as_json)
+    except NotVerified as error:
+        return _failed(folder, VerificationError("NOT_VERIFIED", str(error)), as_json)
     end = closings[-1].end_index if closings else 0
     if as_json:
         says = {"verified": True, "periods": len(closings), "closed_until": end}
@@ -192,20 +199,9 @@ def verify_periods_command(
 
 
 def _of_folder(folder: Path, policy: Policy) -> tuple[Checkpoint, Any]:
-    try:
-        with bar("verifying") as progress:
-            found = verify_folder(folder, policy, progress)
-    except NotVerified as error:
-        raise VerificationError("NOT_VERIFIED", str(error)) from error
-    size = found.checkpoint.size
-
-    def leaves() -> Iterator[bytes]:
-        for start in range(0, size, TILE_WIDTH):
-            width = min(TILE_WIDTH, size - start)
-            name = TileName(None, start // TILE_WIDTH, width)
-            yield from decode_bundle((folder / name.path).read_bytes())
-
-    return found.checkpoint, leaves
+    with bar("verifying") as progress:
+        found = verify_folder(folder, policy, progress)
+    return found.checkpoint, lambda: entries_in_folder(folder, found)
 
 
 async def _of_server(
@@ -223,7 +219,8 @@ async def _of_server(
             frontier.append(leaf_hash(leaf))
     if frontier.root() != checkpoint.root:
         raise VerificationError(
-            "NOT_AS_SIGNED", f"{CHECKPOINT}: the entries received are not those that were signed"
+            "NOT_AS_SIGNED",
+            f"{CHECKPOINT_FILE}: the entries received are not those that were signed",
         )
     return checkpoint, lambda: iter(kept)
 

@@ -26,11 +26,11 @@ from tlog.folder import verify_receipt_file
 from tlog.merkle import leaf_hash, verify_inclusion
 from tlog.note import NOTE_BYTES_MAX
 from tlog.policy import Judged, Policy
+from tlog.tiles import CHECKPOINT_FILE
 from tlog.verify import NotVerified
 
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
-CHECKPOINT: Final = "checkpoint"
 RECEIPTS: Final = "receipts.jsonl"
 PERIODS: Final = "periods.jsonl"
 MADE_LEAF: Final = "export-made.leaf"
@@ -79,8 +79,8 @@ class TableExport:
         made = beginning.export_made
         (self._folder / MADE_LEAF).write_bytes(made.record.leaf)
         (self._folder / MADE_PROOF).write_text(made.tlog_proof, encoding="utf-8")
-        (self._folder / CHECKPOINT).write_text(beginning.checkpoint, encoding="utf-8")
-        names = [CHECKPOINT, MADE_LEAF, MADE_PROOF, PERIODS, RECEIPTS, f"rows.{self._form}"]
+        (self._folder / CHECKPOINT_FILE).write_text(beginning.checkpoint, encoding="utf-8")
+        names = [CHECKPOINT_FILE, MADE_LEAF, MADE_PROOF, PERIODS, RECEIPTS, f"rows.{self._form}"]
         manifest = {
             "version": VERSION,
             "query": json.loads(made.record.entry.export_made.query),
@@ -118,7 +118,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(_bounded(folder / MANIFEST, MANIFEST_BYTES_MAX))
         files = dict(manifest["files"])
         form = manifest["format"]
-        needed = {CHECKPOINT, MADE_LEAF, MADE_PROOF, PERIODS, RECEIPTS, f"rows.{form}"}
+        needed = {CHECKPOINT_FILE, MADE_LEAF, MADE_PROOF, PERIODS, RECEIPTS, f"rows.{form}"}
         whole = manifest["version"] == VERSION and form in FORMATS and set(files) == needed
         int(manifest["rows"]), int(manifest["tree_size"]), dict(manifest["query"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -148,11 +148,11 @@ def _bounded(path: Path, bytes_max: int) -> bytes:
 def judged_checkpoint(folder: Path, policy: Policy) -> Judged:
     """The signed tree that all proofs must lead to; raises VerificationError."""
     try:
-        judged = policy.judge(_bounded(folder / CHECKPOINT, NOTE_BYTES_MAX))
+        judged = policy.judge(_bounded(folder / CHECKPOINT_FILE, NOTE_BYTES_MAX))
     except (TlogError, ValueError) as error:
-        raise _failed(CHECKPOINT, str(error)) from error
+        raise _failed(CHECKPOINT_FILE, str(error)) from error
     if not judged.quorum:
-        raise _failed(CHECKPOINT, judged.shortfall)
+        raise _failed(CHECKPOINT_FILE, judged.shortfall)
     return judged
 
 

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from countersign.mirror.sources import (
-    CHECKPOINT,
+    CannotFollow,
     FolderSource,
-    NotVerified,
     Source,
     get_entries,
     get_hashes,
@@ -32,6 +31,7 @@ from tlog.merkle import TreeAtSize, leaf_hash
 from tlog.note import NOTE_BYTES_MAX
 from tlog.policy import Policy
 from tlog.tiles import (
+    CHECKPOINT_FILE,
     TILE_HEIGHT,
     TILE_WIDTH,
     FullTile,
@@ -69,7 +69,7 @@ class Copy:
         return self.folder / EVIDENCE_FOLDER
 
     async def edge(self) -> TreeEdge:
-        """The right edge, from the files; raises NotVerified if it does not come to the signed root."""
+        """The right edge, from the files; raises CannotFollow if it does not come to the signed root."""
         if self._edge is None:
             tiles = await self._edge_tiles()
             self._edge = TreeEdge(self.size, tiles)
@@ -88,13 +88,13 @@ class Copy:
         return tiles
 
     async def tree(self) -> VerifiedTree:
-        """The copy's own tree; raises NotVerified when its last tiles are damaged."""
+        """The copy's own tree; raises CannotFollow when its last tiles are damaged."""
         assert self.checkpoint is not None, "an empty copy has no tree"
         return await VerifiedTree.open(self.source, self.checkpoint)
 
     async def held(self, name: TileName) -> list[bytes] | None:
         """Entries that an interrupted pass left here past the checkpoint; not verified."""
-        with contextlib.suppress(NotVerified):
+        with contextlib.suppress(CannotFollow):
             if (self.folder / name.path).exists():
                 return await get_entries(self.source, name)
         return None
@@ -121,7 +121,7 @@ class Copy:
                     number = checkpoint.size >> TILE_HEIGHT * (level + 1)
                     self._put(TileName(level, number, tile.width), tile.encoded)
             await asyncio.to_thread(sync_all, self.folder)
-        await asyncio.to_thread(put, self.folder / CHECKPOINT, note.encode(), sync=True)
+        await asyncio.to_thread(put, self.folder / CHECKPOINT_FILE, note.encode(), sync=True)
         before, self.note, self.checkpoint, self._edge = self.size, note, checkpoint, edge
         self._drop_partials(before)
 
@@ -140,7 +140,7 @@ class Copy:
         found: dict[str, None] = {}
         try:
             tree = await self.tree()
-        except NotVerified as error:
+        except CannotFollow as error:
             edge = await self._edge_from_below()
             if root_of(edge) != self.checkpoint.root:
                 return [str(error)]
@@ -156,7 +156,7 @@ class Copy:
                         progress(name.number * TILE_WIDTH + name.width, self.size)
                 else:
                     await tree.tile(name.level, name.number)
-            except NotVerified as error:
+            except CannotFollow as error:
                 found[str(error)] = None
         return list(found)
 
@@ -164,7 +164,7 @@ class Copy:
         """The right edge from entries and full tiles, without looking at its own files."""
         tiles: list[Tile] = []
         level = 0
-        with contextlib.suppress(NotVerified):
+        with contextlib.suppress(CannotFollow):
             while count := self.size >> TILE_HEIGHT * level:
                 first, width = count - count % TILE_WIDTH, count % TILE_WIDTH
                 if level == 0:
@@ -191,7 +191,7 @@ class Copy:
     async def mend(self, log: Source, progress: Progress | None = None) -> int:
         """Write anew what is damaged, from the log, verified by the copy's own checkpoint; count it.
 
-        Raises NotVerified when the log does not have what it signed, or Unavailable.
+        Raises CannotFollow when the log does not have what it signed, or Unavailable.
         """
         if self.checkpoint is None:
             return 0
@@ -220,25 +220,25 @@ class Copy:
 
 @contextlib.contextmanager
 def opened(folder: Path, policy: Policy) -> Iterator[Copy]:
-    """Open a copy for writing, or begin one. Raises NotVerified, and OSError."""
+    """Open a copy for writing, or begin one. Raises CannotFollow, and OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise NotVerified("COPY_LOCKED", f"another mirror writes to {folder}") from error
+            raise CannotFollow("COPY_LOCKED", f"another mirror writes to {folder}") from error
         yield _read(folder, policy)
     finally:
         os.close(descriptor)
 
 
 def _read(folder: Path, policy: Policy) -> Copy:
-    path = folder / CHECKPOINT
+    path = folder / CHECKPOINT_FILE
     if not path.exists():
         strangers = {one.name for one in folder.iterdir() if not one.name.startswith(".")}
         if strangers - {"tile", EVIDENCE_FOLDER}:
-            raise NotVerified(
+            raise CannotFollow(
                 "COPY_DAMAGED", f"{folder} holds something that is not a copy of a log"
             )
         return Copy(folder, None, None)
@@ -247,7 +247,7 @@ def _read(folder: Path, policy: Policy) -> Copy:
     try:
         checkpoint = policy.judge(note).checkpoint
     except TlogError as error:
-        raise NotVerified("COPY_DAMAGED", f"{path}: {error}") from error
+        raise CannotFollow("COPY_DAMAGED", f"{path}: {error}") from error
     return Copy(folder, note.decode(), checkpoint)
 
 

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from countersign.mirror.sources import NotVerified
+from countersign.mirror.sources import CannotFollow
 from countersign.mirror.tree import VerifiedTree
 from shared.whole_files import put
 from tlog.checkpoint import Checkpoint
@@ -86,14 +86,14 @@ async def contradiction(
 ) -> Evidence | None:
     """Evidence that two checkpoints of one log cannot both be true, None when they agree.
 
-    The tree is needed when both are of different sizes and not empty. Raises NotVerified or Unavailable
+    The tree is needed when both are of different sizes and not empty. Raises CannotFollow or Unavailable
     when that cannot be told.
     """
     older, newer = sorted((one, other), key=lambda seen: seen.checkpoint.size)
     first, second = older.checkpoint, newer.checkpoint
     proof: tuple[bytes, ...] = ()
     if first.origin != second.origin:
-        raise NotVerified(
+        raise CannotFollow(
             "OTHER_LOG",
             f"{older.source} shows {first.origin}, and {newer.source} "
             f"{second.origin}: these are two logs",
@@ -106,7 +106,7 @@ async def contradiction(
         return None
     else:
         if tree_of_newer is None or tree_of_newer.checkpoint != second:
-            raise NotVerified("NOT_SERVED", f"nothing shows the tree of {second.size} entries")
+            raise CannotFollow("NOT_SERVED", f"nothing shows the tree of {second.size} entries")
         root, hashes = await tree_of_newer.consistency(first.size)
         proof = tuple(hashes)
         if root == first.root:

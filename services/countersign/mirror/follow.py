@@ -17,8 +17,7 @@ from typing import Final
 from countersign.mirror.copy import Copy, Progress, root_of
 from countersign.mirror.evidence import Evidence, Seen, contradiction
 from countersign.mirror.sources import (
-    CHECKPOINT,
-    NotVerified,
+    CannotFollow,
     Source,
     get_checkpoint,
     get_entries,
@@ -31,7 +30,7 @@ from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.merkle import leaf_hash
 from tlog.policy import Policy
-from tlog.tiles import TILE_WIDTH, TileName
+from tlog.tiles import CHECKPOINT_FILE, TILE_WIDTH, TileName
 
 AHEAD_MAX: Final = 8
 """Bundles asked for before they are needed: as many as there are connections."""
@@ -47,7 +46,7 @@ _refusals = telemetry.meter.create_counter(
 )
 
 
-class Forked(NotVerified):
+class Forked(CannotFollow):
     """The log shows another history than before, or than elsewhere."""
 
     def __init__(self, reason: str, message: str, evidence: Evidence) -> None:
@@ -66,13 +65,13 @@ class Followed:
 
 
 def judge(note: bytes, policy: Policy, source: str) -> Seen:
-    """Take a checkpoint with a trusted signature and a quorum; raises NotVerified."""
+    """Take a checkpoint with a trusted signature and a quorum; raises CannotFollow."""
     try:
         judged = policy.judge(note)
     except TlogError as error:
-        raise NotVerified("NOT_SIGNED", f"{source}: {error}") from error
+        raise CannotFollow("NOT_SIGNED", f"{source}: {error}") from error
     if not judged.quorum:
-        raise NotVerified("NO_QUORUM", f"{source}: the quorum is not there: {judged.shortfall}")
+        raise CannotFollow("NO_QUORUM", f"{source}: the quorum is not there: {judged.shortfall}")
     return Seen(note.decode(), judged, source)
 
 
@@ -87,10 +86,10 @@ class Mirror:
     pause: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
 
     async def follow(self, progress: Progress | None = None) -> Followed:
-        """Take over what is new. Raises Forked, NotVerified, Unavailable; then the copy is as before."""
+        """Take over what is new. Raises Forked, CannotFollow, Unavailable; then the copy is as before."""
         try:
             followed = await self._follow(progress)
-        except NotVerified as error:
+        except CannotFollow as error:
             _refusals.add(1, {"reason": error.reason})
             raise
         _size.set(followed.checkpoint.size)
@@ -125,7 +124,7 @@ class Mirror:
             if attempt + 1 < BEHIND_TRIES:
                 await self.pause(BEHIND_PAUSE_S)
         if own is not None and seen.checkpoint.origin != own.origin:
-            raise NotVerified(
+            raise CannotFollow(
                 "OTHER_LOG",
                 f"{self.source.name} is {seen.checkpoint.origin}, and the copy is of {own.origin}",
             )
@@ -186,11 +185,11 @@ class Mirror:
             newest = own if newer_here else seen.checkpoint
             tree = await VerifiedTree.open(self.copy.source if newer_here else self.source, newest)
             found = await contradiction(kept, seen, tree, now)
-        except (NotVerified, Unavailable) as error:
+        except (CannotFollow, Unavailable) as error:
             unproven = Evidence(
                 kept.note, seen.note, kept.source, seen.source, now.isoformat(), str(error)
             )
-            raise NotVerified(
+            raise CannotFollow(
                 "NOT_AS_SIGNED",
                 f"{self.source.name}: {what}, and nothing shows which tree is signed: {error}; both "
                 f"checkpoints are {self._saved(unproven)}",
@@ -203,7 +202,7 @@ class Mirror:
                 found,
             )
         if seen.checkpoint.size < own.size:
-            raise NotVerified(
+            raise CannotFollow(
                 "ROLLED_BACK",
                 f"{self.source.name}: {what}, and the copy has {own.size}, which the log signed: it has "
                 "lost entries or hides them",
@@ -217,13 +216,13 @@ class Mirror:
         except OSError as error:
             return f"not saved ({error}): {evidence.older!r} and {evidence.newer!r}"
 
-    async def _wrong_entries(self, seen: Seen) -> NotVerified:
+    async def _wrong_entries(self, seen: Seen) -> CannotFollow:
         """Which bundle is not the one of the log's own tree."""
         tree = await VerifiedTree.open(self.source, seen.checkpoint)
         for number in range(self.copy.size // TILE_WIDTH, -(-tree.checkpoint.size // TILE_WIDTH)):
             await tree.entries(number)
-        return NotVerified(
+        return CannotFollow(
             "NOT_AS_SIGNED",
-            f"{self.source.name}/{CHECKPOINT}: the entries served did not come to the root; asked again, "
-            "they did",
+            f"{self.source.name}/{CHECKPOINT_FILE}: the entries served did not come to the root; asked "
+            "again, they did",
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from countersign.mirror.evidence import Seen
-from countersign.mirror.sources import NotVerified
+from countersign.mirror.sources import CannotFollow
 from shared.whole_files import put
 from tlog.errors import TlogError
 from tlog.note import NOTE_BYTES_MAX
@@ -32,7 +32,7 @@ class Memory:
 
     @classmethod
     def load(cls, file: Path | None, start: int) -> "Memory":
-        """Read the file, if there is one; raises NotVerified when it is damaged."""
+        """Read the file, if there is one; raises CannotFollow when it is damaged."""
         if file is None or not file.exists():
             return cls(next_index=start, file=file)
         try:
@@ -50,16 +50,16 @@ class Memory:
                 file=file,
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise NotVerified("MEMORY_DAMAGED", f"{file}: {error}") from error
+            raise CannotFollow("MEMORY_DAMAGED", f"{file}: {error}") from error
 
     def seen(self, policy: Policy) -> Seen | None:
-        """The checkpoint of the look before; raises NotVerified if no trusted log signed it."""
+        """The checkpoint of the look before; raises CannotFollow if no trusted log signed it."""
         if self.note is None:
             return None
         try:
             judged = policy.judge(self.note)
         except TlogError as error:
-            raise NotVerified("MEMORY_DAMAGED", f"{BEFORE} ({self.file}): {error}") from error
+            raise CannotFollow("MEMORY_DAMAGED", f"{BEFORE} ({self.file}): {error}") from error
         return Seen(self.note, judged, BEFORE)
 
     def keep(self, seen: Seen, read_up_to: int, now: datetime) -> None:

@@ -17,6 +17,7 @@ from tlog.errors import TlogError
 from tlog.merkle import HASH_BYTES
 from tlog.note import NOTE_BYTES_MAX
 from tlog.tiles import (
+    CHECKPOINT_FILE,
     ENTRY_BYTES_MAX,
     TILE_BYTES,
     TILE_WIDTH,
@@ -37,13 +38,15 @@ ABSENT: Final = (404, 410, 403)
 """Object stores say 403 of what is not there to those who may not list."""
 BUSY: Final = (429, 500, 502, 503, 504)
 
-CHECKPOINT: Final = "checkpoint"
 
 Parts = TypeVar("Parts")
 
 
-class NotVerified(Exception):
-    """What was read is not what was signed; `reason` is stable, the text names source, file and place."""
+class CannotFollow(Exception):
+    """What was read is not what was signed, or there is no reading or keeping it; `reason` is stable.
+
+    The text names source, file and place.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -58,7 +61,7 @@ class Source(Protocol):
         """What a person calls it."""
 
     async def get(self, path: str, bytes_max: int) -> bytes | None:
-        """A file's content, None when there is none; raises Unavailable or NotVerified."""
+        """A file's content, None when there is none; raises Unavailable or CannotFollow."""
 
 
 class HttpSource:
@@ -72,7 +75,7 @@ class HttpSource:
         self._pauses_s = pauses_s
 
     async def get(self, path: str, bytes_max: int) -> bytes | None:
-        """A file's content, None when there is none; raises Unavailable or NotVerified."""
+        """A file's content, None when there is none; raises Unavailable or CannotFollow."""
         failure = ""
         for pause_s in (*self._pauses_s, None):
             try:
@@ -101,7 +104,7 @@ class HttpSource:
             async for part in answer.content.iter_chunked(64 * 1024):
                 body += part
                 if len(body) > bytes_max:
-                    raise NotVerified(
+                    raise CannotFollow(
                         "TOO_LARGE", f"{self.name}/{path}: more than {bytes_max} bytes"
                     )
             return 200, bytes(body)
@@ -127,16 +130,16 @@ class FolderSource:
         self._folder = folder
 
     async def get(self, path: str, bytes_max: int) -> bytes | None:
-        """A file's content, None when there is none; raises NotVerified."""
+        """A file's content, None when there is none; raises CannotFollow."""
         try:
             content = await asyncio.to_thread(_read, self._folder / path, bytes_max + 1)
         except FileNotFoundError:
             return None
         except OSError as error:
             # The files are here: one that cannot be read is damaged, not away.
-            raise NotVerified("UNREADABLE", f"{self.name}/{path}: {error.strerror}") from error
+            raise CannotFollow("UNREADABLE", f"{self.name}/{path}: {error.strerror}") from error
         if len(content) > bytes_max:
-            raise NotVerified("TOO_LARGE", f"{self.name}/{path}: more than {bytes_max} bytes")
+            raise CannotFollow("TOO_LARGE", f"{self.name}/{path}: more than {bytes_max} bytes")
         return content
 
 
@@ -145,21 +148,21 @@ def _read(path: Path, bytes_max: int) -> bytes:
         return file.read(bytes_max)
 
 
-async def get_checkpoint(source: Source, path: str = CHECKPOINT) -> bytes:
-    """The note that a source shows; raises NotVerified when there is none, or Unavailable."""
+async def get_checkpoint(source: Source, path: str = CHECKPOINT_FILE) -> bytes:
+    """The note that a source shows; raises CannotFollow when there is none, or Unavailable."""
     note = await source.get(path, NOTE_BYTES_MAX)
     if note is None:
-        raise NotVerified("NO_CHECKPOINT", f"{source.name}/{path}: there is no checkpoint")
+        raise CannotFollow("NO_CHECKPOINT", f"{source.name}/{path}: there is no checkpoint")
     return note
 
 
 async def get_hashes(source: Source, name: TileName) -> list[bytes]:
-    """The hashes of a tile, cut to the width asked for; raises NotVerified or Unavailable."""
+    """The hashes of a tile, cut to the width asked for; raises CannotFollow or Unavailable."""
     return await _parts(source, name, TILE_BYTES, decode_tile)
 
 
 async def get_entries(source: Source, name: TileName) -> list[bytes]:
-    """The entries of a bundle, cut to the width asked for; raises NotVerified or Unavailable."""
+    """The entries of a bundle, cut to the width asked for; raises CannotFollow or Unavailable."""
     return await _parts(source, name, BUNDLE_BYTES_MAX, decode_bundle)
 
 
@@ -172,14 +175,14 @@ async def _parts(
         found = TileName(name.level, name.number)
         content = await source.get(found.path, bytes_max)
     if content is None:
-        raise NotVerified("NOT_SERVED", f"{source.name}/{name.path}: the file is missing")
+        raise CannotFollow("NOT_SERVED", f"{source.name}/{name.path}: the file is missing")
     try:
         parts = decode(content)
     except TlogError as error:
-        raise NotVerified("NOT_AS_SIGNED", f"{source.name}/{found.path}: {error}") from error
+        raise CannotFollow("NOT_AS_SIGNED", f"{source.name}/{found.path}: {error}") from error
     if len(parts) != found.width:
         kind = "entries" if name.level is None else f"hashes of {HASH_BYTES} bytes"
-        raise NotVerified(
+        raise CannotFollow(
             "NOT_AS_SIGNED",
             f"{source.name}/{found.path}: holds {len(parts)} of {found.width} {kind}",
         )

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from countersign.mirror.sources import NotVerified, Source, get_entries, get_hashes
+from countersign.mirror.sources import CannotFollow, Source, get_entries, get_hashes
 from tlog.checkpoint import Checkpoint
 from tlog.merkle import HASH_BYTES, TreeAtSize, leaf_hash
 from tlog.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, TileName, holding, subtree_in
@@ -28,7 +28,7 @@ class VerifiedTree:
 
     @classmethod
     async def open(cls, source: Source, checkpoint: Checkpoint) -> "VerifiedTree":
-        """Read the right edge; raises NotVerified unless it comes to the checkpoint's root."""
+        """Read the right edge; raises CannotFollow unless it comes to the checkpoint's root."""
         edge: dict[int, Tile] = {}
         level, size = 0, checkpoint.size
         while hashes := size >> TILE_HEIGHT * level:
@@ -39,7 +39,7 @@ class VerifiedTree:
             level += 1
         tree = cls(source, checkpoint, edge)
         if TreeAtSize(size, tree._in_edge).root != checkpoint.root:
-            raise NotVerified(
+            raise CannotFollow(
                 "NOT_AS_SIGNED",
                 f"{source.name}: the last tiles of each level do not come to the root that was signed "
                 f"for {size} entries",
@@ -50,7 +50,7 @@ class VerifiedTree:
         return subtree_in(self._edge[level // TILE_HEIGHT], level, index)
 
     async def tile(self, level: int, number: int) -> Tile:
-        """A tile, as wide as the tree has it; raises NotVerified or Unavailable."""
+        """A tile, as wide as the tree has it; raises CannotFollow or Unavailable."""
         if number == self.checkpoint.size >> TILE_HEIGHT * (level + 1):
             return self._edge[level]
         if (known := self._full.get((level, number))) is not None:
@@ -60,7 +60,7 @@ class VerifiedTree:
         tile = Tile.of(await get_hashes(self._source, name))
         above = await self.tile(level + 1, number // TILE_WIDTH)
         if tile.root != above.rows[0][number % TILE_WIDTH]:
-            raise NotVerified(
+            raise CannotFollow(
                 "NOT_AS_SIGNED", f"{self._source.name}/{name.path}: not the tile that was signed"
             )
         self._full[level, number] = tile
@@ -69,14 +69,14 @@ class VerifiedTree:
         return tile
 
     async def entries(self, number: int) -> list[bytes]:
-        """The entries of a bundle, as many as the tree has; raises NotVerified or Unavailable."""
+        """The entries of a bundle, as many as the tree has; raises CannotFollow or Unavailable."""
         hashes = (await self.tile(0, number)).rows[0]
         name = TileName(None, number, len(hashes))
         entries = await get_entries(self._source, name)
         for position, (entry, expected) in enumerate(zip(entries, hashes, strict=True)):
             if leaf_hash(entry) != expected:
                 index = number * TILE_WIDTH + position
-                raise NotVerified(
+                raise CannotFollow(
                     "NOT_AS_SIGNED",
                     f"{self._source.name}/{name.path}: entry {index} is not the one that was signed",
                 )

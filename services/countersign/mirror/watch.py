@@ -21,14 +21,14 @@ from countersign.mirror.concerns import Concern, concerns, next_promised, record
 from countersign.mirror.evidence import Evidence, Seen, contradiction
 from countersign.mirror.follow import BEHIND_PAUSE_S, BEHIND_TRIES, judge
 from countersign.mirror.memory import Memory
-from countersign.mirror.sources import CHECKPOINT, NotVerified, Source, get_checkpoint
+from countersign.mirror.sources import CannotFollow, Source, get_checkpoint
 from countersign.mirror.tree import VerifiedTree
 from shared import telemetry
 from shared.clock import Clock
 from shared.errors import Unavailable
 from tlog.errors import TlogError
 from tlog.policy import Policy
-from tlog.tiles import TILE_WIDTH
+from tlog.tiles import CHECKPOINT_FILE, TILE_WIDTH
 from tlog.witness_protocol import monitoring_path
 
 CLOCKS_DIFFER_S: Final = 300.0
@@ -110,7 +110,7 @@ class Monitor:
         look = Look()
         try:
             await self._look(look, tell)
-        except NotVerified as error:
+        except CannotFollow as error:
             look.alarms.append(Alarm(AlarmKind.NOT_VERIFIED, str(error)))
         except Unavailable as error:
             look.alarms.append(Alarm(AlarmKind.UNREACHABLE, error.message))
@@ -154,12 +154,12 @@ class Monitor:
         origin = seen.checkpoint.origin
         try:
             note = await get_checkpoint(self.against)
-        except NotVerified:
+        except CannotFollow:
             note = await get_checkpoint(self.against, monitoring_path(origin))
         try:
             judged = self.policy.judge(note)
         except TlogError as error:
-            raise NotVerified("NOT_SIGNED", f"{self.against.name}: {error}") from error
+            raise CannotFollow("NOT_SIGNED", f"{self.against.name}: {error}") from error
         return Seen(note.decode(), judged, self.against.name)
 
     async def _agrees(self, look: Look, one: Seen, other: Seen, *, is_own: bool) -> bool:
@@ -172,7 +172,7 @@ class Monitor:
             found = await contradiction(
                 one, other, await self._tree_of(one, other), self.clock.now()
             )
-        except (NotVerified, Unavailable) as error:
+        except (CannotFollow, Unavailable) as error:
             # Nothing shows that they agree. The larger one is signed, and the log cannot show its tree, or
             # does not answer for it: whoever hides something may just as well say that it is out of order.
             found, why = None, f"; {error}"
@@ -231,7 +231,7 @@ class Monitor:
         for source in sources:
             try:
                 return await VerifiedTree.open(source, newer.checkpoint)
-            except (NotVerified, Unavailable) as error:
+            except (CannotFollow, Unavailable) as error:
                 failures.append(error)
         raise failures[0]
 
@@ -271,7 +271,7 @@ class Monitor:
         newest = max(believed)
         look.age_s = max(0.0, (now - newest).total_seconds())
         _age.set(look.age_s)
-        where = f"{self.source.name}/{CHECKPOINT}"
+        where = f"{self.source.name}/{CHECKPOINT_FILE}"
         if look.age_s > self.watched.stale_after_s:
             what = (
                 f"{where}: the newest sign of life is {look.age_s:.0f} s old, more than "
