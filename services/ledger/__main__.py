@@ -122,7 +122,7 @@ async def writing(
         health = Health()
         witnesses = await stack.enter_async_context(configured(settings.witnessing, keys))
         if witnesses is not None:
-            safeguards = replace(safeguards, witness_sizes=witnesses.sizes)
+            safeguards = replace(safeguards, witnesses=witnesses.at_start)
         log = await stack.enter_async_context(opened(storage, keys, safeguards=safeguards))
         await announce_keys(log, keys, _completer_of_its_own(settings))
         openings = stack.enter_context(opened_openings(settings))

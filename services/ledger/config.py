@@ -70,6 +70,10 @@ class WitnessingSettings(Section):
     """Time without a quorum after which that is logged as an error."""
     unhealthy_after_s: float = Field(default=300.0, ge=0.1)
     """Time without a quorum after which the health check of `witnesses` fails."""
+    heard_at_start: Literal["when_in_doubt", "always"] = "when_in_doubt"
+    """After a start, whether so many witnesses must have answered that no quorum is without one of them,
+    before anything is signed: `always`, or only when the record of the last signature does not vouch for
+    the database. `always` where a snapshot may bring both back together (decision 0011)."""
 
 
 class OpeningsSettings(Section):

@@ -1,26 +1,29 @@
-"""The witnesses of a configuration: asked for their sizes before the log is opened, fed while it runs."""
+"""The witnesses of a configuration: asked what they know before anything is signed, fed from then on."""
 
+import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 
+from ledger.archive import Archive
 from ledger.config import WitnessingSettings
 from ledger.cosigned import CosignedFile
+from ledger.heard import Contradiction, Heard, WitnessesAtStart
 from ledger.keys import LogKeys
 from ledger.last_signed import SigningRefused
 from ledger.log import OpenLog
-from ledger.witness_client import WitnessClient, ask_sizes, endpoints, shown
+from ledger.tree import Published
+from ledger.witness_client import Alarm, Cosigned, Fault, WitnessClient, endpoints, shown
 from ledger.witness_follower import Follower, LogView, SecondHistory
 from ledger.witnessing import Times, Witnessing, feeding
+from shared.errors import ServiceError
 from shared.settings import SettingsError
-from tlog.checkpoint import Checkpoint
 from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
-from tlog.merkle import EMPTY_ROOT
 from tlog.policy import Policy
 
 CONNECTIONS_MAX: Final = 64
@@ -36,21 +39,48 @@ class Witnesses:
     clients: Sequence[WitnessClient]
     logs: Policy
     """Knows the log's own keys only."""
-    empty_note: str
-    """The log's signed checkpoint of the empty tree."""
 
-    async def sizes(self) -> dict[str, int]:
-        """Give the size that each witness cosigned last, by its name; see `ask_sizes`.
+    @property
+    def at_start(self) -> WitnessesAtStart:
+        """What has to be heard before the first signature."""
+        return WitnessesAtStart(self.heard, always=self.settings.heard_at_start == "always")
 
-        What is kept here of witnesses' lines speaks for those that do not answer.
+    async def heard(self, published: Published, archive: Archive) -> Heard:
+        """Ask each witness to cosign the stored checkpoint, from whatever it has cosigned last.
+
+        Who has cosigned more, or another tree, cannot; the answer of one that does says that all it knows
+        of is here. What is kept of their lines speaks besides, but for none that is silent.
         """
-        said = await ask_sizes(self.clients, self.empty_note)
-        with contextlib.suppress(TlogError, OSError):
-            kept = self._store.load(self.policy)
-            if kept is not None:
-                for name in kept.cosigned:
-                    said[shown(name)] = max(kept.size, said.get(shown(name), 0))
-        return said
+        view = _view(self.logs, lambda: published, _never, archive)
+        followers = [Follower(client, view) for client in self.clients]
+        answers = await asyncio.gather(*(_answer(one, published) for one in followers))
+        found = [one for one in (*answers, await self._kept(published, archive)) if one is not None]
+        contradictions = [one for one in found if isinstance(one, Contradiction)]
+        spoke = {name for one in found if isinstance(one, Cosigned) for name in one.by}
+        said = {
+            name: one.detail for one in found if isinstance(one, _Silence) for name in one.names
+        }
+        silent = {
+            name: said.get(name, "it has no URL" if one.url is None else "no valid line of its key")
+            for name, one in self.policy.witnesses.items()
+            if name not in spoke
+        }
+        enough = self.policy.satisfied_by(()) or not self.policy.satisfied_by(silent)
+        return Heard(tuple(contradictions), {shown(k): v for k, v in silent.items()}, enough)
+
+    async def _kept(self, published: Published, archive: Archive) -> Contradiction | None:
+        try:
+            kept = await asyncio.to_thread(self._store.load, self.policy)
+            if kept is None or not kept.cosigned:
+                return None
+            ahead = kept.size > published.size
+            if not ahead and kept.checkpoint.root == await archive.root(kept.size):
+                return None
+        except (TlogError, OSError, ServiceError):
+            return None
+        names = ", ".join(map(shown, kept.cosigned))
+        detail = f"{self._store.path} keeps its line on {kept.size} entries"
+        return Contradiction(names, ahead, detail, kept.note)
 
     @property
     def _store(self) -> CosignedFile:
@@ -66,17 +96,7 @@ class Witnesses:
         history stops the signing.
         """
 
-        async def prove(first: int, second: int) -> Sequence[bytes]:
-            _, hashes = await log.archive.consistency_proof(first, second)
-            return hashes
-
-        view = LogView(
-            published=lambda: log.sequencer.published,
-            grown=log.sequencer.grown,
-            prove=prove,
-            root=log.archive.root,
-            logs=self.logs,
-        )
+        view = _view(self.logs, lambda: log.sequencer.published, log.sequencer.grown, log.archive)
         settings = self.settings
         times = Times(
             settings.interval_s,
@@ -101,7 +121,6 @@ async def configured(
         yield None
         return
     policy = load_policy(settings, keys.verifiers)
-    empty_note = keys.sign(Checkpoint(keys.origin, 0, EMPTY_ROOT))
     connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=_trusted(settings))
     async with aiohttp.ClientSession(
         connector=connector,
@@ -111,7 +130,54 @@ async def configured(
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
         clients = [WitnessClient(session, one, settings.timeout_s) for one in endpoints(policy)]
-        yield Witnesses(policy, settings, clients, Policy.of_logs(keys.verifiers), empty_note)
+        yield Witnesses(policy, settings, clients, Policy.of_logs(keys.verifiers))
+
+
+@dataclass(frozen=True)
+class _Silence:
+    """An endpoint of which nothing was learnt."""
+
+    names: Sequence[str]
+    detail: str
+
+
+async def _answer(follower: Follower, published: Published) -> Cosigned | Contradiction | _Silence:
+    try:
+        outcome = await follower.compare(published)
+        if isinstance(outcome, Cosigned):
+            return outcome
+        names = [one.name for one in follower.client.endpoint.witnesses]
+        if not isinstance(outcome, Fault):
+            return _Silence(names, "it names one size after the other")
+        if not outcome.alarm.final:
+            return _Silence(names, outcome.detail)
+        proof = await follower.proof(published.checkpoint.origin)
+    except ServiceError as error:
+        # Our own store does not give the proof: that is for others to say, and no word of a witness.
+        return _Silence([], error.message)
+    return Contradiction(
+        follower.name,
+        ahead=outcome.alarm is Alarm.AHEAD,
+        detail=outcome.detail,
+        note=None if proof is None else proof.note,
+    )
+
+
+def _view(
+    logs: Policy,
+    published: Callable[[], Published],
+    grown: Callable[[int], Awaitable[Published]],
+    archive: Archive,
+) -> LogView:
+    async def prove(first: int, second: int) -> Sequence[bytes]:
+        _, hashes = await archive.consistency_proof(first, second)
+        return hashes
+
+    return LogView(published, grown, prove, archive.root, logs)
+
+
+async def _never(_: int) -> Published:
+    raise AssertionError("what is stored does not grow before it is opened")
 
 
 def load_policy(settings: WitnessingSettings, keys: Sequence[LogVerifier]) -> Policy:

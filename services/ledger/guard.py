@@ -5,16 +5,17 @@ module's own; what is signed must be what both came to, must follow from what wa
 later than it. What was signed last is remembered outside the database (`ledger.last_signed`), so that a
 database from yesterday, a replica that missed the last commits, and a second writer are all noticed.
 
-A refusal is either for now (the clock), or until a person has looked: then nothing is signed any more.
+A refusal is either for now (the clock, witnesses that have to be heard first), or until a person has
+looked: then nothing is signed any more.
 """
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ledger.history import Leaves, Peaks, compare_with_witnesses, followed
+from ledger.history import Leaves, Peaks, followed
 from ledger.last_signed import LastSigned, RecordDamaged, Signed, SigningRefused, unusable
 from shared import telemetry
 from shared.clock import Clock
@@ -54,6 +55,8 @@ class Guard:
         self._store = store
         self._clock = clock
         self._last = Signed(origin)
+        self._found: Signed | None = None
+        self._waits: SigningRefused | None = None
         self._lock = threading.Lock()
         self._refused: SigningRefused | None = None
 
@@ -83,14 +86,46 @@ class Guard:
         2. One that is ahead was stopped between its commit and the record, by one batch: its entries are
            hashed on from the record's tree, and must come to the root that the database has.
         3. One of the same size has the same root.
+
+        The record stays as it is until `settle`.
         """
         try:
-            self._last = self._taken_up(size, root, leaves)
+            self._found, self._last = self._taken_up(size, root, leaves)
         except OSError as error:
             raise unusable(self._store.where, error) from error
-        _signing.set(1)
 
-    def _taken_up(self, size: int, root: bytes, leaves: Leaves) -> Signed:
+    def doubt(self, batch_max: int) -> str | None:
+        """Say why the record does not vouch for the database by itself; None when it does.
+
+        A process that ended between commit and record leaves it behind by one batch, not by more.
+        """
+        if self._found is None:
+            return f"{self._store.where} does not know of any signature"
+        behind = self._last.size - self._found.size
+        if behind > batch_max:
+            return f"{self._store.where} is {behind} entries behind the database"
+        return None
+
+    def wait(self, refusal: SigningRefused) -> None:
+        """Sign nothing until `settle`, and say why."""
+        if self._waits is None:
+            _alarm(refusal)
+        self._waits = refusal
+        _signing.set(0)
+
+    def settle(self) -> None:
+        """Let it sign, with the record as it was taken up. Raises SigningRefused."""
+        try:
+            if self._found != self._last:
+                self._store.swap(self._found, self._last)
+        except OSError as error:
+            raise unusable(self._store.where, error) from error
+        self._found, self._waits = self._last, None
+        if self._refused is None:
+            _signing.set(1)
+
+    def _taken_up(self, size: int, root: bytes, leaves: Leaves) -> tuple[Signed | None, Signed]:
+        """Give the record as found, and as it is to be."""
         try:
             last = self._store.read()
         except RecordDamaged as damage:
@@ -117,22 +152,15 @@ class Guard:
         first = last or Signed(self._origin)
         peaks = followed(first, size, root, leaves, self._store.where)
         # The time stays: what came after it was signed by a clock that is not known to be right.
-        following = replace(first, size=size, root=root, peaks=peaks.hashes)
-        if following != last:
-            self._store.swap(last, following)
-        return following
+        return last, replace(first, size=size, root=root, peaks=peaks.hashes)
 
     def obstacle(self) -> SigningRefused | None:
         """Say why nothing could be signed at this moment; None when it could."""
         try:
             self._due()
         except SigningRefused as refusal:
-            return self._refused or refusal
-        return self._refused
-
-    def heed_witnesses(self, sizes: Mapping[str, int]) -> None:
-        """Compare with the sizes that witnesses have cosigned. Raises SigningRefused."""
-        compare_with_witnesses(self._last.size, sizes)
+            return self._refused or self._waits or refusal
+        return self._refused or self._waits
 
     # Before each signature, on the writer's thread.
 
@@ -141,8 +169,8 @@ class Guard:
 
         `stored` are the batch's entries as the database gives them back.
         """
-        if self._refused is not None:
-            raise self._refused
+        if (refusal := self._refused or self._waits) is not None:
+            raise refusal
         last = self._last
         peaks = Peaks(last.size, last.peaks).grown(stored)
         if (peaks.size, peaks.root) != (tree.size, tree.root):

@@ -1,6 +1,6 @@
 """Whether a database is of the history that was signed for, and how far it has come in it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -83,15 +83,3 @@ def followed(last: Signed, size: int, root: bytes, leaves: Leaves, where: str) -
             "served; keep it as evidence, and put the right database in place",
         )
     return peaks
-
-
-def compare_with_witnesses(size: int, cosigned: Mapping[str, int]) -> None:
-    """Raise SigningRefused when a witness has seen more of this log than is here."""
-    for name, seen in cosigned.items():
-        if seen > size:
-            raise SigningRefused(
-                "LEDGER_BEHIND_WITNESS",
-                f"the witness {name} has cosigned a checkpoint of {seen} entries of this log, and "
-                f"there are {size} here. Nothing is signed, or there would be two histories; see "
-                "the ledger's runbook, 'The database is behind'",
-            )

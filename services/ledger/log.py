@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from ledger.archive import Archive
 from ledger.guard import Guard
+from ledger.heard import ASK_AGAIN_S, Heard, WitnessesAtStart
 from ledger.keys import LogKey, LogKeys
 from ledger.last_signed import LastSigned, SigningRefused
 from ledger.reading import Reading
@@ -25,9 +26,6 @@ LIMITS: Final = Limits()
 NOT_EVEN_READ: Final = ("LEDGER_FORKED", "LAST_SIGNED_OF_ANOTHER", "LAST_SIGNED_LOCKED")
 """Refusals after which not even what is stored may be shown: it is another history, or another's."""
 
-WitnessSizes = Callable[[], Awaitable[Mapping[str, int]]]
-"""Asks the witnesses for the size of this log that each has cosigned; those that do not answer are absent."""
-
 
 @dataclass(frozen=True)
 class Safeguards:
@@ -35,7 +33,7 @@ class Safeguards:
 
     open_last_signed: Callable[[], LastSigned]
     clock: Clock = field(default_factory=SystemClock)
-    witness_sizes: WitnessSizes | None = None
+    witnesses: WitnessesAtStart | None = None
 
 
 @dataclass(frozen=True)
@@ -97,10 +95,15 @@ async def opened(
         except SigningRefused as refusal:
             raise _not_ready(refusal) from refusal
         stack.callback(guard.close)
-        await _take_up(guard, published, reading, guards.witness_sizes)
+        may_sign = await _taken_up(guard, published, reading)
         tiles = Tiles()
         sequencer = Sequencer(storage, keys, guard, published, tiles, limits)
         archive = Archive(storage.open_reading(), tiles, lambda: sequencer.published)
+        start = _Start(guard, sequencer, archive, guards.witnesses, limits.batch_entries)
+        hearing = None
+        if may_sign and not await start.decided():
+            hearing = asyncio.create_task(start.decided_at_last())
+        sequencer.look_again()
         loop = asyncio.get_running_loop()
         storage.when_lost(lambda: loop.call_soon_threadsafe(sequencer.ended.set))
         sequencer.start()
@@ -114,22 +117,73 @@ async def opened(
         try:
             yield OpenLog(sequencer, archive, tile_reader, guard, still_writes)
         finally:
+            if hearing is not None:
+                hearing.cancel()
+                await asyncio.gather(hearing, return_exceptions=True)
             await sequencer.stop()
             archive.close()
 
 
-async def _take_up(
-    guard: Guard, published: Published, reading: Reading, witness_sizes: WitnessSizes | None
-) -> None:
+async def _taken_up(guard: Guard, published: Published, reading: Reading) -> bool:
+    """Compare with the record of the last signature; say whether that lets it sign. Raises NotReady."""
     root = published.checkpoint.root
     try:
         await asyncio.to_thread(guard.take_up, published.size, root, reading.leaves)
-        if witness_sizes is not None:
-            guard.heed_witnesses(await witness_sizes())
     except SigningRefused as refusal:
         if refusal.reason in NOT_EVEN_READ:
             raise _not_ready(refusal) from refusal
         guard.refuse(refusal)
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Finds out from the witnesses whether a log that was just opened may sign."""
+
+    guard: Guard
+    sequencer: Sequencer
+    archive: Archive
+    witnesses: WitnessesAtStart | None
+    batch_max: int
+
+    async def decided(self) -> bool:
+        """Ask once; False when too few answered for the doubt that there is.
+
+        Decision 0011: the record vouches for the database, witnesses only contradict it; where the record
+        leaves a doubt, enough of them have to answer.
+        """
+        try:
+            doubt = self.guard.doubt(self.batch_max)
+            if self.witnesses is not None:
+                published = self.sequencer.published
+                heard = await self.witnesses.ask(published, self.archive)
+                heard.require_one_history(published.size)
+                if doubt is None and self.witnesses.always:
+                    doubt = "heard_at_start is always"
+                if doubt is not None and not heard.enough:
+                    self.guard.wait(_waiting(heard, doubt))
+                    return False
+            await asyncio.to_thread(self.guard.settle)
+        except SigningRefused as refusal:
+            self.guard.refuse(refusal)
+        return True
+
+    async def decided_at_last(self) -> None:
+        """Ask until enough have answered, or one contradicts."""
+        while not self.sequencer.ended.is_set():
+            await asyncio.sleep(ASK_AGAIN_S)
+            if await self.decided():
+                self.sequencer.look_again()
+                return
+
+
+def _waiting(heard: Heard, doubt: str) -> SigningRefused:
+    return SigningRefused(
+        "WITNESSES_SILENT",
+        f"{doubt}, and too few witnesses say what they have cosigned ({heard.said}). Nothing is signed until "
+        "they do; they are asked again. See the ledger's runbook, 'Witnesses that have to be heard'",
+    )
 
 
 def _log_keys(keys: LogKeys | LogKey) -> LogKeys:

@@ -148,6 +148,10 @@ class Sequencer:
         self._guard.refuse(refusal)
         self._tell(writable=False)
 
+    def look_again(self) -> None:
+        """Tell whether it may sign, after that may have changed. Called on the loop."""
+        self._tell(writable=self._guard.obstacle() is None)
+
     async def grown(self, size: int) -> Published:
         """Wait until the tree is larger than `size`."""
         while True:

@@ -9,22 +9,26 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
+from ledger.archive import Archive
 from ledger.backup import BackupFailed, Manifest, back_up, put_in_place, unpacked, verified
 from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
 from ledger.feeding import configured
 from ledger.from_settings import database_of, load_keys, safeguards_of, sqlite_file
-from ledger.history import Peaks, compare_with_witnesses, followed
+from ledger.heard import Heard
+from ledger.history import Peaks, followed
 from ledger.keys import LogKeys
 from ledger.last_signed import LastSigned, RecordDamaged, Signed, SigningRefused
 from ledger.postgres_storage import PostgresDatabase
 from ledger.reading import Reading, StorageFailed
 from ledger.sqlite_storage import SqliteDatabase
+from ledger.storage import Database
+from ledger.tree import Tiles, load_published
 from shared.clock import SystemClock
 from shared.errors import ServiceError
 from shared.settings import SettingsError
@@ -75,8 +79,13 @@ def run_restore(arguments: list[str]) -> int:
         help="restore an old backup nevertheless, which has this many entries: the log can be read, and "
         "never grows again under this name",
     )
+    _without_witnesses(parser)
     given = parser.parse_args(arguments)
-    return _run(given.config, lambda settings: _restore(settings, given.folder, given.accept_size))
+
+    def restore(settings: LedgerSettings) -> str:
+        return _restore(settings, given.folder, given.accept_size, unheard=given.without_witnesses)
+
+    return _run(given.config, restore)
 
 
 def run_restore_check(arguments: list[str]) -> int:
@@ -86,16 +95,18 @@ def run_restore_check(arguments: list[str]) -> int:
         "Verifies everything stored, and says whether the ledger would sign with it: whether it "
         "has all that was signed for and that witnesses have cosigned. Changes nothing.",
     )
+    _without_witnesses(parser)
     given = parser.parse_args(arguments)
 
     def compare(settings: LedgerSettings) -> str:
-        keys = load_keys(settings)
-        with contextlib.closing(_database(settings).open_for_reading()) as reading:
+        keys, database = load_keys(settings), _database(settings)
+        with contextlib.closing(database.open_for_reading()) as reading:
             checked = check(reading, keys.verifiers)
             size, root = checked.checkpoint.size, checked.checkpoint.root
             safeguards = safeguards_of(settings, alone=False)
             with contextlib.closing(safeguards.open_last_signed()) as store:
-                _compare(store.read(), store, size, root, reading, _cosigned(settings, keys))
+                _compare(store.read(), store, size, root, reading)
+            _heed(settings, keys, database, size, unheard=given.without_witnesses)
         return f"COMPLETE: {size} entries, and nothing beyond was signed or cosigned\n"
 
     return _run(given.config, compare)
@@ -106,8 +117,8 @@ def run_adopt(arguments: list[str]) -> int:
     parser = _parser(
         "adopt",
         "Records the stored checkpoint as the one that was signed last, where no record of it "
-        "is. Only for whoever knows that nothing beyond it was ever signed; the service must not "
-        "run.",
+        "is, or one that is far behind. Only for whoever knows that nothing beyond it was ever "
+        "signed; the service must not run.",
     )
     parser.add_argument(
         "--size",
@@ -115,11 +126,25 @@ def run_adopt(arguments: list[str]) -> int:
         required=True,
         help="how many entries the log has, to be sure it is this one",
     )
+    _without_witnesses(parser)
     given = parser.parse_args(arguments)
-    return _run(given.config, lambda settings: _adopt(settings, given.size))
+
+    def adopt(settings: LedgerSettings) -> str:
+        return _adopt(settings, given.size, unheard=given.without_witnesses)
+
+    return _run(given.config, adopt)
 
 
-def _restore(settings: LedgerSettings, folder: Path, accepted: int | None) -> str:
+def _without_witnesses(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--without-witnesses",
+        action="store_true",
+        help="do it although too few witnesses say what they have cosigned: you know from elsewhere that "
+        "none has cosigned more than is here",
+    )
+
+
+def _restore(settings: LedgerSettings, folder: Path, accepted: int | None, *, unheard: bool) -> str:
     keys, database = load_keys(settings), sqlite_file(settings)
     if database.exists():
         raise Refused(f"{database} is there: move it away first, and keep it")
@@ -139,10 +164,11 @@ def _restore(settings: LedgerSettings, folder: Path, accepted: int | None) -> st
         if held != (manifest.size, manifest.root, manifest.checkpoint):
             raise Refused("the backup's database is not of the checkpoint that its manifest has")
         try:
-            _compare(store.read(), store, size, root, reading, _cosigned(settings, keys))
+            _compare(store.read(), store, size, root, reading)
+            _heed(settings, keys, SqliteDatabase(copy), size, unheard=unheard)
             end = None
         except SigningRefused as refusal:
-            if refusal.reason == "LEDGER_FORKED":
+            if refusal.reason in ("LEDGER_FORKED", "LEDGER_FORKED_FROM_WITNESS"):
                 raise
             if accepted is None:
                 _refuse_old(refusal, size)
@@ -182,29 +208,30 @@ def _end(
     return ended
 
 
-def _adopt(settings: LedgerSettings, expected: int) -> str:
-    keys, safeguards = load_keys(settings), safeguards_of(settings)
+def _adopt(settings: LedgerSettings, expected: int, *, unheard: bool) -> str:
+    keys, database, safeguards = load_keys(settings), _database(settings), safeguards_of(settings)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(safeguards.open_last_signed()))
         try:
             last = store.read()
         except RecordDamaged as damage:
             raise Refused(f"{damage.message}. Move it away, and keep it") from damage
-        if last is not None:
+        if last is not None and (last.size >= expected or last.ended):
             raise Refused(f"{store.where} says already that {last.size} entries were signed for")
-        reading = stack.enter_context(contextlib.closing(_database(settings).open_for_reading()))
+        reading = stack.enter_context(contextlib.closing(database.open_for_reading()))
         checkpoint = check(reading, keys.verifiers).checkpoint
         if checkpoint.size != expected:
             raise Refused(f"the database has {checkpoint.size} entries, not {expected}")
-        compare_with_witnesses(checkpoint.size, _cosigned(settings, keys))
-        peaks = followed(
-            Signed(keys.origin), checkpoint.size, checkpoint.root, reading.leaves, store.where
-        )
+        first = last or Signed(keys.origin)
+        if first.origin != keys.origin:
+            raise Refused(f"{store.where} is of the log {first.origin}, not of {keys.origin}")
+        peaks = followed(first, checkpoint.size, checkpoint.root, reading.leaves, store.where)
+        _heed(settings, keys, database, checkpoint.size, unheard=unheard)
         time_us = int(SystemClock().now().timestamp() * 1_000_000)
         record = Signed(
             keys.origin, checkpoint.size, checkpoint.root, time_us, peaks.hashes, keys.vkeys
         )
-        store.swap(None, record)
+        store.swap(last, record)
         return (
             f"ADOPTED: {checkpoint.size} entries are what was signed for last, by {store.where}\n"
         )
@@ -216,9 +243,8 @@ def _compare(
     size: int,
     root: bytes,
     reading: Reading,
-    cosigned: Mapping[str, int],
 ) -> None:
-    """Raise SigningRefused unless the database has all that was signed for and cosigned."""
+    """Raise SigningRefused unless the database has all that was signed for."""
     if last is None:
         raise SigningRefused(
             "LAST_SIGNED_MISSING",
@@ -228,17 +254,33 @@ def _compare(
     if last.ended:
         raise SigningRefused("LOG_ENDED", last.ended)
     followed(last, size, root, reading.leaves, store.where)
-    compare_with_witnesses(size, cosigned)
 
 
-def _cosigned(settings: LedgerSettings, keys: LogKeys) -> Mapping[str, int]:
-    """Ask the witnesses, if any are configured."""
+def _heed(
+    settings: LedgerSettings, keys: LogKeys, database: Database, size: int, *, unheard: bool
+) -> None:
+    """Ask the witnesses, if any are configured, about what a database holds.
 
-    async def ask() -> Mapping[str, int]:
+    Raises SigningRefused when one contradicts it; Refused when too few answer, unless that is accepted.
+    """
+
+    async def ask() -> Heard:
         async with configured(settings.witnessing, keys) as witnesses:
-            return {} if witnesses is None else await witnesses.sizes()
+            if witnesses is None:
+                return Heard()
+            reading = database.open_for_reading()
+            published = load_published(reading, keys.verifiers)
+            with contextlib.closing(Archive(reading, Tiles(), lambda: published)) as archive:
+                return await witnesses.heard(published, archive)
 
-    return asyncio.run(ask())
+    heard = asyncio.run(ask())
+    heard.require_one_history(size)
+    if not heard.enough and not unheard:
+        raise Refused(
+            f"too few witnesses say what they have cosigned ({heard.said}), so that nobody knows whether "
+            f"there is more than the {size} entries here. Wait for them, or look at their monitoring pages "
+            "and name it: `--without-witnesses`"
+        )
 
 
 def _database(settings: LedgerSettings) -> SqliteDatabase | PostgresDatabase:

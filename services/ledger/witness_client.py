@@ -7,7 +7,7 @@ meaning here, also those that differ between the witnesses in use (ledger-format
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -218,21 +218,3 @@ class _Failed(Exception):
     def __init__(self, alarm: Alarm, detail: str) -> None:
         super().__init__(detail)
         self.fault = Fault(alarm, detail)
-
-
-async def ask_sizes(clients: Sequence[WitnessClient], empty_note: str) -> dict[str, int]:
-    """Ask each witness for the size that it cosigned last; those that do not say are left out.
-
-    They are sent the checkpoint of the empty tree, which every history begins with: one that knows the log
-    answers 409 with its size, and one that has never seen it is not led astray.
-    """
-    request = AddCheckpoint(0, (), empty_note)
-    outcomes = await asyncio.gather(*(one.add_checkpoint(request) for one in clients))
-    sizes: dict[str, int] = {}
-    for client, outcome in zip(clients, outcomes, strict=True):
-        if isinstance(outcome, Cosigned):
-            sizes |= dict.fromkeys((shown(one.name) for one in client.endpoint.witnesses), 0)
-        elif isinstance(outcome, OtherSize) and outcome.size is not None:
-            for witness in client.endpoint.witnesses:
-                sizes[shown(witness.name)] = outcome.size
-    return sizes

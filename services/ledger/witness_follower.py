@@ -74,7 +74,7 @@ class SecondHistory:
 
 
 @dataclass(frozen=True)
-class _Overtaken:
+class Overtaken:
     """Somebody else has shown the witness a checkpoint of ours that is newer than the one asked for."""
 
 
@@ -104,7 +104,7 @@ class Follower:
 
     async def ask(self, published: Published) -> Mapping[str, Cosignature]:
         """Ask for one checkpoint; what goes wrong becomes the alarm."""
-        outcome = await self._outcome(published)
+        outcome = await self.compare(published)
         now = time.monotonic()
         if isinstance(outcome, Cosigned):
             self.size = published.size
@@ -114,7 +114,7 @@ class Follower:
             _requests.add(1, {"witness": self.name, "outcome": "cosigned"})
             self._warn_of_missing(outcome)
             return outcome.by
-        if isinstance(outcome, _Overtaken):
+        if isinstance(outcome, Overtaken):
             # Anybody may do that: checkpoints are public. The next round asks for the newest.
             _requests.add(1, {"witness": self.name, "outcome": "overtaken"})
             return {}
@@ -124,11 +124,12 @@ class Follower:
         wait_s = min(2.0 ** min(self._failures - 1, 10), RETRY_S_MAX)
         self._not_before = now + (wait_s if fault.alarm is Alarm.UNREACHABLE else RETRY_FAULT_S)
         if fault.alarm.final:
-            await self._look_for_proof(published.checkpoint.origin)
+            self.proved = await self.proof(published.checkpoint.origin) or self.proved
         self._raise(fault)
         return {}
 
-    async def _outcome(self, published: Published) -> Outcome | _Overtaken:
+    async def compare(self, published: Published) -> Outcome | Overtaken:
+        """Ask for its cosignature on a checkpoint, which it gives when that follows from what it has."""
         outcome: Outcome = OtherSize(None)
         for _ in range(TRIES_MAX):
             # One that was ahead of us is asked again from our own size: its answer is an alarm or not.
@@ -145,7 +146,7 @@ class Follower:
                 published.size < outcome.size <= self._log.published().size
             ):
                 self.size = outcome.size
-                return _Overtaken()
+                return Overtaken()
             fault = _contradiction(outcome.size, old, published.size)
             if fault is not None:
                 return fault
@@ -153,22 +154,23 @@ class Follower:
             self.size = outcome.size
         return outcome
 
-    async def _look_for_proof(self, origin: str) -> None:
-        """See whether the witness shows a checkpoint that we signed and that does not go with our tree.
+    async def proof(self, origin: str) -> SecondHistory | None:
+        """Give a checkpoint that the witness shows, that we signed and that does not go with our tree.
 
         What it merely says may be a lie. What our own key has signed is not.
         """
         note = await self.client.newest(origin)
         if note is None:
-            return
+            return None
         try:
             shown_checkpoint = self._log.logs.judge(note, origin).checkpoint
         except TlogError:
-            return
+            return None
         size = shown_checkpoint.size
         # With the tree as it is now: the log may have grown since the witness was asked.
         if size > self._log.published().size or shown_checkpoint.root != await self._log.root(size):
-            self.proved = SecondHistory(self.name, note, size)
+            return SecondHistory(self.name, note, size)
+        return None
 
     def _warn_of_missing(self, outcome: Cosigned) -> None:
         missing = [

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,15 +43,6 @@ async def grow(path: Path, *numbers: int) -> str:
 def guarded(path: Path, **others: object) -> Safeguards:
     """Safeguards with the record beside this database."""
     return Safeguards(lambda: FileLastSigned.open(beside(path)), **others)  # type: ignore[arg-type]
-
-
-def asking(path: Path, sizes: Mapping[str, int]) -> Safeguards:
-    """Safeguards with witnesses that have cosigned these sizes."""
-
-    async def witness_sizes() -> Mapping[str, int]:
-        return sizes
-
-    return guarded(path, witness_sizes=witness_sizes)
 
 
 def read_record(path: Path) -> Signed:
@@ -112,27 +102,6 @@ async def test_restored_backup_does_not_sign(path: Path, tmp_path: Path) -> None
     message = await assert_refuses(path, "LEDGER_BEHIND_LAST_SIGNED")
     assert "has 3 entries, and a checkpoint of 5 was signed" in message
     assert "runbook" in message
-
-
-async def test_restored_backup_of_database_and_record_is_caught_by_a_witness(
-    path: Path, tmp_path: Path
-) -> None:
-    await grow(path, 1, 2, 3)
-    shutil.copytree(path.parent, tmp_path / "yesterday")
-    await grow(path, 4, 5)
-    for one in (path, beside(path)):
-        shutil.copy(tmp_path / "yesterday" / one.name, one)
-    witnesses = asking(path, {"w1": 3, "w2": 5})
-    message = await assert_refuses(path, "LEDGER_BEHIND_WITNESS", witnesses)
-    assert "w2 has cosigned a checkpoint of 5 entries" in message
-
-
-async def test_witnesses_that_are_not_ahead_let_it_sign(path: Path) -> None:
-    await grow(path, 1, 2, 3)
-    for sizes in ({}, {"w1": 0, "w2": 3}):
-        async with opened(SqliteStorage.open(path), SIGNER, safeguards=asking(path, sizes)) as log:
-            assert log.guard.refused is None
-            await append(log, 4)
 
 
 async def test_what_a_witness_says_later_stops_the_signing(path: Path) -> None:
