@@ -91,6 +91,17 @@ class Archive:
             *await self._ask(lambda: self._reading.find(wanted, size, entries_max, PAGE_BYTES_MAX))
         )
 
+    async def newest(self, kind: int, before: int, count: int) -> list[tuple[int, bytes]]:
+        """Read the last entries of a kind below an index, newest first. `before` 0 is no bound."""
+        size = self._published().size
+        bound = min(before or size, size)
+        return await self._ask(lambda: self._reading.newest(kind, bound, count))
+
+    async def bearing_keys(self, idempotency_keys: Sequence[str]) -> list[tuple[int, bytes]]:
+        """Read the entries that bear one of these idempotency keys, by index."""
+        size = self._published().size
+        return await self._ask(lambda: self._reading.bearing_keys(idempotency_keys, size))
+
     async def found(self, size: int, indexes: Sequence[int], *, with_proofs: bool) -> FoundRecords:
         """Read these entries of the tree of a size, in order; ends early at the bound of a page."""
         published = self._published()

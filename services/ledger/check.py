@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from google.protobuf.message import DecodeError
 
 from countersign.ledger.v1.entry_pb2 import Entry
-from ledger.entry import TERMINAL, SealedOpening, columns_that_agree, holder_of, index_columns
+from ledger.entry import SealedOpening, columns_that_agree, holder_of, index_columns
 from ledger.keyring import Keyring
 from ledger.keys import open_by_any
 from ledger.reading import Reading
 from ledger.vault import LOOKED_UP, OpeningDamaged, commitments_of, lookup_token, unsealed
+from shared.entry_facts import ENDS
 from shared.errors import NotReady
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
@@ -119,7 +120,7 @@ def _check_entry(walk: _Walk, index: int, leaf: bytes, columns: tuple[object, ..
     walk.expunged.update(entry.openings_expunged.entry_indexes)
     if expected.search_id and expected.permitted:
         walk.open_searches.setdefault(expected.search_id, index)
-    elif expected.search_id and expected.kind in TERMINAL:
+    elif expected.search_id and expected.kind in ENDS:
         walk.open_searches.pop(expected.search_id, None)
 
 

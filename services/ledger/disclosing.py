@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from ledger.config import LedgerSettings
+from ledger.custody import Custody
 from ledger.disclosure import Disclosure
 from ledger.disclosure_service import LedgerDisclosureServicer, RecordedFinder, TurnedAway
 from ledger.entry import Completer
+from ledger.expungement import Expungement
 from ledger.log import OpenLog
 from ledger.openings import Openings
 from ledger.rights import People, Rights
@@ -39,7 +41,7 @@ async def disclosing(
         people = People(_tokens(settings, registry, clock))
     except RegistryError as error:
         raise SettingsError(str(error)) from error
-    disclosure = Disclosure(
+    custody = Custody(
         rights=Rights(registry),
         people=people,
         vault=openings.vault,
@@ -49,9 +51,10 @@ async def disclosing(
         clock=clock,
     )
     turned_away = TurnedAway(log.sequencer, completer)
-    with contextlib.closing(disclosure):
+    disclosure = Disclosure(custody)
+    with contextlib.closing(custody):
         yield Disclosing(
-            LedgerDisclosureServicer(disclosure, log.archive, turned_away),
+            LedgerDisclosureServicer(disclosure, Expungement(custody), log.archive, turned_away),
             RecordedFinder(disclosure, turned_away),
         )
 

@@ -14,12 +14,13 @@ from countersign.type.v1.decision_pb2 import Receipt
 from ledger.archive import Archive
 from ledger.disclosure import Disclosure
 from ledger.entry import Completer
-from ledger.requests import invalid, known_index
+from ledger.expungement import Expungement
+from ledger.page_tokens import read_token, token
+from ledger.requests import known_index
 from ledger.sequencer import Placed, Sequencer
 from shared.errors import NotAllowed, NotAuthentic, ServiceError
 from shared.identity import SpiffeId
 from shared.rpc import AccessRule, Context, caller
-from tlog.merkle import TREE_SIZE_MAX
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,10 @@ def _asks(who: SpiffeId) -> bool:
 
 ACCESS: Final[dict[str, AccessRule]] = {
     f"/{SERVICE}/{rpc}": _asks
-    for rpc in ("Disclose", "RequestExpunge", "ApproveExpunge", "ListExpungeRequests")
+    for rpc in (
+        *("Disclose", "RequestExpunge", "ApproveExpunge", "DeclineExpunge"),
+        "ListExpungeRequests",
+    )
 }
 
 
@@ -79,10 +83,17 @@ class RecordedFinder:
 
 
 class LedgerDisclosureServicer(LedgerDisclosureServiceServicer):
-    """Translates; the disclosure decides."""
+    """Translates; what is disclosed and what becomes of requests is decided elsewhere."""
 
-    def __init__(self, disclosure: Disclosure, archive: Archive, turned_away: TurnedAway) -> None:
+    def __init__(
+        self,
+        disclosure: Disclosure,
+        expungement: Expungement,
+        archive: Archive,
+        turned_away: TurnedAway,
+    ) -> None:
         self._disclosure = disclosure
+        self._expungement = expungement
         self._archive = archive
         self._turned_away = turned_away
 
@@ -113,7 +124,7 @@ class LedgerDisclosureServicer(LedgerDisclosureServiceServicer):
         who = caller(context)
         indexes = [known_index(one, "indexes") for one in request.indexes]
         async with self._turned_away.recorded(f"{SERVICE}/RequestExpunge", who):
-            asked, placed = await self._disclosure.request_expunge(
+            asked, placed = await self._expungement.request(
                 who, indexes, request.search_id, request.ground
             )
         return pb.RequestExpungeResponse(request=asked, receipt=_receipt(placed))
@@ -124,34 +135,35 @@ class LedgerDisclosureServicer(LedgerDisclosureServiceServicer):
         """See disclosure.proto."""
         who, index = caller(context), known_index(request.requested_index, "requested_index")
         async with self._turned_away.recorded(f"{SERVICE}/ApproveExpunge", who):
-            expunged = await self._disclosure.approve_expunge(who, index, request.ground)
+            expunged = await self._expungement.approve(who, index, request.ground)
         return pb.ApproveExpungeResponse(
             request=expunged.request,
             receipt=_receipt(expunged.entry),
             openings_destroyed=expunged.openings,
         )
 
+    async def DeclineExpunge(  # noqa: N802
+        self, request: pb.DeclineExpungeRequest, context: Context
+    ) -> pb.DeclineExpungeResponse:
+        """See disclosure.proto."""
+        who, index = caller(context), known_index(request.requested_index, "requested_index")
+        async with self._turned_away.recorded(f"{SERVICE}/DeclineExpunge", who):
+            declined, placed = await self._expungement.decline(who, index, request.ground)
+        return pb.DeclineExpungeResponse(request=declined, receipt=_receipt(placed))
+
     async def ListExpungeRequests(  # noqa: N802
         self, request: pb.ListExpungeRequestsRequest, context: Context
     ) -> pb.ListExpungeRequestsResponse:
         """See disclosure.proto."""
-        found = await self._disclosure.requests(caller(context))
-        if request.page_token:
-            before = _token(request.page_token)
-            found = [one for one in found if one.requested_index < before]
-        count = request.page_size or PAGE_DEFAULT
-        more = len(found) > count
+        before = read_token(request.page_token)[0] if request.page_token else 0
+        page = await self._expungement.requests(
+            caller(context), before, request.page_size or PAGE_DEFAULT
+        )
         return pb.ListExpungeRequestsResponse(
-            requests=found[:count],
-            next_page_token=str(found[count - 1].requested_index) if more else "",
+            requests=page.found,
+            next_page_token="" if page.before is None else token(page.before),
         )
 
 
 def _receipt(placed: Placed) -> Receipt:
     return Receipt(index=placed.index, leaf=placed.leaf, tlog_proof=placed.tlog_proof)
-
-
-def _token(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > len(str(TREE_SIZE_MAX)):
-        raise invalid("page_token", "is not one that this service gave")
-    return int(text)

@@ -19,6 +19,7 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED
 from shared.clock import Clock
 from shared.commitments import SALT_BYTES, commit_to
+from shared.entry_facts import DECIDED, ENDS, WITH_ORIGIN, WITH_SUMMARY
 from shared.errors import FieldViolation, InvalidRequest
 from shared.kinds import KINDS, SCHEMA_EPOCH, kind_number
 from tlog.tiles import ENTRY_BYTES_MAX
@@ -33,39 +34,22 @@ IDEMPOTENCY_KEY_CHARACTERS_MAX: Final = 200
 
 _FIELD_NAME = re.compile("[a-z][a-z_]{0,39}")
 
-_EVENTS = {field.name: field for field in Entry.DESCRIPTOR.oneofs_by_name["event"].fields}
 LEDGERS_OWN: Final = frozenset(
     {
         "opening_read",
         "openings_searched",
         "expunge_requested",
         "openings_expunged",
+        "expunge_declined",
         "export_made",
         "period_closed",
         "heartbeat",
         "log_restored",
-        "report_issued",
     }
 )
 """Kinds that tell what the ledger itself did: nobody else can say so."""
 
-DECIDED: Final = KINDS["search_decided"]
-TERMINAL: Final = frozenset(
-    KINDS[name]
-    for name in ("search_answered", "search_failed", "search_expired", "search_withdrawn")
-)
-
-
-def _events_with(field_name: str) -> frozenset[str]:
-    return frozenset(
-        name
-        for name, event in _EVENTS.items()
-        if event.message_type and field_name in event.message_type.fields_by_name
-    )
-
-
-_WITH_SUMMARY = _events_with("summary")
-_WITH_ORIGIN = _events_with("origin_agency")
+TERMINAL: Final = ENDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,9 +284,9 @@ def columns_that_agree(entry: Entry, stored: tuple[object, ...]) -> bool:
 def _columns(entry: Entry, kind: str) -> IndexColumns:
     event = getattr(entry, kind)
     origin_agency = ""
-    if kind in _WITH_SUMMARY:
+    if kind in WITH_SUMMARY:
         origin_agency = event.summary.origin_agency
-    elif kind in _WITH_ORIGIN:
+    elif kind in WITH_ORIGIN:
         origin_agency = event.origin_agency
     number = KINDS[kind]
     return IndexColumns(

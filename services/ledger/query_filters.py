@@ -1,10 +1,6 @@
 """Translates what query.proto asks for into questions to the index, and values into text."""
 
-import base64
-import binascii
-import hashlib
 import json
-import struct
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
@@ -16,9 +12,6 @@ from ledger.index_queries import Dimension, DutyState, EndState, Question, Role
 from ledger.requests import invalid, known_index
 from shared.entry_facts import kind_text, short_name
 from shared.kinds import KINDS, kind_of
-
-_TOKEN = struct.Struct(">BQQ8s")
-_TOKEN_VERSION: Final = 1
 
 _ROLES: Final = {
     pb.AGENCY_ROLE_ORIGIN: Role.ORIGIN,
@@ -112,30 +105,6 @@ def public_json(wanted: pb.EntryFilter) -> str:
         public.ClearField("opening")
     document = MessageToDict(public, preserving_proto_field_name=True)
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def token(next_index: int, size: int, wanted: pb.EntryFilter) -> str:
-    """A page token: where to go on, in which tree, for which question."""
-    raw = _TOKEN.pack(_TOKEN_VERSION, next_index, size, _digest(wanted))
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def read_token(text: str, wanted: pb.EntryFilter, size_max: int) -> tuple[int, int]:
-    """The next index and the size of the tree; raises InvalidRequest."""
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        version, next_index, size, digest = _TOKEN.unpack(raw)
-    except (binascii.Error, ValueError, struct.error):
-        raise invalid("page_token", "is not one that this service gave") from None
-    if version != _TOKEN_VERSION or not next_index <= size <= size_max:
-        raise invalid("page_token", "is not one that this service gave")
-    if digest != _digest(wanted):
-        raise invalid("page_token", "belongs to another question")
-    return next_index, size
-
-
-def _digest(wanted: pb.EntryFilter) -> bytes:
-    return hashlib.sha256(wanted.SerializeToString(deterministic=True)).digest()[:8]
 
 
 def _kind(name: str) -> int:

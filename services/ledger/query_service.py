@@ -15,13 +15,12 @@ from ledger.archive import Archive, Receipt
 from ledger.entry import Completer
 from ledger.index_process import IndexProcess
 from ledger.index_queries import GROUPS_MAX, Question
+from ledger.page_tokens import not_given, read_token, token
 from ledger.query_filters import (
     dimensions_of,
     public_json,
     question_of,
-    read_token,
     text_of,
-    token,
 )
 from ledger.sequencer import Placed
 from ledger.tree import Published
@@ -89,7 +88,10 @@ class LedgerQueryServicer(LedgerQueryServiceServicer):
         wanted = request.filter
         start, size = 0, self._sequencer.published.size
         if request.page_token:
-            start, size = read_token(request.page_token, wanted, size)
+            start, asked_of = read_token(request.page_token, wanted)
+            if not start <= asked_of <= size:
+                raise not_given()
+            size = asked_of
         question = await self._question(wanted, size, context, start)
         page = await self._index.page(question, request.page_size or PAGE_DEFAULT)
         found = await self._archive.found(size, page.indexes, with_proofs=request.with_receipts)

@@ -4,7 +4,7 @@ A reader sees what is committed and asks only below a size that it was given, wh
 checkpoint already published.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -73,6 +73,12 @@ class Reading(Protocol):
 
         Gives at most `entries_max`, and ends early when they come to `bytes_max`.
         """
+
+    def newest(self, kind: int, before: int, count: int) -> list[tuple[int, bytes]]:
+        """Read the last entries of a kind below an index, newest first."""
+
+    def bearing_keys(self, idempotency_keys: Sequence[str], size: int) -> list[tuple[int, bytes]]:
+        """Read the entries below `size` that bear one of these idempotency keys, by index."""
 
     def of_search(self, search_id: str, size: int) -> tuple[int | None, int | None]:
         """Find the indexes of a search's decision and of its end."""

@@ -42,13 +42,17 @@ class Rights:
             ori for ori, agency in registry.agencies.items() if body.watches(agency.jurisdiction)
         )
 
+    def holders(self, caller: SpiffeId, right: OversightRight) -> frozenset[str]:
+        """Give all whose openings the caller has a right to."""
+        of = set(self.scope(caller, right))
+        registry = self._registry
+        if caller.kind == "oversight" and registry and caller.name in registry.oversight:
+            of.add(holder_name(caller.kind, caller.name))
+        return frozenset(of)
+
     def has(self, caller: SpiffeId, right: OversightRight, holder: str) -> bool:
         """Whether the caller has a right to a holder's openings."""
-        if self._registry is None or not holder:
-            return False
-        if caller.kind == "oversight" and holder == holder_name(caller.kind, caller.name):
-            return caller.name in self._registry.oversight
-        return holder in self.scope(caller, right)
+        return holder in self.holders(caller, right)
 
     def require(self, caller: SpiffeId, right: OversightRight, holder: str) -> None:
         """Raise NotAllowed unless the caller has the right."""

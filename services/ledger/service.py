@@ -1,9 +1,5 @@
 """LedgerService: the ledger as any authenticated party reads it."""
 
-import base64
-import binascii
-import hashlib
-import struct
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -14,6 +10,7 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceServicer
 from countersign.type.v1.decision_pb2 import Receipt
 from ledger.archive import Archive
+from ledger.page_tokens import read_token, token
 from ledger.reading import Filter
 from ledger.requests import invalid, known_index
 from ledger.witness_client import shown
@@ -21,7 +18,6 @@ from ledger.witnessed import WitnessedReceipts
 from ledger.writer import Writer
 from shared.kinds import KIND_MAX, KIND_MIN, KINDS, kind_of
 from shared.rpc import Context
-from tlog.merkle import TREE_SIZE_MAX
 
 SERVICE: Final = "countersign.ledger.v1.LedgerService"
 RPCS: Final = (
@@ -37,9 +33,6 @@ RPCS: Final = (
 PAGE_DEFAULT: Final = 100
 WATCH_PAGE: Final = 100
 """Entries a watcher may have waiting in memory here; a slow one reads on from the file later."""
-
-_TOKEN = struct.Struct(">BQ8s")
-_TOKEN_VERSION = 1
 
 
 class LedgerServicer(LedgerServiceServicer):
@@ -70,7 +63,7 @@ class LedgerServicer(LedgerServiceServicer):
         """See ledger.proto."""
         start = known_index(request.start_index, "start_index")
         if request.page_token:
-            start = max(start, _read_token(request))
+            start = max(start, read_token(request.page_token, question=_asked(request))[0])
         wanted = Filter(
             start_index=start,
             search_id=request.search_id or None,
@@ -80,7 +73,9 @@ class LedgerServicer(LedgerServiceServicer):
         page = await self._archive.page(wanted, request.page_size or PAGE_DEFAULT)
         return pb.ListEntriesResponse(
             records=[_record(index, leaf) for index, leaf in page.entries],
-            next_page_token="" if page.next_index is None else _token(page.next_index, request),
+            next_page_token=""
+            if page.next_index is None
+            else token(page.next_index, question=_asked(request)),
         )
 
     async def WatchEntries(  # noqa: N802
@@ -160,31 +155,11 @@ def _kind(name: str) -> int | None:
     return number
 
 
-def _filter_digest(request: pb.ListEntriesRequest) -> bytes:
+def _asked(request: pb.ListEntriesRequest) -> pb.ListEntriesRequest:
     """A token belongs to the question it was given for, with any page size."""
-    same = pb.ListEntriesRequest(
+    return pb.ListEntriesRequest(
         start_index=request.start_index,
         search_id=request.search_id,
         kind=request.kind,
         origin_agency=request.origin_agency,
     )
-    return hashlib.sha256(same.SerializeToString(deterministic=True)).digest()[:8]
-
-
-def _token(next_index: int, request: pb.ListEntriesRequest) -> str:
-    raw = _TOKEN.pack(_TOKEN_VERSION, next_index, _filter_digest(request))
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def _read_token(request: pb.ListEntriesRequest) -> int:
-    text = request.page_token
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        version, next_index, digest = _TOKEN.unpack(raw)
-    except (binascii.Error, ValueError, struct.error):
-        raise invalid("page_token", "is not one that this service gave") from None
-    if version != _TOKEN_VERSION or next_index > TREE_SIZE_MAX:
-        raise invalid("page_token", "is not one that this service gave")
-    if digest != _filter_digest(request):
-        raise invalid("page_token", "belongs to another question")
-    return int(next_index)

@@ -4,8 +4,9 @@ import abc
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from ledger.entry import DECIDED, TERMINAL, SealedOpening
+from ledger.entry import SealedOpening
 from ledger.reading import Filter, Head, Reading, Row
+from shared.entry_facts import DECIDED, ENDS
 
 STEP_ROWS: Final = 256
 """Rows fetched at a time where there may be many: entries of 64 kB come to 16 MB."""
@@ -99,6 +100,31 @@ class SqlReading(Reading):
             count -= step
             start = rows[-1][0] + 1
 
+    def newest(self, kind: int, before: int, count: int) -> list[tuple[int, bytes]]:
+        """Read the last entries of a kind below an index, newest first."""
+        rows = self._rows(
+            "SELECT entry_index, leaf FROM entries WHERE kind = :kind AND entry_index < :before"
+            " ORDER BY entry_index DESC LIMIT :count",
+            kind=kind,
+            before=before,
+            count=count,
+        )
+        return [(index, bytes(leaf)) for index, leaf in rows]
+
+    def bearing_keys(self, idempotency_keys: Sequence[str], size: int) -> list[tuple[int, bytes]]:
+        """Read the entries below `size` that bear one of these idempotency keys, by index."""
+        found: list[tuple[int, bytes]] = []
+        for key in idempotency_keys:
+            row = self._row(
+                "SELECT entry_index, leaf FROM entries WHERE idempotency_key = :wanted"
+                " AND entry_index < :size",
+                wanted=key,
+                size=size,
+            )
+            if row is not None:
+                found.append((row[0], bytes(row[1])))
+        return sorted(found)
+
     def of_search(self, search_id: str, size: int) -> tuple[int | None, int | None]:
         """Find the indexes of a search's decision and of its end."""
         decided = ended = None
@@ -111,7 +137,7 @@ class SqlReading(Reading):
         for index, kind in rows:
             if kind == DECIDED and decided is None:
                 decided = index
-            elif kind in TERMINAL and ended is None:
+            elif kind in ENDS and ended is None:
                 ended = index
         return decided, ended
 

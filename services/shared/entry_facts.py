@@ -33,10 +33,10 @@ def _with(field_name: str) -> frozenset[str]:
     )
 
 
-_WITH_SUMMARY = _with("summary")
+WITH_SUMMARY = _with("summary")
 _WITH_DECISION = _with("decision")
 _WITH_DECIDED_INDEX = _with("decided_index")
-_WITH_ORIGIN = _with("origin_agency")
+WITH_ORIGIN = _with("origin_agency")
 _WITH_CALLER = _with("caller")
 _WITH_SYSTEM = _with("system")
 _WITH_REASON = frozenset({"search_undecided", "request_rejected", "alarm_raised"})
@@ -123,10 +123,10 @@ def facts_of(entry: Entry) -> EntryFacts:
     event: Any = getattr(entry, name)
     if name in _WITH_DECIDED_INDEX:
         facts.decided_index = event.decided_index
-    if name in _WITH_SUMMARY:
+    if name in WITH_SUMMARY:
         _summary(facts, event.summary)
     else:
-        if name in _WITH_ORIGIN:
+        if name in WITH_ORIGIN:
             facts.origin_agency = event.origin_agency
         if name in _WITH_SYSTEM:
             facts.system = event.system

@@ -11,6 +11,7 @@ from ledger.sequencer import Limits, Placed, Sequencer
 from ledger.vault import commitments_of, unsealed
 from shared.commitments import commit_to
 from shared.errors import NotFound, NotReady, Overloaded, Unavailable
+from shared.kinds import KINDS
 from support.databases import DatabaseUnderTest
 from support.ledgers import (
     SIGNER,
@@ -353,3 +354,21 @@ async def test_ended_searches_are_no_longer_open(database: DatabaseUnderTest) ->
         assert ([one.index for one in found], following) == ([0], 2)
         assert verified(Placed(0, found[0].leaf, found[0].tlog_proof, False)) == 5
     assert assert_whole(database).open_searches == 2
+
+
+async def test_entries_are_found_by_kind_newest_first_and_by_their_keys(
+    database: DatabaseUnderTest,
+) -> None:
+    async with opened(database.open_for_writing(), SIGNER) as log:
+        await append(log.sequencer, 1, 2, 3)
+        await log.sequencer.append(complete(rejected(), decided(4)))
+        kind = KINDS["search_decided"]
+
+        async def newest(before: int, count: int) -> list[int]:
+            return [index for index, _ in await log.archive.newest(kind, before, count)]
+
+        assert await newest(0, 10) == [4, 2, 1, 0]
+        assert await newest(4, 2) == [2, 1]
+        assert await newest(0, 1) == [4]
+        keys = [decided(4).idempotency_key, "never given", decided(2).idempotency_key]
+        assert [index for index, _ in await log.archive.bearing_keys(keys)] == [1, 4]

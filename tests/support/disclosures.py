@@ -132,6 +132,12 @@ class LedgerUnderTest:
         async with self.client(who) as client:
             return await client.approve_expunge(requested, self.ground(who, officer))
 
+    async def decline(
+        self, who: Caller, requested: int, officer: str = "lapd-40777"
+    ) -> pb.DeclineExpungeResponse:
+        async with self.client(who) as client:
+            return await client.decline_expunge(requested, self.ground(who, officer))
+
 
 def settings_in(folder: Path, nats: NatsUnderTest, provider: DevelopmentIdentityProvider) -> Path:
     config = write_settings(folder, nats)

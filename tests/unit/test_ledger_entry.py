@@ -131,6 +131,18 @@ def test_every_kind_of_entry_has_index_columns() -> None:
     assert index_columns(Entry()) is None
 
 
+def test_the_bytes_of_a_declined_request_stay_what_they_are() -> None:
+    entry = Entry(schema_epoch=1)
+    event = entry.expunge_declined
+    event.requested_index, event.withdrawn = 9, True
+    event.caller, event.origin_agency, event.authority = "spiffe://x/oversight/y", LAPD, "s. 1"
+    expected = (
+        "08019a022d080912167370696666653a2f2f782f6f76657273696768742f79"
+        "1a094341303139343230302204732e20312801"
+    )
+    assert entry.SerializeToString(deterministic=True).hex() == expected
+
+
 def _from_the_future(number: int, epoch: int = 1) -> Entry:
     """An entry of a kind that this program does not know, with one byte in its event."""
     tag = number << 3 | 2

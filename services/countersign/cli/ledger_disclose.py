@@ -136,7 +136,7 @@ async def _disclose(
 
 @click.group()
 def expunge() -> None:
-    """Have openings destroyed for good: asked for by one person, approved by another."""
+    """Have openings destroyed for good: asked for by one person, approved or declined by another."""
 
 
 @expunge.command()
@@ -199,6 +199,33 @@ async def _approve(
 ) -> pb.ApproveExpungeResponse:
     async with DisclosureClient.connect(settings) as client:
         return await client.approve_expunge(requested_index, ground)
+
+
+@expunge.command()
+@click.argument("requested_index", type=click.IntRange(0), metavar="REQUEST")
+@_ground_options
+@config_option
+@json_option
+def decline(requested_index: int, config: Path, as_json: bool, **chosen: Any) -> None:
+    """Decline request REQUEST (the index of its entry), or take your own back. The openings stay.
+
+    It cannot be approved any more; whoever still wants it makes a new request.
+
+    \b
+    Example:
+      countersign ledger expunge decline 9 --authority "Cal. Gov. Code s. 34090" \\
+          --reason "The records are evidence in a case that is pending"
+    """
+    settings = load(config)
+    response = run(_decline(settings, requested_index, _ground(settings, chosen)))
+    _say(response.request, as_json)
+
+
+async def _decline(
+    settings: ClientSettings, requested_index: int, ground: pb.Ground
+) -> pb.DeclineExpungeResponse:
+    async with DisclosureClient.connect(settings) as client:
+        return await client.decline_expunge(requested_index, ground)
 
 
 @expunge.command(name="list")

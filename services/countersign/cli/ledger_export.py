@@ -1,6 +1,6 @@
 """`countersign ledger export`: the whole ledger as files that anyone can verify offline."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -132,7 +132,7 @@ async def _export(
         # Without a wait for witnesses the note is the newest itself; with one it may even be newer.
         writing = Export(directory, note, verifiers, newest=newest, replace=replace)
         with bar("exporting") as progress:
-            return await writing.write(_leaves(client), progress), writing
+            return await writing.write(client.leaves(), progress), writing
 
 
 async def _cosigned_note(
@@ -159,8 +159,3 @@ def _judged(response: pb.GetReceiptResponse, policy: Policy | None) -> tuple[str
     except TlogError as error:
         raise VerificationError("NOT_VERIFIED", str(error)) from error
     return note, "" if response.quorum else response.lacking or "the ledger does not say what"
-
-
-async def _leaves(client: LedgerClient) -> AsyncIterator[bytes]:
-    async for record in client.entries(pb.ListEntriesRequest()):
-        yield record.leaf

@@ -1,6 +1,6 @@
 """`countersign ledger export-table`, `verify-export-table` and `verify-periods`."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from countersign.client.periods import closings_in, verify_periods
 from countersign.client.table_export import TableExport
 from countersign.client.table_verify import verify_table
 from countersign.client.tables import FORMATS
-from countersign.ledger.v1 import event_pb2, ledger_pb2
+from countersign.ledger.v1 import event_pb2
 from countersign.ledger.v1 import query_pb2 as pb
 from tlog.checkpoint import Checkpoint, open_checkpoint
 from tlog.folder import (
@@ -212,7 +212,7 @@ async def _of_server(
         checkpoint = with_any_key(verifiers, lambda key: open_checkpoint(note, key))
         kept: list[bytes] = []
         frontier = Frontier()
-        async for leaf in _leaves(client):
+        async for leaf in client.leaves():
             if len(kept) == checkpoint.size:
                 break
             kept.append(leaf)
@@ -223,8 +223,3 @@ async def _of_server(
             f"{CHECKPOINT_FILE}: the entries received are not those that were signed",
         )
     return checkpoint, lambda: iter(kept)
-
-
-async def _leaves(client: LedgerClient) -> AsyncIterator[bytes]:
-    async for record in client.entries(ledger_pb2.ListEntriesRequest()):
-        yield record.leaf

@@ -13,7 +13,7 @@ from countersign.cli.search_faults import faults_of_all
 from countersign.connector.v1.connector_pb2 import FailureReason
 from countersign.ledger.v1 import ledger_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
-from countersign.ledger.v1.event_pb2 import ExpungeRequested, OpeningsExpunged
+from countersign.ledger.v1.event_pb2 import ExpungeDeclined, ExpungeRequested, OpeningsExpunged
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
 from shared.kinds import SCHEMA_EPOCH, kind_name
 from tlog.checkpoint import Checkpoint
@@ -131,7 +131,14 @@ def _what(entry: Entry) -> str:
         return f"{_entries(entry.expunge_requested)} {_name_in(entry.expunge_requested.caller)}"
     if kind == "openings_expunged":
         return f"{_entries(entry.openings_expunged)} {_name_in(entry.openings_expunged.caller)}"
+    if kind == "expunge_declined":
+        return _declined(entry.expunge_declined)
     return ""
+
+
+def _declined(event: ExpungeDeclined) -> str:
+    how = "withdrawn" if event.withdrawn else "declined"
+    return f"request {event.requested_index} {how} {_name_in(event.caller)}"
 
 
 def _entries(event: ExpungeRequested | OpeningsExpunged) -> str:

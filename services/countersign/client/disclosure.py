@@ -96,9 +96,30 @@ class DisclosureClient:
             name=f"{SERVICE}/ApproveExpunge",
             timeout_s=TIMEOUT_S,
         )
-        done = verify_receipt(response.receipt, self._trust).openings_expunged
-        if done.requested_index != requested_index:
+        done = verify_receipt(response.receipt, self._trust)
+        if (
+            not done.HasField("openings_expunged")
+            or done.openings_expunged.requested_index != requested_index
+        ):
             raise VerificationError("EXPUNGEMENT_NOT_RECORDED", "it is not on record")
+        return response
+
+    async def decline_expunge(
+        self, requested_index: int, ground: pb.Ground
+    ) -> pb.DeclineExpungeResponse:
+        """A request declined or taken back, on record."""
+        response = await call(
+            self._stub.DeclineExpunge,
+            pb.DeclineExpungeRequest(requested_index=requested_index, ground=ground),
+            name=f"{SERVICE}/DeclineExpunge",
+            timeout_s=TIMEOUT_S,
+        )
+        done = verify_receipt(response.receipt, self._trust)
+        if (
+            not done.HasField("expunge_declined")
+            or done.expunge_declined.requested_index != requested_index
+        ):
+            raise VerificationError("DECLINE_NOT_RECORDED", "it is not on record")
         return response
 
     async def expunge_requests(self) -> list[pb.ExpungeRequest]:

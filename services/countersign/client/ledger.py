@@ -55,6 +55,11 @@ class LedgerClient:
                 return
             request.page_token = page.next_page_token
 
+    async def leaves(self) -> AsyncIterator[bytes]:
+        """The bytes of all entries, by index."""
+        async for record in self.entries(pb.ListEntriesRequest()):
+            yield record.leaf
+
     async def checkpoint(self) -> pb.GetCheckpointResponse:
         """The newest signed checkpoint."""
         return await call(

@@ -35,6 +35,10 @@ class _ExpungeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExpungeS
     """Approved: the openings are no more."""
     EXPUNGE_STATE_LAPSED: _ExpungeState.ValueType  # 3
     """Nobody approved it in time."""
+    EXPUNGE_STATE_DECLINED: _ExpungeState.ValueType  # 4
+    """Somebody with the right declined it: the openings stay."""
+    EXPUNGE_STATE_WITHDRAWN: _ExpungeState.ValueType  # 5
+    """Who asked took it back: the openings stay."""
 
 class ExpungeState(_ExpungeState, metaclass=_ExpungeStateEnumTypeWrapper):
     """Where a request stands."""
@@ -47,6 +51,10 @@ EXPUNGE_STATE_EXPUNGED: ExpungeState.ValueType  # 2
 """Approved: the openings are no more."""
 EXPUNGE_STATE_LAPSED: ExpungeState.ValueType  # 3
 """Nobody approved it in time."""
+EXPUNGE_STATE_DECLINED: ExpungeState.ValueType  # 4
+"""Somebody with the right declined it: the openings stay."""
+EXPUNGE_STATE_WITHDRAWN: ExpungeState.ValueType  # 5
+"""Who asked took it back: the openings stay."""
 Global___ExpungeState: _TypeAlias = ExpungeState  # noqa: Y015
 
 @_typing.final
@@ -234,6 +242,7 @@ class ExpungeRequest(_message.Message):
     REQUESTED_AT_FIELD_NUMBER: _builtins.int
     LAPSES_AT_FIELD_NUMBER: _builtins.int
     EXPUNGED_INDEX_FIELD_NUMBER: _builtins.int
+    DECLINED_INDEX_FIELD_NUMBER: _builtins.int
     requested_index: _builtins.int
     """Index of its ExpungeRequested entry, by which it is approved."""
     state: Global___ExpungeState.ValueType
@@ -246,6 +255,8 @@ class ExpungeRequest(_message.Message):
     """SPIFFE ID of who asked."""
     expunged_index: _builtins.int
     """Index of the OpeningsExpunged entry, once there is one; else absent."""
+    declined_index: _builtins.int
+    """Index of the ExpungeDeclined entry, once there is one; else absent."""
     @_builtins.property
     def indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The entries, ascending."""
@@ -270,13 +281,19 @@ class ExpungeRequest(_message.Message):
         requested_at: _timestamp_pb2.Timestamp | None = ...,
         lapses_at: _timestamp_pb2.Timestamp | None = ...,
         expunged_index: _builtins.int | None = ...,
+        declined_index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expunged_index", b"_expunged_index", "expunged_index", b"expunged_index", "lapses_at", b"lapses_at", "requested_at", b"requested_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_declined_index", b"_declined_index", "_expunged_index", b"_expunged_index", "declined_index", b"declined_index", "expunged_index", b"expunged_index", "lapses_at", b"lapses_at", "requested_at", b"requested_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expunged_index", b"_expunged_index", "authority", b"authority", "caller", b"caller", "expunged_index", b"expunged_index", "indexes", b"indexes", "lapses_at", b"lapses_at", "origin_agency", b"origin_agency", "requested_at", b"requested_at", "requested_index", b"requested_index", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_declined_index", b"_declined_index", "_expunged_index", b"_expunged_index", "authority", b"authority", "caller", b"caller", "declined_index", b"declined_index", "expunged_index", b"expunged_index", "indexes", b"indexes", "lapses_at", b"lapses_at", "origin_agency", b"origin_agency", "requested_at", b"requested_at", "requested_index", b"requested_index", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__declined_index: _TypeAlias = _typing.Literal["declined_index"]  # noqa: Y015
+    _WhichOneofArgType__declined_index: _TypeAlias = _typing.Literal["_declined_index", b"_declined_index"]  # noqa: Y015
     _WhichOneofReturnType__expunged_index: _TypeAlias = _typing.Literal["expunged_index"]  # noqa: Y015
     _WhichOneofArgType__expunged_index: _TypeAlias = _typing.Literal["_expunged_index", b"_expunged_index"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__declined_index) -> _WhichOneofReturnType__declined_index | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__expunged_index) -> _WhichOneofReturnType__expunged_index | None: ...
 
 Global___ExpungeRequest: _TypeAlias = ExpungeRequest  # noqa: Y015
@@ -374,6 +391,64 @@ class ApproveExpungeResponse(_message.Message):
 Global___ApproveExpungeResponse: _TypeAlias = ApproveExpungeResponse  # noqa: Y015
 
 @_typing.final
+class DeclineExpungeRequest(_message.Message):
+    """Declines a request, or takes it back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTED_INDEX_FIELD_NUMBER: _builtins.int
+    GROUND_FIELD_NUMBER: _builtins.int
+    requested_index: _builtins.int
+    """Index of its ExpungeRequested entry."""
+    @_builtins.property
+    def ground(self) -> Global___Ground:
+        """On what ground. The authority is that of declining."""
+
+    def __init__(
+        self,
+        *,
+        requested_index: _builtins.int = ...,
+        ground: Global___Ground | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ground", b"ground"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ground", b"ground", "requested_index", b"requested_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclineExpungeRequest: _TypeAlias = DeclineExpungeRequest  # noqa: Y015
+
+@_typing.final
+class DeclineExpungeResponse(_message.Message):
+    """The openings stay."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___ExpungeRequest:
+        """The request as it stands now."""
+
+    @_builtins.property
+    def receipt(self) -> _decision_pb2.Receipt:
+        """Proof that it is on record."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___ExpungeRequest | None = ...,
+        receipt: _decision_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclineExpungeResponse: _TypeAlias = DeclineExpungeResponse  # noqa: Y015
+
+@_typing.final
 class ListExpungeRequestsRequest(_message.Message):
     """Asks for requests."""
 
@@ -401,7 +476,9 @@ Global___ListExpungeRequestsRequest: _TypeAlias = ListExpungeRequestsRequest  # 
 
 @_typing.final
 class ListExpungeRequestsResponse(_message.Message):
-    """Requests, newest first."""
+    """Requests, newest first. There may be fewer than asked for, or none, while there is a next page: what the caller has
+    no right to is passed over.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -54,6 +54,11 @@ class LedgerDisclosureServiceStub:
                 request_serializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ApproveExpungeRequest.SerializeToString,
                 response_deserializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ApproveExpungeResponse.FromString,
                 _registered_method=True)
+        self.DeclineExpunge = channel.unary_unary(
+                '/countersign.ledger.v1.LedgerDisclosureService/DeclineExpunge',
+                request_serializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.DeclineExpungeRequest.SerializeToString,
+                response_deserializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.DeclineExpungeResponse.FromString,
+                _registered_method=True)
         self.ListExpungeRequests = channel.unary_unary(
                 '/countersign.ledger.v1.LedgerDisclosureService/ListExpungeRequests',
                 request_serializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ListExpungeRequestsRequest.SerializeToString,
@@ -90,6 +95,13 @@ class LedgerDisclosureServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeclineExpunge(self, request, context):
+        """Declines a request, which can then no longer be approved; by the one who asked, takes it back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListExpungeRequests(self, request, context):
         """Lists requests, newest first, of whose openings the caller may have destroyed.
         """
@@ -114,6 +126,11 @@ def add_LedgerDisclosureServiceServicer_to_server(servicer, server):
                     servicer.ApproveExpunge,
                     request_deserializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ApproveExpungeRequest.FromString,
                     response_serializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ApproveExpungeResponse.SerializeToString,
+            ),
+            'DeclineExpunge': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclineExpunge,
+                    request_deserializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.DeclineExpungeRequest.FromString,
+                    response_serializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.DeclineExpungeResponse.SerializeToString,
             ),
             'ListExpungeRequests': grpc.unary_unary_rpc_method_handler(
                     servicer.ListExpungeRequests,
@@ -207,6 +224,33 @@ class LedgerDisclosureService:
             '/countersign.ledger.v1.LedgerDisclosureService/ApproveExpunge',
             countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ApproveExpungeRequest.SerializeToString,
             countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ApproveExpungeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclineExpunge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/countersign.ledger.v1.LedgerDisclosureService/DeclineExpunge',
+            countersign_dot_ledger_dot_v1_dot_disclosure__pb2.DeclineExpungeRequest.SerializeToString,
+            countersign_dot_ledger_dot_v1_dot_disclosure__pb2.DeclineExpungeResponse.FromString,
             options,
             channel_credentials,
             insecure,

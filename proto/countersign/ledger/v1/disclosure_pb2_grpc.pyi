@@ -27,6 +27,8 @@ class LedgerDisclosureServiceStub:
     """Asks that openings be destroyed. Nothing is, until a second person approves."""
     ApproveExpunge: _aio.UnaryUnaryMultiCallable[_disclosure_pb2.ApproveExpungeRequest, _disclosure_pb2.ApproveExpungeResponse]
     """Approves a request, and has the openings destroyed for good."""
+    DeclineExpunge: _aio.UnaryUnaryMultiCallable[_disclosure_pb2.DeclineExpungeRequest, _disclosure_pb2.DeclineExpungeResponse]
+    """Declines a request, which can then no longer be approved; by the one who asked, takes it back."""
     ListExpungeRequests: _aio.UnaryUnaryMultiCallable[_disclosure_pb2.ListExpungeRequestsRequest, _disclosure_pb2.ListExpungeRequestsResponse]
     """Lists requests, newest first, of whose openings the caller may have destroyed."""
 
@@ -61,6 +63,14 @@ class LedgerDisclosureServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_disclosure_pb2.ApproveExpungeRequest, _abc.Awaitable[_disclosure_pb2.ApproveExpungeResponse]],
     ) -> _abc.Awaitable[_disclosure_pb2.ApproveExpungeResponse]:
         """Approves a request, and has the openings destroyed for good."""
+
+    @_abc_1.abstractmethod
+    def DeclineExpunge(
+        self,
+        request: _disclosure_pb2.DeclineExpungeRequest,
+        context: _aio.ServicerContext[_disclosure_pb2.DeclineExpungeRequest, _abc.Awaitable[_disclosure_pb2.DeclineExpungeResponse]],
+    ) -> _abc.Awaitable[_disclosure_pb2.DeclineExpungeResponse]:
+        """Declines a request, which can then no longer be approved; by the one who asked, takes it back."""
 
     @_abc_1.abstractmethod
     def ListExpungeRequests(

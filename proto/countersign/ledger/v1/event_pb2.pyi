@@ -500,6 +500,46 @@ class OpeningsExpunged(_message.Message):
 Global___OpeningsExpunged: _TypeAlias = OpeningsExpunged  # noqa: Y015
 
 @_typing.final
+class ExpungeDeclined(_message.Message):
+    """A request was declined, and cannot be approved any more: the openings stay. Who asked may take it back in the same
+    way. Sensitive: "reason", "officer".
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTED_INDEX_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    ORIGIN_AGENCY_FIELD_NUMBER: _builtins.int
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    requested_index: _builtins.int
+    """Index of the ExpungeRequested entry."""
+    caller: _builtins.str
+    """SPIFFE ID of the system of the one who declined."""
+    origin_agency: _builtins.str
+    """The agency whose openings they are."""
+    authority: _builtins.str
+    """By what authority it was declined; see OpeningRead."""
+    withdrawn: _builtins.bool
+    """True when the one who asked took the request back."""
+    def __init__(
+        self,
+        *,
+        requested_index: _builtins.int = ...,
+        caller: _builtins.str = ...,
+        origin_agency: _builtins.str = ...,
+        authority: _builtins.str = ...,
+        withdrawn: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "caller", b"caller", "origin_agency", b"origin_agency", "requested_index", b"requested_index", "withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExpungeDeclined: _TypeAlias = ExpungeDeclined  # noqa: Y015
+
+@_typing.final
 class ExportMade(_message.Message):
     """What was found by a query was exported. On record before it left the ledger. Sensitive: "reason", "officer"."""
 
@@ -1162,41 +1202,3 @@ class LogRestored(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LogRestored: _TypeAlias = LogRestored  # noqa: Y015
-
-@_typing.final
-class ReportIssued(_message.Message):
-    """A report that rests on the ledger was issued. Sensitive: "reason", "officer"."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CALLER_FIELD_NUMBER: _builtins.int
-    REPORT_SHA256_FIELD_NUMBER: _builtins.int
-    TREE_SIZE_FIELD_NUMBER: _builtins.int
-    FIRST_INDEX_FIELD_NUMBER: _builtins.int
-    END_INDEX_FIELD_NUMBER: _builtins.int
-    caller: _builtins.str
-    """SPIFFE ID of the system that issued it."""
-    report_sha256: _builtins.bytes
-    """SHA-256 of the report."""
-    tree_size: _builtins.int
-    """Size of the tree that it rests on."""
-    first_index: _builtins.int
-    """First index that it covers."""
-    end_index: _builtins.int
-    """The index after the last that it covers."""
-    def __init__(
-        self,
-        *,
-        caller: _builtins.str = ...,
-        report_sha256: _builtins.bytes = ...,
-        tree_size: _builtins.int = ...,
-        first_index: _builtins.int = ...,
-        end_index: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "end_index", b"end_index", "first_index", b"first_index", "report_sha256", b"report_sha256", "tree_size", b"tree_size"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ReportIssued: _TypeAlias = ReportIssued  # noqa: Y015
