@@ -19,9 +19,10 @@ from cedarpy import pst
 
 from countersign.type.v1.decision_pb2 import DirectiveVersion
 from directive import document, guards
-from directive.document import MANIFEST_FILE, Document, DocumentError
+from directive.document import MANIFEST_FILE, Document, manifest_place
 from directive.entities import known_names
-from directive.guards import DirectiveRefused, Finding, KnownNames
+from directive.findings import DirectiveRefused, Finding
+from directive.guards import KnownNames
 from directive.projection import Projection, Projections, SeatLists
 from directive.rules import Rule, walk
 from directive.vocabulary import Vocabulary
@@ -158,8 +159,6 @@ def load_book(folder: Path, vocabulary: Vocabulary, registry: Registry) -> Book:
     for path in folders:
         try:
             loaded.append(load_directive(path, vocabulary, known))
-        except DocumentError as error:
-            reasons.append(str(error))
         except DirectiveRefused as refused:
             reasons += [str(finding) for finding in refused.findings]
     if reasons:
@@ -173,7 +172,7 @@ def load_book(folder: Path, vocabulary: Vocabulary, registry: Registry) -> Book:
 
 
 def load_directive(folder: Path, vocabulary: Vocabulary, known: KnownNames) -> Directive:
-    """One directive through every guard; raises DocumentError or DirectiveRefused."""
+    """One directive through every guard; raises DirectiveRefused."""
     read = document.read(folder)
     return Directive(read, guards.check(read, vocabulary, known))
 
@@ -206,6 +205,7 @@ def _check_prefixes(directives: Iterable[Directive]) -> None:
                     f"{manifest.name}/{MANIFEST_FILE}",
                     "",
                     f"the prefix {manifest.rule_prefix!r} belongs to party {owner}",
+                    manifest_place(directive.document.manifest_text, "rule_prefix"),
                 )
             )
     if findings:

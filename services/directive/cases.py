@@ -2,22 +2,35 @@
 
 A case states the verdict and the rules that must make it, so that a directive that refuses for the
 wrong reason fails. It is judged with the directive alone, as if its party had no other.
+
+Who takes part in a case may be invented: a directive's cases must hold wherever they are judged, and
+no real registry has an officer whose certificate lapsed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+)
 
 from countersign.type.v1.decision_pb2 import Seat, Verdict, VerdictOutcome
 from countersign.type.v1.search_pb2 import Offence, SearchFacts
 from directive.book import Book, Directive
-from directive.document import CASES_FILE, DocumentError, read_file
+from directive.document import CASES_FILE, read_file, text_of
+from directive.entities import EntitiesError
 from directive.evaluate import Evaluator, SeatVerdict
+from directive.findings import DocumentError, Finding, Place
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
 
@@ -75,14 +88,14 @@ class Request(_Strict):
     candidates_max: int = Field(default=0, ge=0, le=50, alias="candidatesMax")
 
     def facts(self, vocabulary: Vocabulary) -> SearchFacts:
-        """The request as the contracts have it; raises DocumentError for a word that is not one."""
+        """The request as the contracts have it; raises ValueError for a word that is not one."""
 
         def number(enum: str, word: str | None) -> Any:
             if word is None:
                 return 0
             value = vocabulary.number(enum, word)
             if value is None:
-                raise DocumentError(f"{word!r} is not a {enum} of the vocabulary")
+                raise ValueError(f"{word!r} is not a {enum} of the vocabulary")
             return value
 
         facts = SearchFacts(
@@ -140,8 +153,35 @@ class CaseFile(_Strict):
     """The time of the decision, unless a case says otherwise."""
     seat: SeatName
     """The seat that is asked, unless a case says otherwise."""
+    registry: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    """Who takes part in these cases only, in the registry's own form; added to the registry."""
     ordinary: Mapping[str, Any]
     cases: tuple[Case, ...] = Field(min_length=1, max_length=CASES_MAX)
+
+    _places: Mapping[str, Place] = PrivateAttr(default_factory=dict)
+
+    def place(self, case: Case) -> Place | None:
+        """Where the case is written."""
+        return self._places.get(case.name)
+
+    def with_own_registry(self, registry: Registry) -> Registry:
+        """The registry with those who take part in the cases only; raises ValidationError."""
+        if not self.registry:
+            return registry
+        whole = registry.model_dump()
+        for section, entries in self.registry.items():
+            whole[section] = {**whole.get(section, {}), **entries}
+        return Registry.model_validate(whole)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a case asks, in the contracts' terms."""
+
+    facts: SearchFacts
+    officer: str
+    at: datetime
+    seat: Seat.ValueType
 
 
 @dataclass(frozen=True)
@@ -149,8 +189,20 @@ class CaseResult:
     """What came of one case."""
 
     case: Case
+    asked: Asked
+    held: SeatVerdict | None
+    """What the directive said; None when its party does not hold the seat."""
     problems: tuple[str, ...]
     """What differs from what the case states; empty when it holds."""
+    place: Place | None
+
+    @property
+    def shows(self) -> SeatVerdict | None:
+        """The verdict of which the case is a proof: as stated, and told."""
+        if self.held is None or self.problems:
+            return None
+        told = self.held.verdict.outcome in (OUTCOMES["permit"], OUTCOMES["forbid"])
+        return self.held if told else None
 
 
 @dataclass(frozen=True)
@@ -159,57 +211,116 @@ class CasesReport:
 
     directive: str
     results: tuple[CaseResult, ...]
-    rules_not_fired: tuple[str, ...]
-    """Rules that no case shows at work."""
 
     @property
-    def passed(self) -> bool:
-        """Whether every case holds and every rule is shown at work."""
-        return not self.rules_not_fired and not any(result.problems for result in self.results)
+    def findings(self) -> tuple[Finding, ...]:
+        """Each case that does not hold."""
+        file = f"{self.directive}/{CASES_FILE}"
+        return tuple(
+            Finding("CASE_FAILS", file, result.case.label, "; ".join(result.problems), result.place)
+            for result in self.results
+            if result.problems
+        )
+
+
+Progress = Callable[[int, int], None]
+"""Is told how many are done, of how many."""
+
+
+def silent(done: int, of: int) -> None:
+    """Tells nobody."""
 
 
 def load(folder: Path) -> CaseFile:
     """Reads `cases.yaml` of a directive's folder; raises DocumentError."""
-    label = f"{folder.name}/{CASES_FILE}"
-    content = read_file(folder / CASES_FILE)
+    return parse(folder.name, read_file(folder / CASES_FILE))
+
+
+def parse(label: str, content: bytes) -> CaseFile:
+    """Reads the bytes of `cases.yaml`; raises DocumentError. Messages name it by the label."""
+    file = f"{label}/{CASES_FILE}"
+    text = text_of(file, content)
     try:
-        return CaseFile.model_validate(yaml.safe_load(content))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise DocumentError(f"{label}: not YAML: {error}") from error
+        places = _places(text)
+        parsed = CaseFile.model_validate(yaml.safe_load(text))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(mark.line + 1, mark.column + 1) if mark else None
+        raise DocumentError("CASES", file, f"not YAML: {error.problem}", place) from error
     except ValidationError as error:
-        raise DocumentError(f"{label}: {_problems(error)}") from error
+        match error.errors()[0]["loc"]:
+            case ("cases", int(number), *_):
+                place = places[number]
+            case _:
+                place = None
+        raise DocumentError("CASES", file, problems_of(error), place) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # Besides its own errors, the parser lets through those of numbers and dates out of range.
+        raise DocumentError("CASES", file, f"not YAML: {error}") from error
+    for number, case in enumerate(parsed.cases):
+        if case.name in parsed._places:
+            message = "another case has this name"
+            raise DocumentError("CASES", file, message, places[number], case.label)
+        parsed._places = {**parsed._places, case.name: places[number]}
+    return parsed
+
+
+def _places(text: str) -> Sequence[Place]:
+    """Where each case begins."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(root, yaml.MappingNode):
+        return ()
+    listed = next((value for key, value in root.value if key.value == "cases"), None)
+    if not isinstance(listed, yaml.SequenceNode):
+        return ()
+    marks = [node.start_mark for node in listed.value]
+    return [Place(mark.line + 1, mark.column + 1) for mark in marks]
 
 
 def run(
-    directive: Directive, cases: CaseFile, vocabulary: Vocabulary, registry: Registry
+    directive: Directive,
+    cases: CaseFile,
+    vocabulary: Vocabulary,
+    registry: Registry,
+    progress: Progress = silent,
 ) -> CasesReport:
     """Judges every case; raises DocumentError when a case is no request."""
-    evaluator = Evaluator(Book([directive], vocabulary), registry)
     manifest = directive.document.manifest
-    label = f"{manifest.name}/{CASES_FILE}"
+    file = f"{manifest.name}/{CASES_FILE}"
+    try:
+        known = cases.with_own_registry(registry)
+        evaluator = Evaluator(Book([directive], vocabulary), known)
+    except ValidationError as error:
+        raise DocumentError("CASES", file, f"registry: {problems_of(error)}") from error
+    except EntitiesError as error:
+        raise DocumentError("CASES", file, f"registry: {error}") from error
     results: list[CaseResult] = []
-    fired: set[str] = set()
     for case in cases.cases:
-        try:
-            request = Request.model_validate({**cases.ordinary, **case.given})
-            facts = request.facts(vocabulary)
-        except ValidationError as error:
-            raise DocumentError(f"{label}: {case.label}: {_problems(error)}") from error
-        except DocumentError as error:
-            raise DocumentError(f"{label}: {case.label}: {error}") from error
-        seat = _seat(case.seat or cases.seat)
-        verdicts = evaluator.evaluate_party(
-            facts, request.officer, case.at or cases.at, manifest.party
+        asked = _asked(case, cases, vocabulary, file)
+        verdicts = evaluator.evaluate_party(asked.facts, asked.officer, asked.at, manifest.party)
+        held = next((v for v in verdicts if v.verdict.seat == asked.seat), None)
+        problems = (
+            (f"{manifest.party} does not hold the seat {case.seat or cases.seat!r}",)
+            if held is None
+            else tuple(_differences(case, held))
         )
-        held = next((v for v in verdicts if v.verdict.seat == seat), None)
-        if held is None:
-            problem = f"{manifest.party} does not hold the seat {case.seat or cases.seat!r}"
-            results.append(CaseResult(case, (problem,)))
-            continue
-        fired.update(rule.id for rule in held.verdict.rules)
-        results.append(CaseResult(case, tuple(_differences(case, held))))
-    silent = tuple(rule.id for rule in directive.rules if rule.id not in fired)
-    return CasesReport(manifest.name, tuple(results), silent)
+        results.append(CaseResult(case, asked, held, problems, cases.place(case)))
+        progress(len(results), len(cases.cases))
+    return CasesReport(manifest.name, tuple(results))
+
+
+def _asked(case: Case, cases: CaseFile, vocabulary: Vocabulary, file: str) -> Asked:
+    try:
+        request = Request.model_validate({**cases.ordinary, **case.given})
+        facts = request.facts(vocabulary)
+    except ValidationError as error:
+        place = cases.place(case)
+        raise DocumentError("CASE_REQUEST", file, problems_of(error), place, case.label) from error
+    except ValueError as error:
+        place = cases.place(case)
+        raise DocumentError("CASE_REQUEST", file, str(error), place, case.label) from error
+    seat = _seat(case.seat or cases.seat)
+    return Asked(facts, request.officer, case.at or cases.at, seat)
 
 
 def _seat(name: SeatName) -> Seat.ValueType:
@@ -234,7 +345,8 @@ def _differences(case: Case, held: SeatVerdict) -> list[str]:
     ]
 
 
-def _problems(error: ValidationError) -> str:
+def problems_of(error: ValidationError) -> str:
+    """What a strict document has wrong, field by field."""
     return "; ".join(
         f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
         for problem in error.errors()

@@ -6,6 +6,7 @@ of the first two: what was reviewed is what is applied.
 """
 
 import hashlib
+import re
 import tomllib
 from dataclasses import dataclass
 from datetime import date
@@ -21,6 +22,9 @@ from pydantic import (
     model_validator,
 )
 
+from directive.findings import DocumentError, Place
+from directive.scripts import mixed_words
+
 MANIFEST_FILE: Final = "directive.toml"
 RULES_FILE: Final = "rules.cedar"
 CASES_FILE: Final = "cases.yaml"
@@ -30,9 +34,7 @@ FILE_BYTES_MAX: Final = 1024 * 1024
 
 _DIGEST_CONTEXT: Final = b"countersign/directive/v1\0"
 
-
-class DocumentError(Exception):
-    """A directive's file is missing, too large or not what it should be; the message names it."""
+_TOML_PLACE: Final = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
 def _printable(value: str) -> str:
@@ -110,26 +112,43 @@ def read(folder: Path) -> Document:
     document = parse(folder.name, read_file(folder / MANIFEST_FILE), read_file(folder / RULES_FILE))
     if document.name != folder.name:
         raise DocumentError(
-            f"{folder.name}/{MANIFEST_FILE}: the name is {document.name!r}, the folder's is another"
+            "NAME_FOLDER",
+            f"{folder.name}/{MANIFEST_FILE}",
+            f"the name is {document.name!r}, the folder's is another",
+            manifest_place(document.manifest_text, "name"),
         )
     return document
 
 
 def parse(label: str, manifest: bytes, rules: bytes) -> Document:
     """Reads the bytes of manifest and rules; raises DocumentError. Messages name it by the label."""
-    manifest_text = _text(f"{label}/{MANIFEST_FILE}", manifest)
-    rules_text = _text(f"{label}/{RULES_FILE}", rules)
+    file = f"{label}/{MANIFEST_FILE}"
+    manifest_text = text_of(file, manifest)
+    rules_text = text_of(f"{label}/{RULES_FILE}", rules)
     try:
         parsed = Manifest.model_validate(tomllib.loads(manifest_text), strict=True)
-    except tomllib.TOMLDecodeError as error:
-        raise DocumentError(f"{label}/{MANIFEST_FILE}: not TOML: {error}") from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'dates'}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise DocumentError(f"{label}/{MANIFEST_FILE}: {problems}") from error
+        problem, *others = error.errors()
+        field = ".".join(str(part) for part in problem["loc"])
+        place = manifest_place(manifest_text, field or "effective_until")
+        more = f" ({len(others)} more)" if others else ""
+        message = f"{field or 'dates'}: {problem['msg']}{more}"
+        raise DocumentError("MANIFEST", file, message, place) from error
+    except (ValueError, RecursionError) as error:
+        # Besides its own error, the parser lets through those of numbers and dates out of range.
+        said = str(error)
+        found = _TOML_PLACE.search(said)
+        place = Place(int(found[1]), int(found[2])) if found else None
+        message = f"not TOML: {_TOML_PLACE.sub('', said)}"
+        raise DocumentError("MANIFEST", file, message, place) from error
     return Document(parsed, manifest_text, rules_text, digest(manifest, rules))
+
+
+def manifest_place(text: str, field: str) -> Place | None:
+    """Where the manifest gives a field; None when it does not."""
+    given = re.compile(rf"\s*{re.escape(field)}\s*=")
+    lines = enumerate(text.split("\n"), 1)
+    return next((Place(number, 1) for number, line in lines if given.match(line)), None)
 
 
 def digest(manifest: bytes, rules: bytes) -> bytes:
@@ -143,24 +162,34 @@ def digest(manifest: bytes, rules: bytes) -> bytes:
 
 def read_file(path: Path) -> bytes:
     """The bytes of a directive's file; raises DocumentError."""
+    label = f"{path.parent.name}/{path.name}"
     try:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
-        raise DocumentError(f"{path.parent.name}/{path.name}: {error.strerror}") from error
+        raise DocumentError("FILE_MISSING", label, f"cannot be read: {error.strerror}") from error
     if len(content) > FILE_BYTES_MAX:
-        raise DocumentError(f"{path.parent.name}/{path.name}: larger than {FILE_BYTES_MAX} bytes")
+        raise DocumentError("FILE_TOO_LARGE", label, f"larger than {FILE_BYTES_MAX} bytes")
     return content
 
 
-def _text(label: str, content: bytes) -> str:
-    """The text; characters that would let it read otherwise than it is applied are refused."""
+def text_of(label: str, content: bytes) -> str:
+    """The text; raises DocumentError for characters that would let it read otherwise than it is applied."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DocumentError(f"{label}: not UTF-8: {error.reason} at byte {error.start}") from error
-    for number, line in enumerate(text.split("\n"), 1):
-        hidden = next((c for c in line if not c.isprintable() and c not in "\t"), None)
-        if hidden is not None:
-            raise DocumentError(f"{label}: line {number} hides the character U+{ord(hidden):04X}")
+        before = content[: error.start].decode("utf-8", "replace")
+        line = before.count("\n") + 1
+        place = Place(line, len(before) - (before.rfind("\n") + 1) + 1)
+        message = f"not UTF-8: {error.reason} at byte {error.start}"
+        raise DocumentError("NOT_UTF8", label, message, place) from error
+    for number, line_text in enumerate(text.split("\n"), 1):
+        if line_text.isprintable():
+            continue
+        for column, letter in enumerate(line_text, 1):
+            if not letter.isprintable() and letter != "\t":
+                message = f"hides the character U+{ord(letter):04X}"
+                raise DocumentError("HIDDEN_CHARACTER", label, message, Place(number, column))
+    for word in mixed_words(text):
+        raise DocumentError("MIXED_SCRIPTS", label, str(word), word.place)
     return text

@@ -5,6 +5,7 @@ entity and keeps annotations without looking at them; in a prohibition each of t
 permit. A directive with a finding is not loaded at all, and nothing is loaded without it.
 """
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +15,10 @@ from typing import Final
 import cedarpy
 from cedarpy import pst
 
-from directive import conditions
-from directive.document import MANIFEST_FILE, Document
+from directive import conditions, places
+from directive.document import MANIFEST_FILE, Document, manifest_place
+from directive.findings import DirectiveRefused, Finding, Place
+from directive.places import NOWHERE, RulePlaces
 from directive.rules import OBLIGATION, OBLIGATION_KINDS, REQUIREMENT, Rule, identified, walk
 from directive.vocabulary import NAMESPACE, Vocabulary
 
@@ -24,36 +27,17 @@ RULES_MAX: Final = 1_000
 ANNOTATION_LENGTH_MAX: Final = 500
 
 _REQUIRED: Final = ("id", "title", "citation")
+_ANNOTATIONS: Final = (
+    *_REQUIRED,
+    "requirement_1",
+    *(f"obligation_{kind}" for kind in OBLIGATION_KINDS),
+)
 _ARITHMETIC: Final = {
     "add": "+", "sub": "-", "mul": "*", "neg": "- (negation)",
     "offset": "offset()", "duration_since": "durationSince()",
 }  # fmt: skip
 _CONSTRUCTORS: Final = frozenset({"datetime", "decimal", "duration", "ip"})
 _NIBRS: Final = re.compile(r"([0-9]{2}[0-9A-Z])?")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Why a directive is not loaded."""
-
-    guard: str
-    """Stable, in capitals: "ID_MISSING"."""
-    file: str
-    rule: str
-    """The rule's identifier, or its place ("rule 3") while it has none; empty for the whole file."""
-    message: str
-
-    def __str__(self) -> str:
-        where = f"{self.file}: {self.rule}" if self.rule else self.file
-        return f"{where}: {self.message} [{self.guard}]"
-
-
-class DirectiveRefused(Exception):
-    """A directive is not loaded; it says everything that was found."""
-
-    def __init__(self, findings: Sequence[Finding]) -> None:
-        super().__init__("; ".join(str(finding) for finding in findings))
-        self.findings = tuple(findings)
 
 
 @dataclass(frozen=True)
@@ -76,6 +60,7 @@ def check(document: Document, vocabulary: Vocabulary, known: KnownNames) -> tupl
                     "",
                     f"written against vocabulary {document.manifest.vocabulary!r}; "
                     f"this is {vocabulary.version!r}",
+                    manifest_place(document.manifest_text, "vocabulary"),
                 )
             ]
         )
@@ -99,10 +84,20 @@ class _Examination:
         self._document = document
         self._vocabulary = vocabulary
         self._known = known
+        self._places: Sequence[RulePlaces] = ()
         self.findings: list[Finding] = []
 
-    def _find(self, guard: str, rule: str, message: str) -> None:
-        self.findings.append(Finding(guard, self._document.rules_file, rule, message))
+    def _find(self, guard: str, rule: Rule, message: str, place: Place | None) -> None:
+        self._find_in(guard, rule.id, message, place)
+
+    def _find_in(self, guard: str, label: str, message: str, place: Place | None = None) -> None:
+        finding = Finding(guard, self._document.rules_file, label, message, place)
+        if finding not in self.findings:
+            self.findings.append(finding)
+
+    def _where(self, number: int) -> RulePlaces:
+        """Where the parts of a rule stand; nowhere when the text was not taken apart as Cedar does."""
+        return self._places[number] if self._places else NOWHERE
 
     def rules(self) -> list[Rule]:
         """Parses and type-checks; the rules under our own identifiers."""
@@ -110,16 +105,21 @@ class _Examination:
         try:
             parsed = cedarpy.policies_to_pst(text)
         except ValueError as error:
-            raise DirectiveRefused(
-                [Finding("PARSE", self._document.rules_file, "", f"cannot be read: {error}")]
-            ) from error
-        for template in parsed.templates.values():
+            place = places.parse_error(text, str(error))
+            self._find_in("PARSE", "", f"cannot be read: {error}", place)
+            raise DirectiveRefused(self.findings) from error
+        total = len(parsed.static_policies) + len(parsed.templates)
+        found = places.rules(text)
+        self._places = found if len(found) == total else ()
+        for key, template in parsed.templates.items():
             label = template.annotations.get("id") or "a rule"
-            self._find("TEMPLATE", label, "is a template: rules must name whom they are about")
-        if not parsed.static_policies and not parsed.templates:
-            self._find("NO_RULES", "", "holds no rule, so it would say nothing")
+            place = self._where(int(key.removeprefix("policy"))).of("?")
+            message = "is a template: rules must name whom they are about"
+            self._find_in("TEMPLATE", label, message, place)
+        if not total:
+            self._find_in("NO_RULES", "", "holds no rule, so it would say nothing")
         if len(parsed.static_policies) > RULES_MAX:
-            self._find("TOO_MANY_RULES", "", f"holds more than {RULES_MAX} rules")
+            self._find_in("TOO_MANY_RULES", "", f"holds more than {RULES_MAX} rules")
             raise DirectiveRefused(self.findings)
         rules = self._identified(parsed.static_policies)
         self._types(text)
@@ -130,10 +130,16 @@ class _Examination:
         for rule in rules:
             for name in _REQUIRED:
                 if not rule.template.annotations.get(name):
-                    self._find(f"{name.upper()}_MISSING", rule.id, f"has no @{name}")
-        for label, count in Counter(rule.id for rule in rules).items():
-            if count > 1:
-                self._find("ID_DUPLICATE", label, f"is the identifier of {count} rules")
+                    place = self._where(rule.number).annotation(name)
+                    self._find(f"{name.upper()}_MISSING", rule, f"has no @{name}", place)
+        counts = Counter(rule.id for rule in rules)
+        named: set[str] = set()
+        for rule in rules:
+            if rule.id in named:
+                message = f"is the identifier of {counts[rule.id]} rules"
+                place = self._where(rule.number).annotation("id")
+                self._find("ID_DUPLICATE", rule, message, place)
+            named.add(rule.id)
         return rules
 
     def _types(self, text: str) -> None:
@@ -145,28 +151,33 @@ class _Examination:
         for error in result.errors:
             label = ids.get(error.policy_id, "") or error.policy_id
             message = str(error.error).removeprefix(f"for policy `{error.policy_id}`").lstrip(":, ")
-            self._find("UNKNOWN_TERM", label, f"does not fit the vocabulary: {message}")
+            place = self._where(int(error.policy_id.removeprefix("policy"))).named_in(message)
+            self._find_in("UNKNOWN_TERM", label, f"does not fit the vocabulary: {message}", place)
         if not result.errors:
-            self._find("UNKNOWN_TERM", "", "does not fit the vocabulary")
+            self._find_in("UNKNOWN_TERM", "", "does not fit the vocabulary")
 
     def annotations(self, rule: Rule) -> None:
         """Known annotations only, and the party's own prefix."""
+        where = self._where(rule.number)
         prefix = self._document.manifest.rule_prefix
         if not re.fullmatch(re.escape(prefix) + r"[A-Z0-9][A-Z0-9.-]{0,30}", rule.id):
-            self._find("ID_PREFIX", rule.id, f"does not begin with this party's prefix {prefix!r}")
+            message = f"does not begin with this party's prefix {prefix!r}"
+            self._find("ID_PREFIX", rule, message, where.annotation("id"))
         for key, value in rule.template.annotations.items():
+            place = where.annotation(key)
             duty = OBLIGATION.fullmatch(key)
             if duty and duty[1] not in OBLIGATION_KINDS:
                 kinds = ", ".join(sorted(OBLIGATION_KINDS))
-                self._find("OBLIGATION_UNKNOWN", rule.id, f"@{key}: the known duties are {kinds}")
+                message = f"@{key}: the known duties are {kinds}"
+                self._find("OBLIGATION_UNKNOWN", rule, message, place)
             elif not duty and key not in _REQUIRED and not REQUIREMENT.fullmatch(key):
-                self._find("ANNOTATION_UNKNOWN", rule.id, f"@{key} means nothing here")
+                near = _nearest(key, _ANNOTATIONS)
+                self._find("ANNOTATION_UNKNOWN", rule, f"@{key} means nothing here{near}", place)
             if len(value) > ANNOTATION_LENGTH_MAX or not value.isprintable():
-                self._find(
-                    "ANNOTATION_TEXT",
-                    rule.id,
-                    f"@{key} must be one printable line of at most {ANNOTATION_LENGTH_MAX} letters",
+                message = (
+                    f"@{key} must be one printable line of at most {ANNOTATION_LENGTH_MAX} letters"
                 )
+                self._find("ANNOTATION_TEXT", rule, message, place)
 
     def requirements(self, rule: Rule) -> None:
         """A permit says in words what its head and each of its conditions require; a forbid nothing."""
@@ -175,53 +186,59 @@ class _Examination:
             expected.update(range(1, len(rule.template.clauses) + 1))
             if rule.has_conditional_head:
                 expected.add(0)
-        given = rule.requirements
+        given, where = rule.requirements, self._where(rule.number)
         for number in sorted(expected - given.keys()):
             what = f"condition {number}" if number else "the head"
-            self._find("REQUIREMENT_MISSING", rule.id, f"has no @requirement_{number} for {what}")
+            message = f"has no @requirement_{number} for {what}"
+            self._find("REQUIREMENT_MISSING", rule, message, where.clause(number))
         for number in sorted(given.keys() - expected):
-            self._find(
-                "REQUIREMENT_WITHOUT_CLAUSE", rule.id, f"@requirement_{number} belongs to nothing"
-            )
+            message = f"@requirement_{number} belongs to nothing"
+            place = where.annotation(f"requirement_{number}")
+            self._find("REQUIREMENT_WITHOUT_CLAUSE", rule, message, place)
         for number, words in given.items():
             if not words:
-                self._find("REQUIREMENT_MISSING", rule.id, f"@requirement_{number} is empty")
+                place = where.annotation(f"requirement_{number}")
+                self._find("REQUIREMENT_MISSING", rule, f"@requirement_{number} is empty", place)
 
     def names(self, rule: Rule) -> None:
         """Every agency, officer, list, system, gallery, jurisdiction and course exists."""
+        where = self._where(rule.number)
         for uid in sorted(pst.entity_uids(rule.template), key=str):
             kind = uid.type.basename
             if uid.type.namespace != (NAMESPACE,) or kind == "Action":
                 continue  # The type checker has seen to these.
             known = self._vocabulary.closed_lists.get(kind, self._known.members.get(kind, ()))
             if uid.id not in known:
-                self._find("UNKNOWN_NAME", rule.id, f"{uid} is not in the registry")
+                message = f"{uid} is not in the registry{_nearest(uid.id, known)}"
+                self._find("UNKNOWN_NAME", rule, message, where.of(*_words(str(uid))))
         for course in _courses(rule.template):
             if not isinstance(course, pst.StringLit):
-                self._find("COURSE_NOT_LITERAL", rule.id, "a course must be written out")
+                place = where.of("hasTag")
+                self._find("COURSE_NOT_LITERAL", rule, "a course must be written out", place)
             elif course.value not in self._known.courses:
-                self._find(
-                    "UNKNOWN_NAME", rule.id, f'no officer holds a certificate "{course.value}"'
-                )
+                near = _nearest(course.value, self._known.courses)
+                message = f'no officer holds a certificate "{course.value}"{near}'
+                self._find("UNKNOWN_NAME", rule, message, where.of(f'"{course.value}"'))
         for code in _nibrs_literals(rule.template):
             if not _NIBRS.fullmatch(code):
-                self._find("OFFENCE_CODE", rule.id, f'"{code}" is not an NIBRS offence code')
+                message = f'"{code}" is not an NIBRS offence code'
+                self._find("OFFENCE_CODE", rule, message, where.of(f'"{code}"'))
 
     def operations(self, rule: Rule) -> None:
         """Nothing that can fail while a search is decided: a rule that errs is skipped."""
+        where = self._where(rule.number)
         for node in walk(rule.template.clauses):
             if isinstance(node, pst.BinaryOp | pst.UnaryOp) and node.op in _ARITHMETIC:
-                self._find(
-                    "ARITHMETIC",
-                    rule.id,
-                    f"uses {_ARITHMETIC[node.op]}, which can overflow while a search is decided",
-                )
+                sign = _ARITHMETIC[node.op]
+                message = f"uses {sign}, which can overflow while a search is decided"
+                self._find("ARITHMETIC", rule, message, where.of(sign.rstrip("()").split(" ")[0]))
             if (
                 isinstance(node, pst.UnaryOp)
                 and node.op in _CONSTRUCTORS
                 and not isinstance(node.arg, pst.StringLit)
             ):
-                self._find("NOT_LITERAL", rule.id, f"{node.op}() needs a written-out value")
+                message = f"{node.op}() needs a written-out value"
+                self._find("NOT_LITERAL", rule, message, where.of(node.op))
 
     def empty_conditions(self, rules: Sequence[Rule]) -> None:
         """Conditions that never or always hold."""
@@ -231,9 +248,21 @@ class _Examination:
             "never": ("NEVER_TRUE", "can never be true"),
             "always": ("ALWAYS_TRUE", "is always true"),
         }
+        numbers = {rule.id: rule.number for rule in rules}
         for suspect in conditions.suspects(rules, self._vocabulary):
             guard, message = messages[suspect.kind]
-            self._find(guard, suspect.rule, f"`{suspect.text}` {message}")
+            place = self._where(numbers[suspect.rule]).of(*_words(suspect.text))
+            self._find_in(guard, suspect.rule, f"`{suspect.text}` {message}", place)
+
+
+def _words(text: str) -> list[str]:
+    return [token.text for token in places.tokens(text)]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """What was probably meant."""
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _courses(template: pst.Template) -> Iterable[pst.Expr]:

@@ -22,7 +22,7 @@ import cedarpy
 from cedarpy import pst
 
 from directive import conditions
-from directive.guards import DirectiveRefused, Finding
+from directive.findings import DirectiveRefused, Finding
 from directive.rules import Rule, walk
 from directive.vocabulary import NAMESPACE, Vocabulary
 

@@ -31,6 +31,8 @@ class Rule:
     citation: str
     template: pst.Template
     """With our identifier in place of Cedar's positional one, which shifts when text is added."""
+    number: int
+    """Its place in the text, counted from zero."""
 
     @cached_property
     def permits(self) -> bool:
@@ -85,6 +87,7 @@ def identified(policies: Mapping[str, pst.Template]) -> list[Rule]:
                 notes.get("title", ""),
                 notes.get("citation", ""),
                 dataclasses.replace(template, id=label),
+                int(key.removeprefix("policy")),
             )
         )
     return rules

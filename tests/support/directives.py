@@ -21,6 +21,7 @@ from directive import document, guards
 from directive.book import Book, Directive, Slice, load_book
 from directive.entities import known_names
 from directive.evaluate import Evaluator
+from directive.findings import DirectiveRefused
 from directive.rules import read_rules
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
@@ -108,7 +109,7 @@ def findings(rules: str, **how: str) -> list[str]:
     """Which guards refuse the rules."""
     try:
         directive(rules, known=None, **how)
-    except guards.DirectiveRefused as refused:
+    except DirectiveRefused as refused:
         return [finding.guard for finding in refused.findings]
     return []
 

@@ -39,7 +39,7 @@ def test_a_case_that_does_not_hold_is_shown_and_fails(
     shown = capsys.readouterr().out
     assert "FAILS T02" in shown
     assert "expected LAPD-2, LAPD-4; got LAPD-4" in shown
-    assert "no case shows LAPD-2 at work" in shown
+    assert "changes of its rules are tried when every case holds" in shown
 
 
 def test_what_a_guard_finds_is_shown_with_file_and_rule(
@@ -49,9 +49,41 @@ def test_what_a_guard_finds_is_shown_with_file_and_rule(
     assert exit_code(["directive", "test", "--json", str(folder)]) == 1
     (said,) = json.loads(capsys.readouterr().out)["directives"]
     assert said["passed"] is False
-    (problem,) = said["problems"]
-    assert problem.startswith("lapd-2020-11-13/rules.cedar: LAPD-1: ")
-    assert "lapd-fr-userz" in problem
+    (found,) = said["findings"]
+    assert found["code"] == "UNKNOWN_NAME"
+    assert (found["file"], found["about"]) == ("lapd-2020-11-13/rules.cedar", "LAPD-1")
+    assert (found["line"], found["column"]) == (14, 16)
+    assert "did you mean lapd-fr-users?" in found["message"]
+
+
+def test_a_finding_is_one_line_that_an_editor_can_jump_to(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(folder / "rules.cedar", '"lapd-fr-users"', '"lapd-fr-userz"')
+    assert exit_code(["directive", "lint", str(folder)]) == 1
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if "refused" in one]
+    assert "lapd-2020-11-13/rules.cedar:14:16: LAPD-1: " in line
+    assert line.endswith("[UNKNOWN_NAME]")
+
+
+def test_lint_does_not_ask_the_cases(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(folder / "cases.yaml", "expect: cannot tell", "expect: permit")
+    assert exit_code(["directive", "lint", str(folder)]) == 0
+    assert exit_code(["directive", "test", str(folder)]) == 1
+    assert "got cannot tell" in capsys.readouterr().out
+
+
+def test_a_change_that_no_case_notices_fails(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (folder / "cases.yaml").read_text()
+    start = text.index("  - name: no case number")
+    without = text[:start] + text[text.index("  - name: another agency's officer, for", start) :]
+    (folder / "cases.yaml").write_text(without)
+    assert exit_code(["directive", "test", "--json", str(folder)]) == 1
+    (said,) = json.loads(capsys.readouterr().out)["directives"]
+    assert [found["code"] for found in said["findings"]] == ["REQUIREMENT_NOT_SHOWN"]
+    assert said["changes"] == {"tried": 18, "unnoticed": 1}
 
 
 def test_a_folder_without_cases_fails(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

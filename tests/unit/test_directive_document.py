@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from directive import document
-from directive.document import DocumentError
+from directive.findings import DocumentError
 from support.directives import FORBID, manifest
 
 RULES = (FORBID + ";").encode()

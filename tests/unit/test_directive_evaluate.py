@@ -22,7 +22,7 @@ from countersign.type.v1.search_pb2 import (
 )
 from directive.book import Directive
 from directive.evaluate import Evaluator, conjunction, follows
-from directive.guards import DirectiveRefused
+from directive.findings import DirectiveRefused
 from shared.registry import Registry
 from support.directives import (
     BURBANK,

@@ -8,7 +8,7 @@ from cedarpy import validate_policies
 
 from directive import conditions
 from directive.book import BookError, load_book
-from directive.guards import DirectiveRefused
+from directive.findings import DirectiveRefused
 from support.directives import (
     DIRECTIVES,
     FORBID,
@@ -239,7 +239,7 @@ def test_each_finding_names_the_file_and_the_rule() -> None:
         directive(FORBID + "when { context has warrant };")
     (finding,) = refused.value.findings
     assert str(finding) == (
-        "a-directive/rules.cedar: LAPD-9: `context has warrant` asks for a fact that the vocabulary "
+        "a-directive/rules.cedar:3:8: LAPD-9: `context has warrant` asks for a fact that the vocabulary "
         "does not have [HAS_UNDECLARED]"
     )
 
@@ -269,7 +269,7 @@ def test_t77_a_directive_with_an_unknown_term_keeps_the_whole_book_shut(tmp_path
         (tmp_path / name / "directive.toml").write_text(manifest(name=name, **how))
         term = "when { context.moonPhase == 1 };" if name == "bad" else ";"
         (tmp_path / name / "rules.cedar").write_text(rules + term)
-    with pytest.raises(BookError, match=r"bad/rules\.cedar: LASD-9.*moonPhase.*UNKNOWN_TERM"):
+    with pytest.raises(BookError, match=r"bad/rules\.cedar:3:16: LASD-9.*moonPhase.*UNKNOWN_TERM"):
         load_book(tmp_path, vocabulary(), registry())
     (tmp_path / "bad" / "rules.cedar").write_text(FORBID.replace("LAPD", "LASD") + ";")
     assert set(load_book(tmp_path, vocabulary(), registry()).directives) == {"good", "bad"}

@@ -12,7 +12,7 @@ from countersign.type.v1.decision_pb2 import DecisionOutcome, VerdictOutcome
 from directive import entities, self_test
 from directive.book import Book, Slice
 from directive.evaluate import Evaluator
-from directive.guards import DirectiveRefused
+from directive.findings import DirectiveRefused
 from directive.projection import Projection, check, facts_read, seat_lists
 from directive.rules import Rule, read_rules
 from directive.self_test import EngineUntrustworthy

@@ -197,7 +197,7 @@ def test_t77_the_service_does_not_start_with_a_directive_that_it_cannot_read(
     (bad / "rules.cedar").write_text(FORBID + "when { context.moonPhase == 1 };")
     text = (DIRECTIVES / "vocabulary.cedarschema").read_text()
     (tmp_path / "vocabulary.cedarschema").write_text(text)
-    with pytest.raises(SettingsError, match=r"bad/rules\.cedar: LAPD-9.*moonPhase"):
+    with pytest.raises(SettingsError, match=r"bad/rules\.cedar:3:16: LAPD-9.*moonPhase"):
         load(settings_with(tmp_path), registry())
 
 

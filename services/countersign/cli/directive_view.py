@@ -11,8 +11,9 @@ from rich.padding import Padding
 from countersign.cli.output import cells, table
 from countersign.policy.v1.policy_pb2 import Directive, GetDirectiveResponse
 from directive import document
-from directive.cases import CasesReport
-from directive.document import Document, DocumentError
+from directive.document import Document
+from directive.findings import DocumentError
+from directive.review import Review
 from directive.rules import Rule, read_rules
 
 
@@ -90,22 +91,20 @@ def _print_rule(console: Console, rule: Rule) -> None:
         console.print(Padding(escape(line.lstrip()), (0, 0, 0, indent)))
 
 
-def print_report(
-    console: Console, name: str, report: CasesReport | None, problems: Iterable[str]
-) -> None:
-    """What the guards found, or what came of each case."""
-    console.print(f"[bold]{escape(name)}[/]")
-    for problem in problems:
-        console.print(f"  [bold red]refused[/] {escape(problem)}")
-    if report is None:
-        return
-    for result in report.results:
+def print_review(console: Console, review: Review) -> None:
+    """What came of each case, and what was found besides."""
+    console.print(f"[bold]{escape(review.name)}[/]")
+    for result in review.cases:
         mark = "[bold red]FAILS[/]" if result.problems else "[green]holds[/]"
         console.print(f"  {mark} {escape(result.case.label)}")
-        for problem in result.problems:
-            console.print(f"        {escape(problem)}")
-    for rule in report.rules_not_fired:
-        console.print(f"  [bold red]FAILS[/] no case shows {escape(rule)} at work")
+    if any(result.problems for result in review.cases):
+        console.print("  changes of its rules are tried when every case holds")
+    if review.mutants:
+        noticed = review.mutants - len(review.survivors)
+        console.print(f"  {noticed} of {review.mutants} changes of its rules are noticed by a case")
+    for finding in review.findings:
+        # Whole on one line, so that an editor can jump to the place.
+        console.print(f"  [bold red]refused[/] {escape(str(finding))}", soft_wrap=True)
 
 
 def _day(stamp: Timestamp) -> str:

@@ -1,0 +1,146 @@
+"""`countersign directive` without a server: what an author does before anything is put in force."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from countersign.cli.directive_view import print_review
+from countersign.cli.output import OK, REFUSED, bar, json_option, out, print_json
+from countersign.installation import bundled
+from directive import review
+from directive.findings import Finding
+from directive.review import Review
+from directive.vocabulary import Vocabulary, VocabularyError
+from shared.registry import Registry
+from shared.settings import SettingsError
+
+FOLDER: Final = click.Path(path_type=Path, file_okay=False, exists=True)
+
+
+def folders_argument(command: Any) -> Any:
+    """Adds the folders that are judged."""
+    return click.argument("folders", nargs=-1, type=FOLDER)(command)
+
+
+def world_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds what a directive is judged by, and gives the command both, loaded."""
+
+    @click.option(
+        "--vocabulary",
+        "vocabulary_folder",
+        type=FOLDER,
+        default=None,
+        help="Folder with vocabulary.cedarschema [default: the shipped one].",
+    )
+    @click.option(
+        "--registry",
+        "registry_file",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        default=None,
+        help="Registry that rules and cases name [default: the demonstration's].",
+    )
+    @functools.wraps(command)
+    def with_world(
+        *, vocabulary_folder: Path | None, registry_file: Path | None, **rest: Any
+    ) -> Any:
+        try:
+            vocabulary = Vocabulary.load(vocabulary_folder or bundled.directives())
+        except VocabularyError as error:
+            raise SettingsError(str(error)) from error
+        registry = Registry.load(registry_file or bundled.registry())
+        return command(vocabulary=vocabulary, registry=registry, **rest)
+
+    return with_world
+
+
+def _named(folders: tuple[Path, ...]) -> list[Path]:
+    """The folders given, or all that come with the project."""
+    shipped = sorted(path for path in bundled.directives().iterdir() if path.is_dir())
+    return [folder.resolve() for folder in folders] or shipped
+
+
+@click.command()
+@folders_argument
+@world_options
+@json_option
+def lint(
+    folders: tuple[Path, ...], vocabulary: Vocabulary, registry: Registry, as_json: bool
+) -> int:
+    """Put directives through every guard, without asking their cases. Needs no server.
+
+    Says what is wrong with file, line and column. Ends with 1 when anything is. Without FOLDERS, looks at
+    the directives that come with the project.
+
+    \b
+    Example:
+      countersign directive lint my-directives/our-department
+    """
+    return _report([review.lint(one, vocabulary, registry) for one in _named(folders)], as_json)
+
+
+@click.command()
+@folders_argument
+@world_options
+@json_option
+def test(
+    folders: tuple[Path, ...], vocabulary: Vocabulary, registry: Registry, as_json: bool
+) -> int:
+    """Put directives through every guard, their cases and the gates. Needs no server.
+
+    Judges each case; then sees whether some case would notice it if a rule or a condition were left out
+    or turned round. Ends with 1 when anything is found. Without FOLDERS, tests the directives that come
+    with the project.
+
+    \b
+    Example:
+      countersign directive test directives/lapd-2020-11-13
+    """
+    found = [review.review(one, vocabulary, registry, bar) for one in _named(folders)]
+    return _report(found, as_json)
+
+
+def _report(reviews: list[Review], as_json: bool) -> int:
+    if as_json:
+        print_json({"directives": [_as_json(one) for one in reviews]})
+    else:
+        console = out()
+        for one in reviews:
+            print_review(console, one)
+        failed = sum(not one.passed for one in reviews)
+        verdict = f"[bold red]{failed} failed[/]" if failed else "[bold green]all pass[/]"
+        console.print(f"{len(reviews)} directive(s): {verdict}")
+    return OK if all(one.passed for one in reviews) else REFUSED
+
+
+def _as_json(one: Review) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "passed": one.passed,
+        "findings": [finding_json(finding) for finding in one.findings],
+        "cases": [
+            {
+                "id": result.case.id or "",
+                "name": result.case.name,
+                "passed": not result.problems,
+                "problems": list(result.problems),
+            }
+            for result in one.cases
+        ],
+        "changes": {"tried": one.mutants, "unnoticed": len(one.survivors)},
+    }
+
+
+def finding_json(finding: Finding) -> dict[str, Any]:
+    """A finding for programs."""
+    place = finding.place
+    return {
+        "code": finding.guard,
+        "file": finding.file,
+        "line": place.line if place else None,
+        "column": place.column if place else None,
+        "about": finding.rule,
+        "message": finding.message,
+    }
