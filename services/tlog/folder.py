@@ -136,7 +136,7 @@ def export_text(found: VerifiedExport) -> str:
     checkpoint = found.checkpoint
     return (
         f"all {checkpoint.size} entries of {checkpoint.origin}, in {found.files} files, are what was signed"
-        f"{_cosigned_text(found.judged)}"
+        f"{cosigned_text(found.judged)}"
     )
 
 
@@ -145,11 +145,11 @@ def receipt_text(index: int, judged: Judged) -> str:
     checkpoint = judged.checkpoint
     return (
         f"the entry is number {index} of the {checkpoint.size} of {checkpoint.origin} that were signed"
-        f"{_cosigned_text(judged)}"
+        f"{cosigned_text(judged)}"
     )
 
 
-def _cosigned_text(judged: Judged) -> str:
+def cosigned_text(judged: Judged) -> str:
     """Tell who cosigned a checkpoint; nothing when nobody did."""
     if not judged.cosigned:
         return ""

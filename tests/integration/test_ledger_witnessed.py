@@ -1,6 +1,7 @@
 """A real ledger, two of our witnesses and a dead one: receipts with a quorum, and what happens to a fork."""
 
 import contextlib
+import json
 import shutil
 import socket
 from collections.abc import AsyncIterator
@@ -306,3 +307,45 @@ async def test_export_with_its_quorum_verifies_by_a_policy_of_ones_own(
         stricter.write_text((tmp_path / "ledger.policy").read_text().replace(" 2 w1", " all w1"))
         said = await terminal.read(*export[:3], "--wait", 0, "--policy", stricter)
         assert (said.code, "without w3" in said.err) == (1, True)
+
+
+@pytest.mark.promise(4)
+async def test_table_with_its_quorum_verifies_by_a_policy_of_ones_own(
+    network: Network,
+    nats_server: NatsUnderTest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with met(network, nats_server) as one:
+        terminal = Terminal(write_client(tmp_path, nats_server, one.ledger.server.port), capsys)
+        policy = "--policy", tmp_path / "ledger.policy"
+        bare, witnessed, late = tmp_path / "bare", tmp_path / "witnessed", tmp_path / "late"
+        await one.append(decided(1), rejected())
+        export = "export-table", witnessed, "--witnessed", "--wait", 30
+        said = await terminal.read(*export, *policy)
+        assert said.code == 0, said.err
+        assert (await terminal.read("export-table", bare)).code == 0
+        for witness in network.witnesses:
+            witness.kill()
+        said = await terminal.read("export-table", late, "--witnessed", "--wait", 0)
+        assert (said.code, "the ledger's signature alone" in said.err) == (1, True), said.err
+
+    verify = "verify-export-table", witnessed, *policy
+    said = await terminal.run(*verify)
+    assert (said.code, "cosigned by w1, w2" in said.out) == (0, True), said.out
+    for other in (bare, late):
+        said = await terminal.run("verify-export-table", other, *policy)
+        assert (said.code, "quorum of witnesses is missing" in said.out) == (1, True), said.out
+        key = "--key", SIGNER.verifier.vkey
+        assert (await terminal.run("verify-export-table", other, *key)).code == 0
+
+    manifest = witnessed / "manifest.json"
+    whole = json.loads(manifest.read_text())
+    unproved = whole["cosigned"] | {"consistency": ["AA=="]}
+    manifest.write_text(json.dumps(whole | {"cosigned": unproved}))
+    said = await terminal.run(*verify)
+    assert (said.code, "its cosigned checkpoint" in said.out) == (1, True), said.out
+    another = {"checkpoint": whole["checkpoint"], "consistency": []}
+    manifest.write_text(json.dumps(whole | {"cosigned": another}))
+    said = await terminal.run(*verify)
+    assert (said.code, "quorum of witnesses is missing" in said.out) == (1, True), said.out

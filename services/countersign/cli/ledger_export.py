@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -14,7 +13,7 @@ from countersign.cli.ledger_files import (
     with_any_key,
 )
 from countersign.cli.ledger_keys import given, trusted
-from countersign.cli.ledger_prove import WAIT_S_MAX
+from countersign.cli.ledger_trust import witnessed_options
 from countersign.cli.ledger_view import checkpoint_dict
 from countersign.cli.output import bar, cells, json_option, out, print_json
 from countersign.client import ClientSettings, VerificationError
@@ -27,36 +26,15 @@ from tlog.policy import Policy
 from tlog.proof import TlogProof
 from tlog.tiles import CHECKPOINT_FILE
 
-WAIT_S: Final = 5
-"""A ledger asks its witnesses every second or so, and a witness answers within two."""
-
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--replace", is_flag=True, help="Write anew what lies there, also when it does not verify."
 )
-@click.option(
-    "--witnessed",
-    is_flag=True,
-    help="As far as the newest checkpoint that a quorum of witnesses has cosigned. Fails when there is none.",
-)
-@click.option(
-    "--wait",
-    "wait_s",
-    type=click.IntRange(0, WAIT_S_MAX),
-    default=WAIT_S,
-    show_default=True,
-    metavar="SECONDS",
-    help="With --witnessed, how long to wait for the newest entry to be cosigned before an older "
-    "checkpoint is taken.",
-)
-@click.option(
-    "--policy",
-    "policy_file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    metavar="FILE",
-    help="With --witnessed, your own tlog-policy file in place of the ledger's word for what a quorum is.",
+@witnessed_options(
+    "As far as the newest checkpoint that a quorum of witnesses has cosigned, which may be older than the "
+    "ledger's newest. Fails when there is none."
 )
 @config_option
 @json_option
@@ -142,7 +120,7 @@ async def _cosigned_note(
     lacking = "the ledger has no entries"
     for index, wait in ((size - 1, wait_s), (0, 0)) if size else ():
         response = await client.receipt(index, wait)
-        note, lacking = _judged(response, policy)
+        note, lacking = judged_receipt(response, policy)
         if not lacking:
             return note
     raise VerificationError(
@@ -150,8 +128,8 @@ async def _cosigned_note(
     )
 
 
-def _judged(response: pb.GetReceiptResponse, policy: Policy | None) -> tuple[str, str]:
-    """A receipt's checkpoint, and what it lacks."""
+def judged_receipt(response: pb.GetReceiptResponse, policy: Policy | None) -> tuple[str, str]:
+    """A receipt's checkpoint, and what it lacks by the policy, or without one as the ledger says."""
     try:
         note = TlogProof.parse(response.receipt.tlog_proof).checkpoint
         if policy is not None:

@@ -3,13 +3,14 @@
 from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.ledger_files import with_any_key
 from countersign.cli.ledger_keys import given, trusted
+from countersign.cli.ledger_trust import WAIT_S_MAX
 from countersign.cli.ledger_view import checkpoint_dict
 from countersign.cli.output import OK, REFUSED, cells, err, json_option, print_json
 from countersign.cli.receipts import folder_for_receipts, save_receipt
@@ -22,9 +23,6 @@ from tlog.folder import utc
 from tlog.note import Verifier
 from tlog.policy import Judged, Policy
 from tlog.proof import TlogProof, verify_receipt
-
-WAIT_S_MAX: Final = 30
-"""As long as the ledger waits."""
 
 
 @click.command()

@@ -7,10 +7,11 @@ from typing import Any, Final
 import click
 
 from countersign.cli.connection import config_option, load, run
+from countersign.cli.ledger_export import judged_receipt
 from countersign.cli.ledger_files import failure_text, with_any_key
 from countersign.cli.ledger_keys import given, trusted
 from countersign.cli.ledger_query import filter_of, filter_options
-from countersign.cli.ledger_trust import trust_options
+from countersign.cli.ledger_trust import trust_options, witnessed_options
 from countersign.cli.output import (
     OK,
     REFUSED,
@@ -24,7 +25,7 @@ from countersign.client import ClientSettings, VerificationError
 from countersign.client.ledger import LedgerClient
 from countersign.client.ledger_query import LedgerQueryClient
 from countersign.client.periods import closings_in, verify_periods
-from countersign.client.table_export import TableExport
+from countersign.client.table_export import Cosigned, TableExport
 from countersign.client.table_verify import verify_table
 from countersign.client.tables import FORMATS
 from countersign.ledger.v1 import event_pb2
@@ -32,6 +33,7 @@ from countersign.ledger.v1 import query_pb2 as pb
 from tlog.checkpoint import Checkpoint, open_checkpoint
 from tlog.folder import (
     checkpoint_document,
+    cosigned_text,
     entries_in_folder,
     judged_document,
     verify_folder,
@@ -55,10 +57,23 @@ _FORMATS: Final = {
     "--format", "form", type=click.Choice(FORMATS), default="csv", show_default=True,
     help="Form of the table.",
 )  # fmt: skip
+@witnessed_options(
+    "Have it rest on a checkpoint that a quorum of witnesses has cosigned. Fails when there is none in time; "
+    "what is written then rests on the ledger's signature alone."
+)
 @config_option
 @json_option
 @filter_options
-def export_table(directory: Path, form: str, config: Path, as_json: bool, **options: Any) -> None:
+def export_table(
+    directory: Path,
+    form: str,
+    witnessed: bool,
+    wait_s: int,
+    policy_file: Path | None,
+    config: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Write what a query finds into DIRECTORY as a table, with a proof of every row.
 
     That you exported, and by what query, is itself put on record, before any row leaves the ledger. The
@@ -69,7 +84,11 @@ def export_table(directory: Path, form: str, config: Path, as_json: bool, **opti
     Examples:
       countersign ledger export-table report --agency CA0194200 --role origin --format parquet
       countersign ledger verify-export-table report --key ledger.vkey
+      countersign ledger export-table report --witnessed --policy ledger.policy
+      countersign ledger verify-export-table report --policy ledger.policy
     """
+    if policy_file is not None and not witnessed:
+        raise click.UsageError("--policy goes with --witnessed")
     if directory.exists() and any(directory.iterdir()):
         raise click.UsageError(f"{directory} is not empty")
     authority = options["authority"]
@@ -77,8 +96,10 @@ def export_table(directory: Path, form: str, config: Path, as_json: bool, **opti
         filter=filter_of(options), format=_FORMATS[form], authority=authority
     )
     settings = load(config)
-    manifest = run(_export(settings, directory, form, request))
-    found = verify_table(directory, Policy.of_logs(trusted(settings)))
+    own = None if policy_file is None else given((), policy_file, config)
+    wait = wait_s if witnessed else None
+    manifest = run(_export(settings, TableExport(directory, form), request, wait, own))
+    found = verify_table(directory, own or Policy.of_logs(trusted(settings)))
     if as_json:
         print_json(manifest | {"directory": str(directory), "export_index": found.export_index})
         return
@@ -88,10 +109,46 @@ def export_table(directory: Path, form: str, config: Path, as_json: bool, **opti
 
 
 async def _export(
-    settings: ClientSettings, directory: Path, form: str, request: pb.ExportEntriesRequest
+    settings: ClientSettings,
+    writing: TableExport,
+    request: pb.ExportEntriesRequest,
+    wait_s: int | None,
+    policy: Policy | None,
 ) -> dict[str, Any]:
     async with LedgerQueryClient.connect(settings) as client:
-        return await TableExport(directory, form).write(client.export(request))
+        beginning = await writing.write(client.export(request))
+    # Whole without witnesses too, and on record: their absence is no reason to lose it.
+    manifest = writing.finish(beginning)
+    if wait_s is None:
+        return manifest
+    async with LedgerClient.connect(settings) as reading:
+        checkpoint = with_any_key(
+            trusted(settings), lambda key: open_checkpoint(beginning.checkpoint, key)
+        )
+        cosigned = await _cosigned(reading, beginning, checkpoint, wait_s, policy)
+    return writing.finish(beginning, cosigned)
+
+
+async def _cosigned(
+    client: LedgerClient,
+    beginning: pb.ExportBeginning,
+    first: Checkpoint,
+    wait_s: int,
+    policy: Policy | None,
+) -> Cosigned:
+    """A checkpoint with its quorum that has all entries of the first; raises VerificationError."""
+    # The first tree's last entry is waited for; the receipt wanted is in the same tree or a larger one.
+    _, lacking = judged_receipt(await client.receipt(first.size - 1, wait_s), policy)
+    response = await client.receipt(beginning.export_made.record.index, 0)
+    note, now_lacking = judged_receipt(response, policy)
+    if lacking or now_lacking:
+        raise VerificationError(
+            "QUORUM_MISSING",
+            "what was written rests on the ledger's signature alone; no quorum of witnesses has cosigned it: "
+            f"{lacking or now_lacking}",
+        )
+    consistency = await client.consistency_proof(first.size, response.tree_size)
+    return Cosigned(note, consistency, response.receipt.tlog_proof)
 
 
 @click.command(name="verify-export-table")
@@ -104,9 +161,9 @@ def verify_export_table(
     """Verify an exported table in FOLDER, offline.
 
     Every file is what the manifest says, every row is what its entry says, and every entry is in the tree
-    that the ledger signed. Where the query asks for whole periods, the rows are counted against the ledger's
-    own totals, so that an entry left out is noticed. Exits 0 when all of it holds and 1 when something does
-    not.
+    that the ledger signed, and that witnesses have cosigned where a --policy asks for them. Where the query
+    asks for whole periods, the rows are counted against the ledger's own totals, so that an entry left out
+    is noticed. Exits 0 when all of it holds and 1 when something does not.
 
     \b
     Example:
@@ -123,7 +180,8 @@ def verify_export_table(
         document = {"path": str(folder), "verified": True, "export_index": found.export_index}
         print_json(document | says | judged_document(found.judged))
         return OK
-    says_text = f"{found.rows} rows are what the ledger signed; {found.complete}"
+    witnesses = cosigned_text(found.judged)
+    says_text = f"{found.rows} rows are what the ledger signed{witnesses}; {found.complete}"
     out().print(
         f"[green]VERIFIED[/] {cells(folder)[0]}: {says_text}",
         soft_wrap=True,

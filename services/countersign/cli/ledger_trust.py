@@ -12,6 +12,10 @@ from shared.settings import ProcessSettings
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 URL_STARTS: Final = ("http://", "https://")
+WAIT_S: Final = 5
+"""A ledger asks its witnesses every second or so, and a witness answers within two."""
+WAIT_S_MAX: Final = 30
+"""As long as the ledger waits."""
 
 
 def trust_options(command: Command) -> Command:
@@ -41,6 +45,36 @@ def trust_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def witnessed_options(helps: str) -> Callable[[Command], Command]:
+    """Adds --witnessed, with this help, --wait and --policy: whether witnesses must have cosigned."""
+
+    def add(command: Command) -> Command:
+        for option in (
+            click.option(
+                "--policy",
+                "policy_file",
+                type=click.Path(path_type=Path, dir_okay=False, exists=True),
+                metavar="FILE",
+                help="With --witnessed, your own tlog-policy file in place of the ledger's word for what a "
+                "quorum is.",
+            ),
+            click.option(
+                "--wait",
+                "wait_s",
+                type=click.IntRange(0, WAIT_S_MAX),
+                default=WAIT_S,
+                show_default=True,
+                metavar="SECONDS",
+                help="With --witnessed, how long to wait at most for the newest entry to be cosigned.",
+            ),
+            click.option("--witnessed", is_flag=True, help=helps),
+        ):
+            command = option(command)
+        return command
+
+    return add
 
 
 def url_of(url: str | None, config: Path | None) -> str:

@@ -1,7 +1,7 @@
 """Calls to the ledger's reads, for whoever holds a certificate of the trust domain."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -77,6 +77,19 @@ class LedgerClient:
             name=f"{SERVICE}/GetInclusionProof",
             timeout_s=TIMEOUT_S,
         )
+
+    async def consistency_proof(self, first_size: int, second_size: int) -> Sequence[bytes]:
+        """A proof that the tree of the first size is the beginning of the tree of the second."""
+        request = pb.GetConsistencyProofRequest(
+            first_tree_size=first_size, second_tree_size=second_size
+        )
+        response = await call(
+            self._stub.GetConsistencyProof,
+            request,
+            name=f"{SERVICE}/GetConsistencyProof",
+            timeout_s=TIMEOUT_S,
+        )
+        return list(response.hashes)
 
     async def receipt(self, index: int, wait_s: float) -> pb.GetReceiptResponse:
         """An entry's receipt with witnesses, waited for so long at most."""

@@ -8,11 +8,15 @@
 | `export-made.leaf`, `export-made.tlog-proof` | the entry that put the export on record |
 | `checkpoint` | the signed tree that all proofs lead to |
 | `manifest.json` | the query, the size of the tree, the number of rows, and the SHA-256 of every other file |
+
+If it was made with witnesses, the manifest has a later checkpoint that they cosigned (`cosigned`), with
+the proof that it has all entries of `checkpoint`, and the receipt in `export-made.tlog-proof` leads there.
 """
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +27,7 @@ from countersign.ledger.v1 import query_pb2 as pb
 from tlog.checkpoint import Checkpoint
 from tlog.errors import TlogError
 from tlog.folder import verify_receipt_file
-from tlog.merkle import leaf_hash, verify_inclusion
+from tlog.merkle import leaf_hash, verify_consistency, verify_inclusion
 from tlog.note import NOTE_BYTES_MAX
 from tlog.policy import Judged, Policy
 from tlog.tiles import CHECKPOINT_FILE
@@ -44,8 +48,20 @@ Proved = tuple[int, bytes]
 """Index and bytes of an entry that was proved."""
 
 
+@dataclass(frozen=True)
+class Cosigned:
+    """The witnesses' word for the tree of an export."""
+
+    checkpoint: str
+    """A signed note of a tree that is at least as large, with their lines."""
+    consistency: Sequence[bytes]
+    """That it begins with the entries of the export's own tree."""
+    made_proof: str
+    """Receipt of the entry that put the export on record, in the larger tree."""
+
+
 class TableExport:
-    """Writes an export as it comes."""
+    """Writes an export as it comes: the rows, and then the manifest."""
 
     def __init__(self, folder: Path, form: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,8 +69,8 @@ class TableExport:
         self._form = form
         self.rows = 0
 
-    async def write(self, parts: AsyncIterator[pb.ExportEntriesResponse]) -> dict[str, Any]:
-        """Write all files, the manifest last; gives the manifest. Raises VerificationError."""
+    async def write(self, parts: AsyncIterator[pb.ExportEntriesResponse]) -> pb.ExportBeginning:
+        """Write what is shown; gives what the ledger said of it first. Raises VerificationError."""
         table = open_table(self._form, self._folder / f"rows.{self._form}")
         beginning = None
         with (
@@ -73,12 +89,16 @@ class TableExport:
         table.close()
         if beginning is None:
             raise VerificationError("EXPORT_EMPTY", "the ledger sent an export without a beginning")
-        return self._finish(beginning)
+        return beginning
 
-    def _finish(self, beginning: pb.ExportBeginning) -> dict[str, Any]:
+    def finish(
+        self, beginning: pb.ExportBeginning, cosigned: Cosigned | None = None
+    ) -> dict[str, Any]:
+        """Write all that belongs to the rows, the manifest last; gives the manifest."""
         made = beginning.export_made
+        proof = made.tlog_proof if cosigned is None else cosigned.made_proof
         (self._folder / MADE_LEAF).write_bytes(made.record.leaf)
-        (self._folder / MADE_PROOF).write_text(made.tlog_proof, encoding="utf-8")
+        (self._folder / MADE_PROOF).write_text(proof, encoding="utf-8")
         (self._folder / CHECKPOINT_FILE).write_text(beginning.checkpoint, encoding="utf-8")
         names = [CHECKPOINT_FILE, MADE_LEAF, MADE_PROOF, PERIODS, RECEIPTS, f"rows.{self._form}"]
         manifest = {
@@ -90,6 +110,9 @@ class TableExport:
             "checkpoint": beginning.checkpoint,
             "files": {name: _sha256(self._folder / name) for name in names},
         }
+        if cosigned is not None:
+            hashes = [b64encode(one).decode() for one in cosigned.consistency]
+            manifest["cosigned"] = {"checkpoint": cosigned.checkpoint, "consistency": hashes}
         text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         (self._folder / MANIFEST).write_text(text, encoding="utf-8")
         return manifest
@@ -145,14 +168,35 @@ def _bounded(path: Path, bytes_max: int) -> bytes:
     return content
 
 
-def judged_checkpoint(folder: Path, policy: Policy) -> Judged:
-    """The signed tree that all proofs must lead to; raises VerificationError."""
+def judged_checkpoint(
+    folder: Path, manifest: Mapping[str, Any], policy: Policy
+) -> tuple[Checkpoint, Judged]:
+    """The signed tree that all proofs must lead to, and the one that was judged by the policy: itself, or
+    a later one that has all its entries. Raises VerificationError."""
     try:
         judged = policy.judge(_bounded(folder / CHECKPOINT_FILE, NOTE_BYTES_MAX))
     except (TlogError, ValueError) as error:
         raise _failed(CHECKPOINT_FILE, str(error)) from error
+    checkpoint = judged.checkpoint
+    if "cosigned" in manifest:
+        judged = _later(checkpoint, manifest["cosigned"], policy)
     if not judged.quorum:
-        raise _failed(CHECKPOINT_FILE, judged.shortfall)
+        what = f"the quorum of witnesses is missing: {judged.shortfall}"
+        raise _failed(MANIFEST if "cosigned" in manifest else CHECKPOINT_FILE, what)
+    return checkpoint, judged
+
+
+def _later(first: Checkpoint, cosigned: Any, policy: Policy) -> Judged:
+    """The cosigned tree, if it begins with the entries of the first; raises VerificationError."""
+    try:
+        judged = policy.judge(str(cosigned["checkpoint"]), first.origin)
+        hashes = [b64decode(one, validate=True) for one in cosigned["consistency"]]
+        second = judged.checkpoint
+        verify_consistency(first.size, second.size, first.root, second.root, hashes)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _failed(MANIFEST, "its cosigned checkpoint cannot be read") from error
+    except TlogError as error:
+        raise _failed(MANIFEST, f"its cosigned checkpoint: {error}") from error
     return judged
 
 

@@ -71,25 +71,26 @@ def verify_table(folder: Path, policy: Policy, progress: Progress | None = None)
     """Verify an export; raises VerificationError naming what failed.
 
     1. Every file is what the manifest says.
-    2. The checkpoint is signed by a known log, and by a quorum of witnesses where the policy asks for one.
+    2. The checkpoint is signed by a known log, and by a quorum of witnesses where the policy asks for one:
+       it itself, or a later one that has all its entries.
     3. Each receipt proves its entry, each row of the table is what that entry says, no more and no less,
        and where that can be told from the entry alone, it is one that the query asks for.
     4. The ledger's own ExportMade entry names the same query, size and rows.
     5. Where periods can be counted, no entry is missing.
     """
     manifest = read_manifest(folder)
-    judged = judged_checkpoint(folder, policy)
+    checkpoint, judged = judged_checkpoint(folder, manifest, policy)
     form = str(manifest["format"])
     wanted = countable(manifest["query"])
-    proved = proved_rows(folder, RECEIPTS, judged.checkpoint)
+    proved = proved_rows(folder, RECEIPTS, checkpoint)
     rows = _Reading(proved, wanted, manifest["rows"], progress)
     name = f"rows.{form}"
     difference = first_difference(form, folder / name, rows)
     if difference is not None:
         raise VerificationError("NOT_VERIFIED", f"{name}: {difference}")
-    export_index, leaf = proved_export_made(folder, policy, judged.checkpoint.origin)
+    export_index, leaf = proved_export_made(folder, policy, checkpoint.origin)
     _verify_made(leaf, manifest, rows.indexes)
-    closings = closings_in(proved_rows(folder, PERIODS, judged.checkpoint))
+    closings = closings_in(proved_rows(folder, PERIODS, checkpoint))
     complete = "completeness cannot be told of such a query"
     if wanted is not None:
         complete = verify_complete(rows.indexes, wanted, manifest["tree_size"], closings).text
