@@ -1,10 +1,11 @@
-"""Copies of a ledger's SQLite file, made while it runs, verified, and never put back in place of a newer one.
+"""Copies of a ledger, made while it runs, verified, and never put back in place of a newer one.
 
 Invariants:
 - a folder that bears its name is a whole backup: it is made under another name and renamed at the end;
 - nothing is called a backup before everything in it has been read again and verified;
 - the record of the last signature is in no backup: restored with the database, it would vouch for it.
 
+A backup is a SQLite file, whichever engine keeps the log.
 Openings are in it as the database has them. The keys that open them are kept and backed up apart.
 """
 
@@ -14,13 +15,16 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from ledger.check import Checked, check
+from ledger.postgres_copy import copy_in, copy_out
+from ledger.postgres_storage import PostgresDatabase
 from ledger.sqlite_reading import FAILURES, SqliteReading, connect
+from ledger.sqlite_storage import SqliteDatabase
 from shared import whole_files
 from shared.clock import Clock
 from tlog.note import Verifier
@@ -69,9 +73,12 @@ class Manifest:
 
 
 def back_up(
-    database: Path, verifiers: Sequence[Verifier], folder: Path, clock: Clock
+    database: SqliteDatabase | PostgresDatabase,
+    verifiers: Sequence[Verifier],
+    folder: Path,
+    clock: Clock,
 ) -> tuple[Manifest, Checked]:
-    """Copy a ledger's file, beside the running service, as it is at one moment.
+    """Copy a ledger, beside the running service, as it is at one moment.
 
     Raises BackupFailed, CheckFailed, StorageFailed or OSError.
     """
@@ -81,7 +88,12 @@ def back_up(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700, parents=True)
     copy = unfinished / DATABASE
-    _copy(database, copy)
+    copy.touch(0o600)
+    if isinstance(database, SqliteDatabase):
+        _copy(database.path, copy)
+    else:
+        with contextlib.closing(database.open_for_reading()) as source:
+            copy_out(source, copy)
     checked = verified(copy, verifiers)
     with contextlib.closing(SqliteReading.open(copy)) as reading:
         note = reading.head().checkpoint
@@ -104,8 +116,32 @@ def back_up(
     return manifest, checked
 
 
+@dataclass(frozen=True)
+class Unpacked:
+    """A backup's file to be verified, and what puts it into its place."""
+
+    copy: Path
+    put_in_place: Callable[[], object]
+
+
 @contextlib.contextmanager
-def unpacked(folder: Path, manifest: Manifest, database: Path) -> Iterator[Path]:
+def unpacked(
+    folder: Path,
+    manifest: Manifest,
+    database: SqliteDatabase | PostgresDatabase,
+    verifiers: Sequence[Verifier],
+) -> Iterator[Unpacked]:
+    """Have a backup ready to be put into a place that is empty."""
+    if isinstance(database, PostgresDatabase):
+        copy = folder / DATABASE
+        yield Unpacked(copy, lambda: copy_in(copy, database, verifiers))
+        return
+    with _copied_beside(folder, manifest, database.path) as copy:
+        yield Unpacked(copy, lambda: _put_in_place(copy, database.path))
+
+
+@contextlib.contextmanager
+def _copied_beside(folder: Path, manifest: Manifest, database: Path) -> Iterator[Path]:
     """Copy a backup's file beside where it is to be, durably; it is gone at the end unless it was renamed."""
     copy = database.with_name(f"{database.name}.restoring")
     database.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +157,7 @@ def unpacked(folder: Path, manifest: Manifest, database: Path) -> Iterator[Path]
         copy.unlink(missing_ok=True)
 
 
-def put_in_place(copy: Path, database: Path) -> None:
+def _put_in_place(copy: Path, database: Path) -> None:
     """Give a restored file its name, durably."""
     # A write-ahead log of another database under the same name would be replayed into this one.
     for suffix in ("-wal", "-shm"):
@@ -137,7 +173,6 @@ def verified(database: Path, verifiers: Sequence[Verifier]) -> Checked:
 
 
 def _copy(database: Path, copy: Path) -> None:
-    copy.touch(0o600)
     with (
         FAILURES,
         contextlib.closing(connect(database, "ro")) as source,

@@ -9,7 +9,6 @@ from ledger.log import Safeguards
 from ledger.pkcs11 import load_pkcs11_key
 from ledger.postgres_storage import PostgresDatabase
 from ledger.sqlite_storage import SqliteDatabase
-from shared.settings import SettingsError
 
 
 def load_keys(settings: LedgerSettings) -> LogKeys:
@@ -32,15 +31,6 @@ def safeguards_of(settings: LedgerSettings, *, alone: bool = True) -> Safeguards
     # Replicas take the record over from each other; the writer of a SQLite file has it alone.
     alone = alone and isinstance(settings.database, Path)
     return Safeguards(lambda: FileLastSigned.open(file, alone=alone))
-
-
-def sqlite_file(settings: LedgerSettings) -> Path:
-    """Give the SQLite file; raises SettingsError when there is none."""
-    if isinstance(settings.database, Path):
-        return settings.database
-    raise SettingsError(
-        "database: this is for a SQLite file; PostgreSQL has its own means (docs/operating-postgresql.md)"
-    )
 
 
 def database_of(settings: LedgerSettings) -> PostgresDatabase | SqliteDatabase:

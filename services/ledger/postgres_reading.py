@@ -108,4 +108,9 @@ class WritersReading(PostgresReading):
     def close(self) -> None:
         """Leave the session to the writer."""
 
+    @contextlib.contextmanager
+    def one_state(self) -> Iterator[None]:
+        """See the batch under way, which is one state already."""
+        yield
+
     def _again_if_lost(self) -> None: ...

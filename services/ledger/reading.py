@@ -113,6 +113,9 @@ class Reading(Protocol):
     def of_kind(self, kind: int) -> Iterator[tuple[int, bytes]]:
         """Read every entry of a kind, by index."""
 
+    def every_tile(self) -> Iterator[tuple[int, int, bytes]]:
+        """Read every stored tile: level, number and hashes."""
+
     def count_tiles(self) -> int:
         """Count the stored tiles."""
 

@@ -254,6 +254,22 @@ class SqlReading(Reading):
                 return
             after = rows[-1][0]
 
+    def every_tile(self) -> Iterator[tuple[int, int, bytes]]:
+        """Read every stored tile: level, number and hashes."""
+        after = (-1, -1)
+        while True:
+            rows = self._rows(
+                "SELECT level, number, hashes FROM tiles WHERE (level, number) > (:level, :number)"
+                " ORDER BY level, number LIMIT :count",
+                level=after[0],
+                number=after[1],
+                count=STEP_ROWS,
+            )
+            yield from ((level, number, bytes(hashes)) for level, number, hashes in rows)
+            if len(rows) < STEP_ROWS:
+                return
+            after = rows[-1][0], rows[-1][1]
+
     def count_tiles(self) -> int:
         """Count the stored tiles."""
         ((count,),) = self._rows("SELECT count(*) FROM tiles")

@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from ledger.archive import Archive
-from ledger.backup import BackupFailed, Manifest, back_up, put_in_place, unpacked, verified
+from ledger.backup import BackupFailed, Manifest, back_up, unpacked, verified
 from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
 from ledger.feeding import configured
-from ledger.from_settings import database_of, load_keys, safeguards_of, sqlite_file
+from ledger.from_settings import database_of, load_keys, safeguards_of
 from ledger.heard import Heard
 from ledger.history import Peaks, followed
 from ledger.keys import LogKeys
 from ledger.last_signed import LastSigned, RecordDamaged, Signed, SigningRefused
-from ledger.postgres_storage import PostgresDatabase
 from ledger.reading import Reading, StorageFailed
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Database
@@ -43,8 +42,8 @@ def run_backup(arguments: list[str]) -> int:
     """Back a ledger up, while it runs or not."""
     parser = _parser(
         "backup",
-        "Copies the ledger's SQLite file into a new folder, as it is at one moment, and verifies "
-        "all of the copy. The service may run. For PostgreSQL, see docs/runbook-ledger.md.",
+        "Copies the ledger into a new folder, as it is at one moment, and verifies all of the "
+        "copy: a SQLite file, also of a log in PostgreSQL. The service may run.",
     )
     parser.add_argument("folder", type=Path, help="new folder for the backup")
     parser.add_argument("--json", action="store_true", help="print the manifest")
@@ -52,7 +51,8 @@ def run_backup(arguments: list[str]) -> int:
 
     def back_it_up(settings: LedgerSettings) -> str:
         verifiers = load_keys(settings).verifiers
-        manifest, checked = back_up(sqlite_file(settings), verifiers, given.folder, SystemClock())
+        database = database_of(settings)
+        manifest, checked = back_up(database, verifiers, given.folder, SystemClock())
         if given.json:
             return json.dumps(asdict(manifest)) + "\n"
         return (
@@ -67,7 +67,8 @@ def run_restore(arguments: list[str]) -> int:
     """Put a backup in the place of a lost database."""
     parser = _parser(
         "restore",
-        "Puts a backup in place, where there is no database now. The service must not run. "
+        "Puts a backup in place, where there is no log now: a SQLite file that is not there, or a "
+        "PostgreSQL database with its tables and nothing in them. The service must not run. "
         "Refuses a backup that is older than what was signed, or than what a witness has "
         "cosigned.",
     )
@@ -99,7 +100,7 @@ def run_restore_check(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
 
     def compare(settings: LedgerSettings) -> str:
-        keys, database = load_keys(settings), _database(settings)
+        keys, database = load_keys(settings), database_of(settings)
         with contextlib.closing(database.open_for_reading()) as reading:
             checked = check(reading, keys.verifiers)
             size, root = checked.checkpoint.size, checked.checkpoint.root
@@ -145,8 +146,8 @@ def _without_witnesses(parser: argparse.ArgumentParser) -> None:
 
 
 def _restore(settings: LedgerSettings, folder: Path, accepted: int | None, *, unheard: bool) -> str:
-    keys, database = load_keys(settings), sqlite_file(settings)
-    if database.exists():
+    keys, database = load_keys(settings), database_of(settings)
+    if database.has_log():
         raise Refused(f"{database} is there: move it away first, and keep it")
     manifest = Manifest.read(folder)
     if manifest.origin != keys.origin:
@@ -156,7 +157,8 @@ def _restore(settings: LedgerSettings, folder: Path, accepted: int | None, *, un
     safeguards = safeguards_of(settings)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(safeguards.open_last_signed()))
-        copy = stack.enter_context(unpacked(folder, manifest, database))
+        backup = stack.enter_context(unpacked(folder, manifest, database, keys.verifiers))
+        copy = backup.copy
         checked = verified(copy, keys.verifiers)
         size, root = checked.checkpoint.size, checked.checkpoint.root
         reading = stack.enter_context(contextlib.closing(SqliteDatabase(copy).open_for_reading()))
@@ -173,7 +175,7 @@ def _restore(settings: LedgerSettings, folder: Path, accepted: int | None, *, un
             if accepted is None:
                 _refuse_old(refusal, size)
             end = _end(store, keys.origin, size, root, reading, refusal)
-        put_in_place(copy, database)
+        backup.put_in_place()
     if end is None:
         return f"RESTORED: {size} entries; the ledger can be started and goes on\n"
     return f"RESTORED TO BE READ ONLY: {size} entries. {end}\n"
@@ -209,7 +211,7 @@ def _end(
 
 
 def _adopt(settings: LedgerSettings, expected: int, *, unheard: bool) -> str:
-    keys, database, safeguards = load_keys(settings), _database(settings), safeguards_of(settings)
+    keys, database, safeguards = load_keys(settings), database_of(settings), safeguards_of(settings)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(safeguards.open_last_signed()))
         try:
@@ -281,10 +283,6 @@ def _heed(
             f"there is more than the {size} entries here. Wait for them, or look at their monitoring pages "
             "and name it: `--without-witnesses`"
         )
-
-
-def _database(settings: LedgerSettings) -> SqliteDatabase | PostgresDatabase:
-    return database_of(settings)
 
 
 def _parser(command: str, description: str) -> argparse.ArgumentParser:
