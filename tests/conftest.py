@@ -1,6 +1,13 @@
 """What all suites share: how long the fault suite runs, and picking tests by the promise they prove."""
 
+import hypothesis
 import pytest
+
+# How long an example takes is a matter of what else the machine does.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 pytest_plugins = [
     "support.doors",

@@ -27,7 +27,7 @@ def run(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
         cwd=folder,
         env={k: v for k, v in os.environ.items() if not k.startswith("COUNTERSIGN_")},
     )
@@ -116,15 +116,15 @@ async def test_a_mirror_follows_until_it_is_told_to_stop(log: LyingLog, shell: S
     )
     assert process.stdout is not None
     try:
-        line = await asyncio.wait_for(process.stdout.readline(), 60)
+        line = await asyncio.wait_for(process.stdout.readline(), 120)
         assert json.loads(line)["size"] == 300
         log.show_only(ENTRIES[:10])  # told on standard error, and got over
         log.asked.clear()
         log.show_only(ENTRIES)
-        line = await asyncio.wait_for(process.stdout.readline(), 60)
+        line = await asyncio.wait_for(process.stdout.readline(), 120)
         assert json.loads(line)["size"] == 700
         process.terminate()
-        _, errors = await asyncio.wait_for(process.communicate(), 60)
+        _, errors = await asyncio.wait_for(process.communicate(), 120)
         assert process.returncode == 0, errors
     finally:
         if process.returncode is None:

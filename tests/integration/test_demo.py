@@ -24,7 +24,7 @@ def test_the_demonstration_shows_every_scene_and_leaves_nothing_behind(tmp_path:
         [program, "demo"],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
         check=False,

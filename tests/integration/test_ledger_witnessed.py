@@ -29,7 +29,7 @@ from tlog.policy import Policy
 from tlog.proof import TlogProof
 from witness.keys import new_keys
 
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 WAIT = timedelta(seconds=30)
 
 

@@ -23,7 +23,7 @@ from shared.settings import ListenSettings
 from support.directives import DIRECTIVES, NOON, TRAINED, ordinary, shipped_book
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 def settings(nats: NatsUnderTest) -> PolicySettings:

@@ -16,7 +16,7 @@ from support.process_under_test import SECRET
 from support.sources import ROOT
 
 PROGRAM = ROOT / "tests" / "support" / "process_under_test.py"
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 @contextlib.asynccontextmanager

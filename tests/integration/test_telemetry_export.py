@@ -21,7 +21,7 @@ from shared.telemetry import SHUTDOWN_TIMEOUT_S, Telemetry, describe
 from support.nats_servers import free_port
 from support.process_under_test import __file__ as program
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 async def report(tmp_path: Path, exporter: str, **variables: str) -> tuple[str, list[Any]]:

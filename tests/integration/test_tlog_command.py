@@ -89,7 +89,7 @@ def test_it_runs_without_any_other_code_of_ours(folder: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
         env={"PATH": ""},
     )
     assert done.returncode == 0, done.stderr

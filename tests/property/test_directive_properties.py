@@ -110,7 +110,7 @@ def is_conjunction(decision: Decision) -> bool:
 
 @pytest.mark.promise(3)
 @given(facts=known_searches(), forbidding=st.frozensets(st.sampled_from(sorted(PREFIXES))))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_forbid_refuses_whatever_the_rest(
     facts: SearchFacts, forbidding: frozenset[str]
 ) -> None:
@@ -150,7 +150,7 @@ MUTATIONS: dict[str, tuple[st.SearchStrategy[Any], Callable[[SearchFacts, Any], 
 
 @pytest.mark.promise(3)
 @given(facts=known_searches(), data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_nothing_unknown_or_missing_is_ever_permitted(
     facts: SearchFacts, data: st.DataObject
 ) -> None:
@@ -172,7 +172,7 @@ def test_nothing_unknown_or_missing_is_ever_permitted(
 
 @pytest.mark.promise(3)
 @given(facts=known_searches(), officer=st.sampled_from(sorted(registry().officers)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_shipped_directives_decide_by_conjunction_and_say_why_they_refuse(
     facts: SearchFacts, officer: str
 ) -> None:

@@ -27,7 +27,7 @@ def test_any_bytes(file: bytes) -> None:
 
 
 @pytest.mark.parametrize("file", [*FILES.values(), WITH_EXIF], ids=[*FILES, "with-exif"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_damage_to_a_picture(file: bytes, data: st.DataObject) -> None:
     damaged = bytearray(file)

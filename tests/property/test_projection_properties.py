@@ -138,7 +138,7 @@ def assert_the_same(pair: Pair, facts: SearchFacts, officer: str, at: datetime) 
     own=st.booleans(),
     at=MOMENTS,
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_shipped_directives_decide_the_same_when_told_only_what_they_read(
     name: str, facts: SearchFacts, officer: str, own: bool, at: datetime
 ) -> None:
@@ -235,7 +235,7 @@ def rules(draw: st.DrawFn, prefix: str) -> str:
     lasd=rules("LASD-"),
     asked=st.lists(st.tuples(searches(), OFFICERS, st.booleans(), MOMENTS), min_size=5, max_size=5),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_directives_decide_the_same_when_told_only_what_they_read(
     lapd: str, lasd: str, asked: list[tuple[SearchFacts, str, bool, datetime]]
 ) -> None:
@@ -268,7 +268,7 @@ EDGES = st.tuples(st.sampled_from([*LAPSES, *WRITTEN, NOON]), st.integers(-2, 2)
     own=st.booleans(),
     asked=st.lists(st.tuples(TEXTS, TEXTS, TEXTS, EDGES), min_size=12, max_size=12),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_was_answered_before_is_answered_the_same_as_if_asked_anew(
     lapd: str,
     base: SearchFacts,

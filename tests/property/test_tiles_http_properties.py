@@ -45,7 +45,8 @@ def _path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(asked=st.lists(PATHS, min_size=1, max_size=20))
 def test_every_answer_is_a_file_of_the_log_or_none(path: Path, asked: list[str]) -> None:

@@ -193,7 +193,7 @@ class LedgerProcess:
     async def ends(self) -> int:
         """Waits until it ends by itself; gives its exit code."""
         assert self._process is not None
-        return await asyncio.to_thread(self._process.wait, 30)
+        return await asyncio.to_thread(self._process.wait, 120)
 
     def _spawn(self) -> None:
         log_file = self._config.with_name("ledger.log")
@@ -213,7 +213,7 @@ class LedgerProcess:
         """Tells it to end; gives its exit code."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(timeout=30)
+        return self._process.wait(timeout=120)
 
 
 def run_program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -223,5 +223,5 @@ def run_program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )

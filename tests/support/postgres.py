@@ -28,7 +28,7 @@ from ledger.postgres_openings import PostgresKeyStore
 from ledger.postgres_schema import migrate_postgres
 from ledger.postgres_storage import PostgresDatabase
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120
 OWNER, SERVICE, ADMIN = "ledger_owner", "ledger_service", "postgres"
 TEMPLATE = "ledger_template"
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 Found = TypeVar("Found")
 
-WAIT_S_MAX = 60.0
+WAIT_S_MAX = 120.0
 """Longer than anything a test waits for takes on a busy machine; a broken thing fails by it."""
 
 ASK_EVERY_S = 0.05

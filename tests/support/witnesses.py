@@ -168,7 +168,7 @@ class WitnessProcess:
     async def ended(self) -> int:
         """Waits until it has ended; gives its exit code."""
         assert self._process is not None
-        return await asyncio.to_thread(self._process.wait, 30)
+        return await asyncio.to_thread(self._process.wait, 120)
 
     def kill(self) -> None:
         """Ends it as a power cut would."""
@@ -180,7 +180,7 @@ class WitnessProcess:
         """Tells it to end; gives its exit code."""
         assert self._process is not None
         self._process.terminate()
-        return self._process.wait(timeout=30)
+        return self._process.wait(timeout=120)
 
 
 async def post(url: str, body: bytes) -> tuple[int, str, str]:
