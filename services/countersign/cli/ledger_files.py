@@ -173,17 +173,6 @@ def failure_text(failure: object, path: object = None) -> str:
     return f"{what} ({where})" if where else what
 
 
-def verify_receipt_file(
-    proof: Path, leaf: Path, verifiers: Sequence[Verifier]
-) -> tuple[int, Checkpoint]:
-    """Verifies a receipt; gives index and checkpoint. Raises VerificationError naming what failed."""
-    try:
-        index, judged = folders.verify_receipt_file(proof, leaf, Policy.of_logs(verifiers))
-    except NotVerified as error:
-        raise VerificationError("NOT_VERIFIED", str(error)) from error
-    return index, judged.checkpoint
-
-
 def read_bounded(path: Path, bytes_max: int) -> bytes:
     """Reads a file of at most this size; raises VerificationError otherwise."""
     try:

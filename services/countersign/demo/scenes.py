@@ -3,13 +3,13 @@
 import hashlib
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Final
 
 from countersign.broker.v1 import broker_pb2 as pb
-from countersign.cli.ledger_files import Export, verify_folder
+from countersign.cli.ledger_files import Export
 from countersign.cli.ledger_view import entry_rows
 from countersign.cli.search_view import print_candidates, print_search
-from countersign.client import VerificationError
 from countersign.client.ledger import LedgerClient
 from countersign.demo.stage import (
     BURBANK,
@@ -24,8 +24,14 @@ from countersign.demo.stage import (
 from countersign.installation.bundled import gallery_folder
 from countersign.ledger.v1 import ledger_pb2
 from countersign.type.v1.decision_pb2 import DecisionOutcome, Verdict, VerdictOutcome
+from tlog.folder import export_text, verify_folder
+from tlog.proof import TlogProof
+from tlog.tiles import CHECKPOINT_FILE
+from tlog.verify import Failure, NotVerified
 
 VENDOR: Final = "ZZ0000001"
+WITNESS_WAIT_S: Final = 30
+"""It takes a second or two."""
 
 
 async def own_case(stage: Stage) -> None:
@@ -138,32 +144,56 @@ async def nobody_said_for_whom(stage: Stage) -> None:
 
 
 async def proved_from_the_ledger(stage: Stage) -> None:
-    """Listed, exported, verified; and a copy with one byte changed fails."""
+    """Listed, cosigned, exported, verified; the log's word alone does not do, nor a changed byte."""
     stage.say(
         "Everything above is on record, the refusals like the answer. Names, case numbers and faces "
         "are not: of those the ledger has sealed commitments only."
     )
-    settings = stage.settings
-    async with LedgerClient.connect(settings) as ledger:
+    folder = stage.folder / "export"
+    async with LedgerClient.connect(stage.settings) as ledger:
         wanted = ledger_pb2.ListEntriesRequest()
         records = [record async for record in ledger.entries(wanted)]
         stage.console.print(entry_rows(records))
-        note = (await ledger.checkpoint()).checkpoint
         _expect_all_on_record(stage, records)
-        folder = stage.folder / "export"
+        stage.say(
+            "\nThe ledger signs the whole list. But whoever holds its key could show one list to you and "
+            "another to a court. So a witness, whom in earnest somebody else runs (a newspaper, a "
+            "university, another state), signs too, and never two lists that contradict each other. "
+            "Whoever verifies says in a file, a tlog-policy, whose signatures must be there:"
+        )
+        _show_policy(stage)
+        response = await ledger.receipt(len(records) - 1, WITNESS_WAIT_S)
+        expect(response.quorum, "the witness has cosigned")
+        note = TlogProof.parse(response.receipt.tlog_proof).checkpoint
 
         async def leaves() -> AsyncIterator[bytes]:
             for record in records:
                 yield record.leaf
 
         await Export(folder, note, [stage.ledger_key]).write(leaves(), lambda done, of: None)
-    verified = verify_folder(folder, [stage.ledger_key], None)
+    verified = verify_folder(folder, stage.policy)
     expect(verified.checkpoint.size == len(records), "the export has every entry")
-    stage.console.print()
-    stage.shown_true(
-        f"an export of all {len(records)} entries verifies offline, with the public key alone"
-    )
+    expect(bool(verified.judged.cosigned), "the policy asks for the witness")
+    stage.shown_true(f"offline, with that file alone: {export_text(verified)}")
+    _show_that_the_witness_is_needed(stage, note)
     _show_that_a_changed_byte_is_found(stage)
+
+
+def _show_policy(stage: Stage) -> None:
+    for line in stage.installation.layout.policy.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            stage.console.print(f"  {line}", style="dim", markup=False, highlight=False)
+    stage.console.print()
+
+
+def _show_that_the_witness_is_needed(stage: Stage, note: str) -> None:
+    stage.say("\nThe same copy, with the ledger's own signature and without the witness's:")
+    alone = _copy(stage, "alone")
+    text, _, signatures = note.rpartition("\n\n")
+    of_the_log = [line for line in signatures.splitlines() if f" {stage.ledger_key.name} " in line]
+    (alone / CHECKPOINT_FILE).write_text("\n".join([text, "", *of_the_log, ""]), encoding="utf-8")
+    _expect_not_verified(stage, alone, Failure.QUORUM_MISSING)
+    stage.shown_true("what the ledger alone has signed is not enough")
 
 
 def _expect_all_on_record(stage: Stage, records: list[ledger_pb2.EntryRecord]) -> None:
@@ -180,19 +210,27 @@ def _show_that_a_changed_byte_is_found(stage: Stage) -> None:
         "\nNow somebody who holds a copy changes one byte: the entry of the first search is to say "
         "that another agency asked."
     )
-    forged = stage.folder / "forged"
-    shutil.copytree(stage.folder / "export", forged)
+    forged = _copy(stage, "forged")
     bundle = next(path for path in (forged / "tile" / "entries").rglob("*") if path.is_file())
     content = bundle.read_bytes()
     at = content.index(LAPD.encode()) + len(LAPD) - 3
     bundle.write_bytes(content[:at] + b"9" + content[at + 1 :])
+    _expect_not_verified(stage, forged, Failure.ENTRY_CHANGED)
+    stage.shown_true("the copy with one byte changed does not verify")
+
+
+def _copy(stage: Stage, name: str) -> Path:
+    return shutil.copytree(stage.folder / "export", stage.folder / name)
+
+
+def _expect_not_verified(stage: Stage, folder: Path, wanted: Failure) -> None:
     try:
-        verify_folder(forged, [stage.ledger_key], None)
-    except VerificationError as failure:
-        stage.console.print(f"FAILED: {failure}", style="bold red", markup=False, soft_wrap=True)
-        stage.shown_true("the copy with one byte changed does not verify")
+        verify_folder(folder, stage.policy)
+    except NotVerified as error:
+        expect(error.failure == wanted, f"what is found to be wrong is {wanted}")
+        stage.console.print(f"FAILED: {error}", style="bold red", markup=False, soft_wrap=True)
     else:
-        expect(False, "the copy with one byte changed does not verify")
+        expect(False, "it does not verify")
 
 
 def _expect_refused(search: pb.Search) -> None:
@@ -224,5 +262,5 @@ SCENES: Final[tuple[tuple[str, Callable[[Stage], Awaitable[None]]], ...]] = (
     ("A commercial service with pictures from the web", web_scraped_service),
     ("A training certificate that has lapsed", lapsed_certificate),
     ("Nobody says on whose behalf", nobody_said_for_whom),
-    ("The record, and a forgery that is found", proved_from_the_ledger),
+    ("The record, its witness, and a forgery that is found", proved_from_the_ledger),
 )

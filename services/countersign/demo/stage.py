@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from countersign.broker.v1 import broker_pb2 as pb
-from countersign.cli.ledger_files import verify_receipt_file
 from countersign.cli.receipts import save_receipts
 from countersign.cli.search import submit_search
 from countersign.client import ClientSettings, OpenedAnswer
@@ -20,7 +19,9 @@ from countersign.installation.prepare import Installation
 from countersign.type.v1 import search_pb2 as types
 from countersign.type.v1.decision_pb2 import Verdict, VerdictOutcome
 from shared.signing import SigningKey
+from tlog.folder import LEAF_SUFFIX, load_policy, verify_receipt_file
 from tlog.note import Verifier
+from tlog.policy import Policy
 
 LAPD: Final = "CA0194200"
 BURBANK: Final = "CA0191200"
@@ -62,6 +63,11 @@ class Stage:
     def ledger_key(self) -> Verifier:
         """The ledger's public key, as an outsider has it."""
         return Verifier.parse(self.installation.layout.keys.ledger_vkey.read_text().strip())
+
+    @property
+    def policy(self) -> Policy:
+        """What an outsider demands: the ledger's signature, and the witness's."""
+        return load_policy(self.installation.layout.policy)
 
     def say(self, text: str) -> None:
         """A paragraph for the reader."""
@@ -112,8 +118,9 @@ class Stage:
     def verify_receipts_offline(self, search: pb.Search) -> int:
         """Saves the receipts as files and verifies those with the public key alone. Gives their number."""
         proofs = save_receipts(self.folder / "receipts", search)
+        policy = Policy.of_logs([self.ledger_key])
         for proof in proofs:
-            verify_receipt_file(proof, proof.with_suffix(".leaf"), [self.ledger_key])
+            verify_receipt_file(proof, proof.with_suffix(LEAF_SUFFIX), policy)
         return len(proofs)
 
 

@@ -27,6 +27,7 @@ from countersign.installation.prepare import (
 )
 from countersign.installation.supervisor import PartFailed, running
 from shared.errors import ServiceError
+from tlog.errors import TlogError
 
 LONGEST_S: Final = 300.0
 """It takes about twenty seconds; past this something hangs."""
@@ -35,6 +36,7 @@ _FAILURES: Final = (
     SceneFailed,
     ServiceError,
     VerificationError,
+    TlogError,
     ProbeRefused,
     PartFailed,
     TimeoutError,
@@ -71,7 +73,8 @@ async def _tell_all(console: Console, folder: Path) -> None:
     console.print(
         "[bold]Countersign[/] carries face searches between police departments. Every department "
         "involved is asked whether its own directive allows the search, and one refusal is enough. "
-        "Every step is written, before it takes effect, to a ledger that outsiders can verify.\n\n"
+        "Every step is written, before it takes effect, to a ledger that outsiders can verify and a "
+        "witness watches.\n\n"
         "The faces are drawings, the officers are invented. Everything else is real: separate "
         "processes, certificates, signatures, the directives, the ledger, the comparison of faces.\n"
     )
@@ -108,7 +111,7 @@ def _names(installation: Installation) -> str:
 def _prepared(root: Path) -> Installation:
     layout = Layout(root)
     registry = ensure_documents(layout)
-    return prepare(layout, registry, Ports.free(systems_run_here(registry)))
+    return prepare(layout, registry, Ports.free(systems_run_here(registry), witness=True))
 
 
 def _text(failure: BaseException) -> str:
