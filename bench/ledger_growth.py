@@ -44,9 +44,10 @@ from ledger.check import check
 from ledger.entry import CompletedEntry, Completer, index_columns
 from ledger.index_process import IndexProcess
 from ledger.log import OpenLog, begin_log, opened
-from ledger.query_service import LedgerQueryServicer, NoOpenings
+from ledger.query_service import LedgerQueryServicer
 from ledger.sequencer import Limits, Sequencer
 from ledger.sqlite_storage import SqliteDatabase
+from ledger.standing import NoOpenings
 from ledger.storage import Database
 from ledger_queries import COUNTS, QUERIES, SIGNER, START_S, ledger_with_index, synthetic
 from shared import logs

@@ -36,8 +36,9 @@ from ledger.index_queries import Question
 from ledger.keys import FileKey, LogKeys
 from ledger.last_signed import Signed
 from ledger.log import OpenLog, begin_log, opened
-from ledger.query_service import LedgerQueryServicer, NoOpenings
+from ledger.query_service import LedgerQueryServicer
 from ledger.sqlite_storage import SqliteDatabase
+from ledger.standing import NoOpenings
 from ledger.storage import Head
 from shared import logs
 from shared.clock import SystemClock

@@ -7,7 +7,6 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import grpc
 
@@ -29,6 +28,7 @@ from ledger.feeding import configured
 from ledger.from_settings import database_of, load_keys, safeguards_of
 from ledger.health import Health
 from ledger.heartbeat import beating
+from ledger.index_process import IndexProcess
 from ledger.keys import LogKeys
 from ledger.log import OpenLog, Safeguards, begin_log, opened
 from ledger.migrate import run_migrate
@@ -36,14 +36,15 @@ from ledger.opening_keys import run_rotate_opening_keys
 from ledger.openings import opened_keyring, opened_openings
 from ledger.postgres_storage import PostgresDatabase
 from ledger.public_files import public_files
-from ledger.querying import querying, run_reindex
+from ledger.querying import indexing, querying, run_reindex
 from ledger.reading import StorageFailed
+from ledger.reading_doors import READING
 from ledger.replica import Replica, replica
 from ledger.rotation import announce_keys
-from ledger.service import RPCS, SERVICE, LedgerServicer
+from ledger.service import SERVICE, LedgerServicer
 from ledger.sqlite_storage import SqliteDatabase, SqliteStorage
 from ledger.standing import standing_by
-from ledger.storage import Database, Storage
+from ledger.storage import Storage
 from ledger.upkeep import run_adopt, run_backup, run_restore, run_restore_check
 from ledger.witnessed import WitnessedReceipts
 from shared.bus import connected
@@ -67,17 +68,6 @@ class RunningLedger:
     ended: asyncio.Event
 
 
-def _any_authenticated(_: SpiffeId) -> bool:
-    return True
-
-
-_READING: Final = {
-    f"/{service}/{rpc}": _any_authenticated
-    for service, rpcs in ((SERVICE, RPCS), (query_service.SERVICE, query_service.RPCS))
-    for rpc in rpcs
-}
-
-
 def _completer_of_its_own(settings: LedgerSettings) -> Completer:
     this = SpiffeId(settings.trust_domain, "service", "ledger")
     return Completer(str(this), SystemClock(), own=True)
@@ -93,18 +83,24 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger | Rep
     if settings.create_if_missing and not only_read and not database.has_log():
         begin_log(database, keys, safeguards.open_last_signed)
 
-    def write(storage: Storage) -> contextlib.AbstractAsyncContextManager[RunningLedger]:
-        return writing(settings, keys, safeguards, database, storage)
-
     if isinstance(database, SqliteDatabase):
-        async with write(database.open_for_writing()) as alone:
+        storage = database.open_for_writing()  # first: it brings an old file to the newest schema
+        async with (
+            indexing(settings, database, keys.vkeys) as index,
+            writing(settings, keys, safeguards, index, storage) as alone,
+        ):
             yield alone
         return
-    one = Replica(
-        database, lambda: standing_by(settings, keys, database), write, only_read=only_read
-    )
-    async with replica(one):
-        yield one
+    # One index for both parts: who takes over need not wait for it.
+    async with indexing(settings, database, keys.vkeys) as index:
+        one = Replica(
+            database,
+            lambda: standing_by(settings, keys, index, database),
+            lambda storage: writing(settings, keys, safeguards, index, storage),
+            only_read=only_read,
+        )
+        async with replica(one):
+            yield one
 
 
 @contextlib.asynccontextmanager
@@ -112,7 +108,7 @@ async def writing(
     settings: LedgerSettings,
     keys: LogKeys,
     safeguards: Safeguards,
-    database: Database,
+    index: IndexProcess,
     storage: Storage,
 ) -> AsyncIterator[RunningLedger]:
     """The ledger as its only writer."""
@@ -139,13 +135,13 @@ async def writing(
             await on_bus.serve(bus)
         disclosed = await stack.enter_async_context(disclosing(settings, log, openings))
         queries = await stack.enter_async_context(
-            querying(settings, database, log, keys.vkeys, disclosed.finder, openings.sealer)
+            querying(settings, index, log, disclosed.finder, openings.sealer)
         )
 
         def register(on: grpc.aio.Server) -> None:
             add_LedgerServiceServicer_to_server(servicer, on)
             add_LedgerAppendServiceServicer_to_server(LedgerAppendServicer(on_bus), on)
-            add_LedgerQueryServiceServicer_to_server(queries.servicer, on)
+            add_LedgerQueryServiceServicer_to_server(queries, on)
             add_LedgerDisclosureServiceServicer_to_server(disclosed.servicer, on)
 
         server = await start_server(
@@ -153,7 +149,7 @@ async def writing(
             services=SERVICES,
             listen=settings.listen,
             trust_domain=settings.trust_domain,
-            access=_READING | append_service.ACCESS | disclosure_service.ACCESS,
+            access=READING | append_service.ACCESS | disclosure_service.ACCESS,
         )
         stack.push_async_callback(server.stop, GRACE_S)
         health.attach(server)

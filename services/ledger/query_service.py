@@ -25,7 +25,7 @@ from ledger.query_filters import (
 from ledger.sequencer import Placed
 from ledger.tree import Published
 from ledger.writer import Writer
-from shared.errors import InvalidRequest, NotAllowed
+from shared.errors import InvalidRequest
 from shared.identity import SpiffeId
 from shared.kinds import KINDS
 from shared.rpc import Context, caller
@@ -52,16 +52,6 @@ class OpeningsFinder(Protocol):
 
         Raises NotAllowed.
         """
-
-
-class NoOpenings:
-    """A ledger that looks through no openings, such as a replica without their keys."""
-
-    async def find(self, reader: SpiffeId, match: pb.OpeningMatch) -> list[int]:
-        """Refuses."""
-        raise NotAllowed(
-            "OPENINGS_NOT_SEARCHED", "this ledger does not look through openings for anyone"
-        )
 
 
 class LedgerQueryServicer(LedgerQueryServiceServicer):

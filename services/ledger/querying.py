@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -34,14 +33,6 @@ LENGTHS: Final = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 REINDEX_BATCH: Final = 5000
 
 
-@dataclass(frozen=True)
-class Querying:
-    """What answers queries."""
-
-    servicer: LedgerQueryServicer
-    index: IndexProcess
-
-
 def index_file(settings: LedgerSettings) -> Path:
     """Where the query index lies."""
     if settings.index.file is not None:
@@ -52,40 +43,46 @@ def index_file(settings: LedgerSettings) -> Path:
     return beside.with_name(f"{beside.name}.index.duckdb")
 
 
+def indexing(
+    settings: LedgerSettings, database: Database, vkeys: tuple[str, ...]
+) -> contextlib.AbstractAsyncContextManager[IndexProcess]:
+    """Keep the query index until the end, by a process that needs nothing but to read."""
+    return running_index(
+        FollowerSettings(
+            index=index_file(settings),
+            database=database,
+            vkeys=vkeys,
+            log_level=settings.telemetry.log_level,
+        )
+    )
+
+
 @contextlib.asynccontextmanager
 async def querying(
     settings: LedgerSettings,
-    database: Database,
+    index: IndexProcess,
     log: OpenLog,
-    vkeys: tuple[str, ...],
     openings: OpeningsFinder,
     sealer: Sealer,
-) -> AsyncIterator[Querying]:
+) -> AsyncIterator[LedgerQueryServicer]:
     """Answer queries, and close periods, until the end."""
-    following = FollowerSettings(
-        index=index_file(settings),
-        database=database,
-        vkeys=vkeys,
-        log_level=settings.telemetry.log_level,
-    )
     own = str(SpiffeId(settings.trust_domain, "service", "ledger"))
     clock = SystemClock()
     completer = Completer(own, clock, own=True, sealer=sealer)
-    async with running_index(following) as index:
-        servicer = LedgerQueryServicer(log.archive, log.sequencer, index, completer, openings)
-        closing = None
-        if settings.index.period != "none":
-            closer = PeriodCloser(
-                *(log.sequencer, log.archive, index, completer, clock),
-                LENGTHS[settings.index.period],
-            )
-            closing = asyncio.create_task(closer.run())
-        try:
-            yield Querying(servicer, index)
-        finally:
-            if closing is not None:
-                closing.cancel()
-                await asyncio.gather(closing, return_exceptions=True)
+    servicer = LedgerQueryServicer(log.archive, log.sequencer, index, completer, openings)
+    closing = None
+    if settings.index.period != "none":
+        closer = PeriodCloser(
+            *(log.sequencer, log.archive, index, completer, clock),
+            LENGTHS[settings.index.period],
+        )
+        closing = asyncio.create_task(closer.run())
+    try:
+        yield servicer
+    finally:
+        if closing is not None:
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
 
 
 def run_reindex(arguments: list[str]) -> int:

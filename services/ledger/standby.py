@@ -61,7 +61,7 @@ class Standby:
 
     async def append(self, entries: Sequence[CompletedEntry]) -> list[Placed]:
         """Refuse: the writer has to be asked."""
-        raise Unavailable("LEDGER_NOT_WRITER", "this replica does not write", retry_after_s=1)
+        raise not_writer("entries are the writer's to take")
 
     async def refresh(self) -> None:
         """Catch up with what is committed; raises Unavailable or NotReady."""
@@ -130,6 +130,16 @@ class Standby:
         tree = following.at(before.size, Tiles(), self._reading)
         if tree.root != before.checkpoint.root:
             raise damaged("the newer tree does not begin with the one before it")
+
+
+def not_writer(why: str) -> Unavailable:
+    """The refusal of what only the writer does, with where to ask."""
+    return Unavailable(
+        "LEDGER_NOT_WRITER",
+        f"this replica does not write, and {why}: ask the replica that writes, whose health check says "
+        "SERVING for countersign.ledger.v1.LedgerDisclosureService",
+        retry_after_s=1,
+    )
 
 
 def _loaded(reading: Reading, verifiers: Sequence[Verifier]) -> Published:

@@ -8,19 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from countersign.client.ledger_query import LedgerQueryClient
 from countersign.ledger.v1 import append_pb2 as pb
-from countersign.ledger.v1 import ledger_pb2
+from countersign.ledger.v1 import disclosure_pb2, event_pb2, ledger_pb2, query_pb2
+from countersign.ledger.v1.disclosure_pb2_grpc import LedgerDisclosureServiceStub
 from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
+from countersign.ledger.v1.query_pb2_grpc import LedgerQueryServiceStub
 from shared.bus import Bus
-from shared.errors import ServiceError
-from shared.rpc import open_channel
+from shared.errors import ServiceError, Unavailable
+from shared.rpc import call, open_channel
 from support.appenders import Appenders
-from support.ledgers import SIGNER, LedgerProcess, assert_whole, search_id, write_settings
+from support.ledgers import LAPD, SIGNER, LedgerProcess, assert_whole, search_id, write_settings
 from support.nats_servers import NatsUnderTest
 from support.postgres import PostgresServer, PostgresUnderTest
 from support.waiting import WAIT_S_MAX, until
 from tlog.checkpoint import open_checkpoint
+from tlog.proof import verify_receipt
 
 pytestmark = [
     pytest.mark.fault,
@@ -219,3 +224,68 @@ async def test_nothing_acknowledged_is_lost_when_postgres_is_killed(
         assert_whole(database)
     await replicas.everything_acknowledged_is_there()
     assert_whole(database)
+
+
+async def test_standby_answers_queries_with_rows_that_are_proved(replicas: Replicas) -> None:
+    """A reader asks the replica that does not write, finds what is on record, and proves each row."""
+    _, standby = replicas.processes
+    for number in range(20):
+        await replicas.appenders.append_surely(number)
+    tls = replicas.nats.certificates.tls("oversight", "commission")
+    async with open_channel(f"127.0.0.1:{standby.port}", tls) as channel:
+        stub = LedgerQueryServiceStub(channel)
+
+        async def found() -> query_pb2.QueryEntriesResponse | None:
+            wanted = query_pb2.EntryFilter(kinds=["search_decided"], system="lacris")
+            request = query_pb2.QueryEntriesRequest(filter=wanted, with_receipts=True)
+            with contextlib.suppress(Unavailable):  # its index is being filled
+                page = await call(stub.QueryEntries, request, name="query", timeout_s=20)
+                return page if page.basis.tree_size == 20 else None
+            return None
+
+        page = await until(found)
+        assert [one.record.index for one in page.entries] == list(range(20))
+        for one in page.entries:
+            index, _ = verify_receipt(one.record.leaf, one.tlog_proof, SIGNER.verifier)
+            assert index == one.record.index
+        counting = query_pb2.CountEntriesRequest(group_by=[query_pb2.DIMENSION_KIND])
+        counts = await call(stub.CountEntries, counting, name="count", timeout_s=20)
+        assert [(one.values[0], one.entries) for one in counts.groups] == [("search_decided", 20)]
+        assert not standby.writes
+
+
+async def test_standby_says_who_discloses_and_exports(replicas: Replicas) -> None:
+    _, standby = replicas.processes
+    await replicas.appenders.append_surely(0)
+    tls = replicas.nats.certificates.tls("oversight", "commission")
+    ground = disclosure_pb2.Ground(request_id=search_id(1), authority="s. 1", reason="audit")
+    opening = query_pb2.OpeningMatch(
+        field="officer", value="officer-0", agency=LAPD, authority="s. 1", reason="audit"
+    )
+    async with open_channel(f"127.0.0.1:{standby.port}", tls) as channel:
+        disclosure, queries = LedgerDisclosureServiceStub(channel), LedgerQueryServiceStub(channel)
+        disclose = disclosure_pb2.DiscloseRequest(index=0, fields=["officer"], ground=ground)
+        decline = disclosure_pb2.DeclineExpungeRequest(requested_index=0, ground=ground)
+        listing = disclosure_pb2.ListExpungeRequestsRequest()
+        looked_up = query_pb2.QueryEntriesRequest(filter=query_pb2.EntryFilter(opening=opening))
+        for asking in (
+            call(disclosure.Disclose, disclose, name="disclose", timeout_s=20),
+            call(disclosure.DeclineExpunge, decline, name="decline", timeout_s=20),
+            call(disclosure.ListExpungeRequests, listing, name="list", timeout_s=20),
+            call(queries.QueryEntries, looked_up, name="query", timeout_s=20),
+        ):
+            with pytest.raises(Unavailable, match="ask the replica that writes") as refused:
+                await asking
+            assert refused.value.reason == "LEDGER_NOT_WRITER"
+        export = query_pb2.ExportEntriesRequest(format=event_pb2.EXPORT_FORMAT_CSV)
+        with pytest.raises(Unavailable, match="ask the replica that writes"):
+            async for _ in LedgerQueryClient(channel).export(export):
+                pass
+        states = {}
+        for name in ("LedgerQueryService", "LedgerDisclosureService"):
+            check = health_pb2.HealthCheckRequest(service=f"countersign.ledger.v1.{name}")
+            states[name] = (await health_pb2_grpc.HealthStub(channel).Check(check)).status
+    assert states == {
+        "LedgerQueryService": health_pb2.HealthCheckResponse.SERVING,
+        "LedgerDisclosureService": health_pb2.HealthCheckResponse.NOT_SERVING,
+    }
