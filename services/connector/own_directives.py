@@ -15,12 +15,15 @@ from directive.book import BookError, load_book
 from directive.entities import EntitiesError
 from directive.evaluate import Evaluator
 from directive.self_test import EngineUntrustworthy
+from directive.signature import Signers
 from directive.vocabulary import Vocabulary, VocabularyError
 from shared.registry import Registry
 from shared.settings import SettingsError
 
 
-def load_own_directives(folder: Path, registry: Registry, agency: str) -> OwnDirectives:
+def load_own_directives(
+    folder: Path, registry: Registry, agency: str, signers: Signers | None = None
+) -> OwnDirectives:
     """What judges a request by the agency's directives; raises SettingsError.
 
     The agency is asked for each seat that it holds in the search, and it holds one at least: it runs
@@ -28,7 +31,7 @@ def load_own_directives(folder: Path, registry: Registry, agency: str) -> OwnDir
     """
     try:
         vocabulary = Vocabulary.load(folder)
-        evaluator = Evaluator(load_book(folder, vocabulary, registry), registry)
+        evaluator = Evaluator(load_book(folder, vocabulary, registry, signers), registry)
     except (BookError, EntitiesError, EngineUntrustworthy, VocabularyError) as error:
         raise SettingsError(f"cannot use the directives in {folder}: {error}") from error
 

@@ -18,13 +18,14 @@ import cedarpy
 from cedarpy import pst
 
 from countersign.type.v1.decision_pb2 import DirectiveVersion
-from directive import document, guards
+from directive import document, guards, signature
 from directive.document import MANIFEST_FILE, Document, manifest_place
 from directive.entities import known_names
 from directive.findings import DirectiveRefused, Finding
 from directive.guards import KnownNames
 from directive.projection import Projection, Projections, SeatLists
 from directive.rules import Rule, walk
+from directive.signature import Signers
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
 
@@ -144,11 +145,13 @@ class Book:
         return calendar.slices[position - 1] if position else None
 
 
-def load_book(folder: Path, vocabulary: Vocabulary, registry: Registry) -> Book:
+def load_book(
+    folder: Path, vocabulary: Vocabulary, registry: Registry, signers: Signers | None = None
+) -> Book:
     """Loads every directive below the folder, or none: raises BookError.
 
-    A directive is never skipped. If a department's prohibition cannot be read, loading the others
-    would answer without it.
+    With `signers`, each must be signed by its party; without, nobody asks who wrote them. A directive is
+    never skipped: if a department's prohibition cannot be read, loading the others would answer without it.
     """
     known = known_names(registry)
     loaded, reasons = [], []
@@ -158,7 +161,7 @@ def load_book(folder: Path, vocabulary: Vocabulary, registry: Registry) -> Book:
         raise BookError([f"{folder}: {error.strerror}"]) from error
     for path in folders:
         try:
-            loaded.append(load_directive(path, vocabulary, known))
+            loaded.append(load_directive(path, vocabulary, known, signers))
         except DirectiveRefused as refused:
             reasons += [str(finding) for finding in refused.findings]
     if reasons:
@@ -171,9 +174,13 @@ def load_book(folder: Path, vocabulary: Vocabulary, registry: Registry) -> Book:
         raise BookError([str(finding) for finding in refused.findings]) from refused
 
 
-def load_directive(folder: Path, vocabulary: Vocabulary, known: KnownNames) -> Directive:
+def load_directive(
+    folder: Path, vocabulary: Vocabulary, known: KnownNames, signers: Signers | None = None
+) -> Directive:
     """One directive through every guard; raises DirectiveRefused."""
     read = document.read(folder)
+    if signers is not None:
+        signature.check(folder, read, signers)
     return Directive(read, guards.check(read, vocabulary, known))
 
 
@@ -232,16 +239,7 @@ def _slice(party: str, directives: Sequence[Directive], projections: Projections
     for directive in directives:
         for rule in directive.rules:
             if rule.id in rules:
-                raise DirectiveRefused(
-                    [
-                        Finding(
-                            "ID_DUPLICATE",
-                            directive.document.rules_file,
-                            rule.id,
-                            "is also a rule of another directive in force at the same time",
-                        )
-                    ]
-                )
+                raise DirectiveRefused([_overlap(rule, directive, directives)])
             rules[rule.id] = rule
     policies = pst.PolicySet({}, {rule.id: rule.template for rule in rules.values()}, ())
     return Slice(
@@ -254,6 +252,19 @@ def _slice(party: str, directives: Sequence[Directive], projections: Projections
         versions=tuple(
             DirectiveVersion(name=d.document.name, sha256=d.document.sha256) for d in directives
         ),
+    )
+
+
+def _overlap(rule: Rule, directive: Directive, directives: Sequence[Directive]) -> Finding:
+    other = next(d for d in directives if any(one.id == rule.id for one in d.rules))
+    manifest = other.document.manifest
+    until = f" until {manifest.effective_until}" if manifest.effective_until else ""
+    return Finding(
+        "VERSIONS_OVERLAP",
+        directive.document.rules_file,
+        rule.id,
+        f"is also a rule of {other.document.name}, in force at the same time (from "
+        f"{manifest.effective_from}{until}): end that one with effective_until when this one begins",
     )
 
 

@@ -29,6 +29,9 @@ MANIFEST_FILE: Final = "directive.toml"
 RULES_FILE: Final = "rules.cedar"
 CASES_FILE: Final = "cases.yaml"
 
+NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{1,62}$"
+PREFIX_PATTERN: Final = r"^[A-Z][A-Z0-9]{0,30}-$"
+
 FILE_BYTES_MAX: Final = 1024 * 1024
 """No lawyer reviews more; a bound keeps a hostile file from filling the memory."""
 
@@ -52,7 +55,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{1,62}$")]
+    name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
     """The name of its folder."""
     party: Party
     """Who ordered it: an agency's ORI, or a jurisdiction's ISO 3166-2 code."""
@@ -67,7 +70,7 @@ class Manifest(BaseModel):
     """Who wrote the rules down."""
     vocabulary: Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z.-]{1,32}$")]
     """The version of the vocabulary that it was written against."""
-    rule_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{0,30}-$")]
+    rule_prefix: Annotated[str, StringConstraints(pattern=PREFIX_PATTERN)]
     """With which the identifiers of this party's rules, and of no other's, begin."""
     effective_from: date
     """First day of legal effect (UTC)."""

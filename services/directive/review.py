@@ -1,8 +1,8 @@
 """Everything that a directive must pass before it is published, in one go and without a server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from directive import cases, gates
@@ -11,6 +11,7 @@ from directive.cases import CaseResult, Progress, silent
 from directive.entities import known_names
 from directive.findings import DirectiveRefused, Finding
 from directive.gates import Mutant
+from directive.signature import Signers
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
 
@@ -38,16 +39,23 @@ class Review:
         return not self.findings
 
 
+def with_findings(review: Review, findings: Sequence[Finding]) -> Review:
+    """The same review, with these findings."""
+    return replace(review, findings=tuple(findings))
+
+
 def _no_bar(_: str) -> AbstractContextManager[Progress]:
     return nullcontext(silent)
 
 
-def lint(folder: Path, vocabulary: Vocabulary, registry: Registry) -> Review:
+def lint(
+    folder: Path, vocabulary: Vocabulary, registry: Registry, signers: Signers | None = None
+) -> Review:
     """The files and the rules, without their cases' answers; that cases can be read is part of it."""
     found: list[Finding] = []
     directive = None
     try:
-        directive = load_directive(folder, vocabulary, known_names(registry))
+        directive = load_directive(folder, vocabulary, known_names(registry), signers)
     except DirectiveRefused as refused:
         found += refused.findings
     try:
@@ -57,9 +65,15 @@ def lint(folder: Path, vocabulary: Vocabulary, registry: Registry) -> Review:
     return Review(folder.name, directive, (), 0, (), tuple(found))
 
 
-def review(folder: Path, vocabulary: Vocabulary, registry: Registry, bar: Bar = _no_bar) -> Review:
+def review(
+    folder: Path,
+    vocabulary: Vocabulary,
+    registry: Registry,
+    bar: Bar = _no_bar,
+    signers: Signers | None = None,
+) -> Review:
     """The files, the rules, the cases and the gates."""
-    linted = lint(folder, vocabulary, registry)
+    linted = lint(folder, vocabulary, registry, signers)
     directive = linted.directive
     if directive is None or linted.findings:
         return linted

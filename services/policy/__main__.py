@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from directive.book import Book, BookError, load_book
 from directive.entities import EntitiesError
 from directive.evaluate import Evaluator
 from directive.self_test import EngineUntrustworthy
+from directive.signature import Signers
 from directive.vocabulary import Vocabulary, VocabularyError
 from policy.config import PolicySettings
 from policy.deciding import Deciding
@@ -18,9 +20,12 @@ from policy.service import ACCESS, SERVICE, PolicyServicer
 from shared.bus import connected
 from shared.clock import SystemClock
 from shared.process import run_process
-from shared.registry import Registry
+from shared.registry import Registry, TrustRoots
 from shared.rpc import RunningServer, start_server
 from shared.settings import SettingsError
+from tlog.errors import TlogError
+
+log = logging.getLogger(__name__)
 
 GRACE_S = 5.0
 IN_FLIGHT_MAX = 32
@@ -39,13 +44,25 @@ def load(settings: PolicySettings, registry: Registry) -> tuple[Book, Evaluator]
     """The directives and what applies them; raises SettingsError. Never a part of the directives."""
     try:
         vocabulary = Vocabulary.load(settings.directives)
-        book = load_book(settings.directives, vocabulary, registry)
+        book = load_book(settings.directives, vocabulary, registry, _signers(settings))
         return book, Evaluator(book, registry)
     except BookError as error:
         reasons = "\n  ".join(error.reasons)
         raise SettingsError(f"the directives are not loaded:\n  {reasons}") from error
     except (VocabularyError, EntitiesError, EngineUntrustworthy) as error:
         raise SettingsError(f"the directives are not loaded: {error}") from error
+
+
+def _signers(settings: PolicySettings) -> Signers | None:
+    """The keys that directives must be signed with; raises SettingsError."""
+    trust = TrustRoots.load(settings.trust_roots) if settings.trust_roots is not None else None
+    if trust is None or trust.directive_signers is None:
+        log.warning("directives are loaded without asking who signed them: no directive_signers")
+        return None
+    try:
+        return Signers.parse(trust.directive_signers)
+    except TlogError as error:
+        raise SettingsError(f"trust_roots: directive_signers: {error}") from error
 
 
 @contextlib.asynccontextmanager

@@ -14,3 +14,6 @@ class PolicySettings(ProcessSettings):
     """Registry of agencies, systems, galleries and officers (TOML)."""
     directives: ConfigPath
     """Folder with the vocabulary and one folder for each directive. All are loaded, or none."""
+    trust_roots: ConfigPath | None = None
+    """Trust roots (JSON). With `directive_signers` in them, a directive that its party has not signed is
+    refused. Without, nobody asks who wrote the directives, and the log says so at each start."""

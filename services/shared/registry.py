@@ -35,6 +35,7 @@ from countersign.type.v1.search_pb2 import GalleryClass, SearchFacts
 
 Ori = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{9}$")]
 Jurisdiction = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+Party = Ori | Jurisdiction
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,62}$")]
 OFFICER_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 OfficerId = Annotated[str, StringConstraints(pattern=OFFICER_PATTERN)]
@@ -237,6 +238,9 @@ class TrustRoots(_Strict):
     """Ed25519: orders are signed with one of them."""
     systems: Mapping[Name, SystemKeys] = Field(default_factory=dict)
     identity_providers: Mapping[Ori, IdentityProvider] = Field(default_factory=dict)
+    directive_signers: Mapping[Party, tuple[str, ...]] | None = None
+    """C2SP signed-note verifier keys with which each party signs its directives. While this is absent,
+    nobody asks who wrote a directive; once it is there, an unsigned one is refused."""
 
     @classmethod
     def load(cls, path: Path) -> "TrustRoots":

@@ -17,6 +17,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tlog.errors import TlogError
+from tlog.note import NoteSigner, Signer
+
 ORDER_CONTEXT: Final = "countersign/order/v1"
 ANSWER_CONTEXT: Final = "countersign/answer/v1"
 
@@ -77,6 +80,13 @@ class SigningKey:
         if not isinstance(key, Ed25519PrivateKey):
             raise BadKey(f"the key in {path} is not an Ed25519 key")
         return cls(key)
+
+    def note_signer(self, name: str) -> NoteSigner:
+        """Signs C2SP notes under this name; raises BadKey for a name that cannot be one."""
+        try:
+            return Signer(name, self._key)
+        except TlogError as error:
+            raise BadKey(f"{name!r} cannot be a key's name: {error}") from error
 
     def pem(self) -> bytes:
         """The key as PKCS #8 PEM, not encrypted: write it with mode 0600."""

@@ -6,6 +6,7 @@ from typing import Final
 import click
 
 from countersign.cli.connection import config_option, load, run
+from countersign.cli.directive_author import diff, init, sign
 from countersign.cli.directive_local import lint, test
 from countersign.cli.directive_view import print_directive, print_list
 from countersign.cli.output import json_option, message_dict, out, print_json
@@ -63,8 +64,8 @@ def show(name: str, config: Path, as_json: bool, as_written: bool) -> None:
         print_directive(out(), response)
 
 
-directive.add_command(lint)
-directive.add_command(test)
+for command in (init, lint, test, sign, diff):
+    directive.add_command(command)
 
 
 async def _list(settings: ClientSettings, party: str) -> list[pb.Directive]:

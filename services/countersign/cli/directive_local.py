@@ -10,12 +10,15 @@ import click
 from countersign.cli.directive_view import print_review
 from countersign.cli.output import OK, REFUSED, bar, json_option, out, print_json
 from countersign.installation import bundled
-from directive import review
+from directive import publication, review
+from directive.book import BookError, load_book
 from directive.findings import Finding
 from directive.review import Review
+from directive.signature import Signers
 from directive.vocabulary import Vocabulary, VocabularyError
-from shared.registry import Registry
+from shared.registry import Registry, TrustRoots
 from shared.settings import SettingsError
+from tlog.errors import TlogError
 
 FOLDER: Final = click.Path(path_type=Path, file_okay=False, exists=True)
 
@@ -62,12 +65,44 @@ def _named(folders: tuple[Path, ...]) -> list[Path]:
     return [folder.resolve() for folder in folders] or shipped
 
 
+def signers_option(command: Any) -> Any:
+    """Adds whose signatures are asked for."""
+    return click.option(
+        "--trust-roots",
+        "trust_file",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        default=None,
+        help="Ask who signed it, too: by the directive_signers of these trust roots (JSON).",
+    )(command)
+
+
+def _signers(trust_file: Path | None) -> Signers | None:
+    if trust_file is None:
+        return None
+    try:
+        return Signers.parse(TrustRoots.load(trust_file).directive_signers or {})
+    except TlogError as error:
+        raise SettingsError(f"{trust_file}: directive_signers: {error}") from error
+
+
 @click.command()
 @folders_argument
 @world_options
+@signers_option
+@click.option(
+    "--beside",
+    type=FOLDER,
+    default=None,
+    help="Folder of directives that are in force: names, prefixes and overlaps are looked at, too.",
+)
 @json_option
 def lint(
-    folders: tuple[Path, ...], vocabulary: Vocabulary, registry: Registry, as_json: bool
+    folders: tuple[Path, ...],
+    vocabulary: Vocabulary,
+    registry: Registry,
+    trust_file: Path | None,
+    beside: Path | None,
+    as_json: bool,
 ) -> int:
     """Put directives through every guard, without asking their cases. Needs no server.
 
@@ -76,17 +111,45 @@ def lint(
 
     \b
     Example:
-      countersign directive lint my-directives/our-department
+      countersign directive lint my-directives/our-department --beside .countersign/directives
     """
-    return _report([review.lint(one, vocabulary, registry) for one in _named(folders)], as_json)
+    signers = _signers(trust_file)
+    reviews = [review.lint(one, vocabulary, registry, signers) for one in _named(folders)]
+    if beside is not None:
+        reviews = _beside(reviews, beside, vocabulary, registry)
+    return _report(reviews, as_json)
+
+
+def _beside(
+    reviews: list[Review], folder: Path, vocabulary: Vocabulary, registry: Registry
+) -> list[Review]:
+    """What the directives in force have to say of each; raises SettingsError."""
+    try:
+        others = load_book(folder, vocabulary, registry).directives.values()
+    except BookError as error:
+        raise SettingsError(f"{folder} cannot be compared with: {error}") from error
+    return [
+        one
+        if one.directive is None
+        else review.with_findings(
+            one,
+            [*one.findings, *publication.check_beside(one.directive, others, vocabulary)],
+        )
+        for one in reviews
+    ]
 
 
 @click.command()
 @folders_argument
 @world_options
+@signers_option
 @json_option
 def test(
-    folders: tuple[Path, ...], vocabulary: Vocabulary, registry: Registry, as_json: bool
+    folders: tuple[Path, ...],
+    vocabulary: Vocabulary,
+    registry: Registry,
+    trust_file: Path | None,
+    as_json: bool,
 ) -> int:
     """Put directives through every guard, their cases and the gates. Needs no server.
 
@@ -98,7 +161,8 @@ def test(
     Example:
       countersign directive test directives/lapd-2020-11-13
     """
-    found = [review.review(one, vocabulary, registry, bar) for one in _named(folders)]
+    signers = _signers(trust_file)
+    found = [review.review(one, vocabulary, registry, bar, signers) for one in _named(folders)]
     return _report(found, as_json)
 
 

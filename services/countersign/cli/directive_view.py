@@ -11,6 +11,7 @@ from rich.padding import Padding
 from countersign.cli.output import cells, table
 from countersign.policy.v1.policy_pb2 import Directive, GetDirectiveResponse
 from directive import document
+from directive.difference import Change, Difference
 from directive.document import Document
 from directive.findings import DocumentError
 from directive.review import Review
@@ -105,6 +106,29 @@ def print_review(console: Console, review: Review) -> None:
     for finding in review.findings:
         # Whole on one line, so that an editor can jump to the place.
         console.print(f"  [bold red]refused[/] {escape(str(finding))}", soft_wrap=True)
+
+
+def print_difference(console: Console, found: Difference) -> None:
+    """What is said otherwise, and what is decided otherwise."""
+    lines = [f"{one.what}: {_from_to(one)}" for one in found.manifest]
+    lines += [f"[green]+ {escape(rule.id)}[/] {escape(rule.title)}" for rule in found.added]
+    lines += [f"[red]- {escape(rule.id)}[/] {escape(rule.title)}" for rule in found.removed]
+    for changed in found.changed:
+        lines.append(f"[yellow]~ {escape(changed.id)}[/]")
+        lines += [f"    {one.what}: {_from_to(one)}" for one in changed.changes]
+    for verdict in found.verdicts:
+        lines.append(f"[yellow]case[/] {escape(verdict.case)} [dim]({escape(verdict.file)})[/]")
+        lines += [f"    was {escape(verdict.old)}", f"    is  {escape(verdict.new)}"]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    console.print(
+        f"{len(found.added)} rule(s) added, {len(found.removed)} removed, {len(found.changed)} changed; "
+        f"{len(found.verdicts)} of {found.cases_asked} cases come out otherwise"
+    )
+
+
+def _from_to(change: Change) -> str:
+    return f"{escape(change.old) or '(nothing)'} → {escape(change.new) or '(nothing)'}"
 
 
 def _day(stamp: Timestamp) -> str:

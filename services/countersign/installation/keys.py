@@ -19,11 +19,14 @@ from shared.signing import BadKey, SigningKey
 from tlog.cosignature import SEED_BYTES, CosignatureKind
 from tlog.cosigner_key import read_cosigner_key, write_cosigner_key
 from tlog.errors import TlogError
-from tlog.note import Verifier
+from tlog.note import NoteSigner, Verifier
 
 LEDGER_ORIGIN: Final = "countersign.test/ledger"
 """The log's name, which stands in the first line of each checkpoint and names its key."""
 
+
+DIRECTIVE_SIGNERS: Final = "countersign.test/directives"
+"""Before a party's name: under which its development key signs its directives."""
 
 WITNESS_NAME: Final = "countersign.test/witness"
 """The name that an installation's own witness signs under."""
@@ -72,6 +75,20 @@ class KeyFiles:
         """Ed25519: the agency's development identity provider signs officer tokens with it."""
         return self.folder / f"identity-provider-{ori}.pem"
 
+    def directives(self, party: str) -> Path:
+        """Ed25519: the party signs its directives with it."""
+        return self.folder / f"directives-{party}.pem"
+
+
+def directive_signer(files: KeyFiles, party: str) -> NoteSigner:
+    """Makes the key with which a party signs its directives if it is missing; raises BadKey."""
+    return _signing_key(files.directives(party)).note_signer(f"{DIRECTIVE_SIGNERS}/{party}")
+
+
+def parties(registry: Registry) -> list[str]:
+    """Everybody who may have ordered something: agencies and jurisdictions."""
+    return sorted({*registry.agencies, *(a.jurisdiction for a in registry.agencies.values())})
+
 
 def issuer_of(ori: str) -> str:
     """The issuer that an agency's development identity provider calls itself."""
@@ -97,6 +114,9 @@ def ensure_keys(files: KeyFiles, registry: Registry) -> dict[str, object]:
                 issuer_of(ori), _signing_key(files.identity_provider(ori))
             ).registration()
             for ori in registry.agencies
+        },
+        "directive_signers": {
+            party: [directive_signer(files, party).vkey] for party in parties(registry)
         },
     }
 

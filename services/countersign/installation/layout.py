@@ -4,7 +4,7 @@ authority/       the development certificate authority
 certificates/    a certificate and key for each process, agency system and the oversight body
 keys/            keys that sign and open: broker, ledger, connectors, identity providers
 registry.toml    who takes part; yours to edit
-directives/      what each party has ordered; yours to edit
+directives/      what each party has ordered; yours to edit, and signed for the parties at each start
 ledger.policy    the log and the witness that must have cosigned; only with a witness
 trust-roots.json public keys that are taken as true
 config/          one file for each process, written anew at each start

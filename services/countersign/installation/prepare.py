@@ -12,6 +12,7 @@ from typing import Final
 
 from countersign.installation import bundled, toml
 from countersign.installation.certificates import TRUST_DOMAIN, ensure_certificates
+from countersign.installation.directives import sign_directives
 from countersign.installation.files import write_public, write_secret
 from countersign.installation.keys import (
     LEDGER_ORIGIN,
@@ -105,6 +106,7 @@ def prepare(
     """Writes everything that the processes read. Raises PkiError and BadKey for damaged files."""
     installation = Installation(layout, registry, ports, external_bus)
     write_trust_roots(layout.trust_roots, ensure_keys(layout.keys, registry))
+    sign_directives(layout, registry)
     if ports.witness is not None:
         _write_policy(layout, ensure_witness_key(layout.keys), ports.witness)
         layout.witness.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -244,6 +246,7 @@ def _policy(installation: Installation) -> toml.Table:
     return {
         "registry": layout.seen_from(file, layout.registry),
         "directives": layout.seen_from(file, layout.directives),
+        "trust_roots": layout.seen_from(file, layout.trust_roots),
         **_every_process(installation, file, identity, installation.ports.policy),
     }
 

@@ -1,0 +1,115 @@
+"""Who signed a directive: `directive.sig` beside it, a C2SP signed note.
+
+The note's text names the directive, its party, the vocabulary's version and the SHA-256 of each of the
+three files, so that one changed byte, also of a case, is another directive. It is worked out from the
+files and compared, never read for what it says.
+
+A party signs for itself only: what counts are the keys that it registered, and a signature by anybody
+else's is none. A lawyer's countersignature may stand beside the author's.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from directive.document import CASES_FILE, MANIFEST_FILE, RULES_FILE, Document, read_file
+from directive.findings import DocumentError
+from tlog.errors import FalseSignature, TlogError, UnknownSigner
+from tlog.note import NoteSigner, UnverifiedNote, Verifier, sign_note
+
+SIGNATURE_FILE: Final = "directive.sig"
+_CONTEXT: Final = "countersign/directive-signature/v1"
+
+
+@dataclass(frozen=True)
+class Signers:
+    """The keys that each party registered for its directives."""
+
+    by_party: Mapping[str, tuple[Verifier, ...]]
+
+    @classmethod
+    def parse(cls, registered: Mapping[str, tuple[str, ...]]) -> "Signers":
+        """Reads verifier keys; raises TlogError."""
+        return cls(
+            {
+                party: tuple(Verifier.parse(vkey) for vkey in vkeys)
+                for party, vkeys in registered.items()
+            }
+        )
+
+    def owner(self, name: str, key_id: bytes) -> str | None:
+        """Whose key this is."""
+        return next(
+            (
+                party
+                for party, keys in self.by_party.items()
+                if any((key.name, key.key_id) == (name, key_id) for key in keys)
+            ),
+            None,
+        )
+
+
+def statement(document: Document, cases: bytes) -> str:
+    """What is signed."""
+    files = {
+        MANIFEST_FILE: document.manifest_text.encode(),
+        RULES_FILE: document.rules_text.encode(),
+        CASES_FILE: cases,
+    }
+    lines = [
+        _CONTEXT,
+        f"directive {document.name}",
+        f"party {document.manifest.party}",
+        f"vocabulary {document.manifest.vocabulary}",
+        *(
+            f"{file} sha256:{hashlib.sha256(content).hexdigest()}"
+            for file, content in files.items()
+        ),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def sign(folder: Path, document: Document, signer: NoteSigner) -> str:
+    """The note for `directive.sig`; raises DocumentError when the cases cannot be read."""
+    return sign_note(statement(document, read_file(folder / CASES_FILE)), [signer])
+
+
+def check(folder: Path, document: Document, signers: Signers) -> tuple[Verifier, ...]:
+    """The keys of its party that signed it; raises DocumentError when there is none."""
+    file, party = f"{document.name}/{SIGNATURE_FILE}", document.manifest.party
+    keys = signers.by_party.get(party, ())
+    if not keys:
+        message = f"nobody can sign for {party}: it has registered no key"
+        raise DocumentError("SIGNER_UNKNOWN", file, message)
+    if not (folder / SIGNATURE_FILE).exists():
+        raise DocumentError("SIGNATURE_MISSING", file, f"{party} has not signed this directive")
+    content = read_file(folder / SIGNATURE_FILE)
+    try:
+        note = UnverifiedNote.parse(content)
+        # The signature before the text: what nobody known has signed accuses no file.
+        signed = note.verify(keys)
+    except UnknownSigner:
+        raise DocumentError(
+            "SIGNATURE_OTHER_PARTY", file, _signed_by(note, party, signers)
+        ) from None
+    except FalseSignature as error:
+        raise DocumentError("SIGNATURE_FALSE", file, str(error)) from error
+    except TlogError as error:
+        raise DocumentError("SIGNATURE", file, f"is no signed note: {error}") from error
+    expected = statement(document, read_file(folder / CASES_FILE))
+    if note.text != expected:
+        changed = set(expected.splitlines()) - set(note.text.splitlines())
+        what = ", ".join(sorted(line.split(" ")[0] for line in changed)) or "the order of its lines"
+        message = f"signs something else: what differs is {what}"
+        raise DocumentError("SIGNATURE_OF_OTHER_BYTES", file, message)
+    return signed
+
+
+def _signed_by(note: UnverifiedNote, party: str, signers: Signers) -> str:
+    owners = {
+        f"{line.name} ({signers.owner(line.name, line.key_id) or 'registered by nobody'})"
+        for line in note.signatures
+    }
+    return f"is signed by {', '.join(sorted(owners))}, and by no key that {party} registered"

@@ -1,0 +1,166 @@
+"""A directive is its party's only with the party's own signature over every byte of it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from countersign.installation.layout import Layout
+from countersign.installation.ports import Ports
+from countersign.installation.prepare import ensure_documents, prepare, systems_run_here
+from directive import document, signature
+from directive.book import BookError, load_book
+from directive.findings import DocumentError
+from directive.signature import SIGNATURE_FILE, Signers
+from policy.__main__ import load
+from policy.config import PolicySettings
+from shared.registry import Registry
+from shared.settings import SettingsError
+from shared.signing import BadKey, SigningKey
+from support.directives import DIRECTIVES, LAPD, LASD, registry, vocabulary
+
+NAME = "lapd-2020-11-13"
+KEYS = {party: SigningKey.generate() for party in (LAPD, LASD, "stranger")}
+SIGNERS = {party: key.note_signer(f"{party}/directives") for party, key in KEYS.items()}
+KNOWN = Signers.parse({party: (SIGNERS[party].vkey,) for party in (LAPD, LASD)})
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path: Path) -> Path:
+    """LAPD's directive, signed by LAPD."""
+    folder = Path(shutil.copytree(DIRECTIVES / NAME, tmp_path / NAME))
+    sign(folder, LAPD)
+    return folder
+
+
+def sign(folder: Path, *parties: str) -> None:
+    read = document.read(folder)
+    notes = [signature.sign(folder, read, SIGNERS[party]) for party in parties]
+    text, _, lines = notes[0].rpartition("\n\n")
+    lines += "".join(note.rpartition("\n\n")[2] for note in notes[1:])
+    (folder / SIGNATURE_FILE).write_text(f"{text}\n\n{lines}")
+
+
+def refusal(folder: Path, signers: Signers = KNOWN) -> str:
+    with pytest.raises(DocumentError) as refused:
+        signature.check(folder, document.read(folder), signers)
+    (finding,) = refused.value.findings
+    assert finding.file == f"{NAME}/{SIGNATURE_FILE}"
+    return f"{finding.guard}: {finding.message}"
+
+
+def test_a_directive_that_its_party_signed_is_accepted(folder: Path) -> None:
+    (signed,) = signature.check(folder, document.read(folder), KNOWN)
+    assert signed.vkey == SIGNERS[LAPD].vkey
+
+
+def test_a_lawyers_signature_may_stand_beside_it(folder: Path) -> None:
+    sign(folder, "stranger", LAPD)
+    (signed,) = signature.check(folder, document.read(folder), KNOWN)
+    assert signed.name == SIGNERS[LAPD].name
+
+
+def test_an_unsigned_directive_is_refused(folder: Path) -> None:
+    (folder / SIGNATURE_FILE).unlink()
+    assert refusal(folder).startswith("SIGNATURE_MISSING: ")
+
+
+@pytest.mark.parametrize(
+    ("party", "owner"), [(LASD, f"({LASD})"), ("stranger", "(registered by nobody)")]
+)
+def test_attack_another_party_signs(folder: Path, party: str, owner: str) -> None:
+    sign(folder, party)
+    said = refusal(folder)
+    assert said.startswith("SIGNATURE_OTHER_PARTY: ")
+    assert owner in said
+    assert LAPD in said
+
+
+def test_attack_a_party_without_a_key_is_spoken_for(folder: Path) -> None:
+    only = Signers.parse({LASD: (SIGNERS[LASD].vkey,)})
+    assert refusal(folder, only).startswith("SIGNER_UNKNOWN: ")
+
+
+@pytest.mark.parametrize("file", ["directive.toml", "rules.cedar", "cases.yaml"])
+def test_attack_one_byte_of_any_file_is_changed(folder: Path, file: str) -> None:
+    with (folder / file).open("ab") as changed:
+        changed.write(b"\n")
+    said = refusal(folder)
+    assert said.startswith("SIGNATURE_OF_OTHER_BYTES: ")
+    assert said.endswith(f"what differs is {file}")
+
+
+def test_attack_the_signature_of_another_directive(folder: Path) -> None:
+    other = Path(
+        shutil.copytree(DIRECTIVES / "lapd-commission-2021-01-12", folder.parent / "other")
+    )
+    (other / "directive.toml").write_text(
+        (other / "directive.toml").read_text().replace("lapd-commission-2021-01-12", "other")
+    )
+    sign(other, LAPD)
+    shutil.copy(other / SIGNATURE_FILE, folder / SIGNATURE_FILE)
+    assert refusal(folder).startswith("SIGNATURE_OF_OTHER_BYTES: ")
+
+
+def test_attack_a_false_signature_under_the_partys_name(folder: Path) -> None:
+    text = (folder / SIGNATURE_FILE).read_text().replace("vocabulary 1", "vocabulary 2")
+    (folder / SIGNATURE_FILE).write_text(text)
+    assert refusal(folder).startswith("SIGNATURE_FALSE: ")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"\xff", b"a\n\n\n", b"a" * 2_000_000, b"a\n\nb c\n"]
+)
+def test_what_is_no_signature_is_refused(folder: Path, content: bytes) -> None:
+    (folder / SIGNATURE_FILE).write_bytes(content)
+    assert refusal(folder).split(":")[0] in ("SIGNATURE", "FILE_TOO_LARGE")
+
+
+def test_one_unsigned_directive_keeps_the_whole_book_shut(folder: Path) -> None:
+    assert load_book(folder.parent, vocabulary(), registry(), KNOWN).directives
+    (folder / SIGNATURE_FILE).unlink()
+    with pytest.raises(BookError, match="SIGNATURE_MISSING"):
+        load_book(folder.parent, vocabulary(), registry(), KNOWN)
+    assert load_book(folder.parent, vocabulary(), registry()).directives, "nobody was asked for"
+
+
+def test_a_keys_name_must_be_one() -> None:
+    with pytest.raises(BadKey, match="two words"):
+        KEYS[LAPD].note_signer("two words")
+
+
+def installation(folder: Path) -> tuple[Layout, PolicySettings]:
+    layout = Layout(folder)
+    known = ensure_documents(layout)
+    prepare(layout, known, Ports.fixed(systems_run_here(known), 9000))
+    return layout, PolicySettings.load(layout.config("policy"))
+
+
+def test_an_installation_signs_for_its_parties_and_its_policy_service_asks(tmp_path: Path) -> None:
+    layout, settings = installation(tmp_path)
+    known = Registry.load(layout.registry)
+    load(settings, known)
+    rules = layout.directives / NAME / "rules.cedar"
+    rules.write_text(rules.read_text() + "// tampered with while it runs\n")
+    with pytest.raises(SettingsError, match=r"SIGNATURE_OF_OTHER_BYTES"):
+        load(settings, known)
+    installation(tmp_path)
+    load(settings, known)  # Its owner edited it, and the next start signed it anew.
+
+
+def test_an_installation_leaves_a_signature_alone_that_is_good(tmp_path: Path) -> None:
+    layout, _ = installation(tmp_path)
+    files = sorted(layout.directives.glob(f"*/{SIGNATURE_FILE}"))
+    before = [file.stat().st_mtime_ns for file in files]
+    installation(tmp_path)
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert len(files) == 6
+
+
+def test_trust_roots_with_a_key_that_is_none_stop_the_start(tmp_path: Path) -> None:
+    layout, settings = installation(tmp_path)
+    trust = json.loads(layout.trust_roots.read_text())
+    layout.trust_roots.write_text(json.dumps(trust | {"directive_signers": {LAPD: ["not+a+key"]}}))
+    with pytest.raises(SettingsError, match="directive_signers"):
+        load(settings, Registry.load(layout.registry))
