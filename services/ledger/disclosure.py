@@ -3,19 +3,20 @@
 Invariant: the entry of a reading is durable before a value leaves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from countersign.ledger.v1 import disclosure_pb2 as pb
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.event_pb2 import OpeningRead, OpeningsSearched
+from countersign.ledger.v1.query_pb2 import OpeningMatch
 from ledger.custody import Custody, stated, used
 from ledger.entry import Opening, holder_of
 from ledger.requests import invalid
 from ledger.sequencer import Placed
 from ledger.vault import LOOKED_UP
-from shared.errors import NotFound
+from shared.errors import Conflict, NotFound
 from shared.identity import SpiffeId
 
 
@@ -64,24 +65,46 @@ class Disclosure:
             raise used(ground)
         return Disclosed([found[field] for field in fields], placed)
 
-    async def find(
-        self, caller: SpiffeId, agency: str, field: str, value: str, *, authority: str, reason: str
-    ) -> list[int]:
+    async def find(self, caller: SpiffeId, match: OpeningMatch) -> list[int]:
         """Find an agency's entries by what only openings hold, once the search is on record."""
-        custody = self._custody
-        custody.rights.require(caller, "find", agency)
+        custody, field = self._custody, match.field
+        custody.rights.require(caller, "find", match.agency)
+        if caller.kind == "agency" and not match.request_id:
+            raise invalid(
+                "filter.opening.request_id", "an agency's look-up has one, for its officer's token"
+            )
+        person = custody.people.person(caller, match.officer_token, match.request_id)
         if field not in LOOKED_UP:
             raise invalid("field", f"is not one of {', '.join(sorted(LOOKED_UP))}")
-        found = await custody.in_vault(lambda: custody.vault.find(agency, field, value))
+        found = await custody.in_vault(lambda: custody.vault.find(match.agency, field, match.value))
         event = OpeningsSearched(
             caller=str(caller),
-            agencies=[agency],
+            agencies=[match.agency],
             field=field,
-            authority=authority,
+            authority=match.authority,
             found=len(found),
         )
-        pending = PendingEntry(entry=Entry(openings_searched=event))
-        pending.sensitive.add(field="reason", value=reason)
-        pending.sensitive.add(field="searched_value", value=value)
-        await custody.record(pending)
+        key = f"find/{match.request_id}" if match.request_id else ""
+        pending = PendingEntry(entry=Entry(openings_searched=event), idempotency_key=key)
+        sensitive = {"reason": match.reason, "searched_value": match.value}
+        if person.officer:
+            sensitive["officer"] = person.officer
+        for name, value in sensitive.items():
+            pending.sensitive.add(field=name, value=value)
+        placed = await custody.record(pending)
+        if placed.existing and not await self._is_the_same(placed, event, sensitive):
+            raise Conflict("REQUEST_ID_USED", f"request {match.request_id} was made already")
         return found
+
+    async def _is_the_same(
+        self, placed: Placed, event: OpeningsSearched, sensitive: Mapping[str, str]
+    ) -> bool:
+        """Whether a look-up is one that is on record: its next page, or an answer that was lost."""
+        stored = Entry.FromString(placed.leaf)
+        earlier = OpeningsSearched()
+        earlier.CopyFrom(stored.openings_searched)
+        earlier.found = event.found  # there may be more entries by now
+        if not stored.HasField("openings_searched") or earlier != event:
+            return False
+        opened = await self._custody.in_vault(lambda: self._custody.vault.open(placed.index))
+        return {one.field: one.value for one in opened} == sensitive

@@ -75,11 +75,7 @@ class RecordedFinder:
     async def find(self, reader: SpiffeId, match: OpeningMatch) -> list[int]:
         """Find them for a reader entitled to it, on record before it returns. Raises NotAllowed."""
         async with self._turned_away.recorded(QUERY_SERVICE, reader):
-            return await self._disclosure.find(
-                *(reader, match.agency, match.field, match.value),
-                authority=match.authority,
-                reason=match.reason,
-            )
+            return await self._disclosure.find(reader, match)
 
 
 class LedgerDisclosureServicer(LedgerDisclosureServiceServicer):

@@ -96,11 +96,11 @@ def text_of(dimension: Dimension, value: str | int | None) -> str:
 
 
 def public_json(wanted: pb.EntryFilter) -> str:
-    """The filter as canonical JSON, without the value that only openings hold."""
+    """The filter as canonical JSON, without the value that only openings hold, and without who asks."""
     public = pb.EntryFilter()
     public.CopyFrom(wanted)
-    public.opening.ClearField("value")
-    public.opening.ClearField("reason")
+    for private in ("value", "reason", "request_id", "officer_token"):
+        public.opening.ClearField(private)
     if not wanted.HasField("opening"):
         public.ClearField("opening")
     document = MessageToDict(public, preserving_proto_field_name=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from uuid import uuid4
 
 import click
 
@@ -13,6 +14,7 @@ from countersign.cli.ledger_files import with_any_key
 from countersign.cli.ledger_keys import trusted
 from countersign.cli.ledger_kinds import KIND
 from countersign.cli.ledger_view import entry_rows
+from countersign.cli.officer import token_for
 from countersign.cli.output import (
     cells,
     err,
@@ -27,6 +29,7 @@ from countersign.client.ledger_query import LedgerQueryClient
 from countersign.ledger.v1 import query_pb2 as pb
 from countersign.type.v1 import decision_pb2, search_pb2
 from shared.entry_facts import short_name
+from shared.tokens import LEDGER_AUDIENCE
 from tlog.checkpoint import open_checkpoint
 from tlog.note import Verifier
 from tlog.proof import verify_receipt
@@ -107,6 +110,13 @@ _OPTIONS: Final = (
                  help="The case number; for entitled readers, and on record."),
     click.option("--authority", metavar="TEXT", default="",
                  help="By what authority openings are looked through; needs --agency."),
+    click.option("--as-officer", metavar="ID",
+                 help="Of an agency that asks by --officer or --case: the officer for whom the "
+                 "development identity provider issues a token."),
+    click.option("--officer-token", "token_file", type=click.File(), metavar="FILE",
+                 help="Likewise: file with the token of the officer who asks, issued for --request-id."),
+    click.option("--request-id", type=UUID, metavar="UUID",
+                 help="Id of the look-up, for which the token is issued. A new one when left out."),
 )  # fmt: skip
 
 
@@ -144,6 +154,24 @@ def filter_of(options: dict[str, Any]) -> pb.EntryFilter:
     return wanted
 
 
+def say_who_asks(wanted: pb.EntryFilter, settings: ClientSettings, options: dict[str, Any]) -> None:
+    """Takes from the options for which officer an agency looks openings up; raises click.UsageError."""
+    officer, token_file, request_id = (options.pop(name) for name in _WHO_ASKS)
+    if not wanted.HasField("opening"):
+        if officer or token_file:
+            raise click.UsageError(
+                "public fields are read by any officer: only --officer or --case need one"
+            )
+        return
+    wanted.opening.request_id = str(request_id or uuid4()).lower()
+    if settings.agency:
+        wanted.opening.officer_token = token_for(
+            settings, wanted.opening.request_id, officer, token_file, LEDGER_AUDIENCE
+        )
+    elif officer or token_file:
+        raise click.UsageError("an oversight body's certificate says who asks; it has no officers")
+
+
 def _opening(wanted: pb.EntryFilter, given: dict[str, Any]) -> None:
     sought = [name for name in ("officer", "case_number") if given[name]]
     if not sought:
@@ -165,6 +193,7 @@ def _number(words: dict[str, int], word: str | None) -> Any:
     return words[word] if word else 0
 
 
+_WHO_ASKS: Final = ("as_officer", "token_file", "request_id")
 _NAMES: Final = (
     *("start", "until", "start_index", "end_index", "agency", "role", "jurisdiction", "kinds"),
     *("search_id", "system", "gallery", "classes", "purposes", "offence", "severities"),
@@ -199,6 +228,7 @@ def query(config: Path, as_json: bool, limit: int, **options: Any) -> None:
     """
     wanted = filter_of(options)
     settings = load(config)
+    say_who_asks(wanted, settings, options)
     found, basis, more = run(_query(settings, wanted, limit))
     verifiers = trusted(settings)
     for one in found:
@@ -280,6 +310,7 @@ def count(config: Path, as_json: bool, by: tuple[str, ...], **options: Any) -> N
     """
     wanted = filter_of(options)
     settings = load(config)
+    say_who_asks(wanted, settings, options)
     counts = run(_count(settings, wanted, [DIMENSIONS[one] for one in by]))
     basis = basis_dict(counts.basis, trusted(settings))
     names = [one.replace("-", "_") for one in by]

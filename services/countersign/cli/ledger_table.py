@@ -10,7 +10,7 @@ from countersign.cli.connection import config_option, load, run
 from countersign.cli.ledger_export import judged_receipt
 from countersign.cli.ledger_files import failure_text, with_any_key
 from countersign.cli.ledger_keys import given, trusted
-from countersign.cli.ledger_query import filter_of, filter_options
+from countersign.cli.ledger_query import filter_of, filter_options, say_who_asks
 from countersign.cli.ledger_trust import trust_options, witnessed_options
 from countersign.cli.output import (
     OK,
@@ -96,6 +96,7 @@ def export_table(
         filter=filter_of(options), format=_FORMATS[form], authority=authority
     )
     settings = load(config)
+    say_who_asks(request.filter, settings, options)
     own = None if policy_file is None else given((), policy_file, config)
     wait = wait_s if witnessed else None
     manifest = run(_export(settings, TableExport(directory, form), request, wait, own))

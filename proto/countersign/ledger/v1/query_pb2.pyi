@@ -269,6 +269,8 @@ class OpeningMatch(_message.Message):
     AGENCY_FIELD_NUMBER: _builtins.int
     AUTHORITY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OFFICER_TOKEN_FIELD_NUMBER: _builtins.int
     field: _builtins.str
     """Name of the field ("officer", "case_number")."""
     value: _builtins.str
@@ -279,6 +281,12 @@ class OpeningMatch(_message.Message):
     """By what authority: a statute or order as it is cited, without a name or the number of a case."""
     reason: _builtins.str
     """Why, in words; only a commitment to it is public."""
+    request_id: _builtins.str
+    """From an agency: a new UUID in lower case for each look-up, for which the officer token is issued. It serves that
+    look-up with all its pages, and no other. Others may give one too; without it each page is a look-up on record.
+    """
+    officer_token: _builtins.str
+    """From an agency: a token of its identity provider for the officer who asks, issued for request_id. Else empty."""
     def __init__(
         self,
         *,
@@ -287,10 +295,12 @@ class OpeningMatch(_message.Message):
         agency: _builtins.str = ...,
         authority: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        officer_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agency", b"agency", "authority", b"authority", "field", b"field", "reason", b"reason", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agency", b"agency", "authority", b"authority", "field", b"field", "officer_token", b"officer_token", "reason", b"reason", "request_id", b"request_id", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
