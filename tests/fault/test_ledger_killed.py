@@ -21,46 +21,65 @@ pytestmark = [
 
 APPENDERS = 24
 SEED = 20201113
+ROUNDS_OF_A_LOG = 25
+"""Then another is begun: each round verifies the whole log, which is larger after each."""
 
 
 async def test_nothing_acknowledged_is_lost_when_the_ledger_is_killed(
     tmp_path: Path, nats_server: NatsUnderTest, fault_rounds: int
 ) -> None:
-    chance = random.Random(SEED)
-    config = write_settings(tmp_path, nats_server)
-    process = LedgerProcess(config)
-    broker = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
-    appenders = Appenders(broker)
-    try:
-        for round_ in range(fault_rounds + 1):
-            await process.start()
-            appenders.stopped = False
-            running = [asyncio.create_task(appenders.run()) for _ in range(APPENDERS)]
-            enough = len(appenders.acknowledged) + chance.randrange(100, 500)
-
-            async def reached(enough: int = enough) -> bool:
-                return len(appenders.acknowledged) >= enough
-
-            await until(reached)
+    for start in range(0, fault_rounds + 1, ROUNDS_OF_A_LOG):
+        folder = tmp_path / f"log-{start}"
+        folder.mkdir()
+        process = LedgerProcess(write_settings(folder, nats_server))
+        broker = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
+        try:
+            rounds = min(ROUNDS_OF_A_LOG, fault_rounds + 1 - start)
+            appenders = await killed_again_and_again(process, broker, rounds, SEED + start)
+            await everything_is_as_acknowledged(process, appenders)
+            assert process.stop() == 0
+        finally:
             process.kill()
-            appenders.stopped = True
-            await asyncio.gather(*running)
-            checked = assert_whole(process.database)
-            assert checked.checkpoint.size >= len(appenders.acknowledged), f"{SEED=} {round_=}"
+            await broker.close()
+        assert assert_whole(process.database).checkpoint.size == len(appenders.asked)
+
+
+async def killed_again_and_again(
+    process: LedgerProcess, broker: Bus, rounds: int, seed: int
+) -> Appenders:
+    chance = random.Random(seed)
+    appenders = Appenders(broker)
+    for round_ in range(rounds):
         await process.start()
-        for number in sorted(appenders.asked):
+        appenders.stopped = False
+        running = [asyncio.create_task(appenders.run()) for _ in range(APPENDERS)]
+        enough = len(appenders.acknowledged) + chance.randrange(100, 500)
+
+        async def reached(enough: int = enough) -> bool:
+            return len(appenders.acknowledged) >= enough
+
+        await until(reached)
+        process.kill()
+        appenders.stopped = True
+        await asyncio.gather(*running)
+        checked = assert_whole(process.database)
+        assert checked.checkpoint.size >= len(appenders.acknowledged), f"{seed=} {round_=}"
+    return appenders
+
+
+async def everything_is_as_acknowledged(process: LedgerProcess, appenders: Appenders) -> None:
+    """Asked again, the ledger gives each entry that it acknowledged before it was killed."""
+    await process.start()
+    numbers = sorted(appenders.asked)
+    for start in range(0, len(numbers), APPENDERS):
+        some = numbers[start : start + APPENDERS]
+        answers = await asyncio.gather(*map(appenders.append_surely, some))
+        for number, again in zip(some, answers, strict=True):
             before = appenders.acknowledged.get(number)
-            again = await appenders.append_surely(number)
             if before is not None:
-                # Asked again, the ledger gives the entry that it acknowledged before it was killed.
                 assert again.existing
                 assert again.receipt.leaf == before.receipt.leaf
                 assert again.receipt.index == before.receipt.index
-        assert process.stop() == 0
-    finally:
-        process.kill()
-        await broker.close()
-    assert assert_whole(process.database).checkpoint.size == len(appenders.asked)
 
 
 async def test_second_process_says_why_it_does_not_start(
