@@ -26,7 +26,7 @@ from countersign.client.ledger import LedgerClient
 from countersign.client.ledger_query import LedgerQueryClient
 from countersign.client.periods import closings_in, verify_periods
 from countersign.client.table_export import Cosigned, TableExport
-from countersign.client.table_verify import verify_table
+from countersign.client.table_verify import VerifiedTable, verify_table
 from countersign.client.tables import FORMATS
 from countersign.ledger.v1 import event_pb2
 from countersign.ledger.v1 import query_pb2 as pb
@@ -106,7 +106,7 @@ def export_table(
         return
     path = cells(directory)[0]
     out().print(f"Exported {found.rows} rows to {path}; on record as entry {found.export_index}")
-    out().print(f"VERIFIED: {found.complete}", soft_wrap=True)
+    out().print(f"VERIFIED: {_says(found)}", soft_wrap=True)
 
 
 async def _export(
@@ -181,13 +181,13 @@ def verify_export_table(
         document = {"path": str(folder), "verified": True, "export_index": found.export_index}
         print_json(document | says | judged_document(found.judged))
         return OK
-    witnesses = cosigned_text(found.judged)
-    says_text = f"{found.rows} rows are what the ledger signed{witnesses}; {found.complete}"
-    out().print(
-        f"[green]VERIFIED[/] {cells(folder)[0]}: {says_text}",
-        soft_wrap=True,
-    )
+    out().print(f"[green]VERIFIED[/] {cells(folder)[0]}: {_says(found)}", soft_wrap=True)
     return OK
+
+
+def _says(found: VerifiedTable) -> str:
+    witnesses = cosigned_text(found.judged)
+    return f"{found.rows} rows are what the ledger signed{witnesses}; {found.complete}"
 
 
 def _failed(path: object, error: VerificationError, as_json: bool) -> int:
