@@ -27,8 +27,11 @@ RULES_MAX: Final = 1_000
 ANNOTATION_LENGTH_MAX: Final = 500
 
 _REQUIRED: Final = ("id", "title", "citation")
+_OPTIONAL: Final = ("source_sentence",)
+_PLAIN: Final = frozenset({*_REQUIRED, *_OPTIONAL})
 _ANNOTATIONS: Final = (
     *_REQUIRED,
+    *_OPTIONAL,
     "requirement_1",
     *(f"obligation_{kind}" for kind in OBLIGATION_KINDS),
 )
@@ -170,7 +173,7 @@ class _Examination:
                 kinds = ", ".join(sorted(OBLIGATION_KINDS))
                 message = f"@{key}: the known duties are {kinds}"
                 self._find("OBLIGATION_UNKNOWN", rule, message, place)
-            elif not duty and key not in _REQUIRED and not REQUIREMENT.fullmatch(key):
+            elif not duty and key not in _PLAIN and not REQUIREMENT.fullmatch(key):
                 near = _nearest(key, _ANNOTATIONS)
                 self._find("ANNOTATION_UNKNOWN", rule, f"@{key} means nothing here{near}", place)
             if len(value) > ANNOTATION_LENGTH_MAX or not value.isprintable():

@@ -1,6 +1,7 @@
 """The rules of a directive, as Cedar's typed tree with what their annotations say.
 
-Annotations that have a meaning: @id, @title, @citation, @requirement_N and @obligation_<kind>.
+Annotations that have a meaning: @id, @title, @citation, @source_sentence, @requirement_N and
+@obligation_<kind>.
 """
 
 import dataclasses
@@ -38,6 +39,11 @@ class Rule:
     def permits(self) -> bool:
         """Whether it permits; otherwise it forbids."""
         return bool(self.template.effect == "permit")
+
+    @property
+    def source_sentence(self) -> str:
+        """The sentence of the source that the rule encodes, word for word; empty when it is not given."""
+        return str(self.template.annotations.get("source_sentence", ""))
 
     @property
     def has_conditional_head(self) -> bool:

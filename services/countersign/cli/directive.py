@@ -8,6 +8,7 @@ import click
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.directive_author import diff, init, sign
 from countersign.cli.directive_local import lint, test
+from countersign.cli.directive_render import render
 from countersign.cli.directive_view import print_directive, print_list
 from countersign.cli.output import json_option, message_dict, out, print_json
 from countersign.client import ClientSettings
@@ -64,7 +65,7 @@ def show(name: str, config: Path, as_json: bool, as_written: bool) -> None:
         print_directive(out(), response)
 
 
-for command in (init, lint, test, sign, diff):
+for command in (init, lint, test, sign, diff, render):
     directive.add_command(command)
 
 
