@@ -142,7 +142,7 @@ def is_permitted(decision: Decision) -> bool:
 def summary_of(facts: SearchFacts, evaluated: EvaluateResponse) -> SearchSummary:
     """What oversight counts."""
     parties = evaluated.parties
-    return SearchSummary(
+    summary = SearchSummary(
         origin_agency=facts.origin_agency,
         beneficiary_agency=facts.beneficiary_agency,
         operator_agency=parties.operator_agency,
@@ -158,15 +158,26 @@ def summary_of(facts: SearchFacts, evaluated: EvaluateResponse) -> SearchSummary
         capture_mode=facts.capture_mode,
         candidates_max=facts.candidates_max or CANDIDATES_DEFAULT,
     )
+    if facts.HasField("circumstances"):
+        summary.circumstances.CopyFrom(facts.circumstances)
+    return summary
 
 
 def _sensitive(facts: SearchFacts, officer: str) -> Sequence[SensitiveField]:
-    """Each is committed to even when empty, so that its absence is not public either."""
-    return [
+    """Each is committed to even when empty, so that its absence is not public either.
+
+    Whether an instrument and an emergency were spoken of at all is public.
+    """
+    fields = [
         SensitiveField(field="officer", value=officer),
         SensitiveField(field="case_number", value=facts.case_number),
         SensitiveField(field="narrative", value=facts.narrative),
     ]
+    if facts.circumstances.HasField("instrument") or facts.instrument_number:
+        fields.append(SensitiveField(field="instrument_number", value=facts.instrument_number))
+    if facts.circumstances.HasField("emergency") or facts.emergency_basis:
+        fields.append(SensitiveField(field="emergency_basis", value=facts.emergency_basis))
+    return fields
 
 
 def checked_entry(facts: SearchFacts, officer: str, evaluated: EvaluateResponse) -> PendingEntry:

@@ -19,11 +19,19 @@ from cedarpy import pst
 
 from countersign.type.v1.decision_pb2 import DirectiveVersion
 from directive import document, guards, signature
+from directive.circumstances import CIRCUMSTANCES
 from directive.document import MANIFEST_FILE, Document, manifest_place
 from directive.entities import known_names
 from directive.findings import DirectiveRefused, Finding
 from directive.guards import KnownNames
-from directive.projection import Projection, Projections, SeatLists
+from directive.projection import (
+    Projection,
+    Projections,
+    SeatLists,
+    attributes_read,
+    facts_read,
+)
+from directive.question import CLOSED
 from directive.rules import Rule, walk
 from directive.signature import Signers
 from directive.vocabulary import Vocabulary
@@ -73,6 +81,10 @@ class Slice:
     projection: Projection
     """What the rules are told of a search; the requirements are parts of the rules."""
     seat_lists: SeatLists | None
+    circumstances: frozenset[str]
+    """The circumstances that the rules read: if one is unknown, the party cannot tell."""
+    lacking: Mapping[str, frozenset[int]]
+    """For what a rule reads, the values for which the version that it was written against has no word."""
     versions: tuple[DirectiveVersion, ...]
 
     def seat_class(self, seat: str) -> tuple[bool, ...] | str:
@@ -132,7 +144,7 @@ class Book:
             by_party.setdefault(directive.document.manifest.party, []).append(directive)
         _check_prefixes(self.directives.values())
         self._calendars = {
-            party: _calendar(party, own, projections) for party, own in by_party.items()
+            party: _calendar(party, own, projections, vocabulary) for party, own in by_party.items()
         }
         self.projections = projections.made
 
@@ -219,20 +231,29 @@ def _check_prefixes(directives: Iterable[Directive]) -> None:
         raise DirectiveRefused(findings)
 
 
-def _calendar(party: str, directives: Sequence[Directive], projections: Projections) -> _Calendar:
+def _calendar(
+    party: str, directives: Sequence[Directive], projections: Projections, vocabulary: Vocabulary
+) -> _Calendar:
     manifests = [directive.document.manifest for directive in directives]
     starts = sorted(
         {m.effective_from for m in manifests}
         | {m.effective_until for m in manifests if m.effective_until is not None}
     )
     slices = [
-        _slice(party, [d for d in directives if d.document.manifest.in_force(start)], projections)
+        _slice(
+            party,
+            [d for d in directives if d.document.manifest.in_force(start)],
+            projections,
+            vocabulary,
+        )
         for start in starts
     ]
     return _Calendar(tuple(starts), tuple(slices))
 
 
-def _slice(party: str, directives: Sequence[Directive], projections: Projections) -> Slice | None:
+def _slice(
+    party: str, directives: Sequence[Directive], projections: Projections, vocabulary: Vocabulary
+) -> Slice | None:
     if not directives:
         return None
     rules: dict[str, Rule] = {}
@@ -249,6 +270,8 @@ def _slice(party: str, directives: Sequence[Directive], projections: Projections
         policies=cedarpy.PolicySet.from_pst(policies),
         projection=projections.of(tuple(rules.values())),
         seat_lists=projections.seat_lists(tuple(rules.values())),
+        circumstances=facts_read(rules.values(), vocabulary.facts) & CIRCUMSTANCES,
+        lacking=_lacking(directives, vocabulary),
         versions=tuple(
             DirectiveVersion(name=d.document.name, sha256=d.document.sha256) for d in directives
         ),
@@ -266,6 +289,20 @@ def _overlap(rule: Rule, directive: Directive, directives: Sequence[Directive]) 
         f"is also a rule of {other.document.name}, in force at the same time (from "
         f"{manifest.effective_from}{until}): end that one with effective_until when this one begins",
     )
+
+
+def _lacking(
+    directives: Sequence[Directive], vocabulary: Vocabulary
+) -> Mapping[str, frozenset[int]]:
+    found: dict[str, frozenset[int]] = {}
+    for directive in directives:
+        version = directive.document.manifest.vocabulary
+        read = facts_read(directive.rules, vocabulary.facts) | attributes_read(directive.rules)
+        for fact in read & CLOSED.keys():
+            values = vocabulary.lacking(version, CLOSED[fact])
+            if values:
+                found[fact] = found.get(fact, frozenset()) | values
+    return found
 
 
 def _requirements(rule: Rule) -> Iterator[Requirement]:

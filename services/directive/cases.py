@@ -9,24 +9,17 @@ no real registry has an officer whose certificate lapsed.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import yaml
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-)
+from pydantic import Field, PrivateAttr, ValidationError
 
 from countersign.type.v1.decision_pb2 import Seat, Verdict, VerdictOutcome
-from countersign.type.v1.search_pb2 import Offence, SearchFacts
+from countersign.type.v1.search_pb2 import SearchFacts
 from directive.book import Book, Directive
+from directive.case_request import Moment, Request, SeatName, Strict
 from directive.document import CASES_FILE, read_file, text_of
 from directive.entities import EntitiesError
 from directive.evaluate import Evaluator, SeatVerdict
@@ -36,8 +29,6 @@ from shared.registry import Registry
 
 CASES_MAX: Final = 2_000
 """Of one directive."""
-SEARCH_ID: Final = "00000000-0000-4000-8000-000000000000"
-"""Rules cannot see the search id; every case has this one."""
 
 OUTCOMES: Final[Mapping[str, VerdictOutcome.ValueType]] = {
     "permit": VerdictOutcome.VERDICT_OUTCOME_PERMIT,
@@ -46,83 +37,7 @@ OUTCOMES: Final[Mapping[str, VerdictOutcome.ValueType]] = {
 }
 
 
-def _in_utc(value: object) -> object:
-    """YAML gives times without a zone as naive ones; cases are written in UTC."""
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=UTC)
-    return value
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_in_utc)]
-SeatName = Literal["origin", "beneficiary", "operator", "gallery owner", "jurisdiction"]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class OffenceOf(_Strict):
-    """The offence of a case."""
-
-    nibrs: str = ""
-    statute: str = ""
-    severity: str | None = None
-    attempt: bool = False
-
-
-class Request(_Strict):
-    """A request in the words of the vocabulary. None is "not given"."""
-
-    officer: str
-    origin: str
-    beneficiary: str | None
-    system: str
-    gallery: str
-    purpose: str | None
-    suspicion: str | None
-    offence: OffenceOf
-    provenance: str | None
-    capture_mode: str | None = Field(alias="captureMode")
-    case_number: str = Field(default="", alias="caseNumber")
-    narrative: str = ""
-    candidates_max: int = Field(default=0, ge=0, le=50, alias="candidatesMax")
-
-    def facts(self, vocabulary: Vocabulary) -> SearchFacts:
-        """The request as the contracts have it; raises ValueError for a word that is not one."""
-
-        def number(enum: str, word: str | None) -> Any:
-            if word is None:
-                return 0
-            value = vocabulary.number(enum, word)
-            if value is None:
-                raise ValueError(f"{word!r} is not a {enum} of the vocabulary")
-            return value
-
-        facts = SearchFacts(
-            search_id=SEARCH_ID,
-            origin_agency=self.origin,
-            system=self.system,
-            gallery=self.gallery,
-            purpose=number("Purpose", self.purpose),
-            suspicion=number("SuspicionLevel", self.suspicion),
-            offence=Offence(
-                nibrs_code=self.offence.nibrs,
-                statute=self.offence.statute,
-                severity=number("OffenceSeverity", self.offence.severity),
-                attempt=self.offence.attempt,
-            ),
-            provenance=number("ProbeProvenance", self.provenance),
-            capture_mode=number("CaptureMode", self.capture_mode),
-            case_number=self.case_number,
-            narrative=self.narrative,
-            candidates_max=self.candidates_max,
-        )
-        if self.beneficiary is not None:
-            facts.beneficiary_agency = self.beneficiary
-        return facts
-
-
-class Case(_Strict):
+class Case(Strict):
     """One case."""
 
     name: str = Field(min_length=1)
@@ -146,7 +61,7 @@ class Case(_Strict):
         return f"{self.id} {self.name}" if self.id else self.name
 
 
-class CaseFile(_Strict):
+class CaseFile(Strict):
     """What `cases.yaml` says."""
 
     at: Moment

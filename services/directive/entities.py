@@ -15,7 +15,10 @@ import cedarpy
 from countersign.type.v1.search_pb2 import GalleryClass
 from directive.guards import KnownNames
 from directive.vocabulary import NAMESPACE, Vocabulary
-from shared.registry import Registry
+from shared.registry import Officer, Registry
+
+ISSUED: Final = ".issued"
+"""What follows the course in the tag with the day on which its certificate was issued."""
 
 Uid: TypeAlias = tuple[str, str]
 """Entity type and name: ("Agency", "CA0194200")."""
@@ -43,10 +46,9 @@ def known_names(registry: Registry) -> KnownNames:
             "Officer": frozenset(registry.officers),
             "System": frozenset(registry.systems),
             "Gallery": frozenset(registry.galleries),
+            "OffenceSet": frozenset(registry.offence_sets),
         },
-        courses=frozenset(
-            course for officer in registry.officers.values() for course in officer.certificates
-        ),
+        courses=frozenset(tag for _, tags in _tagged(registry) for tag in tags),
     )
 
 
@@ -63,10 +65,21 @@ def build(registry: Registry, vocabulary: Vocabulary) -> cedarpy.Entities:
 def instants(registry: Registry) -> frozenset[datetime]:
     """Every time that an entity holds."""
     return frozenset(
-        datetime.combine(day, time(), UTC)
-        for officer in registry.officers.values()
-        for day in officer.certificates.values()
+        datetime.combine(day, time(), UTC) for _, tags in _tagged(registry) for day in tags.values()
     )
+
+
+def _tagged(registry: Registry) -> Iterator[tuple[str, Mapping[str, date]]]:
+    """Every officer's certificates and every agency's agreements, as the tags that rules ask for."""
+    for ori, agency in registry.agencies.items():
+        yield ori, agency.agreements
+    for name, officer in registry.officers.items():
+        yield name, _certificates(officer)
+
+
+def _certificates(officer: Officer) -> dict[str, date]:
+    issued = {f"{course}{ISSUED}": day for course, day in officer.certificates_issued.items()}
+    return {**officer.certificates, **issued}
 
 
 def check_references(found: list[dict[str, Any]], vocabulary: Vocabulary) -> None:
@@ -119,7 +132,14 @@ def records(registry: Registry, vocabulary: Vocabulary) -> Iterator[dict[str, An
     for code in sorted({agency.jurisdiction for agency in registry.agencies.values()}):
         yield _record("Jurisdiction", code)
     for ori, agency in registry.agencies.items():
-        yield _record("Agency", ori, parents=[ref("Jurisdiction", agency.jurisdiction)])
+        yield _record(
+            "Agency",
+            ori,
+            parents=[ref("Jurisdiction", agency.jurisdiction)],
+            tags=_instants(agency.agreements),
+        )
+    for name in registry.offence_sets:
+        yield _record("OffenceSet", name)
     for name, named in registry.lists.items():
         yield _record("NamedList", name, {"owner": ref("Agency", named.owner)})
     for name, officer in registry.officers.items():
@@ -128,7 +148,7 @@ def records(registry: Registry, vocabulary: Vocabulary) -> Iterator[dict[str, An
             name,
             {"agency": ref("Agency", officer.agency), "active": officer.active},
             [ref("NamedList", listed) for listed in officer.lists],
-            {course: _instant(day) for course, day in officer.certificates.items()},
+            _instants(_certificates(officer)),
         )
     for name, system in registry.systems.items():
         yield _record(
@@ -155,6 +175,10 @@ def records(registry: Registry, vocabulary: Vocabulary) -> Iterator[dict[str, An
 
 
 _DATETIME: Final = "datetime"
+
+
+def _instants(days: Mapping[str, date]) -> dict[str, Any]:
+    return {tag: _instant(day) for tag, day in days.items()}
 
 
 def _instant(day: date) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Invariants:
 - A verdict permits only if the engine allowed, named at least one permitting rule and no other, and
   reported no error. Everything else forbids or cannot tell, and both refuse.
 - The decision permits only if there are verdicts and every one permits.
+- A party whose rules read a fact that is not known, or whose value they had no word for, cannot tell.
 - A party is told the facts that its rules can read, and asked once for seats that its rules cannot
   tell apart. There is still a verdict for each seat.
 - What was answered before is answered again without asking, for questions that the party's rules
@@ -128,7 +129,11 @@ class Evaluator:
         self._seat_words = book.vocabulary.words("Seat")
         self._asking = Asking(registry, book.vocabulary)
         self._digest_begun = hashlib.sha256(
-            _DIGEST_CONTEXT + book.vocabulary.sha256 + registry.sha256 + ENGINE.encode() + b"\0"
+            _DIGEST_CONTEXT
+            + b"".join(one.sha256 for one in (book.vocabulary, *book.vocabulary.earlier.values()))
+            + registry.sha256
+            + ENGINE.encode()
+            + b"\0"
         )
         self._entities = entities.build(registry, book.vocabulary)
         self._instants = entities.instants(registry)
@@ -182,6 +187,12 @@ class Evaluator:
             faults.append(Fault.NO_DIRECTIVE)
         if rules is None or faults:
             return SeatVerdict(_cannot_tell(seat, faults, rules), ())
+        if rules.circumstances or rules.lacking:
+            unknown = question.unknown(rules.circumstances, rules.lacking)
+            if unknown:
+                said = _cannot_tell(seat, [Fault.FACT_UNKNOWN], rules)
+                said.unknown_facts.extend(unknown)
+                return SeatVerdict(said, ())
         asked = seat.party, rules.seat_class(self._seat_words[seat.seat])
         known = answered.get(asked)
         if known is None:

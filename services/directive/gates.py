@@ -170,7 +170,8 @@ class _Trial:
             question.request(asked.seat, self._vocabulary.facts),
             self._policies,
             self._entities,
-            self._vocabulary.schema,
+            # What the rules read is known, or the case would show nothing; the rest may be absent.
+            self._vocabulary.loose,
         )
         fired = set(answer.diagnostics.reasons)
         erred = {name for error in answer.diagnostics.errors for name in _ERRED.findall(error)}

@@ -54,7 +54,8 @@ class KnownNames:
 
 def check(document: Document, vocabulary: Vocabulary, known: KnownNames) -> tuple[Rule, ...]:
     """The rules of a directive that passes every guard; raises DirectiveRefused."""
-    if document.manifest.vocabulary != vocabulary.version:
+    written = vocabulary.versioned(document.manifest.vocabulary)
+    if written is None:
         raise DirectiveRefused(
             [
                 Finding(
@@ -62,12 +63,14 @@ def check(document: Document, vocabulary: Vocabulary, known: KnownNames) -> tupl
                     f"{document.name}/{MANIFEST_FILE}",
                     "",
                     f"written against vocabulary {document.manifest.vocabulary!r}; "
-                    f"this is {vocabulary.version!r}",
+                    f"this is {vocabulary.version!r}, with "
+                    f"{', '.join(vocabulary.earlier) or 'nothing'} before it",
                     manifest_place(document.manifest_text, "vocabulary"),
                 )
             ]
         )
-    examination = _Examination(document, vocabulary, known)
+    # Read in the words that its author had, and applied in those that searches are told in.
+    examination = _Examination(document, written, known)
     rules = examination.rules()
     for rule in rules:
         examination.annotations(rule)
@@ -76,7 +79,10 @@ def check(document: Document, vocabulary: Vocabulary, known: KnownNames) -> tupl
         examination.operations(rule)
     if not examination.findings:
         # Asked last: the type checker's answers mean something only for well-formed rules.
-        examination.empty_conditions(rules)
+        examination.empty_conditions(rules, written)
+    if written is not vocabulary and not examination.findings:
+        examination.types(vocabulary)
+        examination.empty_conditions(rules, vocabulary)
     if examination.findings:
         raise DirectiveRefused(examination.findings)
     return tuple(rules)
@@ -125,7 +131,7 @@ class _Examination:
             self._find_in("TOO_MANY_RULES", "", f"holds more than {RULES_MAX} rules")
             raise DirectiveRefused(self.findings)
         rules = self._identified(parsed.static_policies)
-        self._types(text)
+        self.types(self._vocabulary)
         return rules
 
     def _identified(self, policies: Mapping[str, pst.Template]) -> list[Rule]:
@@ -145,9 +151,9 @@ class _Examination:
             named.add(rule.id)
         return rules
 
-    def _types(self, text: str) -> None:
-        """Strict validation against the vocabulary: unknown terms, wrong types, unguarded reads."""
-        result = cedarpy.validate_policies(text, self._vocabulary.schema)
+    def types(self, vocabulary: Vocabulary) -> None:
+        """Strict validation against a vocabulary: unknown terms, wrong types, unguarded reads."""
+        result = cedarpy.validate_policies(self._document.rules_text, vocabulary.schema)
         if result.validation_passed:
             return
         ids = result.id_annotations_by_policy_id
@@ -243,7 +249,7 @@ class _Examination:
                 message = f"{node.op}() needs a written-out value"
                 self._find("NOT_LITERAL", rule, message, where.of(node.op))
 
-    def empty_conditions(self, rules: Sequence[Rule]) -> None:
+    def empty_conditions(self, rules: Sequence[Rule], vocabulary: Vocabulary) -> None:
         """Conditions that never or always hold."""
         messages = {
             "undeclared": ("HAS_UNDECLARED", "asks for a fact that the vocabulary does not have"),
@@ -252,7 +258,7 @@ class _Examination:
             "always": ("ALWAYS_TRUE", "is always true"),
         }
         numbers = {rule.id: rule.number for rule in rules}
-        for suspect in conditions.suspects(rules, self._vocabulary):
+        for suspect in conditions.suspects(rules, vocabulary):
             guard, message = messages[suspect.kind]
             place = self._where(numbers[suspect.rule]).of(*_words(suspect.text))
             self._find_in(guard, suspect.rule, f"`{suspect.text}` {message}", place)

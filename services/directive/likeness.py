@@ -5,7 +5,7 @@ whether a number was given, or whether a certificate has lapsed.
 
 Invariants:
 - Two values are alike only where every mention of the fact compares it, as a whole, with something
-  written out in the rule or, for the time, with a day of the registry; and every such comparison comes
+  written out in the rule or, for a time, with a day of the registry; and every such comparison comes
   out the same. In doubt each value is like itself only.
 - Officers are alike only to rules that do not mention the officer at all; galleries likewise.
 - A rule that takes the facts as a whole can compare them with anything, so nothing is alike to it.
@@ -20,10 +20,12 @@ from typing import Final, TypeAlias
 
 from cedarpy import pst
 
+from directive.circumstances import YEAR_AGO
 from directive.rules import Rule, walk
 
 _CONTEXT: Final = pst.Var("context")
-_NOW: Final = "now"
+_TIMES: Final = frozenset({"now", YEAR_AGO})
+"""The facts that are times: each search has its own."""
 _EQUAL: Final = frozenset({"eq", "not_eq"})
 _ORDERED: Final = _EQUAL | {"less", "less_eq", "greater", "greater_eq"}
 
@@ -37,8 +39,8 @@ class Likeness:
 
     texts: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Fact to the texts that it is compared with, for facts that are compared with nothing else."""
-    instants: tuple[datetime, ...] | None = None
-    """What the time is compared with, sorted; None when that cannot be known."""
+    instants: Mapping[str, tuple[datetime, ...]] = field(default_factory=dict)
+    """Time to what it is compared with, sorted, for times that are compared with nothing else."""
     officer: bool = True
     """Whether a rule mentions the officer."""
     gallery: bool = True
@@ -49,11 +51,12 @@ class Likeness:
         named = self.texts.get(fact)
         return text if named is None or text in named else None
 
-    def of_moment(self, moment: datetime) -> tuple[int, int] | datetime:
+    def of_moment(self, fact: str, moment: datetime) -> tuple[int, int] | datetime:
         """The same for moments that are alike."""
-        if self.instants is None:
+        instants = self.instants.get(fact)
+        if instants is None:
             return moment
-        return bisect_left(self.instants, moment), bisect_right(self.instants, moment)
+        return bisect_left(instants, moment), bisect_right(instants, moment)
 
 
 def likeness(rules: Iterable[Rule], days: Collection[datetime]) -> Likeness:
@@ -62,7 +65,7 @@ def likeness(rules: Iterable[Rule], days: Collection[datetime]) -> Likeness:
     mentions: Counter[str] = Counter()
     compared: Counter[str] = Counter()
     texts: dict[str, set[str]] = {}
-    instants = set(days)
+    instants: dict[str, set[datetime]] = {fact: set(days) for fact in _TIMES}
     templates = tuple(rule.template for rule in rules)
     named: set[str] = set()
     for node in walk(templates):
@@ -78,7 +81,7 @@ def likeness(rules: Iterable[Rule], days: Collection[datetime]) -> Likeness:
             fact, (named_texts, named_instants) = found
             compared[fact] += 1
             texts.setdefault(fact, set()).update(named_texts)
-            instants |= named_instants
+            instants.setdefault(fact, set()).update(named_instants)
     anyone = all(isinstance(template.principal, pst.ScopeAny) for template in templates)
     anywhere = all(isinstance(template.resource, pst.ScopeAny) for template in templates)
     officer, gallery = "principal" in named or not anyone, "resource" in named or not anywhere
@@ -87,8 +90,8 @@ def likeness(rules: Iterable[Rule], days: Collection[datetime]) -> Likeness:
     # Whether a fact was given at all is asked beside its value, and is no mention of the value.
     whole = {fact for fact, times in mentions.items() if compared[fact] == times}
     return Likeness(
-        {fact: frozenset(listed) for fact, listed in texts.items() if fact in whole - {_NOW}},
-        tuple(sorted(instants)) if _NOW in whole else None,
+        {fact: frozenset(listed) for fact, listed in texts.items() if fact in whole - _TIMES},
+        {fact: tuple(sorted(instants[fact])) for fact in whole & _TIMES},
         officer,
         gallery,
     )
@@ -99,9 +102,9 @@ def _comparison(node: pst.BinaryOp) -> tuple[str, _Literals] | None:
     for one, other in ((node.left, node.right), (node.right, node.left)):
         if not (isinstance(one, pst.GetAttr) and one.base == _CONTEXT):
             continue
-        if one.attr == _NOW:
+        if one.attr in _TIMES:
             moments = _moments(other) if node.op in _ORDERED else None
-            return None if moments is None else (_NOW, (frozenset(), moments))
+            return None if moments is None else (one.attr, (frozenset(), moments))
         named = _texts(node, other) if one is node.right or node.op in _EQUAL else None
         return None if named is None else (one.attr, (named, frozenset()))
     return None

@@ -47,7 +47,7 @@ class Projections:
     """Makes projections of one vocabulary; each is made once."""
 
     def __init__(self, vocabulary: Vocabulary, *, project: bool = True) -> None:
-        """Without `project`, everybody is told everything."""
+        """Without `project`, everybody is told all that is known: for comparing, never for deciding."""
         self._vocabulary = vocabulary
         self._project = project
         self._made: dict[tuple[str, ...], Projection] = {}
@@ -63,8 +63,11 @@ class Projections:
 
     def of(self, rules: Sequence[Rule]) -> Projection:
         """What these rules are told; raises DirectiveRefused when the type checker sees a difference."""
-        told = facts_read(rules, self._vocabulary.facts) if self._project else None
-        facts = tuple(name for name in self._vocabulary.facts if told is None or name in told)
+        if not self._project:
+            # What nobody knows cannot be told, and is not among what these rules read.
+            return Projection(tuple(self._vocabulary.facts), self._vocabulary.loose)
+        told = facts_read(rules, self._vocabulary.facts)
+        facts = tuple(name for name in self._vocabulary.facts if name in told)
         projection = self._made.get(facts)
         if projection is None:
             projection = Projection(facts, self._vocabulary.cut(facts))
@@ -91,6 +94,15 @@ def facts_read(rules: Iterable[Rule], facts: Collection[str]) -> frozenset[str]:
             read.update(node.attrs)
     # Any other use hands the facts on as a whole.
     return frozenset(facts) if uses != reads else frozenset(facts) & read
+
+
+def attributes_read(rules: Iterable[Rule]) -> frozenset[str]:
+    """Every attribute that the rules mention, whatever it is an attribute of."""
+    return frozenset(
+        node.attr
+        for node in walk(tuple(rule.template for rule in rules))
+        if isinstance(node, pst.GetAttr)
+    )
 
 
 def seat_lists(rules: Iterable[Rule]) -> SeatLists | None:

@@ -4,15 +4,23 @@ Whatever the registry or the vocabulary does not know is a fault, never a guess:
 asked about searches in which every name and every value is known.
 """
 
-import json
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Final
 
 from countersign.type.v1.decision_pb2 import Seat
 from countersign.type.v1.search_pb2 import SearchFacts
+from directive.circumstances import (
+    CIRCUMSTANCES,
+    YEAR_AGO,
+    Circumstanced,
+    Told,
+    phrase,
+    year_before,
+)
 from directive.entities import ref
 from directive.likeness import Likeness
 from directive.vocabulary import Vocabulary
@@ -31,7 +39,10 @@ _CLOSED: Final = {
     "provenance": "ProbeProvenance",
     "captureMode": "CaptureMode",
 }
-"""The facts that are told in the words of a closed list."""
+"""The facts that every search tells in the words of a closed list."""
+GALLERY_CLASS: Final = "class"
+"""Not a fact but an attribute of the gallery, which is told in the words of a closed list all the same."""
+CLOSED: Final[Mapping[str, str]] = {**_CLOSED, GALLERY_CLASS: "GalleryClass"}
 _ACTION: Final = ref("Action", "submitSearch")
 
 # Looking an enum's value up by its name costs more than comparing it.
@@ -83,20 +94,48 @@ class Question:
     _texts: Mapping[str, str]
     """Facts that may be any text."""
     _seats_told: Mapping[int, str]
+    _numbers: Mapping[str, int]
+    """The values of what is told in the words of a closed list."""
+    _tell: Callable[[], Told]
+
+    @cached_property
+    def _circumstances(self) -> Told:
+        """Worked out when the first party reads one of them."""
+        return self._tell()
+
+    def unknown(
+        self, circumstances: frozenset[str], lacking: Mapping[str, frozenset[int]]
+    ) -> list[str]:
+        """Which of these circumstances nobody knows, and of which facts the value is one of those lacking."""
+        found = [fact for fact, values in lacking.items() if self._numbers.get(fact) in values]
+        if circumstances:
+            found += circumstances & self._circumstances.unknown
+        return sorted(found)
 
     def request(self, seat: Seat.ValueType, facts: Iterable[str]) -> dict[str, Any]:
         """The engine's request for one seat, in which these facts are told as far as they are known."""
-        told = {**self._told, _SEAT: self._seats_told[seat]}
-        told.update((fact, _phrase(fact, text)) for fact, text in self._texts.items())
-        # Cedar's calendar begins with the year 0001, as Python's does.
-        told[_NOW] = f'"now": "{self.at.isoformat(timespec="milliseconds")[:-6]}Z"'
-        context = ", ".join([told[name] for name in facts if name in told])
+        phrases = [told for fact in facts if (told := self._phrase(fact, seat)) is not None]
+        context = ", ".join(phrases)
         return {
             "principal": ref("Officer", self._officer),
             "action": _ACTION,
             "resource": ref("Gallery", self._gallery),
             "context": f"{{{context}}}",
         }
+
+    def _phrase(self, fact: str, seat: Seat.ValueType) -> str | None:
+        """What is told of one fact; None when it is not told."""
+        if fact in self._texts:
+            return phrase(fact, self._texts[fact])
+        if fact in CIRCUMSTANCES:
+            return self._circumstances.phrases.get(fact)
+        if fact == _SEAT:
+            return self._seats_told[seat]
+        if fact == _NOW:
+            return _time_phrase(_NOW, self.at)
+        if fact == YEAR_AGO:
+            return _time_phrase(YEAR_AGO, year_before(self.at))
+        return self._told.get(fact)
 
     def key(self, facts: Iterable[str], likeness: Likeness) -> tuple[Hashable, ...]:
         """Equal for questions about which rules that are told these facts cannot but say the same.
@@ -110,9 +149,13 @@ class Question:
         ]
         for fact in facts:
             if fact == _NOW:
-                key.append(likeness.of_moment(self.at))
+                key.append(likeness.of_moment(_NOW, self.at))
             elif fact in texts:
                 key.append(likeness.of_text(fact, texts[fact]))
+            elif fact in CIRCUMSTANCES:
+                key.append(self._circumstances.phrases.get(fact))
+            elif fact == YEAR_AGO:
+                key.append(likeness.of_moment(YEAR_AGO, year_before(self.at)))
             elif fact != _SEAT:
                 key.append(told.get(fact))
         return tuple(key)
@@ -127,12 +170,14 @@ class Asking:
         self._phrases: dict[str, dict[int, str]] = {}
         for fact, enum in _CLOSED.items():
             words = vocabulary.words(enum)
-            self._phrases[fact] = {n: _phrase(fact, ref(enum, word)) for n, word in words.items()}
+            self._phrases[fact] = {n: phrase(fact, ref(enum, word)) for n, word in words.items()}
         self._agencies = {
-            ori: _phrase("beneficiary", ref("Agency", ori)) for ori in registry.agencies
+            ori: phrase("beneficiary", ref("Agency", ori)) for ori in registry.agencies
         }
+        self._circumstanced = Circumstanced(registry, vocabulary)
+        self._classes = {name: one.proto_class for name, one in registry.galleries.items()}
         self._flags = {
-            fact: (_phrase(fact, False), _phrase(fact, True))
+            fact: (phrase(fact, False), phrase(fact, True))
             for fact in ("attempt", "narrativeGiven")
         }
 
@@ -173,6 +218,8 @@ class Asking:
                 "caseNumber": facts.case_number,
             },
             _seats_told=self._phrases[_SEAT],
+            _numbers={**closed, GALLERY_CLASS: self._classes.get(facts.gallery, 0)},
+            _tell=lambda: self._circumstanced.tell(facts, moment),
         )
 
     def _faults(
@@ -196,9 +243,9 @@ class Asking:
         return tuple(fault for fault, found in checks if found)
 
 
-def _phrase(fact: str, value: object) -> str:
-    """One member of the context in JSON."""
-    return f'"{fact}": {json.dumps(value)}'
+def _time_phrase(fact: str, moment: datetime) -> str:
+    # Cedar's calendar begins with the year 0001, as Python's does.
+    return f'"{fact}": "{moment.isoformat(timespec="milliseconds")[:-6]}Z"'
 
 
 def _seats(facts: SearchFacts, registry: Registry) -> tuple[SeatOf, ...]:

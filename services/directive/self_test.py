@@ -6,6 +6,7 @@ the very handles that decide searches.
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Final
 
 import cedarpy
@@ -37,9 +38,41 @@ _FACTS: Final[Mapping[str, object]] = {
     "caseNumber": "",
     "narrativeGiven": False,
     "candidatesMax": 1,
+    "yearAgo": "2019-01-01T00:00:00.000Z",
+    "probeEdit": ref("ProbeEdit", "none"),
+    "route": ref("RequestRoute", "direct"),
+    "protectedBasis": ref("ProtectedBasis", "none"),
+    "investigation": ref("InvestigationStage", "none"),
+    "chargeStatus": ref("ChargeStatus", "notSuspected"),
+    "offenceSets": [],
+    "equivalentSets": [],
+    "consentGiven": False,
+    "askedForIdentity": False,
+    "requestFormAttested": False,
+    "unsolicited": False,
+    "instrument": ref("InstrumentKind", "none"),
+    "emergency": False,
+    "requesterClass": ref("AgencyClass", "other"),
+    "galleryOrigin": ref("GalleryOrigin", "given"),
+    "lowestGroupAccuracy": 0,
 }
-"""What is told of every search."""
-_MAY_BE_ABSENT: Final[Mapping[str, object]] = {"beneficiary": ref("Agency", _ABSENT)}
+"""What is told of every search, to rules that read it."""
+_MAY_BE_ABSENT: Final[Mapping[str, object]] = {
+    "beneficiary": ref("Agency", _ABSENT),
+    "instrumentStatus": ref("InstrumentStatus", "granted"),
+    "instrumentIssuer": ref("InstrumentIssuer", "court"),
+    "instrumentJurisdiction": ref("Jurisdiction", _ABSENT),
+    "instrumentScope": ref("InstrumentScope", "other"),
+    "instrumentInForce": False,
+    "emergencyHours": 0,
+    "emergencyBasisGiven": False,
+    "ratificationOverdue": False,
+}
+
+
+@cache
+def _policies(rules: str) -> cedarpy.PolicySet:
+    return cedarpy.PolicySet.from_str(_PERMIT_ALL + rules)
 
 
 class EngineUntrustworthy(Exception):
@@ -79,7 +112,7 @@ class _Trial:
     def _asked(self, rules: str, facts: Mapping[str, object]) -> cedarpy.AuthzResult:
         return cedarpy.is_authorized(
             {**self._request, "context": json.dumps(facts)},
-            cedarpy.PolicySet.from_str(_PERMIT_ALL + rules),
+            _policies(rules),
             self._entities,
             self._schema,
         )

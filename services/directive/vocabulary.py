@@ -5,22 +5,26 @@ Invariants:
   word and no word without a value. A vocabulary that differs is not loaded.
 - A number that the contracts do not name, and "unspecified", have no word. There is no default.
 - The facts of a search are one flat record, so that facts can be left out of it one by one.
+- Earlier versions are kept, and a version takes nothing away from an earlier one: a directive means what it
+  meant. What a search says in a word that the directive's version lacks is unknown to it.
 """
 
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import cedarpy
 from google.protobuf.descriptor import EnumDescriptor
 
-from countersign.type.v1 import decision_pb2, search_pb2
+from countersign.type.v1 import circumstances_pb2, decision_pb2, search_pb2
 
 NAMESPACE: Final = "Countersign"
 FILE_NAME: Final = "vocabulary.cedarschema"
+EARLIER: Final = "vocabulary-*.cedarschema"
 SCHEMA_BYTES_MAX: Final = 256 * 1024
 """Far above what a person can review; keeps a wrong path from being read into memory."""
 
@@ -29,7 +33,7 @@ _CLOSED_LIST = re.compile(r"\bentity\s+(?P<name>\w+)\s+enum\s*\[(?P<words>[^\]]*
 _OPEN_KIND = re.compile(r"\bentity\s+(?P<name>\w+)\b(?!\s+enum)")
 _WORD = re.compile(r'"([^"]*)"')
 _FACTS = re.compile(r"(?<=  type Facts = \{\n)(?P<lines>.*?)(?=\n  \};\n)", re.DOTALL)
-_FACT = re.compile(r"    (?P<name>\w+)\??: \w+")
+_FACT = re.compile(r"    (?P<name>\w+)\??: (?:\w+|Set<\w+>)")
 
 
 class VocabularyError(Exception):
@@ -52,11 +56,29 @@ class Vocabulary:
     """What can be told of a search."""
     _words: Mapping[str, Mapping[int, str]]
     _plain: str
+    earlier: Mapping[str, "Vocabulary"] = field(default_factory=dict)
+    """Version to the vocabulary that it was."""
 
     @classmethod
     def load(cls, folder: Path) -> "Vocabulary":
-        """Reads `vocabulary.cedarschema` in the folder; raises VocabularyError."""
-        path = folder / FILE_NAME
+        """Reads `vocabulary.cedarschema` in the folder and its earlier versions; raises VocabularyError."""
+        vocabulary = cls._load(folder / FILE_NAME)
+        earlier = {}
+        for path in sorted(folder.glob(EARLIER)):
+            before = cls._load(path, earlier=True)
+            if path.name != EARLIER.replace("*", before.version):
+                raise VocabularyError(f"{path}: says that it is version {before.version}")
+            if before.version == vocabulary.version:
+                raise VocabularyError(f"{path}: version {before.version} is not an earlier one")
+            try:
+                vocabulary.check_takes_nothing_away(before)
+            except VocabularyError as error:
+                raise VocabularyError(f"{folder / FILE_NAME}: {error}") from error
+            earlier[before.version] = before
+        return replace(vocabulary, earlier=earlier)
+
+    @classmethod
+    def _load(cls, path: Path, *, earlier: bool = False) -> "Vocabulary":
         try:
             with path.open("rb") as file:
                 content = file.read(SCHEMA_BYTES_MAX + 1)
@@ -65,13 +87,16 @@ class Vocabulary:
         if len(content) > SCHEMA_BYTES_MAX:
             raise VocabularyError(f"{path}: larger than {SCHEMA_BYTES_MAX} bytes")
         try:
-            return cls.parse(content)
+            return cls.parse(content, earlier=earlier)
         except (VocabularyError, UnicodeDecodeError) as error:
             raise VocabularyError(f"{path}: {error}") from error
 
     @classmethod
-    def parse(cls, content: bytes) -> "Vocabulary":
-        """Reads the bytes of a vocabulary; raises VocabularyError."""
+    def parse(cls, content: bytes, *, earlier: bool = False) -> "Vocabulary":
+        """Reads the bytes of a vocabulary; raises VocabularyError.
+
+        An earlier version may lack lists and words that the contracts have by now.
+        """
         text = content.decode("utf-8")
         try:
             schema = cedarpy.Schema.from_str(text)
@@ -87,6 +112,12 @@ class Vocabulary:
             for match in _CLOSED_LIST.finditer(plain)
         }
         words = {enum.name: _words_of(enum) for enum in mirrored_enums()}
+        if earlier:
+            words = {
+                name: {number: word for number, word in words[name].items() if word in listed}
+                for name, listed in closed.items()
+                if name in words
+            }
         _check_mirror(closed, words)
         return cls(
             version=version["version"],
@@ -108,6 +139,38 @@ class Vocabulary:
             for enum, words in self._words.items()
             for word in words.values()
         )
+
+    def versioned(self, version: str) -> "Vocabulary | None":
+        """This vocabulary or the earlier one of that version; None when there is none."""
+        return self if version == self.version else self.earlier.get(version)
+
+    def lacking(self, version: str, enum: str) -> frozenset[int]:
+        """The values of an enum for which that version has no word yet."""
+        known = self._words[enum].keys()
+        written = self.versioned(version)
+        return frozenset(known - written._words.get(enum, {}).keys() if written else known)
+
+    def check_takes_nothing_away(self, before: "Vocabulary") -> None:
+        """Raises VocabularyError when something of the earlier version is no longer there as it was."""
+        declared = dict(_declared(self._plain))
+        for name, line in _declared(before._plain):
+            if declared.get(name) != line:
+                raise VocabularyError(f"{name}: no longer the fact of version {before.version}")
+        for enum, words in before.closed_lists.items():
+            gone = sorted(set(words) - set(self.closed_lists.get(enum, ())))
+            if gone:
+                raise VocabularyError(f"{enum}: no longer has {gone} of version {before.version}")
+
+    @cached_property
+    def loose(self) -> cedarpy.Schema:
+        """The schema in which every fact may be absent: for comparing, never for deciding."""
+        text = _FACTS.sub(
+            lambda facts: re.sub(
+                r"^    (\w+)\??:", r"    \1?:", facts["lines"], flags=re.MULTILINE
+            ),
+            self._plain,
+        )
+        return cedarpy.Schema.from_str(text)
 
     def cut(self, facts: Collection[str]) -> cedarpy.Schema:
         """The schema of searches of which no other facts are told; raises VocabularyError."""
@@ -140,6 +203,7 @@ def mirrored_enums() -> Iterator[EnumDescriptor]:
     """The enums of the contracts that the vocabulary mirrors."""
     yield decision_pb2.DESCRIPTOR.enum_types_by_name["Seat"]
     yield from search_pb2.DESCRIPTOR.enum_types_by_name.values()
+    yield from circumstances_pb2.DESCRIPTOR.enum_types_by_name.values()
 
 
 def _declared(plain: str) -> list[tuple[str, str]]:

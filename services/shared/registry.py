@@ -31,6 +31,7 @@ from pydantic import (
     model_validator,
 )
 
+from countersign.type.v1.circumstances_pb2 import AgencyClass, GalleryOrigin
 from countersign.type.v1.search_pb2 import GalleryClass, SearchFacts
 
 Ori = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{9}$")]
@@ -40,10 +41,29 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,62}$")]
 OFFICER_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,127}$"
 OfficerId = Annotated[str, StringConstraints(pattern=OFFICER_PATTERN)]
 Course = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9-]{0,62}$")]
+NibrsCode = Annotated[str, StringConstraints(pattern=r"^[0-9]{2}[0-9A-Z]$")]
 GalleryClassName = Literal[
-    "booking_photos", "driver_licences", "passports", "missing_persons", "web_scraped"
+    "booking_photos",
+    "driver_licences",
+    "passports",
+    "missing_persons",
+    "web_scraped",
+    "prisoners",
+    "criminal_justice_repository",
 ]
-
+GalleryOriginName = Literal["criminal_proceedings", "civil_record", "given", "untargeted_scraping"]
+Statute = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+_LAW_ENFORCEMENT = AgencyClass.AGENCY_CLASS_LAW_ENFORCEMENT
+_OTHER_CLASS = AgencyClass.AGENCY_CLASS_OTHER
+# As NCIC assigns the ninth character; the letters that are not here give limited access.
+_CLASS_OF_LETTER = {
+    "A": AgencyClass.AGENCY_CLASS_PROSECUTION,
+    "B": AgencyClass.AGENCY_CLASS_PRETRIAL_SERVICES,
+    "C": AgencyClass.AGENCY_CLASS_CORRECTIONS,
+    "G": AgencyClass.AGENCY_CLASS_PROBATION_AND_PAROLE,
+    "I": AgencyClass.AGENCY_CLASS_INTERPOL,
+    "J": AgencyClass.AGENCY_CLASS_COURT,
+}
 
 OversightRight = Literal["disclose", "find", "expunge"]
 """To read openings; to find entries by what they hold; to ask for, or approve, their destruction."""
@@ -69,11 +89,19 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def class_of_agency(ori: str) -> AgencyClass.ValueType:
+    """What kind of agency an ORI stands for, by its ninth character."""
+    last = ori[8:]
+    return _LAW_ENFORCEMENT if last.isdigit() else _CLASS_OF_LETTER.get(last, _OTHER_CLASS)
+
+
 class Agency(_Strict):
     """A department or other body with an ORI."""
 
     name: str
     jurisdiction: Jurisdiction
+    agreements: Mapping[Course, date] = Field(default_factory=dict)
+    """What is on file of it (a memorandum, an adopted policy) to the first day on which it does not count."""
 
 
 class System(_Strict):
@@ -83,6 +111,9 @@ class System(_Strict):
     operator: Ori
     commercial: bool
     """True for a commercial service of a third party."""
+    lowest_group_accuracy: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """Of 1,000 searches, how many the algorithm answers rightly in the demographic group in which it does
+    worst, as an evaluation found; None while there is none."""
 
 
 class Gallery(_Strict):
@@ -92,6 +123,13 @@ class Gallery(_Strict):
     system: Name
     owner: Ori
     gallery_class: GalleryClassName
+    origin: GalleryOriginName | None = None
+    """How its pictures came into it; None when nobody knows."""
+
+    @property
+    def proto_origin(self) -> GalleryOrigin.ValueType:
+        """The origin as the contracts name it; unspecified when nobody knows."""
+        return GalleryOrigin.Value(f"GALLERY_ORIGIN_{(self.origin or 'unspecified').upper()}")
 
     @property
     def proto_class(self) -> GalleryClass.ValueType:
@@ -114,6 +152,27 @@ class Officer(_Strict):
     lists: tuple[Name, ...] = ()
     certificates: Mapping[Course, date] = Field(default_factory=dict)
     """Course to the first day on which the certificate no longer counts."""
+    certificates_issued: Mapping[Course, date] = Field(default_factory=dict)
+    """Course to the day on which the certificate was issued, where that is known."""
+
+    @model_validator(mode="after")
+    def _issued_is_held(self) -> Self:
+        unheld = sorted(self.certificates_issued.keys() - self.certificates.keys())
+        if unheld:
+            raise ValueError(f"certificates_issued names {unheld}, which certificates does not")
+        return self
+
+
+class OffenceSet(_Strict):
+    """Offences that a statute or an order names together."""
+
+    title: str
+    owner: Ori | Jurisdiction
+    """Whose statute or order it is."""
+    nibrs: tuple[NibrsCode, ...] = ()
+    """Offences that it has by their FBI NIBRS code, every offence of the code."""
+    statutes: tuple[Statute, ...] = ()
+    """Offences that it has by the statute, written as searches cite it."""
 
 
 class OversightBody(_Strict):
@@ -152,6 +211,7 @@ class Registry(_Strict):
     galleries: Mapping[Name, Gallery] = Field(default_factory=dict)
     lists: Mapping[Name, NamedList] = Field(default_factory=dict)
     officers: Mapping[OfficerId, Officer] = Field(default_factory=dict)
+    offence_sets: Mapping[Name, OffenceSet] = Field(default_factory=dict)
     oversight: Mapping[Name, OversightBody] = Field(default_factory=dict)
 
     @model_validator(mode="after")

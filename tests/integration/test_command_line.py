@@ -92,6 +92,50 @@ def test_a_check_says_what_would_cure_the_refusal(countersign: Countersign) -> N
     assert countersign("search", "check", *OFFICER, "--own-case", *CASE).code == 0
 
 
+def test_circumstances_are_on_record_as_they_were_stated(countersign: Countersign) -> None:
+    said = countersign(
+        *("search", "submit", PROBE, *OFFICER, "--own-case", *CASE, "--json"),
+        *("--route", "direct", "--protected-basis", "none", "--unsolicited", "--no-consent"),
+        *("--instrument", "search-warrant", "--instrument-status", "granted"),
+        *("--instrument-expires", "2026-12-01", "--instrument-uses", "2"),
+        *("--instrument-number", "26-SW-17", "--no-emergency"),
+    )
+    assert said.code == 0, said.err
+    assert said.document["summary"]["circumstances"] == {
+        "route": "REQUEST_ROUTE_DIRECT",
+        "protected_basis": "PROTECTED_BASIS_NONE",
+        "unsolicited": True,
+        "consent_given": False,
+        "instrument": {
+            "kind": "INSTRUMENT_KIND_SEARCH_WARRANT",
+            "status": "INSTRUMENT_STATUS_GRANTED",
+            "expires_at": "2026-12-01T00:00:00Z",
+            "uses_left": 2,
+        },
+        "emergency": {},
+    }
+    assert "26-SW-17" not in said.out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--instrument-status", "granted"),
+        ("--instrument", "subpoena", "--instrument-uses", "1", "--instrument-unlimited"),
+        ("--instrument", "subpoena", "--instrument-expires", "2026-12-01",
+         "--instrument-never-expires"),
+        ("--emergency-basis", "a child was taken"),
+        ("--emergency", "--emergency-began", "yesterday"),
+        ("--route", "by-the-back-door"),
+    ],
+)  # fmt: skip
+def test_circumstances_that_contradict_themselves_are_a_usage_error(
+    countersign: Countersign, options: tuple[str, ...]
+) -> None:
+    said = countersign("search", "check", *OFFICER, "--own-case", *CASE, *options)
+    assert said.code == 2, said.err
+
+
 def test_a_missing_beneficiary_is_not_filled_in(countersign: Countersign) -> None:
     said = countersign("search", "check", *OFFICER, *CASE, "--json")
     assert said.code == 1

@@ -20,7 +20,9 @@ import pytest
 
 from connector.answering import NOTICE
 from countersign.client import OpenedAnswer
+from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2 import ListEntriesRequest
+from countersign.type.v1.circumstances_pb2 import INSTRUMENT_KIND_SEARCH_WARRANT
 from shared.errors import Conflict
 from shared.images import clean, encode_within
 from shared.sealing import SEALED_BYTES_MAX
@@ -31,6 +33,8 @@ from support.pictures import probe
 
 CASE: Final = "26-CASE-THAT-NOBODY-MAY-READ"
 NARRATIVE: Final = "A narrative, in these very words, that nobody may read."
+DOCKET: Final = "26-SW-THAT-NOBODY-MAY-READ"
+BASIS: Final = "The facts of an emergency that nobody may read."
 MARK_BYTES: Final = 64
 NEEDLE_BYTES: Final = 40
 NEEDLES_PER_FORM: Final = 24
@@ -204,13 +208,15 @@ async def test_no_picture_and_no_candidate_is_stored_anywhere(own: InstallationU
 
 @pytest.mark.promise(5)
 async def test_the_public_record_and_the_logs_name_nobody(own: InstallationUnderTest) -> None:
-    secrets = [OFFICER.encode(), CASE.encode(), NARRATIVE.encode()]
+    secrets = [one.encode() for one in (OFFICER, CASE, NARRATIVE, DOCKET, BASIS)]
     async with at_work(own, LAPD) as lapd:
         # By every way to the record: a dry run, a search, a refusal, and a call that is turned away.
         await _make_entries(lapd)
         wanted = ListEntriesRequest()
         leaves = [record.leaf async for record in lapd.ledger.entries(wanted)]
     assert len(leaves) >= 5
+    kinds = (Entry.FromString(leaf).search_decided.summary.circumstances for leaf in leaves)
+    assert INSTRUMENT_KIND_SEARCH_WARRANT in {one.instrument.kind for one in kinds}, "it is counted"
     assert not [leaf for leaf in leaves if any(secret in leaf for secret in secrets)]
     with closing(sqlite3.connect(f"file:{own.layout.ledger}?mode=ro", uri=True)) as database:
         (tables,) = zip(
@@ -239,7 +245,11 @@ def _holds(value: object, secrets: Iterable[bytes]) -> bool:
 
 
 async def _make_entries(lapd: AgencyAtWork) -> None:
-    facts = own_case(case_number=CASE, narrative=NARRATIVE)
+    facts = own_case(
+        case_number=CASE, narrative=NARRATIVE, instrument_number=DOCKET, emergency_basis=BASIS
+    )
+    facts.circumstances.instrument.kind = INSTRUMENT_KIND_SEARCH_WARRANT
+    facts.circumstances.emergency.claimed = True
     await lapd.client.check(facts, lapd.provider.token(OFFICER, facts.search_id))
     prepared = lapd.sealed(facts, probe(7))
     await lapd.submit(prepared)

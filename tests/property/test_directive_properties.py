@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from countersign.type.v1 import search_pb2
+from countersign.type.v1 import circumstances_pb2, search_pb2
+from countersign.type.v1.circumstances_pb2 import Instrument, InstrumentKind
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
 from countersign.type.v1.search_pb2 import Offence, OffenceSeverity, SearchFacts
 from directive.evaluate import Evaluator
 from shared.registry import Registry
+from support.circumstances import circumstances
 from support.directives import (
     BURBANK,
     FACEFIND,
@@ -20,6 +22,7 @@ from support.directives import (
     LAPD,
     LASD,
     NOON,
+    PERMIT,
     book_where_others_permit,
     changed_registry,
     directive,
@@ -64,6 +67,24 @@ def world(forbidding: frozenset[str]) -> Evaluator:
 
 
 @cache
+def curious() -> Evaluator:
+    """Everybody permits everything, and asks for circumstances that change nothing."""
+    reads = "context.route != context.route || context.instrument != context.instrument"
+    made = [
+        directive(
+            (PERMIT + ";" + FORBID.replace("9", "8") + f"when {{ {reads} }};").replace(
+                "LAPD-", prefix
+            ),
+            party=party,
+            prefix=prefix,
+            name=f"curious-{party.lower()}",
+        )
+        for party, prefix in PREFIXES.items()
+    ]
+    return Evaluator(book_where_others_permit(*made), crowded())
+
+
+@cache
 def shipped() -> Evaluator:
     return Evaluator(shipped_book(), registry())
 
@@ -94,6 +115,12 @@ def known_searches(draw: st.DrawFn) -> SearchFacts:
         case_number=draw(st.text(max_size=20)),
         narrative=draw(st.text(max_size=20)),
         candidates_max=draw(st.integers(0, 50)),
+        circumstances=circumstances(
+            route=draw(_values(circumstances_pb2.RequestRoute)),
+            instrument=Instrument(
+                kind=InstrumentKind.ValueType(draw(_values(circumstances_pb2.InstrumentKind)))
+            ),
+        ),
     )
 
 
@@ -136,9 +163,12 @@ MUTATIONS: dict[str, tuple[st.SearchStrategy[Any], Callable[[SearchFacts, Any], 
     "no beneficiary": (st.none(), lambda f, _: f.ClearField("beneficiary_agency")),
     "system": (UNKNOWN, lambda f, v: setattr(f, "system", v)),
     "gallery": (UNKNOWN, lambda f, v: setattr(f, "gallery", v)),
+    "no route": (st.none(), lambda f, _: f.circumstances.ClearField("route")),
+    "no instrument": (st.none(), lambda f, _: f.circumstances.ClearField("instrument")),
+    "no circumstances": (st.none(), lambda f, _: f.ClearField("circumstances")),
     "no offence": (st.none(), lambda f, _: f.ClearField("offence")),
     **{
-        field: (st.sampled_from([0, -1, 11, 99, 2**31 - 1]), _setter(field))
+        field: (st.sampled_from([0, -1, 15, 99, 2**31 - 1]), _setter(field))
         for field in ("purpose", "suspicion", "provenance", "capture_mode")
     },
     "severity": (
@@ -154,7 +184,7 @@ MUTATIONS: dict[str, tuple[st.SearchStrategy[Any], Callable[[SearchFacts, Any], 
 def test_nothing_unknown_or_missing_is_ever_permitted(
     facts: SearchFacts, data: st.DataObject
 ) -> None:
-    evaluator = world(frozenset())
+    evaluator = curious()
     officer = officer_of(facts)
     assert evaluator.evaluate(facts, officer, NOON).outcome == PERMITTED
     names = data.draw(st.sets(st.sampled_from([*MUTATIONS, "officer"]), min_size=1, max_size=3))

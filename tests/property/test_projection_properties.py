@@ -11,11 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from countersign.type.v1 import search_pb2
+from countersign.type.v1.circumstances_pb2 import (
+    INSTRUMENT_KIND_NONE,
+    Emergency,
+    Instrument,
+)
 from countersign.type.v1.search_pb2 import Offence, OffenceSeverity, SearchFacts
 from directive.book import Book, Directive
 from directive.evaluate import Evaluator, SeatVerdict
 from directive.question import Question, SeatOf
 from shared.registry import Registry
+from support.circumstances import circumstances, emergency, instrument
 from support.directives import (
     BURBANK,
     FACEFIND,
@@ -33,6 +39,16 @@ from support.directives import (
     vocabulary,
 )
 
+CIRCUMSTANCES = st.builds(
+    circumstances,
+    route=st.sampled_from([None, 0, 1, 7, 99]),
+    probe_edit=st.sampled_from([0, 1, 3]),
+    consent_given=st.sampled_from([None, True, False]),
+    instrument=st.sampled_from(
+        [None, Instrument(), Instrument(kind=INSTRUMENT_KIND_NONE), instrument()]
+    ),
+    emergency=st.sampled_from([None, Emergency(), emergency(), emergency(began_at=None)]),
+)
 AGENCIES = [LAPD, LASD, BURBANK, FACEFIND]
 SHIPPED = sorted(shipped_book().directives)
 
@@ -114,6 +130,7 @@ def searches(draw: st.DrawFn) -> SearchFacts:
         case_number=draw(TEXTS),
         narrative=draw(TEXTS),
         candidates_max=draw(st.integers(0, 2**31 - 1)),
+        circumstances=draw(st.one_of(st.none(), CIRCUMSTANCES)),
     )
 
 
@@ -186,6 +203,16 @@ _CONDITIONS = st.one_of(
             "[context.statute].contains(context.caseNumber)",
             "principal.hasTag(context.caseNumber)",
             f'context has beneficiary && context.beneficiary == Countersign::Agency::"{LAPD}"',
+            'context.route == Countersign::RequestRoute::"informal"',
+            "context.consentGiven",
+            'context.instrument == Countersign::InstrumentKind::"none"',
+            "context has instrumentInForce && context.instrumentInForce",
+            "context has emergencyHours && context.emergencyHours > 0",
+            "context.emergency",
+            'context.offenceSets.contains(Countersign::OffenceSet::"robberies")',
+            'context.requesterClass == Countersign::AgencyClass::"lawEnforcement"',
+            "context.lowestGroupAccuracy < 980",
+            'context.yearAgo < datetime("2025-06-01T12:00:00.500Z")',
             "principal.active",
             "resource.system.commercial",
             # What the guards would refuse: it errs, is never there, or takes the facts as a whole.

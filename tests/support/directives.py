@@ -91,7 +91,7 @@ def manifest(
         "title": '"a title"',
         "source": '"a source"',
         "author": '"an author"',
-        "vocabulary": '"1"',
+        "vocabulary": '"2"',
         "rule_prefix": f'"{prefix}"',
         "effective_from": "2020-01-01",
         **more,

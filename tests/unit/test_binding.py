@@ -56,6 +56,12 @@ FACTS_CHANGED = {
     "case_number": _other("case_number", "26-0000002"),
     "narrative": _other("narrative", "something else"),
     "candidates_max": _other("candidates_max", 7),
+    "circumstances": lambda stated: setattr(stated.circumstances, "unsolicited", False),
+    "circumstances of the instrument": lambda stated: setattr(
+        stated.circumstances.instrument, "kind", 2
+    ),
+    "instrument_number": _other("instrument_number", "26-SW-1"),
+    "emergency_basis": _other("emergency_basis", "something"),
     "expires_after": lambda stated: stated.expires_after.FromSeconds(60),
 }
 

@@ -231,7 +231,7 @@ def test_a_head_that_can_never_match_is_refused() -> None:
 
 
 def test_another_version_of_the_vocabulary_is_refused() -> None:
-    assert findings(FORBID + ";", vocabulary='"2"') == ["VOCABULARY_VERSION"]
+    assert findings(FORBID + ";", vocabulary='"3"') == ["VOCABULARY_VERSION"]
 
 
 def test_each_finding_names_the_file_and_the_rule() -> None:

@@ -157,15 +157,17 @@ def test_texts_are_alike_only_when_compared_with_what_is_written(
 def test_times_are_alike_only_when_compared_with_what_is_known(
     condition: str, instants: list[datetime] | None
 ) -> None:
-    found = of(condition).instants
+    found = of(condition).instants.get("now")
     assert found == (None if instants is None else tuple(instants))
+    year = of(condition.replace("context.now", "context.yearAgo")).instants.get("yearAgo")
+    assert year == found, "the other time is told apart in the same way"
 
 
 def test_the_edge_itself_is_like_nothing_else() -> None:
-    known = Likeness({"caseNumber": frozenset({""})}, (LAPSE,))
+    known = Likeness({"caseNumber": frozenset({""})}, {"now": (LAPSE,)})
     millisecond = timedelta(milliseconds=1)
     moments = [LAPSE - 2 * millisecond, LAPSE - millisecond, LAPSE, LAPSE + millisecond]
-    classes = [known.of_moment(moment) for moment in moments]
+    classes = [known.of_moment("now", moment) for moment in moments]
     assert classes[0] == classes[1]
     assert len(set(classes)) == 3
     assert known.of_text("caseNumber", "1") == known.of_text("caseNumber", "2")

@@ -1,20 +1,26 @@
 """The vocabulary says exactly what the contracts say."""
 
+import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
-from countersign.type.v1 import search_pb2
+from countersign.type.v1 import circumstances_pb2, search_pb2
 from countersign.type.v1.decision_pb2 import Seat
+from directive import cases, document, guards
+from directive.book import Directive
+from directive.entities import known_names
 from directive.vocabulary import FILE_NAME, Vocabulary, VocabularyError, mirrored_enums
-from support.directives import DIRECTIVES, vocabulary
+from support.directives import DIRECTIVES, registry, shipped_book, vocabulary
 
 TEXT = (DIRECTIVES / FILE_NAME).read_text(encoding="utf-8")
 
 
 def test_every_enum_of_the_search_contract_and_the_seat_is_mirrored() -> None:
     mirrored = {enum.name for enum in mirrored_enums()}
-    assert mirrored == {*search_pb2.DESCRIPTOR.enum_types_by_name, "Seat"}
+    contracts = (search_pb2.DESCRIPTOR, circumstances_pb2.DESCRIPTOR)
+    assert mirrored == {*(name for one in contracts for name in one.enum_types_by_name), "Seat"}
     assert mirrored == set(vocabulary().closed_lists)
 
 
@@ -41,7 +47,7 @@ def test_words_are_the_names_of_the_contract_in_one_word() -> None:
         (lambda text: text.replace('"sketch",', ""), "ProbeProvenance.*sketch"),
         (lambda text: text.replace('"sketch"', '"sketch", "deepfake"'), "deepfake"),
         (lambda text: text.replace("entity Seat enum", "entity Chair enum"), "Seat|Chair"),
-        (lambda text: text.replace('@version("1")', ""), "version"),
+        (lambda text: text.replace('@version("2")', ""), "version"),
         (lambda text: text.replace("namespace Countersign", "namespace Other"), "namespace"),
         (lambda text: text + "}", "not a Cedar schema"),
     ],
@@ -50,6 +56,95 @@ def test_a_vocabulary_that_differs_is_not_loaded(change: object, complaint: str)
     assert callable(change)
     with pytest.raises(VocabularyError, match=complaint):
         Vocabulary.parse(change(TEXT).encode())
+
+
+FIRST = vocabulary().earlier["1"]
+
+
+def folder(tmp_path: Path, now: str, before: str) -> Path:
+    (tmp_path / FILE_NAME).write_text(now)
+    (tmp_path / "vocabulary-1.cedarschema").write_text(before)
+    return tmp_path
+
+
+def test_the_first_version_is_kept_to_the_byte() -> None:
+    """Directives were written, and searches decided, in exactly these words."""
+    digest = "d99a596933113f1395b1c6f8dc736836b4b8164ceb47154aab0b2269bbc598c9"
+    assert FIRST.sha256.hex() == digest
+    assert vocabulary().versioned("1") is FIRST
+    assert vocabulary().versioned("2") is vocabulary()
+    assert vocabulary().versioned("3") is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("    attempt: Bool,\n", "", "attempt: no longer the fact of version 1"),
+        ("    attempt: Bool,\n", "    attempt?: Bool,\n", "attempt: no longer"),
+        ("    statute: String,\n", "    statute: Long,\n", "statute: no longer"),
+    ],
+)
+def test_a_version_that_takes_a_fact_away_is_not_loaded(
+    tmp_path: Path, old: str, new: str, complaint: str
+) -> None:
+    assert old in TEXT
+    with pytest.raises(VocabularyError, match=complaint):
+        Vocabulary.load(folder(tmp_path, TEXT.replace(old, new), FIRST.text))
+
+
+def test_a_version_that_takes_a_word_away_is_not_loaded() -> None:
+    fewer = FIRST.text.replace('"sketch",', '"sketch", "deepfake",')
+    with pytest.raises(VocabularyError, match="deepfake"):
+        Vocabulary.parse(fewer.encode(), earlier=True)
+    before = dataclasses.replace(FIRST, closed_lists={"Purpose": ("mindReading",)})
+    with pytest.raises(VocabularyError, match=r"Purpose: no longer has \['mindReading'\]"):
+        vocabulary().check_takes_nothing_away(before)
+
+
+@pytest.mark.parametrize(
+    ("before", "complaint"),
+    [
+        (FIRST.text.replace('@version("1")', '@version("2")'), "says that it is version 2"),
+        (FIRST.text.replace('@version("1")', '@version("0")'), "says that it is version 0"),
+        ("nonsense", "not a Cedar schema"),
+    ],
+)
+def test_an_earlier_version_that_is_not_what_its_name_says_is_not_loaded(
+    tmp_path: Path, before: str, complaint: str
+) -> None:
+    with pytest.raises(VocabularyError, match=complaint):
+        Vocabulary.load(folder(tmp_path, TEXT, before))
+
+
+def test_this_version_is_not_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text(TEXT)
+    (tmp_path / "vocabulary-2.cedarschema").write_text(TEXT)
+    with pytest.raises(VocabularyError, match="not an earlier one"):
+        Vocabulary.load(tmp_path)
+
+
+def test_words_that_a_version_did_not_have_are_told_by_their_values() -> None:
+    assert vocabulary().lacking("1", "SuspicionLevel") == {4, 5}
+    assert vocabulary().lacking("1", "ProbeEdit") == {1, 2, 3}
+    assert vocabulary().lacking("1", "Seat") == set()
+    assert vocabulary().lacking("2", "SuspicionLevel") == set()
+
+
+@pytest.mark.promise(3)
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_a_changed_vocabulary_leaves_every_verdict_as_its_cases_state_it(version: str) -> None:
+    """Directives of every version, judged by all their cases in the words of today."""
+    for name, shipped in shipped_book().directives.items():
+        if int(shipped.document.manifest.vocabulary) > int(version):
+            continue
+        text = shipped.document.manifest_text.replace(
+            f'vocabulary = "{shipped.document.manifest.vocabulary}"', f'vocabulary = "{version}"'
+        )
+        read = document.parse(name, text.encode(), shipped.document.rules_text.encode())
+        rules = guards.check(read, vocabulary(), known_names(registry()))
+        cases_of = cases.load(DIRECTIVES / name)
+        report = cases.run(Directive(read, rules), cases_of, vocabulary(), registry())
+        assert [one for one in report.results if one.problems] == []
 
 
 def test_a_comment_cannot_change_the_lists() -> None:

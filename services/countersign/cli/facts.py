@@ -6,12 +6,14 @@ must not state for them. In particular the beneficiary is unknown unless it is g
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 from uuid import uuid4
 
 import click
 
+from countersign.cli import circumstances
+from countersign.cli.circumstances import StatedCircumstances
 from countersign.type.v1 import search_pb2 as pb
 
 _ENUMS: Final[Mapping[str, tuple[Any, str]]] = {
@@ -89,6 +91,7 @@ class StatedFacts:
     narrative: str
     candidates: int
     expires_after_s: int | None
+    circumstances: StatedCircumstances
 
     def of(self, agency: str) -> pb.SearchFacts:
         """The facts as this agency states them."""
@@ -112,6 +115,9 @@ class StatedFacts:
             case_number=self.case_number,
             narrative=self.narrative,
             candidates_max=self.candidates,
+            circumstances=self.circumstances.message(),
+            instrument_number=self.circumstances.instrument_number,
+            emergency_basis=self.circumstances.emergency_basis,
         )
         if self.own_case:
             facts.beneficiary_agency = agency
@@ -176,18 +182,22 @@ _OPTIONS: Final = (
 )
 
 
+def _taken_out(given: dict[str, Any], stated: type) -> dict[str, Any]:
+    return {field.name: given.pop(field.name) for field in fields(stated)}
+
+
 def facts_options(command: Any) -> Any:
     """Adds the options to a command, which gets them as `stated`."""
 
     def with_facts(**given: Any) -> Any:
-        names = StatedFacts.__dataclass_fields__
-        stated = StatedFacts(**{name: given.pop(name) for name in names})
+        given["circumstances"] = StatedCircumstances(**_taken_out(given, StatedCircumstances))
+        stated = StatedFacts(**_taken_out(given, StatedFacts))
         return command(stated=stated, **given)
 
     with_facts.__doc__ = command.__doc__
     with_facts.__name__ = command.__name__
     wrapped: Any = with_facts
     wrapped.__click_params__ = getattr(command, "__click_params__", [])
-    for option in reversed(_OPTIONS):
+    for option in reversed((*_OPTIONS, *circumstances.options())):
         wrapped = option(wrapped)
     return wrapped

@@ -21,8 +21,8 @@ _TEXTS: Final[Mapping[str, str]] = {
     "register the officer.",
     "OFFICER_OF_ANOTHER_AGENCY": "The officer is another agency's. An officer of the agency that "
     "submits the search must ask.",
-    "FACT_UNKNOWN": "A fact has a value that the directives do not know. State purpose, suspicion, "
-    "severity, provenance and capture anew.",
+    "FACT_UNKNOWN": "A fact that the directives ask for was not stated, or has a value that they do not "
+    "know. State it (see: countersign search submit --help).",
 }
 
 

@@ -111,6 +111,7 @@ def _voices(verdicts: Iterable[Verdict]) -> list[_Voice]:
         seat = word(Seat.Name(said.seat), "SEAT_")
         rows = [(rule.id, rule.title, rule.citation) for rule in said.rules]
         rows += [(fault, fault_text(fault), "") for fault in said.faults]
+        rows += [("", f"Not known: {', '.join(said.unknown_facts)}", "")] * bool(said.unknown_facts)
         voice = _Voice(
             party=said.party or "unknown",
             seats=seat,

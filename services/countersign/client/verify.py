@@ -64,6 +64,7 @@ _STATED_FACTS: Final = (
     "offence",
     "provenance",
     "capture_mode",
+    "circumstances",
 )
 """What the ledger's summary repeats of the facts as they were stated."""
 

@@ -19,6 +19,7 @@ How entries may change, and what a reader that is older than an entry does:
 from collections import abc as _abc
 from countersign.connector.v1 import connector_pb2 as _connector_pb2
 from countersign.ledger.v1 import event_pb2 as _event_pb2
+from countersign.type.v1 import circumstances_pb2 as _circumstances_pb2
 from countersign.type.v1 import decision_pb2 as _decision_pb2
 from countersign.type.v1 import search_pb2 as _search_pb2
 from google.protobuf import descriptor as _descriptor
@@ -47,7 +48,9 @@ class Commitment(_message.Message):
     FIELD_FIELD_NUMBER: _builtins.int
     COMMITMENT_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """Name of the field ("officer", "case_number", "narrative", "search_id", "reason")."""
+    """Name of the field ("officer", "case_number", "narrative", "search_id", "reason",
+    "instrument_number", "emergency_basis").
+    """
     commitment: _builtins.bytes
     """The commitment, 32 bytes. The key and the value are the opening, held apart."""
     def __init__(
@@ -281,6 +284,7 @@ class SearchSummary(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     CAPTURE_MODE_FIELD_NUMBER: _builtins.int
     CANDIDATES_MAX_FIELD_NUMBER: _builtins.int
+    CIRCUMSTANCES_FIELD_NUMBER: _builtins.int
     origin_agency: _builtins.str
     """Who asked."""
     beneficiary_agency: _builtins.str
@@ -313,6 +317,10 @@ class SearchSummary(_message.Message):
     def offence(self) -> _search_pb2.Offence:
         """The offence."""
 
+    @_builtins.property
+    def circumstances(self) -> _circumstances_pb2.Circumstances:
+        """Under what circumstances; absent when nothing was said of them."""
+
     def __init__(
         self,
         *,
@@ -330,10 +338,11 @@ class SearchSummary(_message.Message):
         provenance: _search_pb2.ProbeProvenance.ValueType = ...,
         capture_mode: _search_pb2.CaptureMode.ValueType = ...,
         candidates_max: _builtins.int = ...,
+        circumstances: _circumstances_pb2.Circumstances | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["offence", b"offence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["circumstances", b"circumstances", "offence", b"offence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["beneficiary_agency", b"beneficiary_agency", "candidates_max", b"candidates_max", "capture_mode", b"capture_mode", "gallery", b"gallery", "gallery_class", b"gallery_class", "gallery_owner", b"gallery_owner", "jurisdictions", b"jurisdictions", "offence", b"offence", "operator_agency", b"operator_agency", "origin_agency", b"origin_agency", "provenance", b"provenance", "purpose", b"purpose", "suspicion", b"suspicion", "system", b"system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beneficiary_agency", b"beneficiary_agency", "candidates_max", b"candidates_max", "capture_mode", b"capture_mode", "circumstances", b"circumstances", "gallery", b"gallery", "gallery_class", b"gallery_class", "gallery_owner", b"gallery_owner", "jurisdictions", b"jurisdictions", "offence", b"offence", "operator_agency", b"operator_agency", "origin_agency", b"origin_agency", "provenance", b"provenance", "purpose", b"purpose", "suspicion", b"suspicion", "system", b"system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

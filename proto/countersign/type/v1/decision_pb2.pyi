@@ -273,6 +273,7 @@ class Verdict(_message.Message):
     UNMET_FIELD_NUMBER: _builtins.int
     FAULTS_FIELD_NUMBER: _builtins.int
     DIRECTIVES_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FACTS_FIELD_NUMBER: _builtins.int
     seat: Global___Seat.ValueType
     """The seat that the party holds."""
     party: _builtins.str
@@ -295,6 +296,12 @@ class Verdict(_message.Message):
     def directives(self) -> _containers.RepeatedCompositeFieldContainer[Global___DirectiveVersion]:
         """The texts that were applied."""
 
+    @_builtins.property
+    def unknown_facts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With FACT_UNKNOWN: the facts that its directives ask for and that are not known, by their names in the
+        vocabulary ("instrument"). Empty when it is one that every search must state.
+        """
+
     def __init__(
         self,
         *,
@@ -305,10 +312,11 @@ class Verdict(_message.Message):
         unmet: _abc.Iterable[Global___UnmetRequirement] | None = ...,
         faults: _abc.Iterable[_builtins.str] | None = ...,
         directives: _abc.Iterable[Global___DirectiveVersion] | None = ...,
+        unknown_facts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["directives", b"directives", "faults", b"faults", "outcome", b"outcome", "party", b"party", "rules", b"rules", "seat", b"seat", "unmet", b"unmet"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directives", b"directives", "faults", b"faults", "outcome", b"outcome", "party", b"party", "rules", b"rules", "seat", b"seat", "unknown_facts", b"unknown_facts", "unmet", b"unmet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 isort:skip_file
 What a face search is about: the facts that directives judge and that the ledger counts."""
 
+from countersign.type.v1 import circumstances_pb2 as _circumstances_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -46,6 +47,14 @@ class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.Value
     """Screening for employment or licensing."""
     PURPOSE_OTHER_NON_CRIMINAL: _Purpose.ValueType  # 10
     """Any other purpose that is not a crime."""
+    PURPOSE_VICTIM_IDENTIFICATION: _Purpose.ValueType  # 11
+    """Naming the victim of a crime."""
+    PURPOSE_FUGITIVE_APPREHENSION: _Purpose.ValueType  # 12
+    """Finding a fugitive from justice."""
+    PURPOSE_REPRODUCTIVE_HEALTH_ENFORCEMENT: _Purpose.ValueType  # 13
+    """Enforcement of laws on abortion or other reproductive health care."""
+    PURPOSE_CHILD_EXPLOITATION: _Purpose.ValueType  # 14
+    """Sexual exploitation of children: naming victims and offenders."""
 
 class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
     """Why the search is made. A purpose that is not listed cannot be asked for."""
@@ -72,6 +81,14 @@ PURPOSE_EMPLOYMENT_SCREENING: Purpose.ValueType  # 9
 """Screening for employment or licensing."""
 PURPOSE_OTHER_NON_CRIMINAL: Purpose.ValueType  # 10
 """Any other purpose that is not a crime."""
+PURPOSE_VICTIM_IDENTIFICATION: Purpose.ValueType  # 11
+"""Naming the victim of a crime."""
+PURPOSE_FUGITIVE_APPREHENSION: Purpose.ValueType  # 12
+"""Finding a fugitive from justice."""
+PURPOSE_REPRODUCTIVE_HEALTH_ENFORCEMENT: Purpose.ValueType  # 13
+"""Enforcement of laws on abortion or other reproductive health care."""
+PURPOSE_CHILD_EXPLOITATION: Purpose.ValueType  # 14
+"""Sexual exploitation of children: naming victims and offenders."""
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
 class _SuspicionLevel:
@@ -88,6 +105,10 @@ class _SuspicionLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Suspic
     """Specific, articulable facts (Terry v. Ohio, 392 U.S. 1)."""
     SUSPICION_LEVEL_PROBABLE_CAUSE: _SuspicionLevel.ValueType  # 3
     """Facts that would support an arrest or a warrant."""
+    SUSPICION_LEVEL_HUNCH: _SuspicionLevel.ValueType  # 4
+    """Less than reasonable suspicion: a feeling, without facts that one could name."""
+    SUSPICION_LEVEL_FAIR_PROBABILITY: _SuspicionLevel.ValueType  # 5
+    """A fair probability that the person is connected with the crime."""
 
 class SuspicionLevel(_SuspicionLevel, metaclass=_SuspicionLevelEnumTypeWrapper):
     """How strong the suspicion against the person in the probe is."""
@@ -100,6 +121,10 @@ SUSPICION_LEVEL_REASONABLE_SUSPICION: SuspicionLevel.ValueType  # 2
 """Specific, articulable facts (Terry v. Ohio, 392 U.S. 1)."""
 SUSPICION_LEVEL_PROBABLE_CAUSE: SuspicionLevel.ValueType  # 3
 """Facts that would support an arrest or a warrant."""
+SUSPICION_LEVEL_HUNCH: SuspicionLevel.ValueType  # 4
+"""Less than reasonable suspicion: a feeling, without facts that one could name."""
+SUSPICION_LEVEL_FAIR_PROBABILITY: SuspicionLevel.ValueType  # 5
+"""A fair probability that the person is connected with the crime."""
 Global___SuspicionLevel: _TypeAlias = SuspicionLevel  # noqa: Y015
 
 class _OffenceSeverity:
@@ -161,9 +186,11 @@ class _ProbeProvenanceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Probe
     PROBE_PROVENANCE_CIVIL_RECORD: _ProbeProvenance.ValueType  # 7
     """Picture from a civil record, such as a driver licence."""
     PROBE_PROVENANCE_SKETCH: _ProbeProvenance.ValueType  # 8
-    """Drawing or composite."""
+    """Drawing. In searches from before PROBE_PROVENANCE_COMPOSITE, composite too."""
     PROBE_PROVENANCE_UNKNOWN: _ProbeProvenance.ValueType  # 9
     """The agency does not know."""
+    PROBE_PROVENANCE_COMPOSITE: _ProbeProvenance.ValueType  # 10
+    """Face put together from parts of several, or generated."""
 
 class ProbeProvenance(_ProbeProvenance, metaclass=_ProbeProvenanceEnumTypeWrapper):
     """Where the probe image comes from."""
@@ -185,9 +212,11 @@ PROBE_PROVENANCE_PROTEST_RECORDING: ProbeProvenance.ValueType  # 6
 PROBE_PROVENANCE_CIVIL_RECORD: ProbeProvenance.ValueType  # 7
 """Picture from a civil record, such as a driver licence."""
 PROBE_PROVENANCE_SKETCH: ProbeProvenance.ValueType  # 8
-"""Drawing or composite."""
+"""Drawing. In searches from before PROBE_PROVENANCE_COMPOSITE, composite too."""
 PROBE_PROVENANCE_UNKNOWN: ProbeProvenance.ValueType  # 9
 """The agency does not know."""
+PROBE_PROVENANCE_COMPOSITE: ProbeProvenance.ValueType  # 10
+"""Face put together from parts of several, or generated."""
 Global___ProbeProvenance: _TypeAlias = ProbeProvenance  # noqa: Y015
 
 class _GalleryClass:
@@ -208,6 +237,10 @@ class _GalleryClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GalleryC
     """Pictures of missing persons."""
     GALLERY_CLASS_WEB_SCRAPED: _GalleryClass.ValueType  # 5
     """Pictures collected from the web or social media."""
+    GALLERY_CLASS_PRISONERS: _GalleryClass.ValueType  # 6
+    """Photographs of prisoners."""
+    GALLERY_CLASS_CRIMINAL_JUSTICE_REPOSITORY: _GalleryClass.ValueType  # 7
+    """Photographs of persons charged or convicted, from several sources."""
 
 class GalleryClass(_GalleryClass, metaclass=_GalleryClassEnumTypeWrapper):
     """What a gallery's faces are."""
@@ -224,6 +257,10 @@ GALLERY_CLASS_MISSING_PERSONS: GalleryClass.ValueType  # 4
 """Pictures of missing persons."""
 GALLERY_CLASS_WEB_SCRAPED: GalleryClass.ValueType  # 5
 """Pictures collected from the web or social media."""
+GALLERY_CLASS_PRISONERS: GalleryClass.ValueType  # 6
+"""Photographs of prisoners."""
+GALLERY_CLASS_CRIMINAL_JUSTICE_REPOSITORY: GalleryClass.ValueType  # 7
+"""Photographs of persons charged or convicted, from several sources."""
 Global___GalleryClass: _TypeAlias = GalleryClass  # noqa: Y015
 
 class _CaptureMode:
@@ -242,6 +279,12 @@ class _CaptureModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CaptureMo
     """Taken in the field with a mobile device for this search."""
     CAPTURE_MODE_LIVE_VIDEO: _CaptureMode.ValueType  # 4
     """A frame of a live feed."""
+    CAPTURE_MODE_BODY_WORN_CAMERA: _CaptureMode.ValueType  # 5
+    """Taken by a camera that an officer wears."""
+    CAPTURE_MODE_DRONE: _CaptureMode.ValueType  # 6
+    """Taken by a drone."""
+    CAPTURE_MODE_CONTINUOUS_MONITORING: _CaptureMode.ValueType  # 7
+    """Every face in a recording or feed is compared with a list, one after another."""
 
 class CaptureMode(_CaptureMode, metaclass=_CaptureModeEnumTypeWrapper):
     """How the probe image was captured relative to the search."""
@@ -256,6 +299,12 @@ CAPTURE_MODE_MOBILE_DEVICE: CaptureMode.ValueType  # 3
 """Taken in the field with a mobile device for this search."""
 CAPTURE_MODE_LIVE_VIDEO: CaptureMode.ValueType  # 4
 """A frame of a live feed."""
+CAPTURE_MODE_BODY_WORN_CAMERA: CaptureMode.ValueType  # 5
+"""Taken by a camera that an officer wears."""
+CAPTURE_MODE_DRONE: CaptureMode.ValueType  # 6
+"""Taken by a drone."""
+CAPTURE_MODE_CONTINUOUS_MONITORING: CaptureMode.ValueType  # 7
+"""Every face in a recording or feed is compared with a list, one after another."""
 Global___CaptureMode: _TypeAlias = CaptureMode  # noqa: Y015
 
 @_typing.final
@@ -314,6 +363,9 @@ class SearchFacts(_message.Message):
     NARRATIVE_FIELD_NUMBER: _builtins.int
     CANDIDATES_MAX_FIELD_NUMBER: _builtins.int
     EXPIRES_AFTER_FIELD_NUMBER: _builtins.int
+    CIRCUMSTANCES_FIELD_NUMBER: _builtins.int
+    INSTRUMENT_NUMBER_FIELD_NUMBER: _builtins.int
+    EMERGENCY_BASIS_FIELD_NUMBER: _builtins.int
     search_id: _builtins.str
     """Chosen by the client, a UUID in lower case (RFC 9562 section 4). The same id always means the same search;
     one spelling, so that no other can pass for it.
@@ -346,6 +398,14 @@ class SearchFacts(_message.Message):
     """
     candidates_max: _builtins.int
     """How many candidates to return, 1 to 50 (the FBI's FRS bounds are 2 to 50); 0 asks for the default of 20."""
+    instrument_number: _builtins.str
+    """Number or docket of the authorising instrument. Sensitive: only a commitment to it is public.
+    Printable ASCII.
+    """
+    emergency_basis: _builtins.str
+    """On what facts the emergency rests, in the officer's words. Sensitive: only a commitment to it is public.
+    Line ends and tabs are the only control characters.
+    """
     @_builtins.property
     def offence(self) -> Global___Offence:
         """The offence under investigation."""
@@ -353,6 +413,10 @@ class SearchFacts(_message.Message):
     @_builtins.property
     def expires_after(self) -> _duration_pb2.Duration:
         """How long the order may wait for the connector, 1 second to 7 days; absent asks for the broker's default."""
+
+    @_builtins.property
+    def circumstances(self) -> _circumstances_pb2.Circumstances:
+        """Under what circumstances it is asked for; absent when nothing is known of them."""
 
     def __init__(
         self,
@@ -371,10 +435,13 @@ class SearchFacts(_message.Message):
         narrative: _builtins.str = ...,
         candidates_max: _builtins.int = ...,
         expires_after: _duration_pb2.Duration | None = ...,
+        circumstances: _circumstances_pb2.Circumstances | None = ...,
+        instrument_number: _builtins.str = ...,
+        emergency_basis: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_beneficiary_agency", b"_beneficiary_agency", "beneficiary_agency", b"beneficiary_agency", "expires_after", b"expires_after", "offence", b"offence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beneficiary_agency", b"_beneficiary_agency", "beneficiary_agency", b"beneficiary_agency", "circumstances", b"circumstances", "expires_after", b"expires_after", "offence", b"offence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beneficiary_agency", b"_beneficiary_agency", "beneficiary_agency", b"beneficiary_agency", "candidates_max", b"candidates_max", "capture_mode", b"capture_mode", "case_number", b"case_number", "expires_after", b"expires_after", "gallery", b"gallery", "narrative", b"narrative", "offence", b"offence", "origin_agency", b"origin_agency", "provenance", b"provenance", "purpose", b"purpose", "search_id", b"search_id", "suspicion", b"suspicion", "system", b"system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beneficiary_agency", b"_beneficiary_agency", "beneficiary_agency", b"beneficiary_agency", "candidates_max", b"candidates_max", "capture_mode", b"capture_mode", "case_number", b"case_number", "circumstances", b"circumstances", "emergency_basis", b"emergency_basis", "expires_after", b"expires_after", "gallery", b"gallery", "instrument_number", b"instrument_number", "narrative", b"narrative", "offence", b"offence", "origin_agency", b"origin_agency", "provenance", b"provenance", "purpose", b"purpose", "search_id", b"search_id", "suspicion", b"suspicion", "system", b"system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__beneficiary_agency: _TypeAlias = _typing.Literal["beneficiary_agency"]  # noqa: Y015
     _WhichOneofArgType__beneficiary_agency: _TypeAlias = _typing.Literal["_beneficiary_agency", b"_beneficiary_agency"]  # noqa: Y015
