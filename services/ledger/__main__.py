@@ -40,6 +40,7 @@ from ledger.querying import indexing, querying, run_reindex
 from ledger.reading import StorageFailed
 from ledger.reading_doors import READING
 from ledger.replica import Replica, replica
+from ledger.restored import announce_restored
 from ledger.rotation import announce_keys
 from ledger.service import SERVICE, LedgerServicer
 from ledger.sqlite_storage import SqliteDatabase, SqliteStorage
@@ -68,9 +69,12 @@ class RunningLedger:
     ended: asyncio.Event
 
 
-def _completer_of_its_own(settings: LedgerSettings) -> Completer:
+async def _announce(settings: LedgerSettings, log: OpenLog, keys: LogKeys) -> None:
+    """Put on record what changed since the log was served last."""
     this = SpiffeId(settings.trust_domain, "service", "ledger")
-    return Completer(str(this), SystemClock(), own=True)
+    own = Completer(str(this), SystemClock(), own=True)
+    await announce_keys(log, keys, own)
+    await announce_restored(log, settings.restored_file, own)
 
 
 @contextlib.asynccontextmanager
@@ -120,7 +124,7 @@ async def writing(
         if witnesses is not None:
             safeguards = replace(safeguards, witnesses=witnesses.at_start)
         log = await stack.enter_async_context(opened(storage, keys, safeguards=safeguards))
-        await announce_keys(log, keys, _completer_of_its_own(settings))
+        await _announce(settings, log, keys)
         openings = stack.enter_context(opened_openings(settings))
         witnessing = None
         if witnesses is not None:

@@ -144,6 +144,11 @@ class LedgerSettings(ProcessSettings):
         return self.openings.key_store or _beside(self.database, ".key-store")
 
     @property
+    def restored_file(self) -> Path:
+        """Give the note that `restore` and `adopt` leave for the writer to put on record."""
+        return _beside(self.database, ".restored")
+
+    @property
     def last_signed_file(self) -> Path | None:
         """The file that remembers what was signed last; None when a database does."""
         if self.last_signed is not None or not isinstance(self.database, Path):

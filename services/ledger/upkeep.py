@@ -25,6 +25,7 @@ from ledger.history import Peaks, followed
 from ledger.keys import LogKeys
 from ledger.last_signed import LastSigned, RecordDamaged, Signed, SigningRefused
 from ledger.reading import Reading, StorageFailed
+from ledger.restored import AUTHORITY_CHARACTERS_MAX, Restored, note
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Database
 from ledger.tree import Tiles, load_published
@@ -81,10 +82,11 @@ def run_restore(arguments: list[str]) -> int:
         "never grows again under this name",
     )
     _without_witnesses(parser)
+    _by_authority(parser)
     given = parser.parse_args(arguments)
 
     def restore(settings: LedgerSettings) -> str:
-        return _restore(settings, given.folder, given.accept_size, unheard=given.without_witnesses)
+        return _restore(settings, given)
 
     return _run(given.config, restore)
 
@@ -128,10 +130,11 @@ def run_adopt(arguments: list[str]) -> int:
         help="how many entries the log has, to be sure it is this one",
     )
     _without_witnesses(parser)
+    _by_authority(parser)
     given = parser.parse_args(arguments)
 
     def adopt(settings: LedgerSettings) -> str:
-        return _adopt(settings, given.size, unheard=given.without_witnesses)
+        return _adopt(settings, given)
 
     return _run(given.config, adopt)
 
@@ -145,7 +148,27 @@ def _without_witnesses(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _restore(settings: LedgerSettings, folder: Path, accepted: int | None, *, unheard: bool) -> str:
+def _by_authority(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--authority",
+        type=_authority,
+        default="",
+        metavar="TEXT",
+        help="by what authority the log comes back into service, for the entry that says that it did. "
+        "Public: no names",
+    )
+
+
+def _authority(text: str) -> str:
+    if len(text) > AUTHORITY_CHARACTERS_MAX or not text.isprintable():
+        raise argparse.ArgumentTypeError(
+            f"printable, and at most {AUTHORITY_CHARACTERS_MAX} characters"
+        )
+    return text
+
+
+def _restore(settings: LedgerSettings, given: argparse.Namespace) -> str:
+    folder, accepted, unheard = given.folder, given.accept_size, given.without_witnesses
     keys, database = load_keys(settings), database_of(settings)
     if database.has_log():
         raise Refused(f"{database} is there: move it away first, and keep it")
@@ -175,6 +198,9 @@ def _restore(settings: LedgerSettings, folder: Path, accepted: int | None, *, un
             if accepted is None:
                 _refuse_old(refusal, size)
             end = _end(store, keys.origin, size, root, reading, refusal)
+        if end is None:
+            of = Restored("RESTORE_CAUSE_BACKUP", size, root.hex(), held[2], given.authority)
+            note(settings.restored_file, of)
         backup.put_in_place()
     if end is None:
         return f"RESTORED: {size} entries; the ledger can be started and goes on\n"
@@ -210,7 +236,8 @@ def _end(
     return ended
 
 
-def _adopt(settings: LedgerSettings, expected: int, *, unheard: bool) -> str:
+def _adopt(settings: LedgerSettings, given: argparse.Namespace) -> str:
+    expected, unheard = given.size, given.without_witnesses
     keys, database, safeguards = load_keys(settings), database_of(settings), safeguards_of(settings)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(safeguards.open_last_signed()))
@@ -233,6 +260,12 @@ def _adopt(settings: LedgerSettings, expected: int, *, unheard: bool) -> str:
         record = Signed(
             keys.origin, checkpoint.size, checkpoint.root, time_us, peaks.hashes, keys.vkeys
         )
+        if checkpoint.size:
+            at, signed = checkpoint.size, reading.head().checkpoint
+            of = Restored(
+                *("RESTORE_CAUSE_ADOPTED", at, checkpoint.root.hex(), signed, given.authority)
+            )
+            note(settings.restored_file, of)
         store.swap(last, record)
         return (
             f"ADOPTED: {checkpoint.size} entries are what was signed for last, by {store.where}\n"

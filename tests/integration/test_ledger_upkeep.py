@@ -1,6 +1,7 @@
 """Backup, restore and the record of the last signature by the commands of the program, on real files."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,12 +10,17 @@ from pathlib import Path
 import pytest
 
 from countersign.ledger.v1.append_pb2 import PendingEntry
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.ledger.v1.event_pb2 import RESTORE_CAUSE_ADOPTED, RESTORE_CAUSE_BACKUP
+from ledger.__main__ import running
+from ledger.config import LedgerSettings
 from ledger.last_signed import SLOT_BYTES, FileLastSigned, beside
 from ledger.log import begin_log, opened
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.upkeep import run_adopt, run_backup, run_restore, run_restore_check
-from shared.errors import Unavailable
-from support.ledgers import SIGNER, assert_whole, complete, decided, write_settings
+from shared.errors import NotReady, Unavailable
+from shared.kinds import KINDS
+from support.ledgers import SIGNER, assert_whole, complete, decided, rejected, write_settings
 from support.nats_servers import NatsUnderTest
 from support.storages import StorageThatTakesItsTime
 
@@ -47,8 +53,12 @@ def database(config: Path) -> SqliteDatabase:
 
 
 async def grow(config: Path, *numbers: int) -> None:
+    await grow_by(config, *(decided(number) for number in numbers))
+
+
+async def grow_by(config: Path, *pending: PendingEntry) -> None:
     async with opened(database(config).open_for_writing(), SIGNER) as log:
-        await log.sequencer.append(complete(*(decided(number) for number in numbers)))
+        await log.sequencer.append(complete(*pending))
 
 
 async def refusal(config: Path) -> str:
@@ -261,3 +271,56 @@ def flip_an_entry(path: Path) -> None:
     pending: PendingEntry = decided(2)
     content[content.index(pending.entry.search_id.encode()) + 3] ^= 1
     path.write_bytes(content)
+
+
+async def put_on_record(config: Path) -> list[Entry]:
+    """Starts the ledger with the configuration, ends it, and reads what it says of being brought back."""
+    settings = LedgerSettings.load(config)
+    async with running(settings):
+        pass
+    with contextlib.closing(database(config).open_for_reading()) as reading:
+        rows = reading.of_kind(KINDS["log_restored"])
+        return [Entry.FromString(leaf) for _, leaf in rows]
+
+
+@pytest.mark.parametrize("way", ["restore", "adopt"])
+def test_a_log_that_comes_back_says_so_once(
+    way: str, tmp_path: Path, nats_server: NatsUnderTest, run: Run
+) -> None:
+    config = write_settings(tmp_path, nats_server)
+    begin_log(SqliteDatabase(tmp_path / "ledger.sqlite"), SIGNER)
+    asyncio.run(grow_by(config, rejected(), rejected()))
+    with contextlib.closing(database(config).open_for_reading()) as reading:
+        head = reading.head()
+    if way == "restore":
+        assert run(run_backup, config, tmp_path / "today")[0] == 0
+        lose(config)
+        said = run(run_restore, config, tmp_path / "today", "--authority", "Order 7")
+    else:
+        beside(database(config).path).unlink()
+        said = run(run_adopt, config, "--size", 2, "--authority", "Order 7")
+    assert said[0] == 0, said
+    note = LedgerSettings.load(config).restored_file
+    left = note.read_bytes()
+    (entry,) = asyncio.run(put_on_record(config))
+    event = entry.log_restored
+    assert (event.restored_size, event.restored_root) == (head.size, head.root)
+    assert (event.lost_size, event.lost_checkpoint) == (head.size, head.checkpoint)
+    assert event.authority == "Order 7"
+    assert event.cause == {"restore": RESTORE_CAUSE_BACKUP, "adopt": RESTORE_CAUSE_ADOPTED}[way]
+    assert not note.exists()
+    note.write_bytes(left)  # as a crash between the append and the removal leaves it
+    assert len(asyncio.run(put_on_record(config))) == 1
+    assert not note.exists()
+    note.write_bytes(left.replace(head.root.hex().encode(), bytes(32).hex().encode()))
+    assert len(asyncio.run(put_on_record(config))) == 1, "it is of another log"
+    assert_whole(database(config))
+
+
+def test_a_note_that_nobody_wrote_so_stops_the_ledger(
+    tmp_path: Path, nats_server: NatsUnderTest
+) -> None:
+    config = write_settings(tmp_path, nats_server)
+    LedgerSettings.load(config).restored_file.write_text("{}")
+    with pytest.raises(NotReady, match=r"ledger\.sqlite\.restored"):
+        asyncio.run(put_on_record(config))

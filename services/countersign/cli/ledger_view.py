@@ -13,7 +13,12 @@ from countersign.cli.search_faults import faults_of_all
 from countersign.connector.v1.connector_pb2 import FailureReason
 from countersign.ledger.v1 import ledger_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
-from countersign.ledger.v1.event_pb2 import ExpungeDeclined, ExpungeRequested, OpeningsExpunged
+from countersign.ledger.v1.event_pb2 import (
+    ExpungeDeclined,
+    ExpungeRequested,
+    OpeningsExpunged,
+    RestoreCause,
+)
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
 from shared.kinds import SCHEMA_EPOCH, kind_name
 from tlog.checkpoint import Checkpoint
@@ -131,6 +136,9 @@ def _what(entry: Entry) -> str:
         return f"{_entries(entry.expunge_requested)} {_name_in(entry.expunge_requested.caller)}"
     if kind == "openings_expunged":
         return f"{_entries(entry.openings_expunged)} {_name_in(entry.openings_expunged.caller)}"
+    if kind == "log_restored":
+        cause = RestoreCause.Name(entry.log_restored.cause).removeprefix("RESTORE_CAUSE_")
+        return f"{entry.log_restored.restored_size} entries: {cause}"
     if kind == "expunge_declined":
         return _declined(entry.expunge_declined)
     return ""

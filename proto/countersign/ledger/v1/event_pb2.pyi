@@ -329,6 +329,30 @@ DISCHARGE_RESULT_FAILED: DischargeResult.ValueType  # 3
 """It can no longer be done."""
 Global___DischargeResult: _TypeAlias = DischargeResult  # noqa: Y015
 
+class _RestoreCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RestoreCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestoreCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESTORE_CAUSE_UNSPECIFIED: _RestoreCause.ValueType  # 0
+    """Not given."""
+    RESTORE_CAUSE_BACKUP: _RestoreCause.ValueType  # 1
+    """A backup was put in place of a lost database."""
+    RESTORE_CAUSE_ADOPTED: _RestoreCause.ValueType  # 2
+    """The record of the last signature was lost, and an operator vouched that the database has all that was signed."""
+
+class RestoreCause(_RestoreCause, metaclass=_RestoreCauseEnumTypeWrapper):
+    """How a log came back into service."""
+
+RESTORE_CAUSE_UNSPECIFIED: RestoreCause.ValueType  # 0
+"""Not given."""
+RESTORE_CAUSE_BACKUP: RestoreCause.ValueType  # 1
+"""A backup was put in place of a lost database."""
+RESTORE_CAUSE_ADOPTED: RestoreCause.ValueType  # 2
+"""The record of the last signature was lost, and an operator vouched that the database has all that was signed."""
+Global___RestoreCause: _TypeAlias = RestoreCause  # noqa: Y015
+
 @_typing.final
 class OpeningRead(_message.Message):
     """Openings of one entry were disclosed to an entitled reader. On record before they left the ledger.
@@ -1167,7 +1191,9 @@ Global___ObligationDischarged: _TypeAlias = ObligationDischarged  # noqa: Y015
 
 @_typing.final
 class LogRestored(_message.Message):
-    """The log was brought back from a backup that is older than what had been signed, by a named decision."""
+    """The log came back into service by an operator's decision. The first entry that it took afterwards, or one of the
+    first.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1176,16 +1202,21 @@ class LogRestored(_message.Message):
     LOST_SIZE_FIELD_NUMBER: _builtins.int
     LOST_CHECKPOINT_FIELD_NUMBER: _builtins.int
     AUTHORITY_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
     restored_size: _builtins.int
-    """Size of the tree in the backup."""
+    """Size of the tree that was brought back."""
     restored_root: _builtins.bytes
     """Its root."""
     lost_size: _builtins.int
-    """Size of the newest checkpoint known to have been signed before; entries from restored_size on are lost."""
+    """Size of the newest checkpoint known to have been signed before; entries from restored_size on are lost. The same
+    as restored_size when none is known to be.
+    """
     lost_checkpoint: _builtins.str
     """The checkpoint of that size, as text; empty when it is lost too."""
     authority: _builtins.str
-    """By what authority."""
+    """By what authority; empty when none was given."""
+    cause: Global___RestoreCause.ValueType
+    """How."""
     def __init__(
         self,
         *,
@@ -1194,10 +1225,11 @@ class LogRestored(_message.Message):
         lost_size: _builtins.int = ...,
         lost_checkpoint: _builtins.str = ...,
         authority: _builtins.str = ...,
+        cause: Global___RestoreCause.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "lost_checkpoint", b"lost_checkpoint", "lost_size", b"lost_size", "restored_root", b"restored_root", "restored_size", b"restored_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "cause", b"cause", "lost_checkpoint", b"lost_checkpoint", "lost_size", b"lost_size", "restored_root", b"restored_root", "restored_size", b"restored_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,101 @@
+"""Puts on record that a log came back into service by an operator's decision, at its first start afterwards.
+
+The command that restores or adopts runs without the service and appends nothing. It leaves a note beside the
+database; the writer that finds it records it, and removes it.
+"""
+
+import contextlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from countersign.ledger.v1.append_pb2 import PendingEntry
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.ledger.v1.event_pb2 import LogRestored, RestoreCause
+from ledger.entry import Completer
+from ledger.log import OpenLog
+from shared.errors import NotFound, NotReady
+from shared.whole_files import put, sync_folder
+
+log = logging.getLogger(__name__)
+
+AUTHORITY_CHARACTERS_MAX: Final = 200
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was brought back."""
+
+    cause: str
+    """Name of a RestoreCause."""
+    size: int
+    root: str
+    """In hexadecimal digits."""
+    checkpoint: str
+    authority: str
+    request_id: str = ""
+    """Different for each time that a log is brought back."""
+
+
+def note(path: Path, restored: Restored) -> None:
+    """Leave word for the writer, on the disk when it returns.
+
+    Before what it speaks of is done: a note of what was not done says nothing that is not so of the log,
+    while without one it would never be on record.
+    """
+    document = asdict(restored) | {"request_id": str(uuid4())}
+    put(path, json.dumps(document).encode(), sync=True)
+
+
+async def announce_restored(opened: OpenLog, path: Path, completer: Completer) -> None:
+    """Record what a note says, if there is one and the log is the one that it speaks of; raises NotReady.
+
+    A crash after the append leaves the note; its key lets the next start find the entry.
+    """
+    restored = _read(path)
+    if restored is None or opened.guard.refused is not None:
+        return
+    try:
+        same = (await opened.archive.root(restored.size)).hex() == restored.root
+    except NotFound:
+        same = False
+    if same:
+        event = LogRestored(
+            restored_size=restored.size,
+            restored_root=bytes.fromhex(restored.root),
+            lost_size=restored.size,
+            lost_checkpoint=restored.checkpoint,
+            authority=restored.authority,
+            cause=RestoreCause.Value(restored.cause),
+        )
+        pending = PendingEntry(
+            entry=Entry(log_restored=event), idempotency_key=f"restored/{restored.request_id}"
+        )
+        await opened.sequencer.append([completer.complete(pending, "entry")])
+    fields = {"cause": restored.cause, "size": restored.size, "recorded": same}
+    log.warning("the log was brought back", extra={"fields": fields})
+    _remove(path)
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+    sync_folder(path.parent)
+
+
+def _read(path: Path) -> Restored | None:
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            restored = Restored(**json.loads(path.read_text()))
+            RestoreCause.Value(restored.cause)
+            bytes.fromhex(restored.root)
+        except (ValueError, TypeError) as error:
+            raise NotReady(
+                "RESTORED_NOTE_DAMAGED",
+                f"{path} is not what `restore` or `adopt` wrote; it says what is to be put on record of "
+                "it. Look at it, and remove it",
+            ) from error
+        return restored
+    return None
