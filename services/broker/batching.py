@@ -38,6 +38,8 @@ class Bounds:
     """Under way at a time. Fewer means fuller messages, and a longer wait for a slow one."""
     patience_s: float
     """What has waited so long for its turn is not asked any more."""
+    alongside: int = 1
+    """So many must wait for a message to go while another is under way. Fewer wait for its answer."""
 
 
 @dataclass(eq=False)
@@ -82,6 +84,8 @@ class Batcher(Generic[Asked, Answered]):
     def _send_more(self) -> None:
         bounds = self._bounds
         while self._waiting and len(self._under_way) < bounds.messages:
+            if self._under_way and len(self._waiting) < bounds.alongside:
+                break
             task = asyncio.create_task(self._send_batch())
             self._under_way.add(task)
             task.add_done_callback(self._sent)

@@ -34,8 +34,10 @@ BOUNDS: Final = Bounds(
     # Keeps request and response, which carries the proofs, well below the bus's message size.
     size=512 * 1024,
     waiting=4096,
-    # One being committed, one on its way; more would be smaller, and each costs the ledger a commit.
+    # One being committed, one on its way if it is worth it: each costs the ledger a commit with its fsyncs
+    # and its checkpoint, and the bus two messages.
     messages=2,
+    alongside=64,
     patience_s=TIMEOUT_S,
 )
 

@@ -38,6 +38,7 @@ from directive.book import Book, Slice
 from directive.likeness import Likeness, likeness
 from directive.question import Asking, Fault, Question, SeatOf
 from directive.rules import Rule
+from shared.clock import stamp
 from shared.registry import Registry
 
 ENGINE: Final = f"cedarpy {importlib.metadata.version('cedarpy')}"
@@ -151,8 +152,8 @@ class Evaluator:
             verdicts=verdicts,
             engine=ENGINE,
             policy_set_sha256=self._digest(verdicts),
+            evaluated_at=stamp(question.at),
         )
-        decision.evaluated_at.FromDatetime(question.at)
         permitted = decision.outcome == _PERMITTED
         # A permit's duties fall away with a refusal; a prohibition's duties are about the attempt.
         decision.obligations.extend(

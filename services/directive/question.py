@@ -29,6 +29,9 @@ from shared.registry import Registry
 CANDIDATES_DEFAULT: Final = 20
 """What the contract says that 0 asks for."""
 
+SEATS_KEPT_MAX: Final = 1024
+"""Names come from requesters, so there may be any number of them; the true ones are few."""
+
 _NOW: Final = "now"
 _SEAT: Final = "seat"
 _CLOSED: Final = {
@@ -166,6 +169,7 @@ class Asking:
 
     def __init__(self, registry: Registry, vocabulary: Vocabulary) -> None:
         self._registry = registry
+        self._seats: dict[tuple[str | None, ...], tuple[SeatOf, ...]] = {}
         self._words_fit = vocabulary.words_fit
         self._phrases: dict[str, dict[int, str]] = {}
         for fact, enum in _CLOSED.items():
@@ -207,7 +211,7 @@ class Asking:
             told["beneficiary"] = self._agencies[facts.beneficiary_agency]
         return Question(
             at=moment,
-            seats=_seats(facts, self._registry),
+            seats=self._seats_of(facts),
             faults=faults,
             _officer=officer,
             _gallery=facts.gallery,
@@ -221,6 +225,17 @@ class Asking:
             _numbers={**closed, GALLERY_CLASS: self._classes.get(facts.gallery, 0)},
             _tell=lambda: self._circumstanced.tell(facts, moment),
         )
+
+    def _seats_of(self, facts: SearchFacts) -> tuple[SeatOf, ...]:
+        """What `_seats` gives, kept: they follow from four names, and the registry never changes."""
+        beneficiary = facts.beneficiary_agency if facts.HasField("beneficiary_agency") else None
+        names = facts.origin_agency, beneficiary, facts.system, facts.gallery
+        seats = self._seats.get(names)
+        if seats is None:
+            if len(self._seats) >= SEATS_KEPT_MAX:
+                self._seats.clear()
+            seats = self._seats[names] = _seats(facts, self._registry)
+        return seats
 
     def _faults(
         self, facts: SearchFacts, officer: str, *, all_words_known: bool

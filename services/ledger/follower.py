@@ -35,8 +35,11 @@ log = logging.getLogger(__name__)
 BATCH_ENTRIES: Final = 1000
 """Some tens of milliseconds: how long a question waits for a batch under way."""
 IDLE_S: Final = 1.0
-"""How often the head is looked at when nobody asks; a question has it looked at at once. What a batch costs
-hardly depends on its entries, so that few large ones take least from the appender."""
+"""How often the head is looked at when nobody asks; a question has it looked at at once."""
+LATE_S: Final = 10.0
+"""How long entries that do not fill a batch may wait while nobody asks. Half of what a small batch costs does
+not depend on its entries, so that few large ones take least from the appender; and as what waits is less
+than a batch, a question waits for one batch more at most."""
 NICENESS: Final = 5
 """Where cores are short, appending comes first."""
 
@@ -102,6 +105,11 @@ def follow_once(index: QueryIndex, reading: Following, entries_max: int = BATCH_
     return True
 
 
+def is_due(entries: int, asked: bool, late: bool) -> bool:
+    """Whether entries that are not indexed are wanted, would fill a batch, or have waited long enough."""
+    return entries > 0 and (asked or late or entries >= BATCH_ENTRIES)
+
+
 class Follower:
     """Follows and answers until the other side closes."""
 
@@ -110,14 +118,20 @@ class Follower:
         self._index = index
         self._reading = reading
         self._waiting: list[_Waiting] = []
+        self._late_at = 0.0
 
     def run(self) -> None:
         """Raises EOFError when the other side has closed, NotAsSigned when the log is damaged."""
         self._peer.send(Progress(self._index.size))
         while True:
             before = self._index.size
-            if follow_once(self._index, self._reading):
+            entries = self._reading.head().size - before
+            late = time.monotonic() >= self._late_at
+            if is_due(entries, bool(self._waiting), late) and follow_once(
+                self._index, self._reading
+            ):
                 self._peer.send(Progress(self._index.size))
+                self._late_at = time.monotonic() + LATE_S
             self._answer()
             far_behind = self._index.size - before >= BATCH_ENTRIES
             if self._peer.poll(0 if far_behind or self._waiting else IDLE_S):

@@ -6,6 +6,7 @@ bound its life, and `nonce` (OpenID Connect Core, section 2) is the search id, s
 one search only.
 """
 
+import functools
 import json
 import re
 from binascii import a2b_base64, b2a_base64
@@ -33,6 +34,8 @@ CLOCK_SKEW_MAX: Final = timedelta(seconds=30)
 """How far the identity provider's clock may be from ours."""
 _REQUIRED: Final = ("iss", "aud", "sub", "exp", "iat", "nonce")
 _ORDINARY: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
+_HEADERS_AT_HAND: Final = 256
+"""One for each provider's key; of strangers' headers only as many as fit."""
 _ORDINARY_HEADER: Final = frozenset({"alg", "kid", "typ"})
 _TO_STANDARD: Final = str.maketrans("-_", "+/")
 
@@ -151,9 +154,8 @@ def _ordinary_claims(
     if parts is None:
         return None
     try:
-        header = json.loads(_canonical(parts[1]))
-        key = keys.get(header["kid"]) if header.keys() <= _ORDINARY_HEADER else None
-        if key is None or key.ed25519 is None or header["alg"] != "EdDSA":
+        key = keys.get(_ordinary_key_id(parts[1]))
+        if key is None or key.ed25519 is None:
             return None
         signed = token[: parts.end(2)].encode("ascii")
         key.ed25519.verify(signed, _canonical(parts[3]))
@@ -166,6 +168,19 @@ def _ordinary_claims(
         return None
     except nacl.exceptions.CryptoError:
         return None
+
+
+# A provider signs all its tokens with one key, and so under one header.
+@functools.lru_cache(maxsize=_HEADERS_AT_HAND)
+def _ordinary_key_id(part: str) -> str:
+    """The key that an ordinary header names. Raises ValueError, KeyError, TypeError, or AttributeError."""
+    header = json.loads(_canonical(part))
+    if not header.keys() <= _ORDINARY_HEADER or header["alg"] != "EdDSA":
+        raise ValueError("not an ordinary header")
+    name = header["kid"]
+    if not isinstance(name, str):
+        raise TypeError("a key's name is a text")
+    return name
 
 
 def _canonical(part: str) -> bytes:

@@ -6,9 +6,9 @@ bears a known key's name and id and does not verify sinks the whole note.
 """
 
 import base64
-import binascii
 import functools
 import re
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -42,11 +42,11 @@ _ED25519_SIGNATURE_BYTES = 64
 def decode_base64(text: str, what: str) -> bytes:
     """Decode standard base64 in its one canonical form; `what` names it in the error."""
     try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        raw = a2b_base64(text, strict_mode=True)
+    except ValueError:
         raise TlogError(f"{what} is not base64") from None
     # Stray bits in the last digit would give one value several spellings.
-    if base64.b64encode(raw).decode() != text:
+    if b2a_base64(raw, newline=False).decode() != text:
         raise TlogError(f"{what} is not canonical base64")
     return raw
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from ledger.follower import NotAsSigned, consistent_index, follow_once
+from ledger.follower import BATCH_ENTRIES, NotAsSigned, consistent_index, follow_once, is_due
 from ledger.index import IndexLocked, QueryIndex
 from ledger.index_messages import FollowerSettings
 from ledger.index_process import IndexProcess, running_index
@@ -291,3 +291,19 @@ async def test_an_index_that_another_process_has_open_is_left_alone(ledger: Sqli
         await answered(process)
         with pytest.raises(IndexLocked):
             QueryIndex.open(ledger.path.with_name("index.duckdb"), ORIGIN)
+
+
+@pytest.mark.parametrize(
+    ("entries", "asked", "late", "due"),
+    [
+        (1, False, False, False),
+        (1, True, False, True),
+        (1, False, True, True),
+        (BATCH_ENTRIES, False, False, True),
+        (0, True, True, False),
+    ],
+)
+def test_few_entries_are_indexed_once_somebody_asks_or_they_have_waited(
+    entries: int, asked: bool, late: bool, due: bool
+) -> None:
+    assert is_due(entries, asked, late) == due

@@ -88,3 +88,27 @@ async def test_what_waited_too_long_is_not_asked() -> None:
     batcher = Batcher[StringValue, StringValue]("OTHER", other.send, bounds)
     assert await ask(batcher, "a") == [Unavailable]
     assert other.heard == []
+
+
+async def test_few_wait_for_the_message_that_is_under_way() -> None:
+    other = Other()
+    other.may_answer.clear()
+    bounds = Bounds(items=4, size=1000, waiting=6, messages=2, patience_s=60, alongside=3)
+    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, bounds)
+    first = asyncio.create_task(ask(batcher, "a"))
+    await turns()
+    few = asyncio.create_task(ask(batcher, "b", "c"))
+    await turns()
+    assert other.heard == [["a"]]
+    enough = asyncio.create_task(ask(batcher, "d"))
+    await turns()
+    assert other.heard == [["a"], ["b", "c", "d"]]
+    last = asyncio.create_task(ask(batcher, "e"))
+    other.may_answer.set()
+    assert [await one for one in (first, few, enough, last)] == [["A"], ["B", "C"], ["D"], ["E"]]
+
+
+async def turns() -> None:
+    """Lets whatever can go on do so."""
+    for _ in range(10):
+        await asyncio.sleep(0)

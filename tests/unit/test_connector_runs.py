@@ -123,3 +123,24 @@ def test_candidate_ids_are_the_hmac_of_gallery_and_record(key: bytes) -> None:
     for record in ("", "record", "r" * 500, "\N{SNOWMAN}"):
         mac = hmac.digest(key, b"gallery\0" + record.encode(), "sha256")
         assert candidate_id(key, "gallery", record) == mac[:16].hex()
+
+
+async def test_answers_in_a_file_of_before_stand(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    before = sqlite3.connect(path)
+    before.executescript(
+        "CREATE TABLE runs (search_id TEXT PRIMARY KEY, request_sha256 BLOB NOT NULL, "
+        "signed_answer BLOB NOT NULL, answered_at REAL NOT NULL) WITHOUT ROWID, STRICT"
+    )
+    old = run("old")
+    row = (old.search_id, old.request_sha256, old.signed_answer, old.answered_at.timestamp())
+    before.execute("INSERT INTO runs VALUES (?, ?, ?, ?)", row)
+    before.commit()
+    before.close()
+
+    store = RunStore(path)
+    assert store.find("old") == old
+    assert await store.keep(run("old", b"another answer")) == old
+    await store.keep(run("new"))
+    assert store.find("new") == run("new")
+    await store.close()

@@ -221,3 +221,20 @@ def test_what_was_kept_never_answers_another_question() -> None:
         facts = ordinary(**changes)
         anew = Evaluator(shipped_book(), registry(), keep=False).evaluate(facts, officer, NOON)
         assert kept.evaluate(facts, officer, NOON) == anew, (changes, officer)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"origin_agency": BURBANK},
+        {"beneficiary_agency": BURBANK},
+        {"system": "another"},
+        {"gallery": "another"},
+    ],
+)
+def test_who_is_asked_is_not_taken_from_another_search(change: dict[str, object]) -> None:
+    kept = Evaluator(shipped_book(), registry())
+    kept.evaluate(ordinary(), TRAINED, NOON)
+    decision = kept.evaluate(ordinary(**change), TRAINED, NOON)
+    anew = Evaluator(shipped_book(), registry(), keep=False)
+    assert decision == anew.evaluate(ordinary(**change), TRAINED, NOON)

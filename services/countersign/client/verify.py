@@ -11,6 +11,7 @@
 No receipt shows that an end is being kept back: a search that is told as pending may have ended.
 """
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Final
@@ -67,6 +68,9 @@ _STATED_FACTS: Final = (
     "circumstances",
 )
 """What the ledger's summary repeats of the facts as they were stated."""
+
+_KEYS_AT_HAND: Final = 64
+"""Keys that are read once; trust roots hold a few, and reading one costs a tenth of using it."""
 
 
 class VerificationError(Exception):
@@ -128,12 +132,16 @@ class OpenedAnswer:
     failure: SearchFailure | None
 
 
+_log_key = functools.lru_cache(maxsize=_KEYS_AT_HAND)(Verifier.parse)
+_answer_key = functools.lru_cache(maxsize=_KEYS_AT_HAND)(VerifyKey)
+
+
 def verify_receipt(receipt: Receipt, trust: TrustRoots) -> Entry:
     """The entry, if a trusted ledger has it. Raises VerificationError."""
     last: TlogError | None = None
     for vkey in trust.log_verifier_keys:
         try:
-            index, _ = proof.verify_receipt(receipt.leaf, receipt.tlog_proof, Verifier.parse(vkey))
+            index, _ = proof.verify_receipt(receipt.leaf, receipt.tlog_proof, _log_key(vkey))
             if index != receipt.index:
                 raise VerificationError("RECEIPT_INVALID", "the proof is of another index")
             return Entry.FromString(receipt.leaf)
@@ -317,7 +325,7 @@ def _signed_answer(prepared: PreparedSearch, search: Search, trust: TrustRoots) 
     if keys is None:
         raise VerificationError("SYSTEM_UNKNOWN", "the trust roots do not know the system")
     try:
-        VerifyKey(keys.answer_verify_key).verify(
+        _answer_key(keys.answer_verify_key).verify(
             ANSWER_CONTEXT, search.answer.answer, search.answer.signature
         )
         answer = SearchAnswer.FromString(search.answer.answer)
