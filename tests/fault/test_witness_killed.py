@@ -37,7 +37,7 @@ async def test_killed_around_the_commit(tmp_path: Path, when: str, remembered: i
     await dying.start()
     with pytest.raises(aiohttp.ClientError):
         await post(dying.url, LOG.request(3, 5))
-    assert await dying.ended() == -9
+    assert await dying.ends() == -9
 
     await witness.start()
     try:

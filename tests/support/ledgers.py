@@ -1,7 +1,5 @@
 """Ledgers for tests: real files, entries to append, and the real process."""
 
-import asyncio
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Database
 from support.clocks import ClockThatStandsStill
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
+from support.programs import ProgramUnderTest
 from support.vaults import KEYRING, SEALER, keyring_beside
 from support.waiting import until
 
@@ -123,31 +122,16 @@ def write_settings(folder: Path, nats: NatsUnderTest, database: object = None) -
     return config
 
 
-class LedgerProcess:
-    """The real program, to be killed."""
+class LedgerProcess(ProgramUnderTest):
+    """The real program."""
 
     def __init__(self, config: Path) -> None:
-        self._config = config
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log_start = 0
+        super().__init__(config, ("-m", "ledger"))
 
     @property
     def database(self) -> SqliteDatabase:
         """The file it writes."""
-        return SqliteDatabase(self._config.with_name("ledger.sqlite"))
-
-    async def start(self) -> None:
-        """Starts it and waits until it listens."""
-        port = self._config.with_name("port")
-        port.unlink(missing_ok=True)
-        self._spawn()
-
-        async def listens() -> bool:
-            assert self._process is not None
-            assert self._process.poll() is None, self._config.with_name("ledger.log").read_text()
-            return port.exists() and bool(port.read_text())
-
-        await until(listens)
+        return SqliteDatabase(self.config.with_name("ledger.sqlite"))
 
     async def start_if_ended(self) -> None:
         """Starts it again if it gave up; one that lives is left alone."""
@@ -155,20 +139,9 @@ class LedgerProcess:
             await self.start()
 
     @property
-    def port(self) -> int:
-        """Where it listens now."""
-        return int(self._config.with_name("port").read_text())
-
-    @property
-    def lives(self) -> bool:
-        """Whether it was started and has not ended."""
-        return self._process is not None and self._process.poll() is None
-
-    @property
     def writes(self) -> bool:
         """Whether it has said since its start that it writes (with PostgreSQL)."""
-        said = self._config.with_name("ledger.log").read_bytes()[self._log_start :]
-        return b"writing from now on" in said
+        return b"writing from now on" in self.said
 
     async def takes_over(self) -> float:
         """Waits until it writes; gives how long that took in seconds."""
@@ -179,41 +152,6 @@ class LedgerProcess:
 
         await until(writes)
         return time.monotonic() - began
-
-    def freeze(self) -> None:
-        """Stops it in the middle of whatever it does."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Lets it go on, as if no time had passed."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    async def ends(self) -> int:
-        """Waits until it ends by itself; gives its exit code."""
-        assert self._process is not None
-        return await asyncio.to_thread(self._process.wait, 120)
-
-    def _spawn(self) -> None:
-        log_file = self._config.with_name("ledger.log")
-        self._log_start = log_file.stat().st_size if log_file.exists() else 0
-        with self._config.with_name("ledger.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "ledger", self._config], stdout=log, stderr=log
-            )
-
-    def kill(self) -> None:
-        """Ends it as a power cut would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def stop(self) -> int:
-        """Tells it to end; gives its exit code."""
-        assert self._process is not None
-        self._process.terminate()
-        return self._process.wait(timeout=120)
 
 
 def run_program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -1,10 +1,7 @@
 """Witnesses for tests: logs that grow or fork, requests, and the real program to be killed."""
 
-import asyncio
 import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +11,7 @@ import aiohttp
 from shared.clock import Clock
 from support.clocks import ClockThatStandsStill
 from support.nats_servers import free_port
-from support.waiting import until
+from support.programs import ProgramUnderTest
 from tlog.checkpoint import Checkpoint, sign_checkpoint
 from tlog.cosignature import CosignatureKind, Cosigner
 from tlog.merkle import TreeAtSize, leaf_hash, node_hash
@@ -123,64 +120,21 @@ def write_witness(folder: Path, log_vkey: str, name: str = "witness.example/w1")
     return config
 
 
-class WitnessProcess:
-    """The real program, to be killed."""
+class WitnessProcess(ProgramUnderTest):
+    """The real program."""
 
     def __init__(self, config: Path, program: tuple[str, ...] = ("-m", "witness")) -> None:
-        self.config = config
-        self._program = program
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(config, program)
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.config.with_name('port').read_text().strip()}"
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def vkey(self) -> str:
         """Its Ed25519 verifier key."""
         return self.config.with_name("witness-ed25519.vkey").read_text().strip()
-
-    @property
-    def log(self) -> str:
-        """What it has written."""
-        return self.config.with_name("witness.log").read_text()
-
-    async def start(self) -> None:
-        """Starts it and waits until it listens."""
-        port = self.config.with_name("port")
-        port.unlink(missing_ok=True)
-        self._spawn()
-
-        async def listens() -> bool:
-            assert self._process is not None
-            assert self._process.poll() is None, self.log
-            return port.exists() and bool(port.read_text())
-
-        await until(listens)
-
-    def _spawn(self) -> None:
-        with self.config.with_name("witness.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *self._program, self.config], stdout=log, stderr=log
-            )
-
-    async def ended(self) -> int:
-        """Waits until it has ended; gives its exit code."""
-        assert self._process is not None
-        return await asyncio.to_thread(self._process.wait, 120)
-
-    def kill(self) -> None:
-        """Ends it as a power cut would."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def stop(self) -> int:
-        """Tells it to end; gives its exit code."""
-        assert self._process is not None
-        self._process.terminate()
-        return self._process.wait(timeout=120)
 
 
 async def post(url: str, body: bytes) -> tuple[int, str, str]:
