@@ -32,6 +32,7 @@ from ledger.index_process import IndexProcess
 from ledger.keys import LogKeys
 from ledger.log import OpenLog, Safeguards, begin_log, opened
 from ledger.migrate import run_migrate
+from ledger.new_key import run_new_key
 from ledger.opening_keys import run_rotate_opening_keys
 from ledger.openings import opened_keyring, opened_openings
 from ledger.postgres_storage import PostgresDatabase
@@ -217,6 +218,7 @@ def main() -> None:
         "check": run_check,
         "export-tiles": run_export_tiles,
         "migrate": run_migrate,
+        "new-key": run_new_key,
         "reindex": run_reindex,
         "restore": run_restore,
         "restore-check": run_restore_check,

@@ -19,8 +19,6 @@ from tlog.proof import write_proof
 
 PAGE_BYTES_MAX: Final = 512 * 1024
 """A page with its proofs stays below the bus's and gRPC's bounds on a message."""
-RECEIPT_PROOF_BYTES: Final = 1500
-"""What a proof adds to an entry at most, for counting: 30 hashes and a checkpoint."""
 
 Answer = TypeVar("Answer")
 
@@ -228,7 +226,7 @@ class Archive:
                 if len(found) == count_max or page_bytes > PAGE_BYTES_MAX:
                     return found, index
                 found.append(_receipt(index, receipts))
-                page_bytes += len(found[-1].leaf) + RECEIPT_PROOF_BYTES
+                page_bytes += len(found[-1].leaf) + len(found[-1].tlog_proof)
             return found, None
 
         return await self._ask(look_up)

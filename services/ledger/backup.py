@@ -27,7 +27,7 @@ from ledger.sqlite_reading import FAILURES, SqliteReading, connect
 from ledger.sqlite_storage import SqliteDatabase
 from shared import whole_files
 from shared.clock import Clock
-from tlog.note import Verifier
+from tlog.cosignature import LogVerifier
 
 FORMAT: Final = "countersign-ledger-backup/1"
 DATABASE: Final = "ledger.sqlite"
@@ -74,7 +74,7 @@ class Manifest:
 
 def back_up(
     database: SqliteDatabase | PostgresDatabase,
-    verifiers: Sequence[Verifier],
+    verifiers: Sequence[LogVerifier],
     folder: Path,
     clock: Clock,
 ) -> tuple[Manifest, Checked]:
@@ -129,7 +129,7 @@ def unpacked(
     folder: Path,
     manifest: Manifest,
     database: SqliteDatabase | PostgresDatabase,
-    verifiers: Sequence[Verifier],
+    verifiers: Sequence[LogVerifier],
 ) -> Iterator[Unpacked]:
     """Have a backup ready to be put into a place that is empty."""
     if isinstance(database, PostgresDatabase):
@@ -166,7 +166,7 @@ def _put_in_place(copy: Path, database: Path) -> None:
     whole_files.sync_folder(database.parent)
 
 
-def verified(database: Path, verifiers: Sequence[Verifier]) -> Checked:
+def verified(database: Path, verifiers: Sequence[LogVerifier]) -> Checked:
     """Re-read and verify everything; raises CheckFailed or StorageFailed."""
     with contextlib.closing(SqliteReading.open(database)) as reading:
         return check(reading, verifiers)

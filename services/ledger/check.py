@@ -24,9 +24,9 @@ from ledger.vault import LOOKED_UP, OpeningDamaged, commitments_of, lookup_token
 from shared.entry_facts import ENDS
 from shared.errors import NotReady
 from tlog.checkpoint import Checkpoint
+from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
 from tlog.merkle import Frontier, leaf_hash
-from tlog.note import Verifier
 from tlog.tiles import TILE_WIDTH, TreeEdge
 
 Progress = Callable[[int, int], None]
@@ -59,7 +59,7 @@ class _Walk:
 
 def check(
     reading: Reading,
-    verifiers: Sequence[Verifier],
+    verifiers: Sequence[LogVerifier],
     progress: Progress | None = None,
     keyring: Keyring | None = None,
 ) -> Checked:

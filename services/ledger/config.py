@@ -110,8 +110,9 @@ class LedgerSettings(ProcessSettings):
     signing_keys: tuple[ConfigPath | Pkcs11KeySettings, ...] = Field(
         min_length=1, max_length=KEYS_MAX
     )
-    """Ed25519 private keys that sign checkpoints, and are used for nothing else: files (PKCS #8 PEM), or
-    keys in a hardware module. All sign: one as a rule, two during a rotation (docs/key-rotation.md)."""
+    """Private keys that sign checkpoints, and are used for nothing else: Ed25519 in files (PKCS #8 PEM) or
+    in a hardware module, and beside one of these ML-DSA-44 in files of `countersign-ledger new-key`. All
+    sign: one of a kind as a rule, two during a rotation (docs/key-rotation.md)."""
     last_signed: ConfigPath | None = None
     """File that remembers which checkpoint was signed last, so that an old copy of the database is never
     taken for the newest. `<database>.last-signed` by default; better on another disk, and in no backup

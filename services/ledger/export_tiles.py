@@ -17,8 +17,8 @@ from ledger.tree import load_published
 from shared.errors import NotReady, ServiceError
 from shared.settings import SettingsError
 from shared.signing import BadKey
+from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
-from tlog.note import Verifier
 
 
 def run_export_tiles(arguments: list[str]) -> int:
@@ -66,7 +66,7 @@ def run_export_tiles(arguments: list[str]) -> int:
     return 0
 
 
-def _witnessed(settings: WitnessingSettings | None, verifiers: Sequence[Verifier]) -> str | None:
+def _witnessed(settings: WitnessingSettings | None, verifiers: Sequence[LogVerifier]) -> str | None:
     """Give the newest checkpoint with a quorum, as the service shows it; None without witnesses."""
     if settings is None:
         return None

@@ -28,7 +28,7 @@ from ledger.reading import Head, Reading, StorageFailed
 from ledger.tree import Tiles, load_published
 from shared import logs
 from shared.errors import ServiceError
-from tlog.note import Verifier
+from tlog.cosignature import LogVerifier, parse_log_vkey
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class NotAsSigned(Exception):
     """The entries that were read do not come to the tree that was signed."""
 
 
-def consistent_index(path: Path, reading: Reading, verifiers: Sequence[Verifier]) -> QueryIndex:
+def consistent_index(path: Path, reading: Reading, verifiers: Sequence[LogVerifier]) -> QueryIndex:
     """Open the index; it is made anew unless it was made from the first entries of the signed tree."""
     origin = verifiers[0].name
     index = QueryIndex.open(path, origin)
@@ -157,7 +157,7 @@ def serve(peer: Connection) -> None:
     logs.configure("ledger-index", settings.log_level)
     try:
         reading = settings.database.open_for_reading()
-        verifiers = [Verifier.parse(vkey) for vkey in settings.vkeys]
+        verifiers = [parse_log_vkey(vkey) for vkey in settings.vkeys]
         index = consistent_index(settings.index, reading, verifiers)
     except IndexLocked as error:
         peer.send(Unusable("INDEX_LOCKED", str(error)))

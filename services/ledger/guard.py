@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ledger.history import Leaves, Peaks, followed
-from ledger.last_signed import LastSigned, RecordDamaged, Signed, SigningRefused, unusable
+from ledger.last_signed import LastSigned, RecordDamaged, Signed, SigningRefused, recorded, unusable
 from shared import telemetry
 from shared.clock import Clock
 from tlog.errors import TlogError
@@ -51,7 +51,7 @@ class Guard:
 
     def __init__(self, origin: str, vkeys: Sequence[str], store: LastSigned, clock: Clock) -> None:
         self._origin = origin
-        self._vkeys = tuple(vkeys)
+        self._vkeys = tuple(map(recorded, vkeys))
         self._store = store
         self._clock = clock
         self._last = Signed(origin)

@@ -26,6 +26,8 @@ MAGIC: Final = b"cslast1\n"
 SLOT_BYTES: Final = 4096
 """One page, which the kernel writes whole, and room for the largest tree's peaks. The file never grows,
 so a full disk does not stop it."""
+VKEY_CHARACTERS_MAX: Final = 400
+"""An Ed25519 key with a name of the greatest length has 309."""
 _SLOTS: Final = 2
 _SLOT_HEAD = struct.Struct(">8sQI32s")
 """Magic, sequence number, length of what follows, and the SHA-256 of sequence and content."""
@@ -52,7 +54,7 @@ class Signed:
     peaks: tuple[bytes, ...] = ()
     """Roots of the complete subtrees that make up the tree, largest first: what lets it grow on."""
     vkeys: tuple[str, ...] = ()
-    """Verifier keys of those that signed."""
+    """Verifier keys of those that signed, as `recorded` shortens them."""
     ended: str = ""
     """Why nothing may ever be signed after this; empty while the log goes on."""
 
@@ -219,6 +221,14 @@ class FileLastSigned:
         if written != SLOT_BYTES:
             raise OSError(f"only {written} bytes were written to {self._path}")
         os.fdatasync(self._descriptor)
+
+
+def recorded(vkey: str) -> str:
+    """Give a verifier key as the record holds it: a post-quantum one, of 1.8 kB, by its hash."""
+    if len(vkey) <= VKEY_CHARACTERS_MAX:
+        return vkey
+    name, key_id, _ = vkey.split("+", 2)
+    return f"{name}+{key_id}+sha256:{sha256(vkey.encode()).hexdigest()}"
 
 
 def beside(database: Path) -> Path:

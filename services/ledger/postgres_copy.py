@@ -26,7 +26,7 @@ from ledger.schema import migrate_sqlite
 from ledger.sqlite_reading import FAILURES as SQLITE_FAILURES
 from ledger.sqlite_reading import SqliteReading
 from shared.errors import NotReady
-from tlog.note import Verifier
+from tlog.cosignature import LogVerifier
 
 ROWS_AT_ONCE: Final = 256
 """Entries of 64 kB come to 16 MB."""
@@ -70,7 +70,7 @@ def copy_out(reading: Reading, path: Path) -> None:
         target.execute("COMMIT")
 
 
-def copy_in(path: Path, database: PostgresDatabase, verifiers: Sequence[Verifier]) -> Checked:
+def copy_in(path: Path, database: PostgresDatabase, verifiers: Sequence[LogVerifier]) -> Checked:
     """Put a backup's file into a database that has the tables and no log, and verify all of it there.
 
     One transaction holds it: a crash leaves the whole log or none. Raises NotReady when there is a log,

@@ -9,14 +9,14 @@ from ledger.standby import NotWitnessed, StandbyLog
 from ledger.static_export import StaticExport, exporting
 from ledger.tiles_http import Notes, ServingHttp, TilesHttp, serving_http
 from ledger.witnessing import Witnessing
-from tlog.note import Verifier
+from tlog.cosignature import LogVerifier
 
 
 @contextlib.asynccontextmanager
 async def public_files(
     settings: LedgerSettings,
     log: OpenLog | StandbyLog,
-    verifiers: Sequence[Verifier],
+    verifiers: Sequence[LogVerifier],
     witnessing: Witnessing | NotWitnessed | None,
 ) -> AsyncIterator[ServingHttp | None]:
     """Serve and export as the settings say; raises SettingsError.

@@ -11,6 +11,7 @@ from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.event_pb2 import KEY_ROLE_LOG, KeyRotated
 from ledger.entry import Completer
 from ledger.keys import LogKeys
+from ledger.last_signed import recorded
 from ledger.log import OpenLog
 
 log = logging.getLogger(__name__)
@@ -23,9 +24,12 @@ async def announce_keys(opened: OpenLog, keys: LogKeys, completer: Completer) ->
 
     A crash right after may record it twice, which says nothing wrong. Raises Unavailable.
     """
-    before = opened.guard.last.vkeys
-    if opened.guard.refused is not None or not before or set(before) == set(keys.vkeys):
+    known = {recorded(vkey): vkey for vkey in keys.vkeys}
+    last = opened.guard.last.vkeys
+    if opened.guard.refused is not None or not last or set(last) == set(known):
         return
+    # A post-quantum key that is gone is named by its hash: the entry that announced it has all of it.
+    before = [known.get(one, one) for one in last]
     rotated = KeyRotated(
         role=KEY_ROLE_LOG, holder=keys.origin, old_keys=before, new_keys=keys.vkeys
     )
@@ -35,5 +39,5 @@ async def announce_keys(opened: OpenLog, keys: LogKeys, completer: Completer) ->
     pending = PendingEntry()
     pending.entry.key_rotated.CopyFrom(rotated)
     await opened.sequencer.append([completer.complete(pending, "entry")])
-    fields = {"old_keys": list(before), "new_keys": list(keys.vkeys)}
+    fields = {"old_keys": list(last), "new_keys": list(known)}
     log.warning("the keys of the log have changed", extra={"fields": fields})

@@ -19,9 +19,9 @@ from ledger.sequencer import Placed
 from ledger.tile_files import TileReader
 from ledger.tree import Published, Tiles, damaged, load_published
 from shared.errors import NotReady, Unavailable
+from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
 from tlog.merkle import leaf_hash
-from tlog.note import Verifier
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Standby:
     """The newest tree that was verified; takes no entries."""
 
     def __init__(
-        self, reading: PostgresReading, verifiers: Sequence[Verifier], tiles: Tiles
+        self, reading: PostgresReading, verifiers: Sequence[LogVerifier], tiles: Tiles
     ) -> None:
         self._reading = reading
         self._verifiers = verifiers
@@ -142,7 +142,7 @@ def not_writer(why: str) -> Unavailable:
     )
 
 
-def _loaded(reading: Reading, verifiers: Sequence[Verifier]) -> Published:
+def _loaded(reading: Reading, verifiers: Sequence[LogVerifier]) -> Published:
     with reading.one_state():
         return load_published(reading, verifiers)
 

@@ -26,8 +26,9 @@ from shared import telemetry
 from shared.errors import NotReady, ServiceError
 from shared.whole_files import put, sync_all, unfinished_name
 from tlog.checkpoint import Checkpoint
+from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
-from tlog.note import NOTE_BYTES_MAX, UnverifiedNote, Verifier
+from tlog.note import NOTE_BYTES_MAX, UnverifiedNote
 from tlog.tiles import CHECKPOINT_FILE, TILE_HEIGHT, TILE_WIDTH, TileName
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class StaticExport:
     """Writes into one folder. Used by one thread at a time."""
 
     folder: Path
-    verifiers: Sequence[Verifier]
+    verifiers: Sequence[LogVerifier]
     stopped: threading.Event = field(default_factory=threading.Event)
     """Set from elsewhere to end a pass between two files."""
 

@@ -14,9 +14,9 @@ from ledger.keys import open_by_any
 from ledger.reading import Reading
 from shared.errors import NotReady, Unavailable
 from tlog.checkpoint import Checkpoint
+from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
 from tlog.merkle import TreeAtSize, leaf_hash
-from tlog.note import Verifier
 from tlog.proof import write_proof
 from tlog.tiles import (
     TILE_HEIGHT,
@@ -139,7 +139,7 @@ def unreadable() -> Unavailable:
     )
 
 
-def load_published(reading: Reading, verifiers: Sequence[Verifier]) -> Published:
+def load_published(reading: Reading, verifiers: Sequence[LogVerifier]) -> Published:
     """Re-read and re-hash the right edge of the stored tree; raises NotReady if it is not the signed one.
 
     1. The stored checkpoint is signed by one of this log's keys and is of the stored size and root.

@@ -23,7 +23,7 @@ from ledger.from_settings import database_of, load_keys, safeguards_of
 from ledger.heard import Heard
 from ledger.history import Peaks, followed
 from ledger.keys import LogKeys
-from ledger.last_signed import LastSigned, RecordDamaged, Signed, SigningRefused
+from ledger.last_signed import LastSigned, RecordDamaged, Signed, SigningRefused, recorded
 from ledger.reading import Reading, StorageFailed
 from ledger.restored import AUTHORITY_CHARACTERS_MAX, Restored, note
 from ledger.sqlite_storage import SqliteDatabase
@@ -258,7 +258,12 @@ def _adopt(settings: LedgerSettings, given: argparse.Namespace) -> str:
         _heed(settings, keys, database, checkpoint.size, unheard=unheard)
         time_us = int(SystemClock().now().timestamp() * 1_000_000)
         record = Signed(
-            keys.origin, checkpoint.size, checkpoint.root, time_us, peaks.hashes, keys.vkeys
+            keys.origin,
+            checkpoint.size,
+            checkpoint.root,
+            time_us,
+            peaks.hashes,
+            tuple(map(recorded, keys.vkeys)),
         )
         if checkpoint.size:
             at, signed = checkpoint.size, reading.head().checkpoint
