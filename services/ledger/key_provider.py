@@ -48,6 +48,9 @@ class KeyProvider(Protocol):
     def version(self) -> int:
         """Give the version that wraps now."""
 
+    def newest(self) -> int:
+        """Find out which version wraps now, also when another process has begun it."""
+
     def versions(self) -> list[int]:
         """Give every version that can still unwrap, ascending."""
 
@@ -101,6 +104,11 @@ class FileKeyProvider:
     def version(self) -> int:
         """Give the version that wraps now."""
         return max(self._keys)
+
+    def newest(self) -> int:
+        """Read the folder again, and give the version that wraps now."""
+        self._keys = _read_keys(self._folder)
+        return self.version
 
     def versions(self) -> list[int]:
         """Give every version whose file is there, ascending."""

@@ -11,7 +11,7 @@ data key is to write its block again without it.
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -74,6 +74,9 @@ class KeyStore(Protocol):
     def holder_key(self, holder: str, generation: int | None = None) -> HolderKey | None:
         """Give a holder's key, the newest unless a generation is named."""
 
+    def oldest_version(self) -> int | None:
+        """Give the oldest of the provider's versions that a holder's key is wrapped under; None without."""
+
     def add_holder_key(self, key: HolderKey) -> None:
         """Add a key, unless this generation is there already."""
 
@@ -131,12 +134,18 @@ class SqlKeyStore:
 
     def _all(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with self._asking():
-            cursor = self._connection.execute(statement.replace("?", self.mark), values)
-            return list(cursor.fetchall())
+            return list(self._run(statement.replace("?", self.mark), values).fetchall())
 
     def _change(self, statement: str, *values: object) -> int:
         with self._asking():
-            return int(self._connection.execute(statement.replace("?", self.mark), values).rowcount)
+            self._before_change()
+            return int(self._run(statement.replace("?", self.mark), values).rowcount)
+
+    def _run(self, statement: str, values: Sequence[object]) -> Any:
+        return self._connection.execute(statement, values)
+
+    def _before_change(self) -> None:
+        """Find out, where that can be, whether the connection still stands: a change is not asked twice."""
 
     def holders(self) -> list[str]:
         """List who has keys."""
@@ -153,6 +162,11 @@ class SqlKeyStore:
             if generation is None or number == generation:
                 return HolderKey(holder, number, WrappedKey(version, bytes(sealed)))
         return None
+
+    def oldest_version(self) -> int | None:
+        """Give the oldest of the provider's versions that a holder's key is wrapped under."""
+        ((version,),) = self._all("SELECT min(version) FROM holder_keys")
+        return None if version is None else int(version)
 
     def add_holder_key(self, key: HolderKey) -> None:
         """Add a key, unless this generation is there already."""

@@ -16,7 +16,7 @@ from typing import Final
 
 from ledger.key_provider import KEY_BYTES, KeyProvider, key_missing, open_with, seal_with
 from ledger.key_store import HolderKey, KeyStore, StoredBlock
-from shared.errors import Unavailable
+from shared.errors import NotReady, Unavailable
 
 BLOCK_KEYS: Final = 1024
 """32 KB in one durable write: at 5,000 entries/s five writes more each second. What a process has not used
@@ -205,6 +205,24 @@ class Keyring:
         self._store.forget()
         return version
 
+    def destroy_older(self, version: int) -> int:
+        """Destroy the provider's versions before one, and give how many there were.
+
+        Raises NotReady while a holder's key needs one of them: a replica whose provider does not know the
+        newer version yet may have made it since the rotation.
+        """
+        needed = self._store.oldest_version()
+        if needed is not None and needed < version:
+            raise NotReady(
+                "OPENING_KEYS_IN_USE",
+                f"a holder's key is still wrapped under version {needed}: nothing was destroyed. Give every "
+                f"replica version {version} (openings.provider_keys), then rotate again",
+            )
+        older = [one for one in self._provider.versions() if one < version]
+        for one in older:
+            self._provider.destroy(one)
+        return len(older)
+
     def _turn_blocks(self, holder: str, newest: int) -> None:
         for number, _ in self._store.blocks_of(holder):
             stored = self._store.block(number)
@@ -256,12 +274,19 @@ class Keyring:
 
     def _new_holder_key(self, holder: str) -> int:
         """Add a key; where another process was quicker, its key is the one."""
-        newest = self._store.holder_key(holder)
-        generation = 1 if newest is None else newest.generation + 1
-        key = self._random(KEY_BYTES)
-        wrapped = self._provider.wrap(key, _bound_holder(holder, generation))
-        self._store.add_holder_key(HolderKey(holder, generation, wrapped))
-        return generation
+        for _ in range(ROTATE_TRIES):
+            newest = self._store.holder_key(holder)
+            generation = 1 if newest is None else newest.generation + 1
+            key = self._random(KEY_BYTES)
+            wrapped = self._provider.wrap(key, _bound_holder(holder, generation))
+            self._store.add_holder_key(HolderKey(holder, generation, wrapped))
+            # Whoever rotated in between may have looked for keys under the older version before this one
+            # was there, and destroy that version: what is stored now may be lost, and protects nothing yet.
+            if self._provider.newest() == wrapped.version:
+                return generation
+        raise Unavailable(
+            "OPENING_KEYS_CHANGED", "the keys are rotated faster than they are made; try again"
+        )
 
     def _holder_key(self, holder: str, generation: int) -> bytes:
         known = self._holder_keys.get((holder, generation))

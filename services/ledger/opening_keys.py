@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from ledger.config import LedgerSettings
-from ledger.key_provider import FileKeyProvider
 from ledger.openings import opened_keyring
 from shared.errors import ServiceError
 from shared.settings import SettingsError
@@ -41,8 +40,4 @@ def run_rotate_opening_keys(arguments: list[str]) -> int:
 def _rotate(settings: LedgerSettings, *, destroy_old: bool) -> tuple[int, int]:
     with opened_keyring(settings) as keyring:
         version = keyring.rotate()
-    provider = FileKeyProvider(settings.provider_keys)
-    older = [one for one in provider.versions() if one < version] if destroy_old else []
-    for one in older:
-        provider.destroy(one)
-    return version, len(older)
+        return version, keyring.destroy_older(version) if destroy_old else 0

@@ -6,11 +6,14 @@ The writer only ever adds rows. What is here is rare and short, and has a connec
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from ledger.entry import SealedOpening
 from ledger.reading import Reading
 from ledger.sqlite_reading import FAILURES, SqliteReading, connect
+
+REWRITE_IS_DUE: Final = 1
+"""The `application_id` of a file some of whose pages may hold remnants of clear openings; 0 otherwise."""
 
 Token = tuple[int, str, bytes]
 """A new look-up token: index of the entry, field and token."""
@@ -27,6 +30,9 @@ class OpeningRows(Reading, Protocol):
 
     def forget(self) -> None:
         """Leave nothing of what was removed in the engine's own files."""
+
+    def rewrite_is_due(self) -> bool:
+        """Whether clear openings were removed since the store was last written anew."""
 
     def rewrite(self) -> None:
         """Write the whole store anew, so that no page has a remnant of anything."""
@@ -71,6 +77,14 @@ class SqliteOpeningRows(SqliteReading, OpeningRows):
                 "DELETE FROM clear_openings WHERE entry_index = ? AND field = ?",
                 [(index, one.field) for index, one in sealed],
             )
+            # With what removes them: whatever ends the process before `rewrite` is done, it stays due.
+            self._connection.execute(f"PRAGMA application_id = {REWRITE_IS_DUE}")
+
+    def rewrite_is_due(self) -> bool:
+        """Read it from the file's header."""
+        with FAILURES:
+            ((found,),) = self._connection.execute("PRAGMA application_id").fetchall()
+        return bool(found == REWRITE_IS_DUE)
 
     def forget(self) -> None:
         """Empty the write-ahead log into the file; removed rows were overwritten with zeros."""
@@ -82,6 +96,8 @@ class SqliteOpeningRows(SqliteReading, OpeningRows):
         with FAILURES:
             self._connection.execute("VACUUM")
         self.forget()
+        with FAILURES:
+            self._connection.execute("PRAGMA application_id = 0")
 
 
 class _transaction:  # noqa: N801  # reads as what it is where it is used

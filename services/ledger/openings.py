@@ -74,8 +74,10 @@ def _rows(settings: LedgerSettings) -> SqliteOpeningRows | PostgresOpeningRows:
 
 def finish(vault: Vault, rows: OpeningRows) -> None:
     """Do what an earlier run or release left to be done."""
-    if sealed := vault.seal_clear():
+    sealed = vault.seal_clear()
+    if rows.rewrite_is_due():
         rows.rewrite()
+    if sealed:
         log.warning("openings of release 0.1 were sealed", extra={"fields": {"openings": sealed}})
     if left := vault.finish(expunged_entries(rows)):
         log.warning("an expungement was finished", extra={"fields": {"entries": left}})

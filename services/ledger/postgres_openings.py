@@ -1,7 +1,8 @@
 """The openings in PostgreSQL: their rows in the log's database, their wrapped keys in another."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import psycopg
 
@@ -47,7 +48,9 @@ class PostgresOpeningRows(PostgresReading, OpeningRows):
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[psycopg.Cursor[tuple[object, ...]]]:
-        self._again_if_lost()
+        self._rows(
+            "SELECT 1"
+        )  # a question finds out whether the session was lost; a change is not asked twice
         with FAILURES, self._connection.transaction(), self._connection.cursor() as cursor:
             yield cursor
 
@@ -82,14 +85,24 @@ class PostgresOpeningRows(PostgresReading, OpeningRows):
     def forget(self) -> None:
         """Leave it to the server: what was removed is unreadable, because its key is destroyed."""
 
+    def rewrite_is_due(self) -> bool:
+        """Never: no release kept clear openings in PostgreSQL."""
+        return False
+
     def rewrite(self) -> None:
-        """Leave it to the owner of the tables: no release kept clear openings in PostgreSQL."""
+        """Leave it to the owner of the tables."""
 
 
 class PostgresKeyStore(SqlKeyStore):
     """The wrapped keys, in a database that every replica reaches and that belongs to the service's role."""
 
     mark = "%s"
+
+    def __init__(
+        self, parameters: Mapping[str, Any], connection: "psycopg.Connection[tuple[Any, ...]]"
+    ) -> None:
+        super().__init__(connection)
+        self._parameters = parameters
 
     @classmethod
     def open(cls, settings: PostgresSettings, *, create: bool) -> "PostgresKeyStore":
@@ -116,13 +129,30 @@ class PostgresKeyStore(SqlKeyStore):
                 f"the database of {settings.key_store_dsn_file} has no keys, and without them the "
                 "openings cannot be read: restore it",
             )
-        return cls(connection)
+        return cls(parameters, connection)
 
     def _failures(self) -> type[Exception]:
         return psycopg.Error
 
+    def _run(self, statement: str, values: Sequence[object]) -> Any:
+        try:
+            return self._connection.execute(statement, values)
+        except psycopg.OperationalError:
+            if not self._connection.closed or not statement.startswith("SELECT"):
+                raise
+        # The server was started anew since the last question, which is asked once more.
+        self._connection = psycopg.connect(**self._parameters, autocommit=True)
+        return self._connection.execute(statement, values)
+
+    def _before_change(self) -> None:
+        self._run("SELECT 1", ())
+
     def forget(self) -> None:
         """Write the tables anew, so that their files have nothing of what was replaced."""
-        with self._asking():
-            self._connection.execute("VACUUM FULL key_blocks")
-            self._connection.execute("VACUUM FULL holder_keys")
+        self._change("VACUUM FULL key_blocks")
+        self._change("VACUUM FULL holder_keys")
+
+    def close(self) -> None:
+        """Close the connection, whether or not it still stands."""
+        with contextlib.suppress(psycopg.Error):
+            super().close()

@@ -19,6 +19,9 @@ class ProviderInMemory:
     def version(self) -> int:
         return max(self._keys)
 
+    def newest(self) -> int:
+        return self.version
+
     def versions(self) -> list[int]:
         return sorted(self._keys)
 
