@@ -31,6 +31,7 @@ from ledger.postgres_storage import PostgresDatabase
 START_TIMEOUT_S = 120
 OWNER, SERVICE, ADMIN = "ledger_owner", "ledger_service", "postgres"
 TEMPLATE = "ledger_template"
+STANDBY = "standby"
 
 # In the words of SQLite, so that the same tampering is understood by both engines.
 _ZEROBLOB = """CREATE FUNCTION zeroblob(count integer) RETURNS bytea IMMUTABLE LANGUAGE sql
@@ -48,7 +49,9 @@ def _programs() -> Path:
 class PostgresServer:
     """One server with its data. `kill` is SIGKILL of all its processes; `start` begins again."""
 
-    def __init__(self, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, options: Sequence[str] = (), *, standby_of: "PostgresServer | None" = None
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ledger-pg-"))
         self._user = "postgres" if os.getuid() == 0 else None
         if self._user is not None:
@@ -57,8 +60,15 @@ class PostgresServer:
             self.folder.chmod(0o755)
         self.data = self.folder / "data"
         self._log = self.folder / "log"
-        self._options = options
+        self._options = list(options)
+        self._port = 5432  # of the socket in this server's own folder
         self._process: subprocess.Popen[bytes] | None = None
+        if standby_of is not None:
+            primary = f"host={standby_of.folder} user={ADMIN} application_name={STANDBY}"
+            self._run(
+                "pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "-d", primary
+            )
+            return
         # trust: whoever can reach the socket of a test's server may do as he likes with it.
         self._run("initdb", "-D", self.data, "-A", "trust", "-U", ADMIN, "-E", "UTF8", "-k")
 
@@ -100,7 +110,43 @@ class PostgresServer:
 
     def dsn(self, user: str, database: str) -> str:
         """How to connect."""
-        return f"host={self.folder} user={user} dbname={database}"
+        return f"host={self.folder} port={self._port} user={user} dbname={database}"
+
+    def listen_over_tls(self, port: int, certificate: bytes, key: bytes) -> None:
+        """From the next start on, listens on this port of the loopback interface too."""
+        files = self.put("server.pem", certificate), self.put("server.key", key)
+        self._port = port
+        for option in (
+            *(f"port={port}", "listen_addresses=127.0.0.1", "ssl=on"),
+            *(f"ssl_cert_file={files[0]}", f"ssl_key_file={files[1]}"),
+        ):
+            self._options += ["-c", option]
+
+    def put(self, name: str, content: bytes) -> Path:
+        """Gives the server's user a file that is for nobody else."""
+        path = self.folder / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        if self._user is not None:
+            account = pwd.getpwnam(self._user)
+            os.chown(path, account.pw_uid, account.pw_gid)
+        return path
+
+    def wait_for_standby(self) -> None:
+        """From now on, commits wait until the standby has them."""
+        with self.session(ADMIN, "postgres") as admin:
+            admin.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'".encode())
+            admin.execute("SELECT pg_reload_conf()")
+
+    def ask(self, question: str) -> Any:
+        """Asks for one value."""
+        with self.session(ADMIN, "postgres") as admin:
+            row = admin.execute(question.encode()).fetchone()
+        return None if row is None else row[0]
+
+    def promote(self) -> None:
+        """Makes a standby a primary, whether or not it has everything."""
+        assert self.ask("SELECT pg_promote()")
 
     def kill(self) -> None:
         """Ends all its processes as a power cut would."""
