@@ -12,18 +12,20 @@ import pytest
 from ledger.check import CheckFailed, check
 from ledger.entry import CompletedEntry, Completer
 from ledger.key_provider import FileKeyProvider
-from ledger.key_store import SqliteKeyStore
+from ledger.key_store import KeyStore, SqliteKeyStore
 from ledger.keyring import BLOCK_KEYS, Keyring
 from ledger.log import opened
 from ledger.opening_rows import SqliteOpeningRows
 from ledger.openings import finish
+from ledger.postgres_openings import PostgresOpeningRows
 from ledger.vault import KeyringSealer, OpeningDamaged, Vault, lookup_token, normalised
 from shared.errors import NotReady, Unavailable
 from support.clocks import ClockThatStandsStill
-from support.databases import SqliteUnderTest
-from support.ledgers import BROKER, LAPD, SIGNER, decided, new_log
+from support.databases import DatabaseUnderTest, SqliteUnderTest
+from support.ledgers import BROKER, LAPD, SIGNER, decided
+from support.postgres import PostgresUnderTest
 
-SECRETS = (b"officer-", b"case-", b"a narrative that")
+SECRETS = (b"officer-", b"case-3", b"a narrative that")
 RELEASE_0_1 = Path(__file__).parents[1] / "data" / "ledger_0_1.sql"
 
 
@@ -32,7 +34,7 @@ class Parts:
     """A ledger's files, with its vault open."""
 
     folder: Path
-    database: SqliteUnderTest
+    database: DatabaseUnderTest
     keyring: Keyring
     vault: Vault
 
@@ -50,28 +52,58 @@ class Parts:
             return check(reading, [SIGNER.verifier], keyring=self.keyring).openings
 
     def files(self) -> dict[Path, bytes]:
+        """What lies on the disk: the server's files of the database, when it is one."""
+        if isinstance(self.database, PostgresUnderTest):
+            return self.database.files()
         return {path: path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+
+    def again(self) -> contextlib.AbstractContextManager["Parts"]:
+        """The same, as another process has it open."""
+        return parts_of(self.folder, self.database)
+
+    def stored(self) -> list[list[tuple[object, ...]]]:
+        """All rows of the database."""
+        return [
+            self.database.rows(f"SELECT * FROM {table} ORDER BY 1, 2")
+            for table in ("entries", "openings")
+        ]
 
 
 @contextlib.contextmanager
-def parts_in(folder: Path, *, create: bool = False) -> Iterator[Parts]:
-    database = SqliteUnderTest(folder / "ledger.sqlite")
+def parts_of(folder: Path, database: DatabaseUnderTest, *, create: bool = False) -> Iterator[Parts]:
     provider = (FileKeyProvider.create if create else FileKeyProvider)(folder / "provider")
-    store = SqliteKeyStore.open(folder / "key-store", create=create)
-    with (
-        contextlib.closing(Keyring(provider, store)) as keyring,
-        contextlib.closing(SqliteOpeningRows.open(database.path)) as rows,
-    ):
+    store: KeyStore
+    rows: SqliteOpeningRows | PostgresOpeningRows
+    if isinstance(database, PostgresUnderTest):
+        store = database.key_store(create=create)
+        rows = PostgresOpeningRows.of(database)
+    else:
+        assert isinstance(database, SqliteUnderTest)
+        store = SqliteKeyStore.open(folder / "key-store", create=create)
+        rows = SqliteOpeningRows.open(database.path)
+    with contextlib.closing(Keyring(provider, store)) as keyring, contextlib.closing(rows):
         yield Parts(folder, database, keyring, Vault(keyring, rows))
 
 
+def parts_in(folder: Path, *, create: bool = False) -> contextlib.AbstractContextManager[Parts]:
+    """Those of a folder in which all files lie."""
+    return parts_of(folder, SqliteUnderTest(folder / "ledger.sqlite"), create=create)
+
+
+@pytest.fixture(name="no_log")
+def _no_log(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseUnderTest:
+    """In SQLite, the files of a test lie in a folder of their own."""
+    (tmp_path / "ledger").mkdir()
+    if engine == "postgres":
+        found: PostgresUnderTest = request.getfixturevalue("postgres_database")
+        return found
+    return SqliteUnderTest(tmp_path / "ledger" / "ledger.sqlite")
+
+
 @pytest.fixture(name="parts")
-async def _parts(tmp_path: Path) -> AsyncIterator[Parts]:
-    """A ledger with searches 0 to 9."""
-    folder = tmp_path / "ledger"
-    folder.mkdir()
-    new_log(folder)
-    with parts_in(folder, create=True) as parts:
+async def _parts(database: DatabaseUnderTest, tmp_path: Path) -> AsyncIterator[Parts]:
+    """A ledger with searches 0 to 9, in each engine."""
+    with parts_of(tmp_path / "ledger", database, create=True) as parts:
         await parts.append(*range(10))
         yield parts
 
@@ -116,7 +148,7 @@ async def test_entries_are_found_across_blocks(parts: Parts) -> None:
 
 async def test_no_data_key_is_used_twice(parts: Parts) -> None:
     await parts.append(*range(10, 30))
-    with parts_in(parts.folder) as again:
+    with parts.again() as again:
         await again.append(*range(30, 50))
     rows = parts.database.rows("SELECT DISTINCT entry_index, block, slot FROM openings")
     assert len(rows) == 50
@@ -133,12 +165,15 @@ def test_after_destruction_no_byte_opens_the_value_and_every_proof_stands(parts:
     block = parts.keyring.block(row[2])
     assert block is not None
     key, lookup_key = block.key(row[3]), block.lookup_key
-    store_before = parts.database.path.with_name("key-store")
     assert key is not None
     parts.vault.retire([3])
     assert parts.vault.destroy([3]) == 3
     assert parts.vault.open(3) == []
     assert parts.vault.find(LAPD, "officer", "officer-3") == []
+    if isinstance(parts.database, PostgresUnderTest):
+        # Its rows leave the server's files with the next vacuum; until then their key is gone already.
+        assert not holding(parts.files(), key)
+        parts.database.vacuum()
     files = parts.files()
     assert holding(before, row[0]), "the search for bytes would find it"
     for gone in (row[0], row[1], key, lookup_key, b"officer-3"):
@@ -147,7 +182,6 @@ def test_after_destruction_no_byte_opens_the_value_and_every_proof_stands(parts:
     assert now is not None
     assert key not in now.content
     assert lookup_key not in now.content
-    assert store_before.exists()
     assert parts.vault.find(LAPD, "officer", "officer-4") == [4], "the others are found as before"
     assert parts.vault.open(4)[0].value == "case-4"
 
@@ -172,15 +206,16 @@ async def test_trying_every_value_of_a_small_domain_finds_nothing(parts: Parts) 
 
 
 def test_rotation_wraps_anew_and_an_old_version_can_go(parts: Parts) -> None:
-    before = parts.database.path.read_bytes()
+    before = parts.stored()
     assert parts.keyring.rotate() == 2
     FileKeyProvider(parts.folder / "provider").destroy(1)
-    assert parts.database.path.read_bytes() == before, "no entry and no opening was touched"
-    with parts_in(parts.folder) as again:
+    assert parts.stored() == before, "no entry and no opening was touched"
+    with parts.again() as again:
         assert again.vault.find(LAPD, "officer", "officer-3") == [3]
         assert again.check() == 30
 
 
+@pytest.mark.parametrize("engine", ["sqlite"])  # it copies files
 def test_old_keys_and_an_old_key_store_do_not_open_what_was_destroyed_and_rotated(
     parts: Parts, tmp_path: Path
 ) -> None:
@@ -218,7 +253,7 @@ def test_a_key_that_was_lost_is_not_called_destroyed(parts: Parts) -> None:
 
 async def test_a_new_holder_after_another_process_rotated_is_not_lost(parts: Parts) -> None:
     """The outermost key that this process knows is destroyed beside it."""
-    with parts_in(parts.folder) as beside:
+    with parts.again() as beside:
         beside.keyring.rotate()
         FileKeyProvider(parts.folder / "provider").destroy(1)
     sealer = KeyringSealer(parts.keyring)
@@ -226,7 +261,7 @@ async def test_a_new_holder_after_another_process_rotated_is_not_lost(parts: Par
     new = completer.complete(decided(900, agency="CA0191200"), "entry")
     async with opened(parts.database.open_for_writing(), SIGNER) as log:
         (placed,) = await log.sequencer.append([new])
-    with parts_in(parts.folder) as again:
+    with parts.again() as again:
         assert "officer-900" in [one.value for one in again.vault.open(placed.index)]
 
 
@@ -251,7 +286,7 @@ def test_opening_in_another_row_cannot_be_opened(parts: Parts) -> None:
 
 
 def test_two_processes_do_not_undo_each_others_destruction(parts: Parts) -> None:
-    with parts_in(parts.folder) as other:
+    with parts.again() as other:
         (block, _), *_ = other.keyring.lookup_keys(LAPD)
         stored = other.keyring._store.block(block)
         assert stored is not None

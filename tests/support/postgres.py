@@ -141,7 +141,8 @@ class PostgresServer:
     def ask(self, question: str) -> Any:
         """Asks for one value."""
         with self.session(ADMIN, "postgres") as admin:
-            row = admin.execute(question.encode()).fetchone()
+            found = admin.execute(question.encode())
+            row = found.fetchone() if found.description else None
         return None if row is None else row[0]
 
     def promote(self) -> None:
@@ -211,8 +212,23 @@ class PostgresUnderTest(PostgresDatabase):
         folder = self.dsn_file.with_name(f"{self.dsn_file.name}.opening-keys")
         if not folder.exists():
             return None
+        return Keyring(FileKeyProvider(folder), self.key_store(create=False))
+
+    def key_store(self, *, create: bool) -> PostgresKeyStore:
+        """Where the wrapped keys are."""
         settings = PostgresSettings(dsn_file=self.dsn_file, key_store_dsn_file=self.signed_dsn_file)
-        return Keyring(FileKeyProvider(folder), PostgresKeyStore.open(settings, create=False))
+        return PostgresKeyStore.open(settings, create=create)
+
+    def files(self) -> dict[Path, bytes]:
+        """The server's files of this database, with all that was committed."""
+        self.server.ask("CHECKPOINT")
+        ((number,),) = self.rows("SELECT oid FROM pg_database WHERE datname = current_database()")
+        folder = self.server.data / "base" / str(number)
+        return {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    def vacuum(self) -> None:
+        """What autovacuum does sooner or later, and a little more: pages are written anew."""
+        self.change("VACUUM FULL openings")
 
     @property
     def in_settings(self) -> str:
