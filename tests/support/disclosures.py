@@ -24,6 +24,7 @@ from shared.bus import Bus
 from shared.identity import Kind
 from shared.signing import SigningKey
 from shared.tokens import LEDGER_AUDIENCE
+from support.databases import DatabaseUnderTest
 from support.ledgers import (
     LAPD,
     decided,
@@ -139,8 +140,13 @@ class LedgerUnderTest:
             return await client.decline_expunge(requested, self.ground(who, officer))
 
 
-def settings_in(folder: Path, nats: NatsUnderTest, provider: DevelopmentIdentityProvider) -> Path:
-    config = write_settings(folder, nats)
+def settings_in(
+    folder: Path,
+    nats: NatsUnderTest,
+    provider: DevelopmentIdentityProvider,
+    database: object = None,
+) -> Path:
+    config = write_settings(folder, nats, database)
     (folder / "registry.toml").write_text(REGISTRY)
     trust = {
         "log_verifier_keys": [VKEY],
@@ -154,13 +160,15 @@ def settings_in(folder: Path, nats: NatsUnderTest, provider: DevelopmentIdentity
 
 
 @contextlib.asynccontextmanager
-async def ledger_in(folder: Path, nats: NatsUnderTest) -> AsyncIterator[LedgerUnderTest]:
+async def ledger_in(
+    folder: Path, nats: NatsUnderTest, database: object = None
+) -> AsyncIterator[LedgerUnderTest]:
     key = folder / "provider.pem"
     if not key.exists():
         key.write_bytes(SigningKey.generate().pem())
         key.chmod(0o600)
     provider = DevelopmentIdentityProvider("https://lapd.example", SigningKey.load(key))
-    settings = LedgerSettings.load(settings_in(folder, nats, provider))
+    settings = LedgerSettings.load(settings_in(folder, nats, provider, database))
     async with running(settings) as ledger:
         bus = await Bus.connect(nats.bus_settings("service", "broker"), "broker")
         yield LedgerUnderTest(folder, nats, ledger.server.port, provider, bus)
@@ -189,10 +197,18 @@ def backup_of(folder: Path) -> bytes:
         return copy.serialize()
 
 
+@pytest.fixture(name="kept")
+def _kept() -> DatabaseUnderTest | None:
+    """Where the ledger keeps its log: by default in a SQLite file. A test may say otherwise."""
+    return None
+
+
 @pytest.fixture(name="ledger")
-async def _ledger(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncIterator[LedgerUnderTest]:
+async def _ledger(
+    tmp_path: Path, nats_server: NatsUnderTest, kept: DatabaseUnderTest | None
+) -> AsyncIterator[LedgerUnderTest]:
     """A ledger with searches of LAPD (0, 1), LASD (2) and Texas (3), and a call turned away (4)."""
-    async with ledger_in(tmp_path, nats_server) as ledger:
+    async with ledger_in(tmp_path, nats_server, kept) as ledger:
         await ledger.append(
             decided(0),
             decided(1),
