@@ -9,6 +9,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from countersign.ledger.v1 import append_pb2 as pb
+from ledger.bus_service import BusService
 from ledger.log import begin_log, opened
 from ledger.migrations.rights import RIGHTS
 from ledger.openings import finish
@@ -16,14 +18,24 @@ from ledger.postgres_connection import PostgresSettings, parameters_from
 from ledger.postgres_openings import PostgresOpeningRows
 from ledger.postgres_schema import migrate_postgres
 from ledger.postgres_storage import PostgresDatabase
-from ledger.storage import Head, StorageFailed, StorageInDoubt
+from ledger.storage import Head, Storage, StorageFailed, StorageInDoubt
 from ledger.vault import Vault
-from shared.errors import NotReady
+from shared.errors import NotReady, Unavailable
 from shared.settings import SettingsError
 from support.databases import vouch_for
-from support.ledgers import LAPD, SIGNER, assert_whole, complete, decided
+from support.ledgers import (
+    COMPLETER,
+    LAPD,
+    SIGNER,
+    assert_whole,
+    complete,
+    decided,
+    failed,
+    search_id,
+)
 from support.postgres import ADMIN, OWNER, SERVICE, PostgresServer, PostgresUnderTest
 from support.vaults import KEYRING
+from support.waiting import until
 
 RELEASE_0_1 = Path(__file__).parents[1] / "data" / "ledger_0_1.sql"
 
@@ -326,3 +338,41 @@ def test_authority_makes_the_server_checked(tmp_path: Path) -> None:
     parameters = parameters_from(file, tmp_path / "authority.pem", trust_any=False)
     assert parameters["sslmode"] == "verify-full"
     assert parameters["sslrootcert"] == str(tmp_path / "authority.pem")
+
+
+@pytest.mark.promise(8)
+async def test_writer_that_lost_the_lock_answers_nothing_of_what_it_knew(
+    database: PostgresUnderTest,
+) -> None:
+    """Its answer would be of before: that a search goes on which has ended, and may be ended again."""
+    async with opened(database.open_for_writing(), SIGNER) as old:
+        await old.sequencer.append(complete(decided(1)))
+        of_old = BusService(COMPLETER, old.sequencer, old.archive, fresh=old.still_writes)
+        wanted = pb.LookUpSearchRequest(search_id=search_id(1))
+        assert not (await of_old.look_up_search(wanted)).HasField("ended")
+        database.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+
+        async def lock_is_free() -> Storage | None:
+            try:
+                return database.open_for_writing()
+            except NotReady:
+                return None
+
+        async with opened(await until(lock_is_free), SIGNER) as new:
+            await new.sequencer.append(complete(failed(1)))
+            of_new = BusService(COMPLETER, new.sequencer, new.archive, fresh=new.still_writes)
+            assert (await of_new.look_up_search(wanted)).HasField("ended")
+            for question in (
+                of_old.look_up_search(wanted),
+                of_old.list_open_searches(pb.ListOpenSearchesRequest()),
+                of_old.list_searches(pb.ListSearchesRequest(origin_agency=LAPD)),
+            ):
+                with pytest.raises(Unavailable) as refused:
+                    await question
+                assert refused.value.reason == "LEDGER_NOT_WRITER"
+            with pytest.raises(Unavailable):
+                await old.sequencer.append(complete(failed(1)))
+    assert assert_whole(database).checkpoint.size == 2
