@@ -81,6 +81,7 @@ class BusService:
         """Make entries durable together."""
         if not 1 <= len(request.entries) <= ENTRIES_MAX:
             raise invalid("entries", f"{len(request.entries)} given; 1 to {ENTRIES_MAX} allowed")
+        await self._completer.prepare(request.entries)
         completed = [
             self._completer.complete(pending, f"entries[{number}]")
             for number, pending in enumerate(request.entries)

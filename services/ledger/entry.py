@@ -6,8 +6,10 @@ Invariants:
   its opening it cannot be found by trying values.
 """
 
+import asyncio
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -25,6 +27,8 @@ from shared.kinds import KINDS, SCHEMA_EPOCH, kind_number
 from tlog.tiles import ENTRY_BYTES_MAX
 
 SALTS_DRAWN: Final = 128
+PREPARE_TRIES: Final = 5
+"""Others may take keys meanwhile; who still lacks some then waits for them as they are taken."""
 
 SENSITIVE_FIELDS_MAX: Final = 16
 """A search has three; the bound keeps a faulty appender from filling the openings."""
@@ -78,6 +82,12 @@ class SealedOpening:
 
 class Sealer(Protocol):
     """Encrypts openings."""
+
+    def is_ready(self, holder: str, count: int) -> bool:
+        """Whether so many entries can be sealed at once, without waiting for keys."""
+
+    def prepare(self, holder: str) -> None:
+        """Wait for keys. Raises ServiceError."""
 
     def seal(
         self, holder: str, openings: Sequence[tuple[Opening, bytes]]
@@ -138,6 +148,23 @@ class Completer:
             drawn = self._random(SALT_BYTES * SALTS_DRAWN)
             self._salts = [drawn[at : at + SALT_BYTES] for at in range(0, len(drawn), SALT_BYTES)]
         return self._salts.pop()
+
+    async def prepare(self, pending: Sequence[PendingEntry]) -> None:
+        """Have keys at hand for these entries, so that completing them does not hold up the event loop.
+
+        Raises InvalidRequest, and Unavailable when there are none to be had.
+        """
+        if self._sealer is None:
+            return
+        counts = Counter(holder_of(one.entry) for one in pending if one.sensitive)
+        for _ in range(PREPARE_TRIES):
+            lacking = [who for who, n in counts.items() if not self._sealer.is_ready(who, n)]
+            if not lacking:
+                return
+            for number, one in enumerate(pending):  # no key is made for what is refused
+                _check(one, f"entries[{number}]")
+            for holder in lacking:
+                await asyncio.to_thread(self._sealer.prepare, holder)
 
     def complete(self, pending: PendingEntry, place: str) -> CompletedEntry:
         """Give the entry's bytes and openings. `place` names the entry in the error.

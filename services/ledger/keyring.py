@@ -25,6 +25,8 @@ FETCH_AT: Final = BLOCK_KEYS // 2
 """From here on the next block is made in the background, so that nobody waits for its write."""
 BLOCKS_KEPT: Final = 256
 """8 MB of blocks that were asked for last."""
+TAKE_TRIES: Final = 5
+"""Others may use up a block that was just made; nobody is that unlucky twice."""
 ROTATE_TRIES: Final = 5
 """A second pass finds only what was made during the first."""
 LOOKUP_KEYS_KEPT: Final = 100_000
@@ -72,6 +74,12 @@ class _InUse:
         self.next_slot = 0
         self.following: Future[Block] | None = None
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether the next block is at hand."""
+        following = self.following
+        return following is not None and following.done() and following.exception() is None
+
 
 class Keyring:
     """Unwraps and makes keys. Used by any thread. Raises Unavailable, or NotReady for a missing key."""
@@ -102,24 +110,61 @@ class Keyring:
         self._store.close()
 
     def take(self, holder: str) -> DataKey:
-        """Give a data key that was never given before."""
+        """Give a data key that was never given before; waits for the store unless `has` said yes."""
+        for _ in range(TAKE_TRIES):
+            with self._one_at_a_time:
+                taken = self._taken(holder)
+            if taken is not None:
+                return taken
+            self.prepare(holder)
+        raise Unavailable(
+            "OPENING_KEYS_CHANGED", "the keys are used up faster than they are made; try again"
+        )
+
+    def has(self, holder: str, count: int) -> bool:
+        """Whether so many keys can be taken without waiting for the store."""
         with self._one_at_a_time:
             using = self._in_use.get(holder)
-            if using is None or using.next_slot == BLOCK_KEYS:
-                using = self._in_use[holder] = _InUse(self._following(using, holder))
-            slot = using.next_slot
-            using.next_slot += 1
-            if using.next_slot == FETCH_AT:
-                using.following = self._background.submit(self._make_block, holder)
-            key = using.block.key(slot)
-            assert key is not None, "a block in use is retired before one of its keys is destroyed"
-            return DataKey(using.block.number, slot, key, using.block.lookup_key)
+            return using is not None and (
+                BLOCK_KEYS - using.next_slot >= count or using.is_followed
+            )
 
-    def _following(self, using: _InUse | None, holder: str) -> Block:
-        if using is not None and using.following is not None:
-            following, using.following = using.following, None
-            return following.result()
-        return self._make_block(holder)
+    def prepare(self, holder: str) -> None:
+        """Have a next block at hand; waits for the store, with no lock held. Raises Unavailable."""
+        with self._one_at_a_time:
+            using = self._in_use.get(holder)
+            if using is not None and using.following is None:
+                using.following = self._background.submit(self._make_block, holder)
+            following = None if using is None else using.following
+        if following is None:
+            made = _InUse(self._make_block(holder))
+            with self._one_at_a_time:
+                # Where another was quicker, this block is left unused.
+                self._in_use.setdefault(holder, made)
+            return
+        try:
+            following.result()
+        except BaseException:
+            with self._one_at_a_time:
+                if using is not None and using.following is following:
+                    using.following = None  # the next who asks tries again
+            raise
+
+    def _taken(self, holder: str) -> DataKey | None:
+        """Take a key of the block in use, or of the one that follows; None when neither is at hand."""
+        using = self._in_use.get(holder)
+        if using is not None and using.next_slot == BLOCK_KEYS and using.is_followed:
+            assert using.following is not None
+            using = self._in_use[holder] = _InUse(using.following.result())
+        if using is None or using.next_slot == BLOCK_KEYS:
+            return None
+        slot = using.next_slot
+        using.next_slot += 1
+        if using.next_slot == FETCH_AT and using.following is None:
+            using.following = self._background.submit(self._make_block, holder)
+        key = using.block.key(slot)
+        assert key is not None, "a block in use is retired before one of its keys is destroyed"
+        return DataKey(using.block.number, slot, key, using.block.lookup_key)
 
     def retire(self, blocks: Collection[int]) -> None:
         """Take no more keys from these blocks."""

@@ -92,6 +92,14 @@ class KeyringSealer:
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
 
+    def is_ready(self, holder: str, count: int) -> bool:
+        """Whether so many entries can be sealed without waiting for the store of the keys."""
+        return self._keyring.has(holder, count)
+
+    def prepare(self, holder: str) -> None:
+        """Wait until more entries can be sealed."""
+        self._keyring.prepare(holder)
+
     def seal(
         self, holder: str, openings: Sequence[tuple[Opening, bytes]]
     ) -> tuple[SealedOpening, ...]:

@@ -1,28 +1,36 @@
 """The keys of the openings when a server is started anew, a rotation is overtaken, or a process is killed."""
 
+import asyncio
 import contextlib
 import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from countersign.ledger.v1.append_pb2 import AppendRequest
+from ledger.bus_service import BusService
 from ledger.check import check
+from ledger.entry import Completer
 from ledger.key_provider import FileKeyProvider, WrappedKey
-from ledger.key_store import SqliteKeyStore
-from ledger.keyring import Keyring
+from ledger.key_store import SqliteKeyStore, StoredBlock
+from ledger.keyring import BLOCK_KEYS, Keyring
+from ledger.log import opened
 from ledger.opening_rows import SqliteOpeningRows
 from ledger.openings import finish
 from ledger.postgres_connection import PostgresSettings
 from ledger.postgres_openings import PostgresKeyStore, PostgresOpeningRows
 from ledger.sqlite_storage import SqliteDatabase
-from ledger.vault import Vault
-from shared.errors import NotReady, Unavailable
-from support.ledgers import SIGNER
+from ledger.vault import KeyringSealer, Vault
+from shared.errors import InvalidRequest, NotReady, Unavailable
+from support.clocks import ClockThatStandsStill
+from support.ledgers import BROKER, SIGNER, decided, new_log, rejected
 from support.postgres import ADMIN, PostgresServer, PostgresUnderTest
+from support.waiting import WAIT_S_MAX
 
 pytestmark = pytest.mark.fault
 
@@ -218,3 +226,44 @@ def remnants(folder: Path, values: list[str]) -> list[str]:
     """Files of the database in which a value is in the clear."""
     files = [path for path in folder.glob("ledger.sqlite*") if path.is_file()]
     return [path.name for path in files for one in values if one.encode() in path.read_bytes()]
+
+
+class StoreThatTakesItsTime(SqliteKeyStore):
+    """Stands in the write of a block until it is told to go on."""
+
+    adding = threading.Event()
+    go_on = threading.Event()
+
+    def add_block(self, block: StoredBlock) -> None:
+        self.adding.set()
+        assert self.go_on.wait(WAIT_S_MAX), "nobody could say so: the event loop stands still"
+        super().add_block(block)
+
+
+async def test_block_that_takes_its_time_does_not_hold_up_the_event_loop(tmp_path: Path) -> None:
+    store = await asyncio.to_thread(StoreThatTakesItsTime.open, tmp_path / "store", create=True)
+    assert isinstance(store, StoreThatTakesItsTime)
+    provider = FileKeyProvider.create(tmp_path / "provider")
+    with contextlib.closing(Keyring(provider, store)) as keyring:
+        completer = Completer(BROKER, ClockThatStandsStill(), sealer=KeyringSealer(keyring))
+        async with opened(new_log(tmp_path).open_for_writing(), SIGNER) as log:
+            door = BusService(completer, log.sequencer, log.archive)
+            malformed = AppendRequest(entries=[decided(1), decided(2, key="k" * 201)])
+            with pytest.raises(InvalidRequest):
+                await door.append(malformed)
+            assert not store.adding.is_set(), "no key is made for what is refused"
+            waiting = asyncio.create_task(door.append(AppendRequest(entries=[decided(1)])))
+            await asyncio.to_thread(store.adding.wait, WAIT_S_MAX)
+            assert not waiting.done()
+            # Others are served meanwhile, whose entries have no openings.
+            others = await door.append(AppendRequest(entries=[rejected()]))
+            store.go_on.set()
+            mine = await waiting
+            assert (others.appended[0].receipt.index, mine.appended[0].receipt.index) == (0, 1)
+            # Through the end of a block and into the next one, many at once.
+            many = [AppendRequest(entries=[decided(n)]) for n in range(10, BLOCK_KEYS + 300)]
+            await asyncio.gather(*(door.append(one) for one in many))
+        with contextlib.closing(SqliteOpeningRows.open(tmp_path / "ledger.sqlite")) as rows:
+            used = {(one.block, one.slot) for _, one in rows.every_opening()}
+            entries = {index for index, _ in rows.every_opening()}
+            assert len(used) == len(entries) == 1 + len(many)
