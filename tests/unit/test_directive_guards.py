@@ -197,6 +197,12 @@ def test_trap_a_directive_that_says_nothing(rules: str) -> None:
     assert findings(rules) == ["NO_RULES"]
 
 
+def test_a_thousand_rules_are_read_and_one_more_is_refused() -> None:
+    many = "".join(FORBID.replace("LAPD-9", f"LAPD-{n}") + ";\n" for n in range(1_000))
+    assert findings(many) == []
+    assert findings(many + FORBID.replace("LAPD-9", "LAPD-1000") + ";") == ["TOO_MANY_RULES"]
+
+
 @pytest.mark.parametrize("rules", [FORBID, FORBID + "when {", "forbid;", FORBID + "when { a };"])
 def test_trap_rules_that_cannot_be_read(rules: str) -> None:
     assert findings(rules) == ["PARSE"]
