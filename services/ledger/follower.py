@@ -78,7 +78,9 @@ def consistent_index(path: Path, reading: Reading, verifiers: Sequence[LogVerifi
     """Open the index; it is made anew unless it was made from the first entries of the signed tree."""
     origin = verifiers[0].name
     index = QueryIndex.open(path, origin)
-    published = load_published(reading, verifiers)
+    # The writer goes on meanwhile: what is read a moment later would be of another tree.
+    with reading.one_state():
+        published = load_published(reading, verifiers)
     if index.size <= published.size:
         tree = published.at(index.size, Tiles(), reading)
         if index.frontier.root() == tree.root:

@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.promise(1),
     pytest.mark.promise(4),
     pytest.mark.promise(8),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(3600),
 ]
 
 SEED = 20211126

@@ -1,7 +1,10 @@
 """The query index: made from the entries, dropped and made again, killed and damaged."""
 
+import asyncio
+import contextlib
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -23,11 +26,13 @@ from ledger.index_queries import (
 )
 from ledger.log import opened
 from ledger.reading import Reading
+from ledger.sqlite_reading import SqliteReading
 from ledger.sqlite_storage import SqliteDatabase
+from ledger.storage import Head
 from shared.errors import Unavailable
 from support.histories import HISTORY, SHERIFF
 from support.ledgers import LAPD, ORIGIN, SIGNER, complete, decided, new_log, search_id
-from support.waiting import until
+from support.waiting import WAIT_S_MAX, until
 
 SIZE = len(HISTORY)
 
@@ -307,3 +312,34 @@ def test_few_entries_are_indexed_once_somebody_asks_or_they_have_waited(
     entries: int, asked: bool, late: bool, due: bool
 ) -> None:
     assert is_due(entries, asked, late) == due
+
+
+class ReadingThatIsOvertaken(SqliteReading):
+    """The log grows between what is read first and what is read next."""
+
+    grow: Callable[[], object]
+
+    def head(self) -> Head:
+        found = super().head()
+        self.grow()
+        return found
+
+
+async def test_an_index_is_opened_while_the_log_grows(ledger: SqliteDatabase) -> None:
+    loop = asyncio.get_running_loop()
+    async with opened(ledger.open_for_writing(), SIGNER) as log:
+
+        def grow() -> None:
+            appending = log.sequencer.append(complete(decided(90)))
+            asyncio.run_coroutine_threadsafe(appending, loop).result(WAIT_S_MAX)
+
+        def size_of_opened() -> int:
+            with contextlib.closing(ReadingThatIsOvertaken.open(ledger.path)) as reading:
+                assert isinstance(reading, ReadingThatIsOvertaken)
+                reading.grow = grow
+                path = ledger.path.with_name("index.duckdb")
+                with contextlib.closing(consistent_index(path, reading, [SIGNER.verifier])) as one:
+                    return one.size
+
+        assert await asyncio.to_thread(size_of_opened) == 0
+        assert log.sequencer.published.size == SIZE + 1
