@@ -89,7 +89,7 @@ class BusService:
         placed = await self._sequencer.append(completed)
         if request.promise == pb.PROMISE_WITNESSED:
             return await self._with_witnesses(request, placed)
-        return pb.AppendResponse(appended=[_appended(one) for one in placed])
+        return _response(placed)
 
     async def _with_witnesses(
         self, request: pb.AppendRequest, placed: Sequence[Placed]
@@ -147,11 +147,14 @@ async def _always_fresh() -> None:
     """Nothing to make sure of: this process alone can have written."""
 
 
-def _appended(placed: Placed) -> pb.Appended:
-    receipt = decision_pb2.Receipt(
-        index=placed.index, leaf=placed.leaf, tlog_proof=placed.tlog_proof
-    )
-    return pb.Appended(receipt=receipt, existing=placed.existing)
+def _response(placed: Sequence[Placed]) -> pb.AppendResponse:
+    """Made in place: messages that are put into others are copied each time."""
+    response = pb.AppendResponse()
+    for one in placed:
+        appended = response.appended.add(existing=one.existing)
+        receipt = appended.receipt
+        receipt.index, receipt.leaf, receipt.tlog_proof = one.index, one.leaf, one.tlog_proof
+    return response
 
 
 def _receipt(receipt: archive.Receipt) -> decision_pb2.Receipt:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ledger.key_provider import KEY_BYTES, KeyProvider, key_missing, open_with, seal_with
 from ledger.key_store import HolderKey, KeyStore, StoredBlock
@@ -35,8 +35,7 @@ LOOKUP_KEYS_KEPT: Final = 100_000
 _DESTROYED: Final = bytes(KEY_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class DataKey:
+class DataKey(NamedTuple):
     """A key for one entry, with its place and the look-up key of its block."""
 
     block: int

@@ -68,10 +68,7 @@ class SqliteOpeningRows(SqliteReading, OpeningRows):
                 "INSERT INTO openings"
                 " (entry_index, field, holder, block, slot, sealed, lookup_token)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (i, one.field, one.holder, one.block, one.slot, one.sealed, one.lookup_token)
-                    for i, one in sealed
-                ],
+                [(i, *one) for i, one in sealed],
             )
             self._connection.executemany(
                 "DELETE FROM clear_openings WHERE entry_index = ? AND field = ?",

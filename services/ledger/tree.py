@@ -17,7 +17,7 @@ from tlog.checkpoint import Checkpoint
 from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
 from tlog.merkle import TreeAtSize, leaf_hash
-from tlog.proof import write_proof
+from tlog.proof import ProofWriter
 from tlog.tiles import (
     TILE_HEIGHT,
     TILE_WIDTH,
@@ -109,13 +109,13 @@ class Receipts:
     """Writes receipts of entries against one published tree."""
 
     def __init__(self, published: Published, tiles: Tiles, reading: Reading) -> None:
-        self._published = published
         self._reading = reading
         self._tree = published.at(published.size, tiles, reading)
+        self._writer = ProofWriter(self._tree, published.note)
 
     def proof(self, index: int) -> str:
         """Give the tlog-proof of an entry of this tree."""
-        return write_proof(index, self._tree.inclusion_proof(index), self._published.note)
+        return self._writer.write(index)
 
     def leaf_and_proof(self, index: int) -> tuple[bytes, str]:
         """Read an entry and give its proof; raises NotReady if it is not what was hashed."""

@@ -104,20 +104,15 @@ class KeyringSealer:
         self, holder: str, openings: Sequence[tuple[Opening, bytes]]
     ) -> tuple[SealedOpening, ...]:
         """Seal the openings of one entry under a data key of its own."""
-        data_key = self._keyring.take(holder)
-        cipher = AESGCM(data_key.key)
+        block, slot, key, lookup_key = self._keyring.take(holder)
+        cipher = AESGCM(key)
         sealed = []
-        for opening, commitment in openings:
-            field, value = opening.field, opening.value
+        for (field, salt, value), commitment in openings:
             token = None
             if value and field in LOOKED_UP:
-                token = lookup_token(data_key.lookup_key, field, value)
-            secret = cipher.encrypt(
-                _nonce(field), opening.salt + value.encode(), _bound(field, commitment)
-            )
-            sealed.append(
-                SealedOpening(field, holder, data_key.block, data_key.slot, secret, token)
-            )
+                token = lookup_token(lookup_key, field, value)
+            secret = cipher.encrypt(_nonce(field), salt + value.encode(), _bound(field, commitment))
+            sealed.append(SealedOpening(field, holder, block, slot, secret, token))
         return tuple(sealed)
 
 

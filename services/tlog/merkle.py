@@ -149,17 +149,22 @@ class TreeAtSize:
 
     def _siblings(self, index: int, low: int, high: int) -> list[bytes]:
         """Give the siblings on the path from a leaf, at the levels from `low` to below `high`."""
-        proof: list[bytes] = []
-        last = self.size - 1
-        for level in range(low, min(high, last.bit_length())):
-            sibling = (index >> level) ^ 1
-            complete = self.size >> level
-            if sibling < complete:
-                proof.append(self._subtree(level, sibling))
-            elif sibling == complete and (tail := self._ragged[level]) is not None:
-                proof.append(tail)
-            # Otherwise this node has no sibling yet and stands for its own parent.
-        return proof
+        levels = range(low, min(high, self.height))
+        siblings = (self.sibling(level, index >> level) for level in levels)
+        return [one for one in siblings if one is not None]
+
+    @property
+    def height(self) -> int:
+        """How many levels of siblings lie below the root."""
+        return (self.size - 1).bit_length()
+
+    def sibling(self, level: int, node: int) -> bytes | None:
+        """Give the hash beside a node of this tree; None for one that stands for its own parent."""
+        sibling = node ^ 1
+        complete = self.size >> level
+        if sibling < complete:
+            return self._subtree(level, sibling)
+        return self._ragged[level] if sibling == complete else None
 
     def consistency_proof(self, first: int) -> list[bytes]:
         """Prove that the tree of size `first` is a prefix of this one (RFC 6962 section 2.1.2)."""

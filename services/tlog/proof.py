@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from tlog.checkpoint import Checkpoint, open_checkpoint, parse_decimal
 from tlog.errors import TlogError
-from tlog.merkle import HASH_BYTES, PROOF_HASHES_MAX, TREE_SIZE_MAX, leaf_hash, verify_inclusion
+from tlog.merkle import (
+    HASH_BYTES,
+    PROOF_HASHES_MAX,
+    TREE_SIZE_MAX,
+    TreeAtSize,
+    leaf_hash,
+    verify_inclusion,
+)
 from tlog.note import NoteVerifier, decode_base64, decode_text
 from tlog.policy import Judged, Policy
 
@@ -15,9 +22,36 @@ HEADER = "c2sp.org/tlog-proof@v1"
 
 
 def write_proof(index: int, hashes: Sequence[bytes], checkpoint: str) -> str:
-    """Write a proof of what the caller knows to be right: the fast path of the sequencer."""
+    """Write a proof of what the caller knows to be right."""
     path = b"".join([b2a_base64(one) for one in hashes]).decode()
     return f"{HEADER}\nindex {index}\n{path}\n{checkpoint}"
+
+
+class ProofWriter:
+    """Writes the proofs of many entries of one tree: what neighbours share is encoded once."""
+
+    def __init__(self, tree: TreeAtSize, checkpoint: str) -> None:
+        self._tree = tree
+        self._checkpoint = checkpoint
+        self._height = tree.height
+        self._above: dict[tuple[int, int], str] = {}
+
+    def write(self, index: int) -> str:
+        """Give the proof of an entry; raises TlogError when the tree does not have it."""
+        if not 0 <= index < self._tree.size:
+            raise TlogError(f"there is no entry {index} in a tree of size {self._tree.size}")
+        return f"{HEADER}\nindex {index}\n{self._path(0, index)}\n{self._checkpoint}"
+
+    def _path(self, level: int, node: int) -> str:
+        """Give the lines of the hashes beside a node, and beside each node above it."""
+        if level == self._height:
+            return ""
+        sibling = self._tree.sibling(level, node)
+        at = (level + 1, node >> 1)
+        above = self._above.get(at)
+        if above is None:
+            above = self._above[at] = self._path(*at)
+        return above if sibling is None else b2a_base64(sibling).decode() + above
 
 
 @dataclass(frozen=True)

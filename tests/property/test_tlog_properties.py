@@ -17,7 +17,7 @@ from tlog.merkle import (
     verify_inclusion,
 )
 from tlog.note import Signer, UnverifiedNote, Verifier
-from tlog.proof import TlogProof, verify_receipt, write_proof
+from tlog.proof import ProofWriter, TlogProof, verify_receipt, write_proof
 from tlog.tiles import (
     Tile,
     TileName,
@@ -141,6 +141,19 @@ def test_receipts_verify_and_round_trip(size: int, data: st.DataObject) -> None:
     proof = write_proof(index, tree.inclusion_proof(index), checkpoint)
     assert TlogProof.parse(proof).text == proof
     assert verify_receipt(index.to_bytes(4), proof, SIGNER.verifier)[0] == index
+
+
+@given(SIZES, st.lists(st.integers(0, 699), max_size=20))
+def test_proofs_written_together_are_those_written_alone(size: int, indexes: list[int]) -> None:
+    tree = TreeAtSize(size, subtree)
+    writer = ProofWriter(tree, "checkpoint\n")
+    for index in indexes:
+        if index < size:
+            alone = write_proof(index, tree.inclusion_proof(index), "checkpoint\n")
+            assert writer.write(index) == alone
+        else:
+            with pytest.raises(TlogError):
+                writer.write(index)
 
 
 @given(st.data())
