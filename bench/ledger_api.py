@@ -1,216 +1,189 @@
 """The ledger's append API as the broker uses it, beside bare group commits of the same rows.
 
 Starts a real NATS server and a real ledger process, with mutual TLS, and appends entries of about 600 bytes
-from 1, 64 and 256 clients: over NATS and over gRPC, each entry in a request of its own, and gathered
-into batches as the broker does it. Every append is answered after its fsync, with its receipt.
-Run: `python bench/ledger_api.py [--seconds S]`. Bounded in time; ends only what it started.
+from 1, 64 and 256 clients: over NATS and over gRPC, each entry in a request of its own, and in batches:
+64 clients' entries to a request, as a broker gathers them. Every append is answered after its fsync,
+with its receipt; a client asks again when it has it.
+
+A second table has entries come at a steady rate, and compares how long they wait while nothing else
+happens, while the database copies its log into its tables, while a witness cosigns, and while readers query
+and fetch tiles.
+
+Run: `python bench/ledger_api.py [--postgres] [--seconds S]`. `--postgres` starts a PostgreSQL server of its
+own, with its ordinary settings for durability. Under two minutes; ends only what it started.
 """
 
 import argparse
 import itertools
-import os
-import subprocess
 import tempfile
-import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import psutil
 import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from broker.ledger import Ledger
+from append_load import GROUP, Load
 from countersign.installation.certificates import TRUST_DOMAIN
-from countersign.installation.layout import Layout
-from countersign.installation.parts import Part, environment, stages
-from countersign.installation.ports import Ports
-from countersign.installation.prepare import ensure_documents, prepare, systems_run_here
-from countersign.ledger.v1.append_pb2 import AppendRequest, AppendResponse, PendingEntry
+from countersign.ledger.v1.append_pb2 import AppendRequest, AppendResponse
 from countersign.ledger.v1.append_pb2_grpc import LedgerAppendServiceStub
-from ledger.sqlite_storage import SqliteDatabase
-from ledger_appends import Figures, drive, pending_entry, run_bare
+from ledger_appends import Figures, run_bare
+from ledger_under_test import Engine, Running, running
 from shared.bus import Bus
 from shared.identity import SpiffeId
 from shared.rpc import call, open_channel
 from shared.settings import BusSettings
+from tlog.note import Verifier
 
-IN_FLIGHT: Final = (1, 64, 256)
+CLIENTS: Final = (1, 64, 256)
 TIMEOUT_S: Final = 30
-START_TIMEOUT_S: Final = 60
-Append = Callable[[int], Awaitable[object]]
+RATE: Final = 500
+"""Entries a second while waits are compared: far below the most, so that a stall shows as one."""
+Append = Callable[[AppendRequest], Awaitable[AppendResponse]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way of appending, at one concurrency."""
+    """One way of appending, with so many clients."""
 
     way: str
-    in_flight: int
+    clients: int
     figures: Figures
-    ledger_cpu_us: float
-    """CPU of the ledger's process for an entry."""
-
-
-class GrpcBus:
-    """What the broker's batches need of a bus, over gRPC."""
-
-    def __init__(self, stub: LedgerAppendServiceStub) -> None:
-        self._stub = stub
-
-    async def request(
-        self, _subject: str, message: AppendRequest, _response: type[Any], timeout_s: float
-    ) -> AppendResponse:
-        """Append."""
-        return await call(self._stub.Append, message, name="bench", timeout_s=timeout_s)
-
-
-def fresh(number: int) -> PendingEntry:
-    """An entry that no earlier level has appended: its search id is its key."""
-    pending = pending_entry(number)
-    search_id = str(uuid.uuid4())
-    pending.entry.search_id = search_id
-    pending.idempotency_key = f"decided/{search_id}"
-    return pending
-
-
-def start(part: Part) -> subprocess.Popen[bytes]:
-    """Start one process and wait until it serves."""
-    with part.log.open("ab") as log:
-        process = subprocess.Popen(
-            part.leashed(os.getpid()), stdout=log, stderr=log, env=environment()
-        )
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not part.door.answers():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"{part.name} did not start:\n{part.log.read_text()}")
-        time.sleep(0.05)
-    return process
-
-
-def ways(bus: Bus, stub: LedgerAppendServiceStub) -> dict[str, Append]:
-    """Each way of appending one entry."""
-    over_nats = Ledger(bus)
-    over_grpc = Ledger(GrpcBus(stub))  # type: ignore[arg-type]  # the one method that it uses
-
-    async def nats_single(number: int) -> object:
-        request = AppendRequest(entries=[fresh(number)])
-        return await bus.request("ledger.append", request, AppendResponse, TIMEOUT_S)
-
-    async def grpc_single(number: int) -> object:
-        request = AppendRequest(entries=[fresh(number)])
-        return await call(stub.Append, request, name="bench", timeout_s=TIMEOUT_S)
-
-    async def nats_gathered(number: int) -> object:
-        return await over_nats.append(fresh(number))
-
-    async def grpc_gathered(number: int) -> object:
-        return await over_grpc.append(fresh(number))
-
-    return {
-        "NATS, one by one": nats_single,
-        "NATS, gathered": nats_gathered,
-        "gRPC, one by one": grpc_single,
-        "gRPC, gathered": grpc_gathered,
-    }
+    cpu_us: dict[str, float]
+    """Processor time for an entry, by process."""
 
 
 @asynccontextmanager
-async def clients(layout: Layout, ports: Ports) -> AsyncIterator[tuple[Bus, Any]]:
+async def doors(ledger: Running) -> AsyncIterator[dict[str, Append]]:
     """The broker's two doors to the ledger."""
-    tls = layout.tls(SpiffeId(TRUST_DOMAIN, "service", "broker"))
-    bus = await Bus.connect(
-        BusSettings(servers=(f"tls://127.0.0.1:{ports.nats}",), tls=tls), "broker"
-    )
+    tls = ledger.layout.tls(SpiffeId(TRUST_DOMAIN, "service", "broker"))
+    settings = BusSettings(servers=(f"tls://127.0.0.1:{ledger.ports.nats}",), tls=tls)
+    bus = await Bus.connect(settings, "broker")
+
+    async def over_nats(request: AppendRequest) -> AppendResponse:
+        return await bus.request("ledger.append", request, AppendResponse, TIMEOUT_S)
+
     try:
-        async with open_channel(f"127.0.0.1:{ports.ledger}", tls) as channel:
-            yield bus, LedgerAppendServiceStub(channel)
+        async with open_channel(f"127.0.0.1:{ledger.ports.ledger}", tls) as channel:
+            stub = LedgerAppendServiceStub(channel)
+
+            async def over_grpc(request: AppendRequest) -> AppendResponse:
+                return await call(stub.Append, request, name="bench", timeout_s=TIMEOUT_S)
+
+            yield {"NATS": over_nats, "gRPC": over_grpc}
     finally:
         await bus.close()
 
 
-async def measure(
-    layout: Layout, ports: Ports, ledger: psutil.Process, seconds: float
-) -> list[Row]:
-    """Every way at every concurrency."""
+def load(ledger: Running, append: Append) -> Load:
+    """A load that knows the log's key."""
+    vkey = ledger.layout.keys.ledger_vkey.read_text(encoding="ascii").strip()
+    return Load(append, Verifier.parse(vkey))
+
+
+async def throughput(ledger: Running, seconds: float) -> list[Row]:
+    """Every way with every number of clients."""
     rows = []
-    async with clients(layout, ports) as (bus, stub):
-        for (way, append), in_flight in itertools.product(ways(bus, stub).items(), IN_FLIGHT):
-            before = ledger.cpu_times()
-            figures = await drive(append, in_flight, seconds)
-            after = ledger.cpu_times()
-            spent = after.user + after.system - before.user - before.system
-            count = figures.per_second * seconds
-            rows.append(Row(way, in_flight, figures, spent / count * 1e6))
+    async with doors(ledger) as by_name:
+        for (door, append), (how, group) in itertools.product(
+            by_name.items(), (("one by one", 1), (f"batches of {GROUP}", GROUP))
+        ):
+            for clients in CLIENTS if group == 1 else CLIENTS[1:]:
+                before = ledger.cpu_s()
+                figures = await load(ledger, append).clients(clients, group, seconds)
+                count = figures.per_second * seconds
+                cpu = {n: (s - before.get(n, 0)) / count * 1e6 for n, s in ledger.cpu_s().items()}
+                rows.append(Row(f"{door}, {how}", clients, figures, cpu))
     return rows
 
 
-def run(seconds: float, folder: Path) -> tuple[list[Row], dict[int, Figures]]:
-    """The API and the floor, one after the other."""
-    layout = Layout(folder / "data")
-    registry = ensure_documents(layout)
-    ports = Ports.free(systems_run_here(registry))
-    installation = prepare(layout, registry, ports)
-    parts = {part.name: part for stage in stages(installation) for part in stage}
-    started: list[subprocess.Popen[bytes]] = []
-    try:
-        started += [start(parts["nats"]), start(parts["ledger"])]
-        child = psutil.Process(started[1].pid)
-        rows = uvloop.run(measure(layout, ports, child, seconds))
-    finally:
-        for process in reversed(started):
-            process.terminate()
-            process.wait()
-    bare = {
-        in_flight: uvloop.run(
-            run_bare(SqliteDatabase(folder / f"bare-{in_flight}.sqlite"), in_flight, seconds)
-        )
-        for in_flight in IN_FLIGHT
-    }
-    return rows, bare
+async def waits(
+    ledger: Running, beside: list[str], seconds: float
+) -> dict[str, tuple[Figures, str]]:
+    """How long entries wait at a steady rate, while each of these goes on."""
+    found = {}
+    async with doors(ledger) as by_name:
+        steady = load(ledger, by_name["NATS"])
+        await steady.steady(RATE, 0.5)
+        for what in beside:
+            async with ledger.disturbed(what) as said:
+                figures = await steady.steady(RATE, seconds)
+            found[what] = (figures, said())
+    return found
 
 
-def show(rows: list[Row], bare: dict[int, Figures]) -> None:
+def show_throughput(engine: Engine, rows: list[Row], bare: dict[int, Figures]) -> None:
     """Print the table."""
-    table = Table(title="Appends through the ledger's own API, each answered after fsync")
-    for heading in (
-        "way",
-        "in flight",
-        "entries/s",
-        "p50 ms",
-        "p99 ms",
-        "ledger CPU µs",
-        "bare/s",
-        "ratio",
-    ):
+    table = Table(
+        title=f"Appends through the ledger's own API, each answered after fsync ({engine.title})"
+    )
+    names = ("ledger", "load", "nats", "database", "index")
+    for heading in ("way", "clients", "entries/s", "p50 ms", "p99 ms", "bare/s", "share of bare"):
         table.add_column(heading, justify="left" if heading == "way" else "right")
+    table.add_column(f"CPU µs an entry: {', '.join(names)}", justify="right")
     for row in rows:
-        floor = bare[row.in_flight].per_second
+        floor = bare[row.clients].per_second
         table.add_row(
             row.way,
-            str(row.in_flight),
+            str(row.clients),
             f"{row.figures.per_second:,.0f}",
             f"{row.figures.p50_ms:.1f}",
             f"{row.figures.p99_ms:.1f}",
-            f"{row.ledger_cpu_us:.0f}",
             f"{floor:,.0f}",
-            f"1/{floor / row.figures.per_second:.1f}",
+            f"{row.figures.per_second / floor:.2f}",
+            " ".join(f"{row.cpu_us[name]:.0f}" if name in row.cpu_us else "-" for name in names),
         )
-    Console(width=120).print(table)
+    Console(width=140).print(table)
+
+
+def show_waits(engine: Engine, found: dict[str, tuple[Figures, str]]) -> None:
+    """Print the table."""
+    table = Table(
+        title=f"How long an entry waits for its receipt, {RATE:,} a second over NATS ({engine.title})"
+    )
+    for heading in ("meanwhile", "p50 ms", "p99 ms", "longest ms", "done beside"):
+        table.add_column(heading, justify="right" if heading.endswith("ms") else "left")
+    for what, (figures, said) in found.items():
+        table.add_row(
+            what,
+            f"{figures.p50_ms:.1f}",
+            f"{figures.p99_ms:.1f}",
+            f"{figures.worst_ms:.1f}",
+            said,
+        )
+    Console(width=140).print(table)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Appends through the ledger's own API.")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each way and concurrency")
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each figure")
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder if absent")
+    parser.add_argument("--postgres", action="store_true", help="PostgreSQL instead of SQLite")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="countersign-bench-") as folder:
-        show(*run(arguments.seconds, Path(folder)))
+    seconds = arguments.seconds
+    with ExitStack() as stack:
+        folder = Path(
+            stack.enter_context(
+                tempfile.TemporaryDirectory(dir=arguments.folder, prefix="countersign-bench-")
+            )
+        )
+        engine = stack.enter_context(Engine.started(folder, postgres=arguments.postgres))
+        with running(folder / "plain", engine) as ledger:
+            rows = uvloop.run(throughput(ledger, seconds))
+            calm = ["nothing else", "database checkpoints", "readers"]
+            found = uvloop.run(waits(ledger, calm, 2 * seconds))
+        with running(folder / "witnessed", engine, witness=True) as ledger:
+            found |= uvloop.run(waits(ledger, ["a witness", "all of these"], 2 * seconds))
+        bare = {
+            clients: uvloop.run(run_bare(engine.database(), clients, seconds))
+            for clients in CLIENTS
+        }
+    show_throughput(engine, rows, bare)
+    show_waits(engine, found)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def made_entries() -> Iterator[CompletedEntry]:
         if ends:
             entry.search_answered.decided_index = decided
         leaf = entry.SerializeToString(deterministic=True)
-        yield CompletedEntry(leaf, None, dataclasses.replace(column, search_id=entry.search_id), ())
+        yield CompletedEntry(leaf, None, column._replace(search_id=entry.search_id), ())
 
 
 async def grow(
