@@ -90,6 +90,25 @@ def test_a_requirement_that_is_never_the_only_one_missing_is_found() -> None:
     assert "an active officer" in finding.message
 
 
+def test_missing_beside_another_is_not_missing_alone() -> None:
+    both = {
+        "given": {"officer": "lapd-31007", "caseNumber": ""},
+        "expect": "forbid",
+        "unmet": ["LAPD-9#1", "LAPD-9#2"],
+    }
+    (finding,) = judged(TWO, PLAIN, both, RETIRED).findings
+    assert 'unmet: ["LAPD-9#1"]' in finding.message
+
+
+def test_a_change_that_a_prohibition_hides_is_not_noticed() -> None:
+    rules = TWO + FORBID.replace("LAPD-9", "LAPD-8") + "unless { principal.active };"
+    hidden = {"given": {"officer": "lapd-31007"}, "expect": "forbid", "rules": ["LAPD-8"]}
+    report = judged(rules, PLAIN, NO_NUMBER, hidden)
+    assert [(m.rule.id, m.change) for m in report.survivors] == [
+        ("LAPD-9", "condition 2 were left out")
+    ]
+
+
 def test_requirements_that_are_each_shown_pass() -> None:
     report = judged(TWO, PLAIN, NO_NUMBER, RETIRED)
     assert report.findings == ()
