@@ -4,9 +4,9 @@ Every answer is of one size of the tree: what was appended later is not seen, so
 the same size has the same answer, from this index or from one made anew.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from ledger.index import QueryIndex
 from shared.entry_facts import DECIDED, ENDS
@@ -14,8 +14,7 @@ from shared.entry_facts import DECIDED, ENDS
 GROUPS_MAX: Final = 10_000
 """More groups than that are no table that anybody reads; the answer stays within one message."""
 
-PERMITTED: Final = 1
-REFUSED: Final = 2
+PERMITTED, REFUSED = 1, 2
 """DecisionOutcome."""
 
 
@@ -57,8 +56,8 @@ class Dimension(Enum):
     BENEFICIARY_AGENCY = "e.beneficiary_agency"
     OPERATOR_AGENCY = "e.operator_agency"
     GALLERY_OWNER = "e.gallery_owner"
-    AGENCY = "a.agency"
-    JURISDICTION = "j.jurisdiction"
+    AGENCY = "a.value"
+    JURISDICTION = "j.value"
     SYSTEM = "e.system"
     GALLERY = "e.gallery"
     GALLERY_CLASS = "e.gallery_class"
@@ -69,8 +68,8 @@ class Dimension(Enum):
     PROVENANCE = "e.provenance"
     CAPTURE_MODE = "e.capture_mode"
     OUTCOME = "e.outcome"
-    RULE = "r.rule"
-    CITATION = "c.citation"
+    RULE = "r.value"
+    CITATION = "c.value"
     REASON = "e.reason"
     END_STATE = "end_state"
     DUTY = "u.kind"
@@ -80,12 +79,13 @@ class Dimension(Enum):
     YEAR = "e.day // 10000"
 
 
-_SEVERAL: Final = frozenset(
-    (
-        *(Dimension.AGENCY, Dimension.JURISDICTION, Dimension.RULE, Dimension.CITATION),
-        *(Dimension.DUTY, Dimension.DUTY_STATE),
-    )
-)
+_TABLES: Final = {  # a row for each value of each entry
+    Dimension.AGENCY: "agencies",
+    Dimension.JURISDICTION: "jurisdictions",
+    Dimension.RULE: "rules",
+    Dimension.CITATION: "citations",
+}
+_SEVERAL: Final = frozenset((*_TABLES, Dimension.DUTY, Dimension.DUTY_STATE))
 """Dimensions of which an entry may have several values."""
 
 
@@ -122,6 +122,12 @@ class Question:
     duty_state: DutyState | None = None
     indexes: tuple[int, ...] | None = None
     """Only these: what was found by openings, which are not in the index."""
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The first index wanted, and the one after the last."""
+        end = self.size if self.end_index is None else min(self.end_index, self.size)
+        return self.start_index, end
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +192,8 @@ def last(index: QueryIndex, question: Question) -> int | None:
 
 def count(index: QueryIndex, question: Question, dimensions: tuple[Dimension, ...]) -> Counts:
     """Count entries in groups."""
+    if len(dimensions) == 1 and dimensions[0] in _TABLES:
+        return _counts(index, question, dimensions, _rows_alone(index, question, dimensions[0]))
     sql = _Sql(question, dimensions)
     values = ", ".join(dimension.value for dimension in dimensions) or "1"
     order = ", ".join(str(number + 1) for number in range(len(dimensions))) or "1"
@@ -195,22 +203,40 @@ def count(index: QueryIndex, question: Question, dimensions: tuple[Dimension, ..
         f" GROUP BY {order} ORDER BY {order} LIMIT ?",
         [*sql.values, GROUPS_MAX + 1],
     ).fetchall()
+    return _counts(index, question, dimensions, rows)
+
+
+def _counts(
+    index: QueryIndex, question: Question, dimensions: tuple[Dimension, ...], rows: list[Any]
+) -> Counts:
     if len(rows) > GROUPS_MAX:
         return Counts(None, 0)
-    shown = len(dimensions)
-    groups = [Group(tuple(row[:shown]), row[-2], row[-1] or 0) for row in rows]
+    groups = [Group(tuple(row[: len(dimensions)]), row[-2], row[-1] or 0) for row in rows]
     if not _SEVERAL.isdisjoint(dimensions):
         return Counts(groups, _entries(index, question))
     return Counts(groups, sum(one.entries for one in groups))
 
 
+def _rows_alone(index: QueryIndex, question: Question, dimension: Dimension) -> list[Any]:
+    """Count by one dimension that has a table of its own: entries need be looked at only to choose some."""
+    start, end = question.bounds
+    chosen = ""
+    values: list[object] = [start, end]
+    if replace(question, start_index=0, end_index=None) != Question(size=question.size):
+        sql = _Sql(question)
+        chosen = f" AND i IN (SELECT e.i FROM entries e{sql.joins} WHERE {sql.conditions})"  # noqa: S608
+        values += sql.values
+    return index.connection.execute(
+        f"SELECT value, count(*), CAST(sum(candidates) AS BIGINT) FROM {_TABLES[dimension]}"  # noqa: S608
+        f" WHERE i >= ? AND i < ?{chosen} GROUP BY 1 ORDER BY 1 LIMIT ?",
+        [*values, GROUPS_MAX + 1],
+    ).fetchall()
+
+
 def _entries(index: QueryIndex, question: Question) -> int:
     sql = _Sql(question)
-    (entries,) = index.connection.execute(
-        f"SELECT count(*) FROM entries e{sql.joins} WHERE {sql.conditions}",  # noqa: S608
-        sql.values,
-    ).fetchone() or (0,)
-    return int(entries)
+    asked = f"SELECT count(*) FROM entries e{sql.joins} WHERE {sql.conditions}"  # noqa: S608
+    return int((index.connection.execute(asked, sql.values).fetchone() or (0,))[0])
 
 
 def span(index: QueryIndex, first: int, until_us: int, size: int) -> SpanCounts:
@@ -263,18 +289,22 @@ class _Sql:
         if Dimension.END_STATE in asked or self.question.end_state is not None:
             self.joins += " LEFT JOIN (SELECT d, kind FROM ends WHERE i < ?) n ON n.d = e.d"
             self.values.append(self.question.size)
-        for dimension, table, name in (
-            (Dimension.AGENCY, "agencies", "a"),
-            (Dimension.JURISDICTION, "jurisdictions", "j"),
-            (Dimension.RULE, "rules", "r"),
-            (Dimension.CITATION, "citations", "c"),
-        ):
+        for dimension, table in _TABLES.items():
             if dimension in asked:
-                self.joins += f" LEFT JOIN {table} {name} ON {name}.d = e.d"
+                name = dimension.value.partition(".")[0]
+                self.joins += f" JOIN {table} {name} ON {name}.i = e.i"
         if told := [d for d in (Dimension.DUTY, Dimension.DUTY_STATE) if d in asked]:
             # The same duty to two parties is one entry with that duty.
             columns = ", ".join(one.value.removeprefix("u.") for one in told)
             distinct = f"SELECT DISTINCT d, {columns} FROM ({_DUTIES})"  # noqa: S608  # our own words
+            if Dimension.DUTY in told:
+                # Most decisions have no discharge at all, and there nothing needs to be sorted out.
+                without = ", 1 AS state" if Dimension.DUTY_STATE in told else ""
+                distinct = (
+                    f"SELECT d, kind{without} FROM duties WHERE first_of_kind AND d NOT IN ({_TOUCHED})"  # noqa: S608
+                    f" UNION ALL {distinct} WHERE d IN ({_TOUCHED})"
+                )
+                self.values += [self.question.size] * 2
             self.joins += f" LEFT JOIN ({distinct}) u ON u.d = e.d"
             self.values.append(self.question.size)
         if Dimension.END_STATE in asked:
@@ -283,8 +313,7 @@ class _Sql:
 
     def _bounds(self) -> None:
         asked = self.question
-        end = asked.size if asked.end_index is None else min(asked.end_index, asked.size)
-        self._where("e.i >= ? AND e.i < ?", asked.start_index, end)
+        self._where("e.i >= ? AND e.i < ?", *asked.bounds)
         if asked.from_us is not None:
             self._where("e.recorded_us >= ?", asked.from_us)
         if asked.until_us is not None:
@@ -316,20 +345,19 @@ class _Sql:
     def _derived(self) -> None:
         asked = self.question
         for table, condition, value in (
-            ("jurisdictions", "jurisdiction = ?", asked.jurisdiction),
-            ("rules", "rule = ?", asked.rule),
-            ("citations", "starts_with(citation, ?)", asked.citation),
+            ("jurisdictions", "value = ?", asked.jurisdiction),
+            ("rules", "value = ?", asked.rule),
+            ("citations", "starts_with(value, ?)", asked.citation),
         ):
             if value:
-                self._where(f"e.d IN (SELECT d FROM {table} WHERE {condition})", value)  # noqa: S608
+                self._where(f"e.i IN (SELECT i FROM {table} WHERE {condition})", value)  # noqa: S608
         if asked.end_state is not None:
             self._where(f"{_END_STATE} = ?", asked.end_state.value)
         if asked.duty or asked.duty_state is not None:
             self._duty(asked)
 
     def _duty(self, asked: Question) -> None:
-        clauses, values = ["true"], [asked.size]
-        sought: list[object] = list(values)
+        clauses, sought = ["true"], list[object]([asked.size])
         if asked.duty:
             clauses.append("kind = ?")
             sought.append(asked.duty)
@@ -342,6 +370,7 @@ class _Sql:
         )
 
 
+_TOUCHED: Final = "SELECT d FROM discharges WHERE i < ?"
 _DUTIES: Final = (
     # DischargeResult 1, 2, 3 are DONE, WAIVED, FAILED.
     "SELECT o.d AS d, o.kind AS kind, 1 + coalesce(x.result, 0) AS state FROM duties o"

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -147,6 +148,48 @@ def test_counts(index: QueryIndex) -> None:
     answered = count(index, Question(size=SIZE, kinds=(12,)), ())
     assert answered.groups is not None
     assert (answered.groups[0].entries, answered.groups[0].candidates) == (1, 7)
+
+
+def test_duties_are_counted_with_what_became_of_them(index: QueryIndex) -> None:
+    both = (Dimension.DUTY, Dimension.DUTY_STATE)
+    done, open_ = ("peer_review", DutyState.DONE.value), ("peer_review", DutyState.OPEN.value)
+    assert groups(index, *both, kinds=(11,)) == {done: 1, open_: 1, (None, None): 2}
+    earlier = count(index, Question(size=5, kinds=(11,)), both)
+    assert earlier.groups is not None
+    assert {one.values: one.entries for one in earlier.groups} == {open_: 2, (None, None): 1}
+    assert groups(index, Dimension.DUTY, kinds=(11,)) == {"peer_review": 2, None: 2}
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [{}, {"kinds": (12,)}, {"outcome": 2}, {"start_index": 2}, {"end_index": 4}, {"size": 5},
+     {"rule": "LASD-1"}, {"end_state": EndState.ANSWERED}, {"agency": SHERIFF, "start_index": 1}],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "dimension", [Dimension.AGENCY, Dimension.JURISDICTION, Dimension.RULE, Dimension.CITATION]
+)
+def test_counts_by_one_of_several_are_those_of_the_entries(
+    index: QueryIndex, tmp_path: Path, dimension: Dimension, bounds: dict[str, Any]
+) -> None:
+    """Counted without the entries, it is what is counted with them, however they came into the index."""
+    question = Question(**{"size": SIZE, **bounds})
+    alone, joined = (
+        count(index, question, (dimension,)),
+        count(index, question, (dimension, Dimension.KIND)),
+    )
+    assert alone.groups is not None
+    assert joined.groups is not None
+    expected: dict[object, tuple[int, int]] = {}
+    for one in joined.groups:
+        entries, candidates = expected.get(one.values[0], (0, 0))
+        expected[one.values[0]] = (entries + one.entries, candidates + one.candidates)
+    assert {one.values[0]: (one.entries, one.candidates) for one in alone.groups} == expected
+    assert alone.entries == joined.entries
+    one_by_one = QueryIndex.create(tmp_path / "one.duckdb", ORIGIN)
+    for pending in HISTORY:
+        one_by_one.add([complete(pending)[0].leaf])
+    assert count(one_by_one, question, (dimension,)) == alone
+    one_by_one.close()
 
 
 def test_a_span_ends_before_the_first_entry_of_the_next_day(index: QueryIndex) -> None:
