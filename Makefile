@@ -15,7 +15,7 @@ EMBEDDED := $(VENV)/.installed-embedded
 # The development environment holds all that the demonstration needs.
 RUNNABLE := $(if $(wildcard $(DEV)),$(DEV),$(EMBEDDED))
 
-.PHONY: help setup demo up test test-fault lint contracts types proto proto-check bench promises requirements audit clean
+.PHONY: help setup demo up test test-fault lint contracts types proto proto-check conformance bench promises requirements audit clean
 
 help: ## List the targets
 	@if [ -t 1 ]; then bold=$$'\033[1m' plain=$$'\033[0m'; else bold= plain=; fi; \
@@ -65,6 +65,9 @@ proto: $(DEV) ## Write the Python beside each contract, and docs/reference.md
 
 proto-check: $(DEV) ## Fail if what follows from the contracts is stale
 	@PATH="$(abspath $(VENV))/bin:$$PATH" tools/check_generated.sh $(SCRATCH)/proto-check
+
+conformance: $(DEV) ## Try the directives on the catalogue of cases from real rules, and print the table
+	$(PY) tools/conformance.py
 
 bench: $(DEV) ## Measure searches and appends beside their bare counterparts
 	$(PY) bench/ledger_appends.py

@@ -13,6 +13,7 @@ from datetime import date
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 import cedarpy
 from cedarpy import pst
@@ -36,6 +37,9 @@ from directive.rules import Rule, walk
 from directive.signature import Signers
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
+
+LIBRARY: Final = "library"
+"""Folder of directives of other worlds, which no service loads."""
 
 
 class BookError(Exception):
@@ -157,6 +161,19 @@ class Book:
         return calendar.slices[position - 1] if position else None
 
 
+def directive_folders(folder: Path) -> list[Path]:
+    """Where each directive lies, sorted; raises OSError.
+
+    The library is no directive: it has a registry of its own, and is tried by itself. Were a directive
+    given its name, it would be read, and refused for it.
+    """
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not (path.name == LIBRARY and not (path / MANIFEST_FILE).exists())
+    )
+
+
 def load_book(
     folder: Path, vocabulary: Vocabulary, registry: Registry, signers: Signers | None = None
 ) -> Book:
@@ -168,7 +185,7 @@ def load_book(
     known = known_names(registry)
     loaded, reasons = [], []
     try:
-        folders = sorted(path for path in folder.iterdir() if path.is_dir())
+        folders = directive_folders(folder)
     except OSError as error:
         raise BookError([f"{folder}: {error.strerror}"]) from error
     for path in folders:

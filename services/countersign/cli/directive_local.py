@@ -11,7 +11,7 @@ from countersign.cli.directive_view import print_review
 from countersign.cli.output import OK, REFUSED, bar, json_option, out, print_json
 from countersign.installation import bundled
 from directive import publication, review
-from directive.book import BookError, load_book
+from directive.book import BookError, directive_folders, load_book
 from directive.findings import Finding
 from directive.review import Review
 from directive.signature import Signers
@@ -61,7 +61,7 @@ def world_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _named(folders: tuple[Path, ...]) -> list[Path]:
     """The folders given, or all that come with the project."""
-    shipped = sorted(path for path in bundled.directives().iterdir() if path.is_dir())
+    shipped = directive_folders(bundled.directives())
     return [folder.resolve() for folder in folders] or shipped
 
 

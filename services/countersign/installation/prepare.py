@@ -24,6 +24,7 @@ from countersign.installation.keys import (
 from countersign.installation.layout import Layout
 from countersign.installation.nats_config import NatsServer, render
 from countersign.installation.ports import LOOPBACK, Ports, address, url
+from directive.book import LIBRARY
 from shared.clock import Clock, SystemClock
 from shared.identity import SpiffeId
 from shared.registry import Registry
@@ -90,7 +91,8 @@ def ensure_documents(layout: Layout) -> Registry:
         # Complete under another name first: a half-copied folder would lack a prohibition.
         unfinished = layout.root / ".directives"
         shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(bundled.directives(), unfinished)
+        library = shutil.ignore_patterns(LIBRARY)
+        shutil.copytree(bundled.directives(), unfinished, ignore=library)
         (unfinished / bundled.registry().name).unlink()
         unfinished.rename(layout.directives)
     return Registry.load(layout.registry)
