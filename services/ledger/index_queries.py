@@ -296,17 +296,15 @@ class _Sql:
         if told := [d for d in (Dimension.DUTY, Dimension.DUTY_STATE) if d in asked]:
             # The same duty to two parties is one entry with that duty.
             columns = ", ".join(one.value.removeprefix("u.") for one in told)
-            distinct = f"SELECT DISTINCT d, {columns} FROM ({_DUTIES})"  # noqa: S608  # our own words
-            if Dimension.DUTY in told:
-                # Most decisions have no discharge at all, and there nothing needs to be sorted out.
-                without = ", 1 AS state" if Dimension.DUTY_STATE in told else ""
-                distinct = (
-                    f"SELECT d, kind{without} FROM duties WHERE first_of_kind AND d NOT IN ({_TOUCHED})"  # noqa: S608
-                    f" UNION ALL {distinct} WHERE d IN ({_TOUCHED})"
-                )
-                self.values += [self.question.size] * 2
+            # Most decisions have no discharge at all, and there nothing needs to be sorted out.
+            without = {
+                (Dimension.DUTY,): "SELECT d, kind FROM duties WHERE first_of_kind AND",
+                (Dimension.DUTY_STATE,): "SELECT DISTINCT d, 1 AS state FROM duties WHERE",
+            }.get(tuple(told), "SELECT d, kind, 1 AS state FROM duties WHERE first_of_kind AND")
+            several = f"SELECT DISTINCT d, {columns} FROM ({_DUTIES}) WHERE d IN ({_TOUCHED})"  # noqa: S608
+            distinct = f"{without} d NOT IN ({_TOUCHED}) UNION ALL {several}"
             self.joins += f" LEFT JOIN ({distinct}) u ON u.d = e.d"
-            self.values.append(self.question.size)
+            self.values += [self.question.size] * 3
         if Dimension.END_STATE in asked:
             # Its expression is too long to be repeated.
             self.joins += f" CROSS JOIN LATERAL (SELECT {_END_STATE} AS end_state) s"

@@ -15,13 +15,12 @@ from directive.findings import DirectiveRefused, Finding
 from directive.review import lint, review
 from directive.signature import Signers
 from shared.signing import SigningKey
-from support.directives import DIRECTIVES, LAPD, manifest, registry, vocabulary
+from support.directives import DIRECTIVES, LAPD, SHIPPED, manifest, registry, vocabulary
 
 FILES = ("directive.toml", "rules.cedar", "cases.yaml", "directive.sig")
-SHIPPED = {
-    folder.name: {path.name: path.read_bytes() for path in folder.iterdir()}
-    for folder in sorted(DIRECTIVES.iterdir())
-    if folder.is_dir()
+FILES_OF = {
+    name: {path.name: path.read_bytes() for path in (DIRECTIVES / name).iterdir()}
+    for name in SHIPPED
 }
 SIGNERS = Signers.parse({LAPD: (SigningKey.generate().note_signer("a/b").vkey,)})
 
@@ -91,8 +90,8 @@ PIECES = st.one_of(
 @st.composite
 def damaged(draw: st.DrawFn) -> tuple[str, dict[str, bytes]]:
     """A shipped directive with some bytes of its files replaced."""
-    name = draw(st.sampled_from(sorted(SHIPPED)))
-    files = dict(SHIPPED[name])
+    name = draw(st.sampled_from(SHIPPED))
+    files = dict(FILES_OF[name])
     for _ in range(draw(st.integers(1, 3))):
         file = draw(st.sampled_from(FILES))
         content = files.get(file, b"")
@@ -145,7 +144,7 @@ def test_a_damaged_directive_is_answered_with_findings(
     max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_bytes_are_answered_with_findings(tmp_path: Path, file: str, content: bytes) -> None:
-    files = SHIPPED["lapd-2020-11-13"] | {file: content}
+    files = FILES_OF["lapd-2020-11-13"] | {file: content}
     folder = written(tmp_path, "lapd-2020-11-13", files)
     said = lint(folder, vocabulary(), registry(), SIGNERS)
     assert said.findings
@@ -168,7 +167,7 @@ VALUES = st.recursive(
 )
 @settings(max_examples=100, deadline=None)
 def test_any_value_in_a_case_file_is_answered_with_findings(key: str, value: Any) -> None:
-    content = yaml.safe_load(SHIPPED["facefind-nobody"]["cases.yaml"]) | {key: value}
+    content = yaml.safe_load(FILES_OF["facefind-nobody"]["cases.yaml"]) | {key: value}
     text = yaml.safe_dump(content, allow_unicode=True)
     try:
         cases.parse("a-directive", text.encode("utf-8", "replace"))

@@ -27,6 +27,8 @@ from directive.vocabulary import Vocabulary
 from shared.registry import Registry
 
 DIRECTIVES = Path(__file__).parents[2] / "directives"
+SHIPPED = sorted(path.parent.name for path in DIRECTIVES.glob("*/directive.toml"))
+"""Those of the demonstration. The library beside them has tests of its own."""
 
 LAPD, LASD, BURBANK, FACEFIND = "CA0194200", "CA0190000", "CA0191200", "ZZ0000001"
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)

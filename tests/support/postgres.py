@@ -54,10 +54,14 @@ class PostgresServer:
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ledger-pg-"))
         self._user = "postgres" if os.getuid() == 0 else None
+        self._as_user: list[str | Path] = []
         if self._user is not None:
             account = pwd.getpwnam(self._user)
             os.chown(self.folder, account.pw_uid, account.pw_gid)
             self.folder.chmod(0o755)
+            # Not `user=`: for that Python forks, and gRPC's threads do not always survive it in the child.
+            self._as_user += ["setpriv", f"--reuid={self._user}", f"--regid={account.pw_gid}"]
+            self._as_user += ["--init-groups", "--"]
         self.data = self.folder / "data"
         self._log = self.folder / "log"
         self._options = list(options)
@@ -74,8 +78,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str | Path) -> None:
         done = subprocess.run(
-            [_programs() / program, *arguments],
-            user=self._user,
+            [*self._as_user, _programs() / program, *arguments],
             cwd=self.folder,
             capture_output=True,
             check=False,
@@ -84,12 +87,11 @@ class PostgresServer:
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
-        command: list[str | Path] = [_programs() / "postgres", "-D", self.data, "-k", self.folder]
+        command = [*self._as_user, _programs() / "postgres", "-D", self.data, "-k", self.folder]
         command += ["-c", "listen_addresses=", "-c", "autovacuum=off", *self._options]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
-                user=self._user,
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,

@@ -13,10 +13,9 @@ from directive.entities import known_names
 from directive.rendering.html import html
 from directive.rendering.pdf import NotSet, pdf
 from directive.rendering.sheet import Sheet, sheet
-from support.directives import DIRECTIVES, registry, vocabulary
+from support.directives import DIRECTIVES, SHIPPED, registry, vocabulary
 
 NAME = "lapd-2020-11-13"
-SHIPPED = sorted(path.name for path in DIRECTIVES.iterdir() if path.is_dir())
 
 
 def page_of(folder: Path) -> Sheet:

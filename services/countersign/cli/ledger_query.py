@@ -241,9 +241,8 @@ def query(config: Path, as_json: bool, limit: int, **options: Any) -> None:
         return
     out().print(entry_rows([one.record for one in found]) if found else "No entries.")
     says = basis_dict(basis, verifiers)
-    err().print(
-        f"VERIFIED: each row is in the ledger; asked of its first {says['tree_size']} entries"
-    )
+    asked = f"asked of the ledger's first {says['tree_size']} entries"
+    err().print(f"VERIFIED: each row is in the ledger; {asked}" if found else asked.capitalize())
     if more:
         err().print(f"There are more: --start {found[-1].record.index + 1}")
 
