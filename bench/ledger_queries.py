@@ -176,6 +176,7 @@ COUNTS: dict[str, tuple[pb.Dimension.ValueType, ...]] = {
     "count: by obligation and its state": (
         *(pb.DIMENSION_OBLIGATION, pb.DIMENSION_OBLIGATION_STATE),
     ),
+    "count: by obligation state": (pb.DIMENSION_OBLIGATION_STATE,),
     "count: by agency in any role": (pb.DIMENSION_AGENCY,),
 }
 
