@@ -297,10 +297,11 @@ class _Sql:
             # The same duty to two parties is one entry with that duty.
             columns = ", ".join(one.value.removeprefix("u.") for one in told)
             # Most decisions have no discharge at all, and there nothing needs to be sorted out.
-            without = {
-                (Dimension.DUTY,): "SELECT d, kind FROM duties WHERE first_of_kind AND",
-                (Dimension.DUTY_STATE,): "SELECT DISTINCT d, 1 AS state FROM duties WHERE",
-            }.get(tuple(told), "SELECT d, kind, 1 AS state FROM duties WHERE first_of_kind AND")
+            without = "SELECT d, kind, 1 AS state FROM duties WHERE first_of_kind AND"
+            if told == [Dimension.DUTY]:
+                without = "SELECT d, kind FROM duties WHERE first_of_kind AND"
+            elif told == [Dimension.DUTY_STATE]:
+                without = "SELECT DISTINCT d, 1 AS state FROM duties WHERE"
             several = f"SELECT DISTINCT d, {columns} FROM ({_DUTIES}) WHERE d IN ({_TOUCHED})"  # noqa: S608
             distinct = f"{without} d NOT IN ({_TOUCHED}) UNION ALL {several}"
             self.joins += f" LEFT JOIN ({distinct}) u ON u.d = e.d"
