@@ -48,6 +48,8 @@ class SqliteOpeningRows(SqliteReading, OpeningRows):
             connection = connect(path, "rw")
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA synchronous = FULL")
+            # It copies the write-ahead log only where it locks the writer out (see `WAL_PAGES_MAX`).
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
         return cls(connection)
 
     def remove(self, entries: Sequence[int], tokens: Sequence[Token]) -> None:
