@@ -137,8 +137,7 @@ class Bus:
                 )
                 await client.flush()
         except (TimeoutError, OSError, nats.errors.Error, ssl.SSLError) as error:
-            with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-                await client.close()
+            await bus.close()
             raise Unavailable(
                 "BUS_UNAVAILABLE", f"no NATS server answered within {CONNECT_TIMEOUT_S} s"
             ) from error
