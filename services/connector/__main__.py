@@ -18,7 +18,7 @@ from connector.runs import RunStore
 from connector.state import State, StateError, candidate_key, open_state
 from connector.system import FaceSystem, SystemUnusable
 from connector.worker_messages import Bounds
-from directive.signature import Signers
+from directive import signature
 from shared.bus import Bus, connected
 from shared.clock import Clock, SystemClock
 from shared.process import run_process
@@ -87,8 +87,7 @@ def expectations(
         raise SettingsError(f"gallery: {settings.system!r} has no gallery {settings.gallery!r}")
     try:
         logs = tuple(Verifier.parse(key) for key in trust.log_verifier_keys)
-        registered = trust.directive_signers
-        signers = None if registered is None else Signers.parse(registered)
+        signers = signature.required(trust)
     except TlogError as error:
         raise SettingsError(f"trust_roots: a verifier key cannot be read: {error}") from error
     brokers = [VerifyKey(raw) for raw in trust.broker_verify_keys]

@@ -68,7 +68,7 @@ class ConnectorSettings(ProcessSettings):
     registry: ConfigPath
     """Registry of agencies, systems, galleries and officers (TOML): this connector's own copy."""
     trust_roots: ConfigPath
-    """Public keys of the log and the broker (JSON): this connector's own copy."""
+    """Public keys of the log, the broker and those who sign directives (JSON): this connector's own copy."""
     directives: ConfigPath
     """Folder with the directives of the agency that runs the system; others' in it are not used."""
     answer_signing_key: ConfigPath

@@ -9,6 +9,7 @@ else's is none. A lawyer's countersignature may stand beside the author's.
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,14 @@ from typing import Final
 
 from directive.document import CASES_FILE, MANIFEST_FILE, RULES_FILE, Document, read_file
 from directive.findings import DocumentError
+from shared.registry import TrustRoots
 from tlog.errors import FalseSignature, TlogError, UnknownSigner
 from tlog.note import NoteSigner, UnverifiedNote, Verifier, sign_note
 
 SIGNATURE_FILE: Final = "directive.sig"
 _CONTEXT: Final = "countersign/directive-signature/v1"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,18 @@ class Signers:
             ),
             None,
         )
+
+
+def required(trust: TrustRoots | None) -> Signers | None:
+    """The keys that directives must be signed with; raises TlogError.
+
+    None when nobody is to be asked, which every start says in the log: a directive that anybody could have
+    written is applied then.
+    """
+    if trust is None or trust.directive_signers is None:
+        log.warning("directives are loaded without asking who signed them: no directive_signers")
+        return None
+    return Signers.parse(trust.directive_signers)
 
 
 def statement(document: Document, cases: bytes) -> str:

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from countersign.policy.v1.policy_pb2 import EvaluateBatchRequest
 from countersign.policy.v1.policy_pb2_grpc import add_PolicyServiceServicer_to_server
+from directive import signature
 from directive.book import Book, BookError, load_book
 from directive.entities import EntitiesError
 from directive.evaluate import Evaluator
@@ -24,8 +24,6 @@ from shared.registry import Registry, TrustRoots
 from shared.rpc import RunningServer, start_server
 from shared.settings import SettingsError
 from tlog.errors import TlogError
-
-log = logging.getLogger(__name__)
 
 GRACE_S = 5.0
 IN_FLIGHT_MAX = 32
@@ -56,11 +54,8 @@ def load(settings: PolicySettings, registry: Registry) -> tuple[Book, Evaluator]
 def _signers(settings: PolicySettings) -> Signers | None:
     """The keys that directives must be signed with; raises SettingsError."""
     trust = TrustRoots.load(settings.trust_roots) if settings.trust_roots is not None else None
-    if trust is None or trust.directive_signers is None:
-        log.warning("directives are loaded without asking who signed them: no directive_signers")
-        return None
     try:
-        return Signers.parse(trust.directive_signers)
+        return signature.required(trust)
     except TlogError as error:
         raise SettingsError(f"trust_roots: directive_signers: {error}") from error
 

@@ -1,22 +1,14 @@
 """A directive is its party's only with the party's own signature over every byte of it."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from countersign.installation.layout import Layout
-from countersign.installation.ports import Ports
-from countersign.installation.prepare import ensure_documents, prepare, systems_run_here
 from directive import document, signature
 from directive.book import BookError, load_book
 from directive.findings import DocumentError
 from directive.signature import SIGNATURE_FILE, Signers
-from policy.__main__ import load
-from policy.config import PolicySettings
-from shared.registry import Registry
-from shared.settings import SettingsError
 from shared.signing import BadKey, SigningKey
 from support.directives import DIRECTIVES, LAPD, LASD, registry, vocabulary
 
@@ -128,39 +120,3 @@ def test_one_unsigned_directive_keeps_the_whole_book_shut(folder: Path) -> None:
 def test_a_keys_name_must_be_one() -> None:
     with pytest.raises(BadKey, match="two words"):
         KEYS[LAPD].note_signer("two words")
-
-
-def installation(folder: Path) -> tuple[Layout, PolicySettings]:
-    layout = Layout(folder)
-    known = ensure_documents(layout)
-    prepare(layout, known, Ports.fixed(systems_run_here(known), 9000))
-    return layout, PolicySettings.load(layout.config("policy"))
-
-
-def test_an_installation_signs_for_its_parties_and_its_policy_service_asks(tmp_path: Path) -> None:
-    layout, settings = installation(tmp_path)
-    known = Registry.load(layout.registry)
-    load(settings, known)
-    rules = layout.directives / NAME / "rules.cedar"
-    rules.write_text(rules.read_text() + "// tampered with while it runs\n")
-    with pytest.raises(SettingsError, match=r"SIGNATURE_OF_OTHER_BYTES"):
-        load(settings, known)
-    installation(tmp_path)
-    load(settings, known)  # Its owner edited it, and the next start signed it anew.
-
-
-def test_an_installation_leaves_a_signature_alone_that_is_good(tmp_path: Path) -> None:
-    layout, _ = installation(tmp_path)
-    files = sorted(layout.directives.glob(f"*/{SIGNATURE_FILE}"))
-    before = [file.stat().st_mtime_ns for file in files]
-    installation(tmp_path)
-    assert [file.stat().st_mtime_ns for file in files] == before
-    assert len(files) == 6
-
-
-def test_trust_roots_with_a_key_that_is_none_stop_the_start(tmp_path: Path) -> None:
-    layout, settings = installation(tmp_path)
-    trust = json.loads(layout.trust_roots.read_text())
-    layout.trust_roots.write_text(json.dumps(trust | {"directive_signers": {LAPD: ["not+a+key"]}}))
-    with pytest.raises(SettingsError, match="directive_signers"):
-        load(settings, Registry.load(layout.registry))

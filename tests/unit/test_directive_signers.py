@@ -1,0 +1,154 @@
+"""No process applies a directive that its party did not sign, once it is told whose signatures to ask for."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from connector.__main__ import expectations
+from connector.config import ConnectorSettings
+from countersign.installation.keys import directive_signer
+from countersign.installation.layout import Layout
+from countersign.installation.ports import Ports
+from countersign.installation.prepare import ensure_documents, prepare, systems_run_here
+from directive import document, signature
+from directive.signature import SIGNATURE_FILE
+from policy.__main__ import load
+from policy.config import PolicySettings
+from shared.registry import Registry, TrustRoots
+from shared.settings import SettingsError
+from support.directives import LAPD, LASD
+
+pytestmark = pytest.mark.promise(3)
+
+NAME = "lapd-2020-11-13"
+
+Loads = Callable[[Layout], object]
+Attack = Callable[[Layout], object]
+
+
+def policy_service(layout: Layout) -> object:
+    settings = PolicySettings.load(layout.config("policy"))
+    return load(settings, Registry.load(settings.registry))
+
+
+def connector(layout: Layout) -> object:
+    settings = ConnectorSettings.load(layout.config("connector-lacris"))
+    registry = Registry.load(settings.registry)
+    return expectations(settings, registry, TrustRoots.load(settings.trust_roots))
+
+
+@pytest.fixture(name="loads", params=[policy_service, connector])
+def _loads(request: pytest.FixtureRequest) -> Loads:
+    chosen: Loads = request.param
+    return chosen
+
+
+def install(folder: Path) -> Layout:
+    layout = Layout(folder)
+    known = ensure_documents(layout)
+    prepare(layout, known, Ports.fixed(systems_run_here(known), 9000))
+    return layout
+
+
+@pytest.fixture(name="prepared", scope="module")
+def _prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(tmp_path_factory.mktemp("installation")).root
+
+
+@pytest.fixture(name="layout")
+def _layout(prepared: Path, tmp_path: Path) -> Layout:
+    return Layout(Path(shutil.copytree(prepared, tmp_path / "installation")))
+
+
+def tell(layout: Layout, signers: object) -> None:
+    """Trust roots with other signers; None: without."""
+    trust = json.loads(layout.trust_roots.read_text()) | {"directive_signers": signers}
+    layout.trust_roots.write_text(json.dumps(trust))
+
+
+def leave_it_unsigned(layout: Layout) -> None:
+    (layout.directives / NAME / SIGNATURE_FILE).unlink()
+
+
+def sign_as_another_party(layout: Layout) -> None:
+    folder = layout.directives / NAME
+    note = signature.sign(folder, document.read(folder), directive_signer(layout.keys, LASD))
+    (folder / SIGNATURE_FILE).write_text(note)
+
+
+def edit_it_after_signing(layout: Layout) -> None:
+    rules = layout.directives / NAME / "rules.cedar"
+    rules.write_text(rules.read_text() + "// and nobody noticed\n")
+
+
+def register_no_key(layout: Layout) -> None:
+    trust = json.loads(layout.trust_roots.read_text())["directive_signers"]
+    tell(layout, {party: keys for party, keys in trust.items() if party != LAPD})
+
+
+def register_nobody(layout: Layout) -> None:
+    tell(layout, {})
+
+
+ATTACKS = [
+    (leave_it_unsigned, "SIGNATURE_MISSING"),
+    (sign_as_another_party, "SIGNATURE_OTHER_PARTY"),
+    (edit_it_after_signing, "SIGNATURE_OF_OTHER_BYTES"),
+    (register_no_key, "SIGNER_UNKNOWN"),
+    (register_nobody, "SIGNER_UNKNOWN"),
+]
+
+
+@pytest.mark.parametrize(("attack", "guard"), ATTACKS, ids=[one.__name__ for one, _ in ATTACKS])
+def test_attack_a_directive_that_its_party_did_not_sign(
+    layout: Layout, loads: Loads, attack: Attack, guard: str
+) -> None:
+    loads(layout)
+    attack(layout)
+    with pytest.raises(SettingsError, match=guard):
+        loads(layout)
+
+
+def test_a_key_that_is_none_stops_the_start(layout: Layout, loads: Loads) -> None:
+    tell(layout, {LAPD: ["not+a+key"]})
+    with pytest.raises(SettingsError, match="trust_roots"):
+        loads(layout)
+
+
+def test_whoever_asks_nobody_says_so_at_each_start(
+    layout: Layout, loads: Loads, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        loads(layout)
+        assert not caplog.records
+        tell(layout, None)
+        leave_it_unsigned(layout)
+        loads(layout)
+    (record,) = caplog.records
+    assert "without asking who signed them" in record.message
+
+
+def test_an_edited_directive_of_an_installation_is_signed_anew_at_its_next_start(
+    layout: Layout, loads: Loads
+) -> None:
+    edit_it_after_signing(layout)
+    install(layout.root)
+    loads(layout)
+
+
+def test_an_installation_leaves_a_signature_alone_that_is_good(layout: Layout) -> None:
+    files = sorted(layout.directives.glob(f"*/{SIGNATURE_FILE}"))
+    before = [file.stat().st_mtime_ns for file in files]
+    install(layout.root)
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert len(files) == 6
+
+
+def test_nobody_else_on_the_machine_can_sign_for_a_party(layout: Layout) -> None:
+    keys = sorted(layout.keys.folder.glob("directives-*.pem"))
+    assert len(keys) == len(json.loads(layout.trust_roots.read_text())["directive_signers"])
+    assert {key.stat().st_mode & 0o077 for key in keys} == {0}
