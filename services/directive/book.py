@@ -209,7 +209,7 @@ def load_directive(
     """One directive through every guard; raises DirectiveRefused."""
     read = document.read(folder)
     if signers is not None:
-        signature.check(folder, read, signers)
+        signature.check(folder, read, vocabulary, signers)
     return Directive(read, guards.check(read, vocabulary, known))
 
 

@@ -17,7 +17,7 @@ from cedarpy import pst
 
 from directive import conditions, places
 from directive.document import MANIFEST_FILE, Document, manifest_place
-from directive.findings import DirectiveRefused, Finding, Place
+from directive.findings import DirectiveRefused, DocumentError, Finding, Place
 from directive.places import NOWHERE, RulePlaces
 from directive.rules import OBLIGATION, OBLIGATION_KINDS, REQUIREMENT, Rule, identified, walk
 from directive.vocabulary import NAMESPACE, Vocabulary
@@ -52,23 +52,24 @@ class KnownNames:
     courses: frozenset[str]
 
 
-def check(document: Document, vocabulary: Vocabulary, known: KnownNames) -> tuple[Rule, ...]:
-    """The rules of a directive that passes every guard; raises DirectiveRefused."""
+def written_against(document: Document, vocabulary: Vocabulary) -> Vocabulary:
+    """The version of the vocabulary that its author had; raises DocumentError when it is not on file."""
     written = vocabulary.versioned(document.manifest.vocabulary)
     if written is None:
-        raise DirectiveRefused(
-            [
-                Finding(
-                    "VOCABULARY_VERSION",
-                    f"{document.name}/{MANIFEST_FILE}",
-                    "",
-                    f"written against vocabulary {document.manifest.vocabulary!r}; "
-                    f"this is {vocabulary.version!r}, with "
-                    f"{', '.join(vocabulary.earlier) or 'nothing'} before it",
-                    manifest_place(document.manifest_text, "vocabulary"),
-                )
-            ]
+        raise DocumentError(
+            "VOCABULARY_VERSION",
+            f"{document.name}/{MANIFEST_FILE}",
+            f"written against vocabulary {document.manifest.vocabulary!r}; "
+            f"this is {vocabulary.version!r}, with "
+            f"{', '.join(vocabulary.earlier) or 'nothing'} before it",
+            manifest_place(document.manifest_text, "vocabulary"),
         )
+    return written
+
+
+def check(document: Document, vocabulary: Vocabulary, known: KnownNames) -> tuple[Rule, ...]:
+    """The rules of a directive that passes every guard; raises DirectiveRefused."""
+    written = written_against(document, vocabulary)
     # Read in the words that its author had, and applied in those that searches are told in.
     examination = _Examination(document, written, known)
     rules = examination.rules()

@@ -1,8 +1,9 @@
 """Who signed a directive: `directive.sig` beside it, a C2SP signed note.
 
-The note's text names the directive, its party, the vocabulary's version and the SHA-256 of each of the
-three files, so that one changed byte, also of a case, is another directive. It is worked out from the
-files and compared, never read for what it says.
+The note's text names the directive, its party, the version of the vocabulary and the SHA-256 of that
+vocabulary and of each of the three files. So one changed byte, also of a case, is another directive, and
+so are the same words with another meaning. It is worked out from the files and compared, never read for
+what it says.
 
 A party signs for itself only: what counts are the keys that it registered, and a signature by anybody
 else's is none. A lawyer's countersignature may stand beside the author's.
@@ -17,6 +18,8 @@ from typing import Final
 
 from directive.document import CASES_FILE, MANIFEST_FILE, RULES_FILE, Document, read_file
 from directive.findings import DocumentError
+from directive.guards import written_against
+from directive.vocabulary import Vocabulary
 from shared.registry import TrustRoots
 from tlog.errors import FalseSignature, TlogError, UnknownSigner
 from tlog.note import NoteSigner, UnverifiedNote, Verifier, sign_note
@@ -67,8 +70,9 @@ def required(trust: TrustRoots | None) -> Signers | None:
     return Signers.parse(trust.directive_signers)
 
 
-def statement(document: Document, cases: bytes) -> str:
-    """What is signed."""
+def statement(document: Document, cases: bytes, vocabulary: Vocabulary) -> str:
+    """What is signed; raises DirectiveRefused when the vocabulary's version is not on file."""
+    written = written_against(document, vocabulary)
     files = {
         MANIFEST_FILE: document.manifest_text.encode(),
         RULES_FILE: document.rules_text.encode(),
@@ -78,7 +82,7 @@ def statement(document: Document, cases: bytes) -> str:
         _CONTEXT,
         f"directive {document.name}",
         f"party {document.manifest.party}",
-        f"vocabulary {document.manifest.vocabulary}",
+        f"vocabulary {written.version} sha256:{written.sha256.hex()}",
         *(
             f"{file} sha256:{hashlib.sha256(content).hexdigest()}"
             for file, content in files.items()
@@ -87,13 +91,15 @@ def statement(document: Document, cases: bytes) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def sign(folder: Path, document: Document, signer: NoteSigner) -> str:
-    """The note for `directive.sig`; raises DocumentError when the cases cannot be read."""
-    return sign_note(statement(document, read_file(folder / CASES_FILE)), [signer])
+def sign(folder: Path, document: Document, vocabulary: Vocabulary, signer: NoteSigner) -> str:
+    """The note for `directive.sig`; raises DirectiveRefused when cases or vocabulary cannot be read."""
+    return sign_note(statement(document, read_file(folder / CASES_FILE), vocabulary), [signer])
 
 
-def check(folder: Path, document: Document, signers: Signers) -> tuple[Verifier, ...]:
-    """The keys of its party that signed it; raises DocumentError when there is none."""
+def check(
+    folder: Path, document: Document, vocabulary: Vocabulary, signers: Signers
+) -> tuple[Verifier, ...]:
+    """The keys of its party that signed it; raises DirectiveRefused when there is none."""
     file, party = f"{document.name}/{SIGNATURE_FILE}", document.manifest.party
     keys = signers.by_party.get(party, ())
     if not keys:
@@ -114,7 +120,7 @@ def check(folder: Path, document: Document, signers: Signers) -> tuple[Verifier,
         raise DocumentError("SIGNATURE_FALSE", file, str(error)) from error
     except TlogError as error:
         raise DocumentError("SIGNATURE", file, f"is no signed note: {error}") from error
-    expected = statement(document, read_file(folder / CASES_FILE))
+    expected = statement(document, read_file(folder / CASES_FILE), vocabulary)
     if note.text != expected:
         changed = set(expected.splitlines()) - set(note.text.splitlines())
         what = ", ".join(sorted(line.split(" ")[0] for line in changed)) or "the order of its lines"

@@ -28,7 +28,7 @@ def _folder(tmp_path: Path) -> Path:
 
 def sign(folder: Path, *parties: str) -> None:
     read = document.read(folder)
-    notes = [signature.sign(folder, read, SIGNERS[party]) for party in parties]
+    notes = [signature.sign(folder, read, vocabulary(), SIGNERS[party]) for party in parties]
     text, _, lines = notes[0].rpartition("\n\n")
     lines += "".join(note.rpartition("\n\n")[2] for note in notes[1:])
     (folder / SIGNATURE_FILE).write_text(f"{text}\n\n{lines}")
@@ -36,20 +36,20 @@ def sign(folder: Path, *parties: str) -> None:
 
 def refusal(folder: Path, signers: Signers = KNOWN) -> str:
     with pytest.raises(DocumentError) as refused:
-        signature.check(folder, document.read(folder), signers)
+        signature.check(folder, document.read(folder), vocabulary(), signers)
     (finding,) = refused.value.findings
     assert finding.file == f"{NAME}/{SIGNATURE_FILE}"
     return f"{finding.guard}: {finding.message}"
 
 
 def test_a_directive_that_its_party_signed_is_accepted(folder: Path) -> None:
-    (signed,) = signature.check(folder, document.read(folder), KNOWN)
+    (signed,) = signature.check(folder, document.read(folder), vocabulary(), KNOWN)
     assert signed.vkey == SIGNERS[LAPD].vkey
 
 
 def test_a_lawyers_signature_may_stand_beside_it(folder: Path) -> None:
     sign(folder, "stranger", LAPD)
-    (signed,) = signature.check(folder, document.read(folder), KNOWN)
+    (signed,) = signature.check(folder, document.read(folder), vocabulary(), KNOWN)
     assert signed.name == SIGNERS[LAPD].name
 
 

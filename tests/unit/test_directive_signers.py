@@ -16,6 +16,7 @@ from countersign.installation.ports import Ports
 from countersign.installation.prepare import ensure_documents, prepare, systems_run_here
 from directive import document, signature
 from directive.signature import SIGNATURE_FILE
+from directive.vocabulary import Vocabulary
 from policy.__main__ import load
 from policy.config import PolicySettings
 from shared.registry import Registry, TrustRoots
@@ -76,13 +77,24 @@ def leave_it_unsigned(layout: Layout) -> None:
 
 def sign_as_another_party(layout: Layout) -> None:
     folder = layout.directives / NAME
-    note = signature.sign(folder, document.read(folder), directive_signer(layout.keys, LASD))
+    signer = directive_signer(layout.keys, LASD)
+    note = signature.sign(folder, document.read(folder), Vocabulary.load(folder.parent), signer)
     (folder / SIGNATURE_FILE).write_text(note)
 
 
 def edit_it_after_signing(layout: Layout) -> None:
     rules = layout.directives / NAME / "rules.cedar"
     rules.write_text(rules.read_text() + "// and nobody noticed\n")
+
+
+def let_its_vocabulary_have_known_a_later_word(layout: Layout) -> None:
+    """The directive did not know the purpose, cannot tell, and refuses; now it would apply its permits."""
+    earlier = layout.directives / "vocabulary-1.cedarschema"
+    text = earlier.read_text()
+    assert "fugitiveApprehension" not in text
+    purposes = text.replace('"otherNonCriminal"', '"otherNonCriminal", "fugitiveApprehension"')
+    assert purposes != text
+    earlier.write_text(purposes)
 
 
 def register_no_key(layout: Layout) -> None:
@@ -98,6 +110,10 @@ ATTACKS = [
     (leave_it_unsigned, "SIGNATURE_MISSING"),
     (sign_as_another_party, "SIGNATURE_OTHER_PARTY"),
     (edit_it_after_signing, "SIGNATURE_OF_OTHER_BYTES"),
+    (
+        let_its_vocabulary_have_known_a_later_word,
+        r"differs is vocabulary \[SIGNATURE_OF_OTHER_BYTES",
+    ),
     (register_no_key, "SIGNER_UNKNOWN"),
     (register_nobody, "SIGNER_UNKNOWN"),
 ]

@@ -112,7 +112,7 @@ def sign(
 ) -> int:
     """Sign a directive, if it passes every guard, case and gate. Needs no server.
 
-    Writes directive.sig, over the exact bytes of the three files and the vocabulary's version, and prints
+    Writes directive.sig, over the exact bytes of the three files and of the vocabulary, and prints
     the verifier key that the party must have registered. Signs nothing that could not be published.
 
     \b
@@ -134,7 +134,7 @@ def sign(
         else:
             print_review(out(), review.with_findings(said, findings))
         return REFUSED
-    note = signature.sign(where, said.directive.document, signer)
+    note = signature.sign(where, said.directive.document, vocabulary, signer)
     write_public(where / SIGNATURE_FILE, note.encode())
     if as_json:
         print_json({"signed": True, "verifier_key": signer.vkey, "note": note})
