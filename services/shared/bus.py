@@ -55,7 +55,9 @@ ACK_TIMEOUT_S: Final = 8
 """A cluster elects a new stream leader within 7 s (measured); an acknowledgement may take as long."""
 PING_INTERVAL_S: Final = 5
 """With two pings outstanding, a half-open link is found in about 15 s."""
+_CANCELS_MAX: Final = 50
 _CANCEL_AGAIN_S: Final = 0.1
+"""Each try succeeds but at a few steps of the event loop; all together they outlast a connection attempt."""
 
 _DEADLINE: Final = "Countersign-Deadline"
 _ERROR: Final = "Nats-Service-Error-Code"
@@ -336,12 +338,18 @@ class Bus:
         await self._stop_reconnecting()
 
     async def _stop_reconnecting(self) -> None:
-        """Before Python 3.12 `asyncio.wait_for` may swallow the cancellation that `Client.close` sends
-        once; the client would then reconnect for ever and the process would not end."""
+        """Cancel what nats-py cancels only once.
+
+        Before Python 3.12 `asyncio.wait_for` may swallow a cancellation; the client would go on reconnecting
+        and the process would not end.
+        """
         reconnecting = self._client._reconnection_task
-        while reconnecting is not None and not reconnecting.done():
+        for _ in range(_CANCELS_MAX):
+            if reconnecting is None or reconnecting.done():
+                return
             reconnecting.cancel()
             await asyncio.wait({reconnecting}, timeout=_CANCEL_AGAIN_S)
+        log.error("the closed connection to the bus does not stop reconnecting")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

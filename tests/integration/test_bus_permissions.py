@@ -207,8 +207,6 @@ async def test_the_broker_cannot_take_orders_from_a_queue(
     await intruder.client.close()
 
 
-# nats-py leaves a refused connection unclosed; the collector may find it when the loop is over.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("kind", "name"), [("agency", "CA0194200"), ("connector", "unheard-of"), ("operator", "broker")]
 )
