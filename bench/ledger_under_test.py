@@ -62,7 +62,8 @@ class Engine:
 
         def checkpoint() -> None:
             with contextlib.closing(sqlite3.connect(database)) as connection:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                # It locks the writer out, as expungement does: see `WAL_PAGES_MAX` of the storage.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
         return checkpoint
 
