@@ -11,11 +11,8 @@ import argparse
 import asyncio
 import atexit
 import contextlib
-import itertools
 import resource
 import shutil
-import sqlite3
-import sys
 import tempfile
 import threading
 import time
@@ -37,9 +34,9 @@ from ledger.key_store import SqliteKeyStore
 from ledger.keyring import Keyring
 from ledger.keys import FileKey
 from ledger.log import begin_log, opened
-from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Database, Head, Storage
 from ledger.vault import KeyringSealer
+from ledger_under_test import Engine
 from shared.clock import SystemClock
 from tlog.merkle import EMPTY_ROOT
 
@@ -234,27 +231,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.folder)))
-        numbers = itertools.count()
-        engine = f"SQLite {sqlite3.sqlite_version}, synchronous=FULL"
-        if arguments.postgres:
-            sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-            from support.postgres import PostgresServer, PostgresUnderTest
-
-            engine = "PostgreSQL, fsync, synchronous_commit=on, no standby"
-            server = PostgresServer()
-            stack.callback(server.remove)
-            server.start()
-            server.make_template()
-
-        def new() -> Database:
-            name = f"bench_{next(numbers)}"
-            if not arguments.postgres:
-                return SqliteDatabase(folder / f"{name}.sqlite")
-            server.make_database(name)
-            return PostgresUnderTest(server, name, folder)
-
-        results = measure(arguments.seconds, new)
-    show(engine, results)
+        engine = stack.enter_context(Engine.started(folder, postgres=arguments.postgres))
+        results = measure(arguments.seconds, engine.database)
+    show(engine.title, results)
 
 
 def show(engine: str, results: list[tuple[int, Figures, Figures]]) -> None:

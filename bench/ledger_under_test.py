@@ -44,13 +44,11 @@ class Engine:
         if not postgres:
             yield Engine(folder)
             return
-        engine = PostgresEngine(folder)
-        try:
-            engine.server.start()
-            engine.server.make_template()
-            yield engine
-        finally:
-            engine.server.remove()
+        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+        from support import postgres as support
+
+        with support.running_server(("-c", "autovacuum=on")) as server:
+            yield PostgresEngine(folder, server, support)
 
     def database(self) -> Database:
         """A new one without a log."""
@@ -77,13 +75,10 @@ class PostgresEngine(Engine):
 
     title = "PostgreSQL, fsync and synchronous_commit on, no standby"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: Any, support: Any) -> None:
         super().__init__(folder)
-        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-        from support import postgres
-
-        self._support: Any = postgres
-        self.server = postgres.PostgresServer(("-c", "autovacuum=on"))
+        self._support = support
+        self.server = server
 
     def database(self) -> Database:
         """A new one without a log."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,16 +84,9 @@ class Replicas:
 
 
 @pytest.fixture(name="server")
-def _server() -> Iterator[PostgresServer]:
-    """A server that may be killed."""
-    server = PostgresServer()
-    try:
-        server.start()
-        server.make_template()
-        server.make_database("replicas")
-        yield server
-    finally:
-        server.remove()
+def _server(mortal_postgres_server: PostgresServer) -> PostgresServer:
+    mortal_postgres_server.make_database("replicas")
+    return mortal_postgres_server
 
 
 @pytest.fixture(name="database")

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,21 +36,10 @@ pytestmark = pytest.mark.fault
 RELEASE_0_1 = Path(__file__).parents[1] / "data" / "ledger_0_1.sql"
 
 
-@pytest.fixture(name="server")
-def _server() -> Iterator[PostgresServer]:
-    """A server that the test may end."""
-    server = PostgresServer()
-    try:
-        server.start()
-        server.make_template()
-        yield server
-    finally:
-        server.remove()
-
-
 def test_keys_in_postgresql_are_there_again_when_their_server_is(
-    server: PostgresServer, tmp_path: Path
+    mortal_postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
+    server = mortal_postgres_server
     server.make_database("ledger_keys")
     database = PostgresUnderTest(server, "ledger_keys", tmp_path)
     settings = PostgresSettings(

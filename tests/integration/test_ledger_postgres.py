@@ -33,7 +33,14 @@ from support.ledgers import (
     failed,
     search_id,
 )
-from support.postgres import ADMIN, OWNER, SERVICE, PostgresServer, PostgresUnderTest
+from support.postgres import (
+    ADMIN,
+    OWNER,
+    SERVICE,
+    PostgresServer,
+    PostgresUnderTest,
+    running_server,
+)
 from support.vaults import KEYRING
 from support.waiting import until
 
@@ -147,16 +154,11 @@ def test_commits_wait_for_the_disk(database: PostgresUnderTest) -> None:
 
 @pytest.mark.promise(1)
 async def test_server_that_may_lose_commits_is_refused(tmp_path: Path) -> None:
-    server = PostgresServer(["-c", "fsync=off"])
-    try:
-        server.start()
-        server.make_template()
+    with running_server(["-c", "fsync=off"]) as server:
         server.make_database("unsafe")
         with pytest.raises(NotReady, match="fsync = off") as refused:
             begin_log(PostgresUnderTest(server, "unsafe", tmp_path), SIGNER)
         assert refused.value.reason == "LEDGER_NOT_DURABLE"
-    finally:
-        server.remove()
 
 
 def test_weaker_commits_of_the_server_are_made_durable(database: PostgresUnderTest) -> None:

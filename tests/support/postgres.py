@@ -251,16 +251,30 @@ class PostgresUnderTest(PostgresDatabase):
             return admin.execute(question.encode()).fetchall()
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    """One server for all tests that do not harm it."""
-    server = PostgresServer()
+@contextlib.contextmanager
+def running_server(options: Sequence[str] = ()) -> Iterator[PostgresServer]:
+    """A server with the roles and the template."""
+    server = PostgresServer(options)
     try:
         server.start()
         server.make_template()
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One server for all tests that do not harm it."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def mortal_postgres_server() -> Iterator[PostgresServer]:
+    """A server that the test may kill."""
+    with running_server() as server:
+        yield server
 
 
 _numbers = itertools.count()
