@@ -32,7 +32,7 @@ from directive.projection import (
     attributes_read,
     facts_read,
 )
-from directive.question import CLOSED
+from directive.question import CLOSED, in_words
 from directive.rules import Rule, walk
 from directive.signature import Signers
 from directive.vocabulary import Vocabulary
@@ -87,8 +87,8 @@ class Slice:
     seat_lists: SeatLists | None
     circumstances: frozenset[str]
     """The circumstances that the rules read: if one is unknown, the party cannot tell."""
-    lacking: Mapping[str, frozenset[int]]
-    """For what a rule reads, the values for which the version that it was written against has no word."""
+    lacking: Mapping[str, frozenset[str]]
+    """For what a rule reads, what is told in words that the version that it was written against lacks."""
     versions: tuple[DirectiveVersion, ...]
 
     def seat_class(self, seat: str) -> tuple[bool, ...] | str:
@@ -310,15 +310,16 @@ def _overlap(rule: Rule, directive: Directive, directives: Sequence[Directive]) 
 
 def _lacking(
     directives: Sequence[Directive], vocabulary: Vocabulary
-) -> Mapping[str, frozenset[int]]:
-    found: dict[str, frozenset[int]] = {}
+) -> Mapping[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
     for directive in directives:
         version = directive.document.manifest.vocabulary
         read = facts_read(directive.rules, vocabulary.facts) | attributes_read(directive.rules)
         for fact in read & CLOSED.keys():
-            values = vocabulary.lacking(version, CLOSED[fact])
-            if values:
-                found[fact] = found.get(fact, frozenset()) | values
+            told = in_words(vocabulary, fact)
+            lacking = {told[value] for value in vocabulary.lacking(version, CLOSED[fact])}
+            if lacking:
+                found[fact] = found.get(fact, frozenset()) | lacking
     return found
 
 

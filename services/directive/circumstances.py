@@ -63,6 +63,13 @@ CIRCUMSTANCES: Final = frozenset(
     (*_SETS, *_STATED, *_FLAGS, *_INSTRUMENT, *_EMERGENCY, *_REGISTERED)
 )
 """The facts that are told here."""
+CLOSED_CIRCUMSTANCES: Final[Mapping[str, str]] = {
+    **{fact: enum for fact, (_, enum) in (*_STATED.items(), *_OF_INSTRUMENT.items())},
+    "instrument": "InstrumentKind",
+    "requesterClass": "AgencyClass",
+    "galleryOrigin": "GalleryOrigin",
+}
+"""Those that are told in the words of a closed list."""
 
 _NONE: Final = InstrumentKind.INSTRUMENT_KIND_NONE
 _GRANTED: Final = InstrumentStatus.INSTRUMENT_STATUS_GRANTED

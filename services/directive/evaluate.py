@@ -189,7 +189,7 @@ class Evaluator:
         if rules is None or faults:
             return SeatVerdict(_cannot_tell(seat, faults, rules), ())
         if rules.circumstances or rules.lacking:
-            unknown = question.unknown(rules.circumstances, rules.lacking)
+            unknown = question.unknown(seat.seat, rules.circumstances, rules.lacking)
             if unknown:
                 said = _cannot_tell(seat, [Fault.FACT_UNKNOWN], rules)
                 said.unknown_facts.extend(unknown)

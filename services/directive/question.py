@@ -15,6 +15,7 @@ from countersign.type.v1.decision_pb2 import Seat
 from countersign.type.v1.search_pb2 import SearchFacts
 from directive.circumstances import (
     CIRCUMSTANCES,
+    CLOSED_CIRCUMSTANCES,
     YEAR_AGO,
     Circumstanced,
     Told,
@@ -43,9 +44,14 @@ _CLOSED: Final = {
     "captureMode": "CaptureMode",
 }
 """The facts that every search tells in the words of a closed list."""
-GALLERY_CLASS: Final = "class"
+_GALLERY_CLASS: Final = "class"
 """Not a fact but an attribute of the gallery, which is told in the words of a closed list all the same."""
-CLOSED: Final[Mapping[str, str]] = {**_CLOSED, GALLERY_CLASS: "GalleryClass"}
+CLOSED: Final[Mapping[str, str]] = {
+    **_CLOSED,
+    **CLOSED_CIRCUMSTANCES,
+    _GALLERY_CLASS: "GalleryClass",
+}
+"""All that is told in the words of a closed list, to the list."""
 _ACTION: Final = ref("Action", "submitSearch")
 
 # Looking an enum's value up by its name costs more than comparing it.
@@ -97,8 +103,6 @@ class Question:
     _texts: Mapping[str, str]
     """Facts that may be any text."""
     _seats_told: Mapping[int, str]
-    _numbers: Mapping[str, int]
-    """The values of what is told in the words of a closed list."""
     _tell: Callable[[], Told]
 
     @cached_property
@@ -107,10 +111,13 @@ class Question:
         return self._tell()
 
     def unknown(
-        self, circumstances: frozenset[str], lacking: Mapping[str, frozenset[int]]
+        self,
+        seat: Seat.ValueType,
+        circumstances: frozenset[str],
+        lacking: Mapping[str, frozenset[str]],
     ) -> list[str]:
-        """Which of these circumstances nobody knows, and of which facts the value is one of those lacking."""
-        found = [fact for fact, values in lacking.items() if self._numbers.get(fact) in values]
+        """Which of these circumstances nobody knows, and which facts are told in a word that is lacking."""
+        found = [fact for fact, told in lacking.items() if self._phrase(fact, seat) in told]
         if circumstances:
             found += circumstances & self._circumstances.unknown
         return sorted(found)
@@ -172,14 +179,18 @@ class Asking:
         self._seats: dict[tuple[str | None, ...], tuple[SeatOf, ...]] = {}
         self._words_fit = vocabulary.words_fit
         self._phrases: dict[str, dict[int, str]] = {}
-        for fact, enum in _CLOSED.items():
-            words = vocabulary.words(enum)
-            self._phrases[fact] = {n: phrase(fact, ref(enum, word)) for n, word in words.items()}
+        for fact in _CLOSED:
+            self._phrases[fact] = in_words(vocabulary, fact)
         self._agencies = {
             ori: phrase("beneficiary", ref("Agency", ori)) for ori in registry.agencies
         }
         self._circumstanced = Circumstanced(registry, vocabulary)
-        self._classes = {name: one.proto_class for name, one in registry.galleries.items()}
+        classes = in_words(vocabulary, _GALLERY_CLASS)
+        self._classes = {
+            name: classes[one.proto_class]
+            for name, one in registry.galleries.items()
+            if one.proto_class in classes
+        }
         self._flags = {
             fact: (phrase(fact, False), phrase(fact, True))
             for fact in ("attempt", "narrativeGiven")
@@ -209,6 +220,8 @@ class Asking:
         if facts.HasField("beneficiary_agency") and facts.beneficiary_agency in self._agencies:
             # One that is not registered is as good as unknown: it stays absent.
             told["beneficiary"] = self._agencies[facts.beneficiary_agency]
+        if facts.gallery in self._classes:
+            told[_GALLERY_CLASS] = self._classes[facts.gallery]
         return Question(
             at=moment,
             seats=self._seats_of(facts),
@@ -222,7 +235,6 @@ class Asking:
                 "caseNumber": facts.case_number,
             },
             _seats_told=self._phrases[_SEAT],
-            _numbers={**closed, GALLERY_CLASS: self._classes.get(facts.gallery, 0)},
             _tell=lambda: self._circumstanced.tell(facts, moment),
         )
 
@@ -256,6 +268,12 @@ class Asking:
             (Fault.NO_DECISION, not self._words_fit),
         )
         return tuple(fault for fault, found in checks if found)
+
+
+def in_words(vocabulary: Vocabulary, fact: str) -> dict[int, str]:
+    """What the engine is told for each value of what is told in the words of a closed list."""
+    enum = CLOSED[fact]
+    return {n: phrase(fact, ref(enum, word)) for n, word in vocabulary.words(enum).items()}
 
 
 def _time_phrase(fact: str, moment: datetime) -> str:

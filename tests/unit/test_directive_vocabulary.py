@@ -7,12 +7,26 @@ from pathlib import Path
 import pytest
 
 from countersign.type.v1 import circumstances_pb2, search_pb2
-from countersign.type.v1.decision_pb2 import Seat
+from countersign.type.v1.decision_pb2 import Seat, VerdictOutcome
 from directive import cases, document, guards
-from directive.book import Directive
+from directive.book import Book, Directive
 from directive.entities import known_names
+from directive.evaluate import Evaluator
+from directive.question import CLOSED
 from directive.vocabulary import FILE_NAME, Vocabulary, VocabularyError, mirrored_enums
-from support.directives import DIRECTIVES, registry, shipped_book, vocabulary
+from support.circumstances import instrument, known, whole_registry
+from support.directives import (
+    DIRECTIVES,
+    FORBID,
+    LAPD,
+    NOON,
+    PERMIT,
+    TRAINED,
+    manifest,
+    registry,
+    shipped_book,
+    vocabulary,
+)
 
 TEXT = (DIRECTIVES / FILE_NAME).read_text(encoding="utf-8")
 
@@ -145,6 +159,72 @@ def test_a_changed_vocabulary_leaves_every_verdict_as_its_cases_state_it(version
         cases_of = cases.load(DIRECTIVES / name)
         report = cases.run(Directive(read, rules), cases_of, vocabulary(), registry())
         assert [one for one in report.results if one.problems] == []
+
+
+SAID = {
+    "seat": "origin",
+    "purpose": "criminalInvestigation",
+    "suspicion": "reasonableSuspicion",
+    "severity": "violentFelony",
+    "provenance": "crimeSceneRecording",
+    "captureMode": "storedVideoFrame",
+    "class": "bookingPhotos",
+    "probeEdit": "none",
+    "route": "direct",
+    "protectedBasis": "none",
+    "investigation": "open",
+    "chargeStatus": "suspected",
+    "instrument": "searchWarrant",
+    "instrumentStatus": "granted",
+    "instrumentIssuer": "court",
+    "instrumentScope": "faceSearch",
+    "requesterClass": "lawEnforcement",
+    "galleryOrigin": "criminalProceedings",
+}
+"""What the search below says in the words of each closed list."""
+MAY_BE_ABSENT = ("instrumentStatus", "instrumentIssuer", "instrumentScope")
+
+
+def next_version(folder: Path, enum: str, word: str) -> Vocabulary:
+    """A vocabulary 3 that is like version 2, and a version 2 that had not that word yet."""
+    head, end = f"entity {enum} enum [", "]"
+    listed = TEXT.partition(head)[2].partition(end)[0]
+    fewer = ", ".join(one for one in re.findall(r'"\w+"', listed) if one != f'"{word}"')
+    (folder / FILE_NAME).write_text(TEXT.replace('@version("2")', '@version("3")'))
+    before = TEXT.replace(head + listed + end, head + fewer + end)
+    (folder / "vocabulary-2.cedarschema").write_text(before)
+    return Vocabulary.load(folder)
+
+
+@pytest.mark.promise(3)
+@pytest.mark.parametrize(("fact", "word"), SAID.items(), ids=SAID)
+def test_a_word_of_a_later_version_is_unknown_in_every_closed_list(
+    tmp_path: Path, fact: str, word: str
+) -> None:
+    """A prohibition that its author could not write for that word must not be passed by."""
+    later = next_version(tmp_path, CLOSED[fact], word)
+    names = known_names(whole_registry())
+    facts = known(instrument=instrument())
+    read = f"resource.{fact}" if fact == "class" else f"context.{fact}"
+    present = f"context has {fact} && " if fact in MAY_BE_ABSENT else ""
+    condition = f"when {{ {present}{read} != {read} }};"
+    rules = f"{PERMIT.replace('LAPD-9', 'LAPD-8')};{FORBID} {condition}"
+    said = []
+    for version in ("2", "3"):
+        parsed = document.parse(
+            "a-directive", manifest(vocabulary=f'"{version}"').encode(), rules.encode()
+        )
+        made = Directive(parsed, guards.check(parsed, later, names))
+        evaluator = Evaluator(Book([made], later), whole_registry())
+        said.append(evaluator.evaluate_party(facts, TRAINED, NOON, LAPD)[0].verdict)
+    before, after = said
+    assert (list(before.faults), list(before.unknown_facts)) == (["FACT_UNKNOWN"], [fact])
+    assert after.outcome == VerdictOutcome.VERDICT_OUTCOME_PERMIT
+
+
+def test_every_closed_list_is_told_by_a_fact() -> None:
+    assert set(CLOSED.values()) == set(vocabulary().closed_lists)
+    assert SAID.keys() == CLOSED.keys()
 
 
 def test_a_comment_cannot_change_the_lists() -> None:
