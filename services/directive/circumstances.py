@@ -6,7 +6,8 @@ rules read one of them.
 Invariants:
 - A fact is told, or it is unknown, or it may rightly be absent: what belongs to an instrument or an emergency
   is absent where it is stated that there is none.
-- What is not stated is unknown, and never "no".
+- What is not stated is unknown, and never "no". Nobody knows which sets have an offence that is neither coded
+  nor cited.
 - The times of instruments and emergencies are compared with the time of the decision here, so that rules need
   no arithmetic; what is told of them is the same for most moments.
 """
@@ -26,7 +27,7 @@ from countersign.type.v1.circumstances_pb2 import (
     InstrumentKind,
     InstrumentStatus,
 )
-from countersign.type.v1.search_pb2 import SearchFacts
+from countersign.type.v1.search_pb2 import OffenceSeverity, SearchFacts
 from directive.entities import ref
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry, class_of_agency
@@ -71,6 +72,7 @@ CLOSED_CIRCUMSTANCES: Final[Mapping[str, str]] = {
 }
 """Those that are told in the words of a closed list."""
 
+_NOT_CRIMINAL: Final = OffenceSeverity.OFFENCE_SEVERITY_NOT_CRIMINAL
 _NONE: Final = InstrumentKind.INSTRUMENT_KIND_NONE
 _GRANTED: Final = InstrumentStatus.INSTRUMENT_STATUS_GRANTED
 
@@ -109,10 +111,11 @@ class Circumstanced:
             if said.HasField(name):  # type: ignore[arg-type]  # one of the names above
                 values[fact] = getattr(said, name)
         offence = facts.offence
-        values["offenceSets"] = _sets(
-            self._by_code.get(offence.nibrs_code, set())
-            | self._by_statute.get(offence.statute, set())
-        )
+        if offence.nibrs_code or offence.statute or offence.severity == _NOT_CRIMINAL:
+            values["offenceSets"] = _sets(
+                self._by_code.get(offence.nibrs_code, set())
+                | self._by_statute.get(offence.statute, set())
+            )
         values["equivalentSets"] = _sets(self._by_statute.get(said.equivalent_statute, set()))
         absent = self._instrument(values, said.instrument, at)
         if said.HasField("emergency"):

@@ -7,7 +7,7 @@ import pytest
 
 from countersign.type.v1 import circumstances_pb2 as pb
 from countersign.type.v1.decision_pb2 import VerdictOutcome
-from countersign.type.v1.search_pb2 import GalleryClass, SearchFacts
+from countersign.type.v1.search_pb2 import GalleryClass, OffenceSeverity, SearchFacts
 from directive.circumstances import CIRCUMSTANCES, Circumstanced, year_before
 from directive.evaluate import Evaluator
 from shared.clock import stamp
@@ -218,7 +218,6 @@ def test_ratification_is_overdue_from_its_deadline_on() -> None:
         ("120", "", "", (True, False)),
         ("13A", "18 Pa.C.S. s. 3701", "", (True, False)),
         ("13A", "", "18 Pa.C.S. s. 3701", (False, True)),
-        ("", "", "", (False, False)),
         ("12", "18 Pa.C.S. s. 37", "18 pa.c.s. s. 3701", (False, False)),
     ],
 )
@@ -233,6 +232,16 @@ def test_offences_are_in_sets_by_code_and_statute_and_equivalents_by_statute(
     for name, inside in zip(("offenceSets", "equivalentSets"), sets, strict=True):
         outcome, _, _ = lapd_says(f"context.{name}.{member}", facts)
         assert outcome == (FORBIDS if inside else PERMITS)
+
+
+@pytest.mark.promise(3)
+def test_an_offence_that_is_neither_coded_nor_cited_may_be_in_any_set() -> None:
+    facts = known()
+    facts.offence.nibrs_code = ""
+    forbidden = 'context.offenceSets.contains(Countersign::OffenceSet::"robberies")'
+    assert lapd_says(forbidden, facts) == (CANNOT_TELL, ["FACT_UNKNOWN"], ["offenceSets"])
+    facts.offence.severity = OffenceSeverity.OFFENCE_SEVERITY_NOT_CRIMINAL
+    assert lapd_says(forbidden, facts)[0] == PERMITS, "where there is no offence, none is in a set"
 
 
 @pytest.mark.parametrize(
