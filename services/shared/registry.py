@@ -55,7 +55,8 @@ GalleryOriginName = Literal["criminal_proceedings", "civil_record", "given", "un
 Statute = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 _LAW_ENFORCEMENT = AgencyClass.AGENCY_CLASS_LAW_ENFORCEMENT
 _OTHER_CLASS = AgencyClass.AGENCY_CLASS_OTHER
-# As NCIC assigns the ninth character; the letters that are not here give limited access.
+# UNCONFIRMED: which letter NCIC assigns to which kind was not checked against its Operating Manual. Any other
+# letter counts as of limited access.
 _CLASS_OF_LETTER = {
     "A": AgencyClass.AGENCY_CLASS_PROSECUTION,
     "B": AgencyClass.AGENCY_CLASS_PRETRIAL_SERVICES,

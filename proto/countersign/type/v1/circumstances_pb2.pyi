@@ -408,7 +408,9 @@ class _AgencyClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgencyCla
     """Any other letter: limited access, or not of criminal justice."""
 
 class AgencyClass(_AgencyClass, metaclass=_AgencyClassEnumTypeWrapper):
-    """What kind of agency asks, as the ninth character of its ORI tells."""
+    """What kind of agency asks, as the ninth character of its ORI tells. Which letter stands for which kind is UNCONFIRMED:
+    it was not checked against the NCIC Operating Manual.
+    """
 
 AGENCY_CLASS_UNSPECIFIED: AgencyClass.ValueType  # 0
 """Not given."""
