@@ -33,9 +33,10 @@ from shared import telemetry
 from shared.binding import bind, request_digest
 from shared.bus import Bus
 from shared.clock import Clock, stamp
-from shared.errors import Broken, InvalidRequest, ServiceError, Unavailable
+from shared.errors import Broken, FieldViolation, InvalidRequest, ServiceError, Unavailable
 from shared.registry import TrustRoots
 from shared.signing import ORDER_CONTEXT, SigningKey, key_id
+from shared.unknown_fields import has_unknown_fields
 
 _decisions = telemetry.meter.create_counter(
     "countersign.decisions", unit="{decision}", description="Decisions recorded, by outcome"
@@ -80,6 +81,7 @@ class Searching:
 
     async def check(self, caller: Call, request: CheckSearchRequest) -> CheckSearchResponse:
         """Asks every party and records that it was asked. Sends nothing."""
+        _check_known(request.facts)
         officer = await self._admission.officer(caller, request.facts, request.officer_token)
         evaluated = await self._evaluate(request.facts, officer, self._clock.now())
         appended = await self._ledger.append(checked_entry(request.facts, officer, evaluated))
@@ -103,6 +105,7 @@ class Searching:
 
     async def _submit(self, caller: Call, request: SubmitSearchRequest) -> Record:
         facts = request.facts
+        _check_known(facts)
         officer = await self._admission.officer(caller, facts, request.officer_token)
         self._check_sealed_to(request)
         bound = bind(facts, officer, request.sealed_probe, request.answer_public_key, request.salt)
@@ -185,4 +188,16 @@ class Searching:
             signed.SerializeToString(),
             message_id=f"order/{record.search_id}",
             template="orders.{system}.{search}",
+        )
+
+
+def _check_known(facts: SearchFacts) -> None:
+    """What we cannot read we could neither have judged nor keep out of the public record."""
+    if has_unknown_fields(facts):
+        raise InvalidRequest(
+            "INVALID_REQUEST",
+            "the facts say more than this broker knows of; it must not be older than who asks",
+            violations=[
+                FieldViolation("facts", "has a field that is not in this broker's contracts")
+            ],
         )

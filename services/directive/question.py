@@ -26,6 +26,7 @@ from directive.entities import ref
 from directive.likeness import Likeness
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
+from shared.unknown_fields import has_unknown_fields
 
 CANDIDATES_DEFAULT: Final = 20
 """What the contract says that 0 asks for."""
@@ -213,7 +214,8 @@ class Asking:
             for fact, number in closed.items()
             if (phrase := self._phrases[fact].get(number)) is not None
         }
-        faults = self._faults(facts, officer, all_words_known=len(told) == len(closed))
+        all_known = len(told) == len(closed) and not has_unknown_fields(facts)
+        faults = self._faults(facts, officer, all_known=all_known)
         told["attempt"] = self._flags["attempt"][offence.attempt]
         told["narrativeGiven"] = self._flags["narrativeGiven"][bool(facts.narrative)]
         told["candidatesMax"] = f'"candidatesMax": {facts.candidates_max or CANDIDATES_DEFAULT}'
@@ -249,9 +251,7 @@ class Asking:
             seats = self._seats[names] = _seats(facts, self._registry)
         return seats
 
-    def _faults(
-        self, facts: SearchFacts, officer: str, *, all_words_known: bool
-    ) -> tuple[Fault, ...]:
+    def _faults(self, facts: SearchFacts, officer: str, *, all_known: bool) -> tuple[Fault, ...]:
         registry = self._registry
         known = registry.officers.get(officer)
         gallery = registry.galleries.get(facts.gallery)
@@ -263,7 +263,7 @@ class Asking:
             (Fault.UNKNOWN_GALLERY, gallery is None or gallery.system != facts.system),
             (Fault.UNKNOWN_OFFICER, known is None),
             (Fault.OFFICER_OF_ANOTHER_AGENCY, foreign),
-            (Fault.FACT_UNKNOWN, not all_words_known),
+            (Fault.FACT_UNKNOWN, not all_known),
             # Not told of the fact in question, the engine would not notice a word that it lacks.
             (Fault.NO_DECISION, not self._words_fit),
         )

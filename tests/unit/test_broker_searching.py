@@ -16,6 +16,9 @@ from support.brokers import LASD, OFFICER, BrokerOnTheTable, own_case
 from support.buses import REFUSED
 from support.waiting import WAIT_S_MAX
 
+UNKNOWN_FIELD = b"\xfa\x7d\x05a pic"
+"""Field 2015 of a release to come."""
+
 
 @pytest.fixture(name="broker")
 def _broker() -> BrokerOnTheTable:
@@ -235,6 +238,31 @@ async def test_what_is_sensitive_reaches_the_ledger_as_openings_only(
     leaf = broker.bus.ledger.entries[0].SerializeToString()
     for secret in (b"26-0001", b"A shop was robbed.", OFFICER.encode()):
         assert secret not in leaf
+
+
+@pytest.mark.promise(3)
+@pytest.mark.promise(5)
+@pytest.mark.parametrize("where", ["facts", "offence", "instrument"])
+async def test_facts_that_say_more_than_the_broker_knows_are_neither_judged_nor_published(
+    broker: BrokerOnTheTable, where: str
+) -> None:
+    """Copied into the public entry, a field that nobody reads could be a picture, for ever."""
+    facts = own_case()
+    of: dict[str, Message] = {
+        "facts": facts,
+        "offence": facts.offence,
+        "instrument": facts.circumstances.instrument,
+    }
+    of[where].MergeFromString(UNKNOWN_FIELD)
+    assert UNKNOWN_FIELD in facts.SerializeToString()
+    with pytest.raises(InvalidRequest):
+        await broker.searching.submit(broker.call(), broker.request(broker.prepared(facts)))
+    token = broker.provider.token(OFFICER, facts.search_id)
+    with pytest.raises(InvalidRequest):
+        await broker.searching.check(
+            broker.call(rpc="CheckSearch"), pb.CheckSearchRequest(facts=facts, officer_token=token)
+        )
+    assert not broker.bus.happened
 
 
 @pytest.mark.promise(8)

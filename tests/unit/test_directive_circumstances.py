@@ -244,6 +244,14 @@ def test_an_offence_that_is_neither_coded_nor_cited_may_be_in_any_set() -> None:
     assert lapd_says(forbidden, facts)[0] == PERMITS, "where there is no offence, none is in a set"
 
 
+@pytest.mark.promise(3)
+def test_a_circumstance_of_a_release_to_come_is_unknown_to_every_party() -> None:
+    """Who cannot read it cannot know that nobody forbids it."""
+    facts = known(instrument=instrument())
+    facts.circumstances.instrument.MergeFromString(b"\xfa\x7d\x05later")
+    assert lapd_says("context.attempt", facts) == (CANNOT_TELL, ["FACT_UNKNOWN"], [])
+
+
 @pytest.mark.parametrize(
     ("ori", "word"),
     [

@@ -299,7 +299,7 @@ class Verdict(_message.Message):
     @_builtins.property
     def unknown_facts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """With FACT_UNKNOWN: the facts that its directives ask for and that are not known, by their names in the
-        vocabulary ("instrument"). Empty when it is one that every search must state.
+        vocabulary ("instrument"). Empty when it is one that every search must state, or one that has no name there yet.
         """
 
     def __init__(
