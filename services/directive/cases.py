@@ -7,7 +7,7 @@ Who takes part in a case may be invented: a directive's cases must hold wherever
 no real registry has an officer whose certificate lapsed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from countersign.type.v1.decision_pb2 import Seat, Verdict, VerdictOutcome
 from countersign.type.v1.search_pb2 import SearchFacts
+from directive import strict_yaml
 from directive.book import Book, Directive
 from directive.case_request import Moment, Request, SeatName, Strict
 from directive.document import CASES_FILE, read_file, text_of
@@ -73,7 +74,7 @@ class CaseFile(Strict):
     ordinary: Mapping[str, Any]
     cases: tuple[Case, ...] = Field(min_length=1, max_length=CASES_MAX)
 
-    _places: Mapping[str, Place] = PrivateAttr(default_factory=dict)
+    _places: Mapping[str, Place | None] = PrivateAttr(default_factory=dict)
 
     def place(self, case: Case) -> Place | None:
         """Where the case is written."""
@@ -156,8 +157,9 @@ def parse(label: str, content: bytes) -> CaseFile:
     file = f"{label}/{CASES_FILE}"
     text = text_of(file, content)
     try:
-        places = _places(text)
-        parsed = CaseFile.model_validate(yaml.safe_load(text))
+        value, root = strict_yaml.load(text)
+        places = _places(root)
+        parsed = CaseFile.model_validate(value)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(mark.line + 1, mark.column + 1) if mark else None
@@ -165,7 +167,7 @@ def parse(label: str, content: bytes) -> CaseFile:
     except ValidationError as error:
         match error.errors()[0]["loc"]:
             case ("cases", int(number), *_):
-                place = places[number]
+                place = places.get(number)
             case _:
                 place = None
         raise DocumentError("CASES", file, problems_of(error), place) from error
@@ -175,21 +177,20 @@ def parse(label: str, content: bytes) -> CaseFile:
     for number, case in enumerate(parsed.cases):
         if case.name in parsed._places:
             message = "another case has this name"
-            raise DocumentError("CASES", file, message, places[number], case.label)
-        parsed._places = {**parsed._places, case.name: places[number]}
+            raise DocumentError("CASES", file, message, places.get(number), case.label)
+        parsed._places = {**parsed._places, case.name: places.get(number)}
     return parsed
 
 
-def _places(text: str) -> Sequence[Place]:
-    """Where each case begins."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+def _places(root: yaml.Node | None) -> Mapping[int, Place]:
+    """Where each case begins, as far as they are a list."""
     if not isinstance(root, yaml.MappingNode):
-        return ()
+        return {}
     listed = next((value for key, value in root.value if key.value == "cases"), None)
     if not isinstance(listed, yaml.SequenceNode):
-        return ()
+        return {}
     marks = [node.start_mark for node in listed.value]
-    return [Place(mark.line + 1, mark.column + 1) for mark in marks]
+    return {number: Place(mark.line + 1, mark.column + 1) for number, mark in enumerate(marks)}
 
 
 def run(

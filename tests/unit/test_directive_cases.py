@@ -1,5 +1,6 @@
 """Every shipped directive decides its own cases as they state; a case that is wrong is noticed."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,10 @@ def test_those_who_take_part_in_a_case_must_make_a_sound_registry(brought: objec
         (lambda file: file["cases"][0].update(given={"purpos": "sketch"}), "purpos"),
         (lambda file: file["cases"][0].update(given={"purpose": "sketch"}), "not a Purpose"),
         (lambda file: file.update(cases=[]), "cases"),
-        (lambda file: file["cases"].append(file["cases"][0]), "another case has this name"),
+        (
+            lambda file: file["cases"].append(deepcopy(file["cases"][0])),
+            "another case has this name",
+        ),
         (lambda file: file.update(seat="chair"), "seat"),
     ],
 )
@@ -120,9 +124,47 @@ def test_a_case_file_with_a_mistake_is_refused_and_named(
         "\\",
         "&a [*a]",
         "at: " + "9" * 5_000,
+        "cases: !!set {a, b}",
     ],
 )
 def test_what_is_not_yaml_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "cases.yaml").write_text(content)
     with pytest.raises(DocumentError):
         cases.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint", "line"),
+    [
+        ("at:", "cases: []\nat:", "the key 'cases' stands twice", 16),
+        (
+            "    expect: forbid",
+            "    expect: permit\n    expect: forbid",
+            "'expect' stands twice",
+            19,
+        ),
+        ("at:", "at: &now", "", 0),
+        ("ordinary:", "registry: {agencies: &a {}, systems: *a}\nordinary:", "a reference", 3),
+        ("ordinary:", "ordinary:\n  <<: {officer: nobody}", "a merge", 4),
+        ("ordinary:", "registry: {1: {}, 0x1: {}}\nordinary:", "a key that is not text", 3),
+    ],
+)
+def test_attack_a_case_file_that_reads_otherwise_than_it_counts(
+    old: str, new: str, complaint: str, line: int
+) -> None:
+    text = (DIRECTIVES / "facefind-nobody" / "cases.yaml").read_text().replace(old, new, 1)
+    if not complaint:  # A name that nobody refers to says nothing.
+        assert cases.parse("a", text.encode()).cases
+        return
+    with pytest.raises(DocumentError, match=complaint) as refused:
+        cases.parse("a", text.encode())
+    (finding,) = refused.value.findings
+    assert finding.guard == "CASES"
+    assert finding.place is not None
+    assert finding.place.line == line
+
+
+def test_attack_a_small_case_file_that_would_fill_the_memory() -> None:
+    lines = "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 60))
+    with pytest.raises(DocumentError, match="not YAML"):
+        cases.parse("a", f"a0: &a0 {{x: 1}}\n{lines}".encode())
