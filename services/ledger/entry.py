@@ -20,7 +20,7 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED
 from shared.clock import Clock, stamp
 from shared.commitments import SALT_BYTES, commit_to
-from shared.entry_facts import DECIDED, ENDS, WITH_ORIGIN, WITH_SUMMARY
+from shared.entry_facts import DECIDED, WITH_ORIGIN, WITH_SUMMARY
 from shared.errors import FieldViolation, InvalidRequest
 from shared.kinds import KINDS, SCHEMA_EPOCH, kind_number
 from tlog.tiles import ENTRY_BYTES_MAX
@@ -51,8 +51,6 @@ LEDGERS_OWN: Final = frozenset(
     }
 )
 """Kinds that tell what the ledger itself did: nobody else can say so."""
-
-TERMINAL: Final = ENDS
 
 
 # What is made for every entry is a NamedTuple: a frozen dataclass costs three times as much to make, and

@@ -17,7 +17,7 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 
-from ledger.entry import TERMINAL, CompletedEntry
+from ledger.entry import CompletedEntry
 from ledger.last_signed import LastSigned
 from ledger.postgres_connection import (
     FAILURES,
@@ -36,6 +36,7 @@ from ledger.postgres_schema import postgres_version
 from ledger.reading import Reading
 from ledger.schema import require_newest
 from ledger.storage import Database, Head, Storage, StorageFailed, StorageInDoubt
+from shared.entry_facts import ENDS
 from shared.errors import NotReady, Unavailable
 from tlog.tiles import FullTile
 
@@ -288,7 +289,7 @@ class PostgresStorage(Storage):
                 [i for i, _ in opened],
                 [search_id for _, search_id in opened],
             )
-        ended = [has.search_id for _, _, has in numbered if has.search_id and has.kind in TERMINAL]
+        ended = [has.search_id for _, _, has in numbered if has.search_id and has.kind in ENDS]
         if ended:
             self._execute("DELETE FROM open_searches WHERE search_id = ANY (%b)", ended)
 

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ledger.entry import TERMINAL, CompletedEntry
+from ledger.entry import CompletedEntry
 from ledger.last_signed import FileLastSigned, beside
 from ledger.reading import Reading
 from ledger.schema import migrate_sqlite
 from ledger.sqlite_reading import FAILURES, SqliteReading, connect
 from ledger.storage import Database, Head, Storage, StorageFailed, StorageInDoubt
 from shared import whole_files
+from shared.entry_facts import ENDS
 from shared.errors import NotReady
 from tlog.tiles import FullTile
 
@@ -183,7 +184,7 @@ class SqliteStorage(Storage):
         self._insert(
             "INSERT OR IGNORE INTO open_searches (decided_index, search_id) VALUES", opened
         )
-        ended = [has.search_id for _, _, has in numbered if has.kind in TERMINAL]
+        ended = [has.search_id for _, _, has in numbered if has.kind in ENDS]
         if ended:
             self._execute(
                 "DELETE FROM open_searches WHERE search_id IN (SELECT value FROM json_each(?))",
