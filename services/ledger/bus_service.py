@@ -81,12 +81,7 @@ class BusService:
         """Make entries durable together."""
         if not 1 <= len(request.entries) <= ENTRIES_MAX:
             raise invalid("entries", f"{len(request.entries)} given; 1 to {ENTRIES_MAX} allowed")
-        await self._completer.prepare(request.entries)
-        completed = [
-            self._completer.complete(pending, f"entries[{number}]")
-            for number, pending in enumerate(request.entries)
-        ]
-        placed = await self._sequencer.append(completed)
+        placed = await self._sequencer.append(await self._completer.completed(request.entries))
         if request.promise == pb.PROMISE_WITNESSED:
             return await self._with_witnesses(request, placed)
         return _response(placed)

@@ -50,7 +50,7 @@ class Custody:
 
     async def record(self, pending: PendingEntry) -> Placed:
         """Put on record what is about to be done, or the entry that bears its key already."""
-        (placed,) = await self._sequencer.append([self._completer.complete(pending, "entry")])
+        (placed,) = await self._sequencer.append(await self._completer.completed([pending]))
         return placed
 
     async def in_vault(self, work: Callable[[], Answer]) -> Answer:

@@ -146,11 +146,15 @@ class Completer:
             self._salts = [drawn[at : at + SALT_BYTES] for at in range(0, len(drawn), SALT_BYTES)]
         return self._salts.pop()
 
-    async def prepare(self, pending: Sequence[PendingEntry]) -> None:
-        """Have keys at hand for these entries, so that completing them does not hold up the event loop.
+    async def completed(self, pending: Sequence[PendingEntry]) -> list[CompletedEntry]:
+        """Complete entries with keys at hand for them, so that it does not hold up the event loop.
 
-        Raises InvalidRequest, and Unavailable when there are none to be had.
+        Raises InvalidRequest, or Unavailable when nothing can be sealed.
         """
+        await self._prepare(pending)
+        return [self.complete(one, f"entries[{number}]") for number, one in enumerate(pending)]
+
+    async def _prepare(self, pending: Sequence[PendingEntry]) -> None:
         if self._sealer is None:
             return
         counts = Counter(holder_of(one.entry) for one in pending if one.sensitive)

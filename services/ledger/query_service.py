@@ -229,7 +229,7 @@ class LedgerQueryServicer(LedgerQueryServiceServicer):
         made.authority = request.authority
         if request.filter.HasField("opening"):
             pending.sensitive.add(field="searched_value", value=request.filter.opening.value)
-        (placed,) = await self._sequencer.append([self._completer.complete(pending, "export")])
+        (placed,) = await self._sequencer.append(await self._completer.completed([pending]))
         return placed
 
 

@@ -14,6 +14,7 @@ import pytest
 from countersign.ledger.v1.append_pb2 import AppendRequest
 from ledger.bus_service import BusService
 from ledger.check import check
+from ledger.custody import Custody
 from ledger.entry import Completer
 from ledger.key_provider import FileKeyProvider, WrappedKey
 from ledger.key_store import SqliteKeyStore, StoredBlock
@@ -23,6 +24,7 @@ from ledger.opening_rows import SqliteOpeningRows
 from ledger.openings import finish
 from ledger.postgres_connection import PostgresSettings
 from ledger.postgres_openings import PostgresKeyStore, PostgresOpeningRows
+from ledger.rights import People, Rights
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.vault import KeyringSealer, Vault
 from shared.errors import InvalidRequest, NotReady, Unavailable
@@ -219,8 +221,10 @@ def remnants(folder: Path, values: list[str]) -> list[str]:
 class StoreThatTakesItsTime(SqliteKeyStore):
     """Stands in the write of a block until it is told to go on."""
 
-    adding = threading.Event()
-    go_on = threading.Event()
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        super().__init__(path, connection)
+        self.adding = threading.Event()
+        self.go_on = threading.Event()
 
     def add_block(self, block: StoredBlock) -> None:
         self.adding.set()
@@ -255,3 +259,31 @@ async def test_block_that_takes_its_time_does_not_hold_up_the_event_loop(tmp_pat
             used = {(one.block, one.slot) for _, one in rows.every_opening()}
             entries = {index for index, _ in rows.every_opening()}
             assert len(used) == len(entries) == 1 + len(many)
+
+
+async def test_recording_that_openings_are_read_does_not_hold_up_the_event_loop(
+    tmp_path: Path,
+) -> None:
+    store = await asyncio.to_thread(StoreThatTakesItsTime.open, tmp_path / "store", create=True)
+    assert isinstance(store, StoreThatTakesItsTime)
+    provider = FileKeyProvider.create(tmp_path / "provider")
+    with contextlib.closing(Keyring(provider, store)) as keyring:
+        clock = ClockThatStandsStill()
+        completer = Completer(BROKER, clock, sealer=KeyringSealer(keyring), own=True)
+        async with opened(new_log(tmp_path).open_for_writing(), SIGNER) as log:
+            rows = SqliteOpeningRows.open(tmp_path / "ledger.sqlite")
+            custody = Custody(
+                rights=Rights(None),
+                people=People(None),
+                vault=Vault(keyring, rows),
+                archive=log.archive,
+                sequencer=log.sequencer,
+                completer=completer,
+                clock=clock,
+            )
+            with contextlib.closing(rows), contextlib.closing(custody):
+                waiting = asyncio.create_task(custody.record(decided(1)))
+                await asyncio.to_thread(store.adding.wait, WAIT_S_MAX)
+                assert not waiting.done()
+                store.go_on.set()
+                assert (await waiting).index == 0
