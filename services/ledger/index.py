@@ -181,7 +181,8 @@ class QueryIndex:
         rows: dict[str, list[_Row]] = {table: [] for table in _TABLES}
         for index, entry, facts in read:
             decided = None
-            if facts.decided_index is not None:
+            # A decision that comes later cannot be meant: whoever counts in order has it open still.
+            if facts.decided_index is not None and facts.decided_index < index:
                 decided = decisions.get(facts.decided_index)
                 if decided is not None and facts.search_id not in ("", decided.search_id):
                     decided = None  # it names a decision on another search: not believed
