@@ -17,6 +17,7 @@ from countersign.ledger.v1.disclosure_pb2_grpc import (
 from countersign.ledger.v1.ledger_pb2_grpc import add_LedgerServiceServicer_to_server
 from countersign.ledger.v1.query_pb2_grpc import add_LedgerQueryServiceServicer_to_server
 from ledger import append_service, disclosure_service, query_service
+from ledger.announcing import announcing
 from ledger.append_service import LedgerAppendServicer
 from ledger.bus_service import BusService
 from ledger.check import CheckFailed, check
@@ -41,8 +42,6 @@ from ledger.querying import indexing, querying, run_reindex
 from ledger.reading import StorageFailed
 from ledger.reading_doors import READING
 from ledger.replica import Replica, replica
-from ledger.restored import announce_restored
-from ledger.rotation import announce_keys
 from ledger.service import SERVICE, LedgerServicer
 from ledger.sqlite_storage import SqliteDatabase, SqliteStorage
 from ledger.standing import standing_by
@@ -68,14 +67,6 @@ class RunningLedger:
 
     server: RunningServer
     ended: asyncio.Event
-
-
-async def _announce(settings: LedgerSettings, log: OpenLog, keys: LogKeys) -> None:
-    """Put on record what changed since the log was served last."""
-    this = SpiffeId(settings.trust_domain, "service", "ledger")
-    own = Completer(str(this), SystemClock(), own=True)
-    await announce_keys(log, keys, own)
-    await announce_restored(log, settings.restored_file, own)
 
 
 @contextlib.asynccontextmanager
@@ -125,7 +116,8 @@ async def writing(
         if witnesses is not None:
             safeguards = replace(safeguards, witnesses=witnesses.at_start)
         log = await stack.enter_async_context(opened(storage, keys, safeguards=safeguards))
-        await _announce(settings, log, keys)
+        announce = announcing(log, keys, settings.restored_file, settings.trust_domain)
+        await stack.enter_async_context(announce)
         openings = stack.enter_context(opened_openings(settings))
         witnessing = None
         if witnesses is not None:

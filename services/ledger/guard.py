@@ -47,13 +47,14 @@ class Tree:
 
 
 class Guard:
-    """Says what may be signed. After `take_up` used by the writer's thread alone, but for `refuse`."""
+    """Says what may be signed. After `take_up` used by the writer's thread alone, but where it says so."""
 
     def __init__(self, origin: str, vkeys: Sequence[str], store: LastSigned, clock: Clock) -> None:
         self._origin = origin
         self._vkeys = tuple(map(recorded, vkeys))
         self._store = store
         self._clock = clock
+        self._announcement: bytes | None = None
         self._last = Signed(origin)
         self._found: Signed | None = None
         self._waits: SigningRefused | None = None
@@ -69,6 +70,11 @@ class Guard:
     def last(self) -> Signed:
         """What was signed last."""
         return self._last
+
+    def announce(self, leaf: bytes) -> None:
+        """Name the entry that tells of changed keys. The record has the keys before until it is signed for,
+        so that a start announces them again whatever came between. Any thread may call this."""
+        self._announcement = leaf
 
     def refuse(self, refusal: SigningRefused) -> None:
         """Sign nothing more, and say why, loudly. The first reason stays. Any thread may call this."""
@@ -201,9 +207,15 @@ class Guard:
                 "for this log. Stop all writers, and start the one whose database has the size "
                 "in that record",
             )
-        return Signed(
-            self._origin, tree.size, tree.root, time_us, peaks=peaks.hashes, vkeys=self._vkeys
-        )
+        vkeys = self._announced(stored)
+        return Signed(self._origin, tree.size, tree.root, time_us, peaks=peaks.hashes, vkeys=vkeys)
+
+    def _announced(self, stored: Sequence[bytes]) -> tuple[str, ...]:
+        """Give the keys that the log has told of with these entries; a first signature tells of its own."""
+        known = self._last.vkeys
+        if not known or known == self._vkeys or self._announcement in stored:
+            return self._vkeys
+        return known
 
     def record(self, following: Signed) -> None:
         """Remember what was signed, durably, before it is let out; raises SigningRefused or OSError."""

@@ -54,7 +54,7 @@ class Signed:
     peaks: tuple[bytes, ...] = ()
     """Roots of the complete subtrees that make up the tree, largest first: what lets it grow on."""
     vkeys: tuple[str, ...] = ()
-    """Verifier keys of those that signed, as `recorded` shortens them."""
+    """Verifier keys that the log has told of as its own, as `recorded` shortens them."""
     ended: str = ""
     """Why nothing may ever be signed after this; empty while the log goes on."""
 

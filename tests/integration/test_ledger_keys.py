@@ -15,17 +15,16 @@ from countersign.installation.files import write_secret
 from countersign.ledger.v1.append_pb2 import Appended, AppendRequest, AppendResponse
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.event_pb2 import KEY_ROLE_LOG, KeyRotated
+from ledger.announcing import announcing
 from ledger.check import check
-from ledger.entry import Completer
 from ledger.keys import FileKey, LogKeys, open_by_any
 from ledger.log import opened
-from ledger.rotation import CONTEXT, announce_keys
+from ledger.rotation import CONTEXT
 from ledger.sequencer import Placed
 from ledger.sqlite_storage import SqliteDatabase
 from shared.bus import Bus
 from shared.errors import NotReady, Unavailable
 from shared.settings import SettingsError
-from support.clocks import ClockThatStandsStill
 from support.ledgers import (
     ORIGIN,
     SIGNER,
@@ -36,14 +35,13 @@ from support.ledgers import (
     run_program,
     write_settings,
 )
-from support.nats_servers import NatsUnderTest
+from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
 from support.soft_hsm import PIN, SoftHsm
 from support.waiting import until
 from tlog.note import Verifier
 from tlog.proof import verify_receipt
 
 NEW = FileKey.from_seed(ORIGIN, b"n" * 32)
-OWN = Completer("spiffe://countersign.test/service/ledger", ClockThatStandsStill(), own=True)
 
 
 @pytest.fixture(name="database")
@@ -53,8 +51,11 @@ def _database(tmp_path: Path) -> SqliteDatabase:
 
 async def run_with(keys: LogKeys, database: SqliteDatabase, number: int) -> Placed:
     """Starts the log with these keys, as the service does, and appends an entry."""
-    async with opened(database.open_for_writing(), keys) as log:
-        await announce_keys(log, keys, OWN)
+    none = database.path.with_name("restored")
+    async with (
+        opened(database.open_for_writing(), keys) as log,
+        announcing(log, keys, none, TRUST_DOMAIN),
+    ):
         (placed,) = await log.sequencer.append(complete(decided(number)))
         return placed
 
@@ -106,6 +107,18 @@ def assert_endorsed(rotated: KeyRotated, *vkeys: str) -> None:
 async def test_same_keys_are_not_announced(database: SqliteDatabase) -> None:
     for number in range(3):
         assert (await run_with(LogKeys(SIGNER), database, number)).index == number
+
+
+async def test_keys_that_signed_unannounced_are_announced_by_the_next_start(
+    database: SqliteDatabase,
+) -> None:
+    """Others were quicker to append than who announces, and the process ended right after them."""
+    both = LogKeys(SIGNER, NEW)
+    await run_with(LogKeys(SIGNER), database, 0)
+    async with opened(database.open_for_writing(), both) as log:
+        await log.sequencer.append(complete(decided(1)))
+    assert [(await run_with(both, database, number)).index for number in (2, 3)] == [3, 4]
+    assert list(entry(database, 2).key_rotated.new_keys) == [SIGNER.vkey, NEW.vkey]
 
 
 async def test_key_without_an_overlap_does_not_open_the_log(database: SqliteDatabase) -> None:

@@ -12,18 +12,17 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
 from countersign.ledger.v1.append_pb2 import Appended, AppendRequest, AppendResponse
 from countersign.ledger.v1.entry_pb2 import Entry
-from ledger.entry import Completer
+from ledger.announcing import announcing
 from ledger.keys import LogKeys, load_file_key, new_post_quantum_key, open_by_any
 from ledger.last_signed import SLOT_BYTES, Signed, beside
 from ledger.log import opened
-from ledger.rotation import CONTEXT, announce_keys
+from ledger.rotation import CONTEXT
 from ledger.sequencer import Placed
 from ledger.sqlite_storage import SqliteDatabase
 from shared.bus import Bus
 from shared.errors import Unavailable
 from shared.settings import SettingsError
 from shared.signing import BadKey
-from support.clocks import ClockThatStandsStill
 from support.ledgers import (
     ORIGIN,
     SIGNER,
@@ -34,7 +33,7 @@ from support.ledgers import (
     run_program,
     write_settings,
 )
-from support.nats_servers import NatsUnderTest
+from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
 from support.waiting import until
 from tlog.cosignature import CosignatureKind, CosignatureVerifier, LogVerifier
 from tlog.cosigner_key import write_cosigner_key
@@ -44,7 +43,6 @@ from tlog.policy import Policy
 from tlog.proof import TlogProof, verify_receipt
 
 LONGEST_NAME = "l" * 255
-OWN = Completer("spiffe://countersign.test/service/ledger", ClockThatStandsStill(), own=True)
 
 
 @pytest.mark.promise(4)
@@ -84,8 +82,10 @@ async def test_key_is_changed_and_retired_and_breaks_no_receipt(tmp_path: Path) 
     for number, names in enumerate(steps):
         files = [load_file_key(tmp_path / name, ORIGIN) for name in names]
         keys = LogKeys(SIGNER, *files)
-        async with opened(database.open_for_writing(), keys) as log:
-            await announce_keys(log, keys, OWN)
+        async with (
+            opened(database.open_for_writing(), keys) as log,
+            announcing(log, keys, tmp_path / "restored", TRUST_DOMAIN),
+        ):
             receipts += await log.sequencer.append(complete(decided(number)))
     assert [one.index for one in receipts] == [0, 2, 4, 6, 8]
     for receipt, names in zip(receipts, steps, strict=True):

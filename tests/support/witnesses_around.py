@@ -61,9 +61,13 @@ class Around:
 
     @contextlib.asynccontextmanager
     async def log(
-        self, path: Path, heard_at_start: str = "when_in_doubt"
+        self,
+        path: Path,
+        heard_at_start: str = "when_in_doubt",
+        keys: LogKeys | None = None,
     ) -> AsyncIterator[OpenLog]:
         """Opens a log that asks them first."""
+        keys = keys or LogKeys(SIGNER)
         settings = WitnessingSettings.model_validate(
             {
                 "policy": self.folder / "ledger.policy",
@@ -72,10 +76,10 @@ class Around:
                 "heard_at_start": heard_at_start,
             }
         )
-        async with configured(settings, LogKeys(SIGNER)) as witnesses:
+        async with configured(settings, keys) as witnesses:
             assert witnesses is not None
             safeguards = Safeguards(
                 lambda: FileLastSigned.open(beside(path)), witnesses=witnesses.at_start
             )
-            async with opened(SqliteStorage.open(path), SIGNER, safeguards=safeguards) as log:
+            async with opened(SqliteStorage.open(path), keys, safeguards=safeguards) as log:
                 yield log
