@@ -23,7 +23,7 @@ from ledger.entry import Opening, SealedOpening, holder_of
 from ledger.key_provider import key_missing
 from ledger.keyring import Keyring
 from ledger.opening_rows import OpeningRows, Token
-from shared.commitments import SALT_BYTES, commit_to
+from shared.commitments import SALT_BYTES, commit_to, keyed_hash
 
 LOOKED_UP: Final = frozenset({"officer", "case_number", "search_id"})
 """Fields by whose value entries can be found."""
@@ -49,7 +49,7 @@ def normalised(value: str) -> str:
 def lookup_token(key: bytes, field: str, value: str) -> bytes:
     """Give the token by which a value is found in one block."""
     message = _LOOKUP_CONTEXT + field.encode() + b"\0" + normalised(value).encode()
-    return hmac.digest(key, message, "sha256")[:LOOKUP_TOKEN_BYTES]
+    return keyed_hash(key, message)[:LOOKUP_TOKEN_BYTES]
 
 
 @cache
