@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ledger.entry import SealedOpening
 from ledger.reading import Filter, Head, Reading, Row
@@ -16,6 +16,11 @@ _SEALED: Final = "field, holder, block, slot, sealed, lookup_token"
 
 class SqlReading(Reading):
     """The questions; an engine's class answers them by `_rows`."""
+
+    OF_SEARCH: ClassVar = "search_id = :search_id"
+    """What is true of the entries of a search."""
+    BEARING: ClassVar = "idempotency_key = :idempotency_key"
+    """What is true of the entry that bears a key."""
 
     @abc.abstractmethod
     def _rows(self, question: str, **values: object) -> Sequence[Any]:
@@ -85,7 +90,10 @@ class SqlReading(Reading):
         }
         values = {name: value for name, value in given.items() if value is not None}
         conditions = ["entry_index >= :start", "entry_index < :size"]
-        conditions += [f"{column} = :{column}" for column in values]
+        conditions += [
+            self.OF_SEARCH if column == "search_id" else f"{column} = :{column}"
+            for column in values
+        ]
         question = (
             f"SELECT entry_index, leaf FROM entries WHERE {' AND '.join(conditions)}"  # noqa: S608
             " ORDER BY entry_index LIMIT :count"
@@ -116,9 +124,9 @@ class SqlReading(Reading):
         found: list[tuple[int, bytes]] = []
         for key in idempotency_keys:
             row = self._row(
-                "SELECT entry_index, leaf FROM entries WHERE idempotency_key = :wanted"
+                f"SELECT entry_index, leaf FROM entries WHERE {self.BEARING}"  # noqa: S608
                 " AND entry_index < :size",
-                wanted=key,
+                idempotency_key=key,
                 size=size,
             )
             if row is not None:
@@ -129,7 +137,7 @@ class SqlReading(Reading):
         """Find the indexes of a search's decision and of its end."""
         decided = ended = None
         rows = self._rows(
-            "SELECT entry_index, kind FROM entries WHERE search_id = :search_id"
+            f"SELECT entry_index, kind FROM entries WHERE {self.OF_SEARCH}"  # noqa: S608
             " AND entry_index < :size ORDER BY entry_index",
             search_id=search_id,
             size=size,

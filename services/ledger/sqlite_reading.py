@@ -4,7 +4,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ledger.reading import StorageFailed
 from ledger.schema import require_newest, sqlite_version
@@ -27,8 +27,35 @@ class SqliteFailures:
 FAILURES: Final = SqliteFailures()
 
 
+def named_by(key: str) -> str:
+    """Give the SQL for what comes after the first slash of a key: by it the index of keys is sorted."""
+    return f"substr({key}, instr({key}, '/') + 1)"
+
+
+def bearing(key: str) -> str:
+    """Give the condition on the entry that bears a key."""
+    # Not "=": SQLite would put the value in the column's place everywhere, and search no index.
+    return (
+        f"{named_by('idempotency_key')} = {named_by(key)}"
+        f" AND idempotency_key IS {key} AND idempotency_key IS NOT NULL"
+    )
+
+
+def of_search(search_id: str) -> str:
+    """Give the question for the entries of a search: those whose key names it too, and the others."""
+    named = named_by("idempotency_key")
+    question = f"SELECT entry_index FROM entries WHERE search_id = {search_id} AND"  # noqa: S608
+    return (
+        f"{question} {named} = +{search_id} AND idempotency_key IS NOT NULL"
+        f" UNION ALL {question} (idempotency_key IS NULL OR {named} <> search_id)"
+    )
+
+
 class SqliteReading(SqlReading):
     """Reads by one connection to the file."""
+
+    OF_SEARCH: ClassVar = f"entry_index IN ({of_search(':search_id')})"
+    BEARING: ClassVar = bearing(":idempotency_key")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection

@@ -16,7 +16,7 @@ from ledger.entry import CompletedEntry
 from ledger.last_signed import FileLastSigned, beside
 from ledger.reading import Reading
 from ledger.schema import migrate_sqlite
-from ledger.sqlite_reading import FAILURES, SqliteReading, connect
+from ledger.sqlite_reading import FAILURES, SqliteReading, bearing, connect, of_search
 from ledger.storage import Database, Head, Storage, StorageFailed, StorageInDoubt
 from shared import whole_files
 from shared.entry_facts import ENDS
@@ -31,6 +31,22 @@ the database damaged by SQLite's WAL-reset bug (sqlite.org/wal.html#walresetbug)
 
 ROWS_PER_STATEMENT: Final = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Few shapes of statement, so that each is compiled once; 256 rows of 7 values is far below the limit."""
+
+_INDEXES_OF: Final = (
+    "SELECT idempotency_key, entry_index FROM json_each(?) AS wanted"  # noqa: S608
+    f" JOIN entries ON {bearing('wanted.value')}"
+)
+_OPEN: Final = (
+    "INSERT INTO open_searches (decided_index, search_id)"  # noqa: S608
+    " SELECT entry_index, search_id FROM json_each(?) AS opened"
+    " JOIN entries AS decided ON entry_index = opened.value"
+    " WHERE NOT EXISTS (SELECT 1 FROM open_searches"
+    f" WHERE decided_index IN ({of_search('decided.search_id')}))"
+)
+_CLOSE: Final = (
+    "DELETE FROM open_searches WHERE decided_index IN (SELECT entry_index FROM json_each(?) AS ended"  # noqa: S608
+    f" JOIN entries ON entry_index IN ({of_search('ended.value')}))"
+)
 
 
 class SqliteDatabase(Database):
@@ -148,12 +164,7 @@ class SqliteStorage(Storage):
         """Find the entries that bear these idempotency keys."""
         if not keys:
             return {}
-        rows = self._execute(
-            "SELECT idempotency_key, entry_index FROM json_each(?) AS wanted"
-            " JOIN entries ON idempotency_key = wanted.value",
-            (json.dumps(keys),),
-        )
-        return dict(rows)
+        return dict(self._execute(_INDEXES_OF, (json.dumps(keys),)))
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with FAILURES:
@@ -180,16 +191,15 @@ class SqliteStorage(Storage):
             " (entry_index, field, holder, block, slot, sealed, lookup_token) VALUES",
             openings,
         )
-        opened = [(i, has.search_id) for i, _, has in numbered if has.permitted and has.search_id]
-        self._insert(
-            "INSERT OR IGNORE INTO open_searches (decided_index, search_id) VALUES", opened
-        )
+        opened: dict[str, int] = {}
+        for i, _, has in numbered:
+            if has.permitted and has.search_id:
+                opened.setdefault(has.search_id, i)
+        if opened:
+            self._execute(_OPEN, (json.dumps(list(opened.values())),))
         ended = [has.search_id for _, _, has in numbered if has.kind in ENDS]
         if ended:
-            self._execute(
-                "DELETE FROM open_searches WHERE search_id IN (SELECT value FROM json_each(?))",
-                (json.dumps(ended),),
-            )
+            self._execute(_CLOSE, (json.dumps(ended),))
 
     def _insert(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Insert many rows by few statements.
