@@ -110,6 +110,11 @@ class Slice:
     @cached_property
     def requirement_probes(self) -> cedarpy.PolicySet:
         """One permit for each requirement: those that do not fire were not met. It never decides."""
+        return cedarpy.PolicySet.from_pst(pst.PolicySet({}, self.requirement_rules, ()))
+
+    @cached_property
+    def requirement_rules(self) -> Mapping[str, pst.Template]:
+        """The permits of `requirement_probes`."""
         anything = pst.ScopeAny()
         probes = {}
         for requirement in self.requirements:
@@ -120,7 +125,7 @@ class Slice:
                 clause = template.clauses[requirement.clause - 1]
                 probe = pst.Template("", "permit", anything, anything, anything, (clause,), {})
             probes[requirement.key] = dataclasses.replace(probe, id=requirement.key, annotations={})
-        return cedarpy.PolicySet.from_pst(pst.PolicySet({}, probes, ()))
+        return probes
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ Invariants:
 import hashlib
 import importlib.metadata
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import cedarpy
 
@@ -38,6 +38,7 @@ from directive.book import Book, Slice
 from directive.likeness import Likeness, likeness
 from directive.question import Asking, Fault, Question, SeatOf
 from directive.rules import Rule
+from directive.vocabulary import Vocabulary
 from shared.clock import stamp
 from shared.registry import Registry
 
@@ -74,6 +75,14 @@ class SeatVerdict:
         verdict.CopyFrom(self.verdict)
         verdict.seat = seat
         return SeatVerdict(verdict, self.obligations)
+
+
+class Ground(NamedTuple):
+    """What a party is asked by, and why it cannot be asked. Without faults there are rules."""
+
+    rules: Slice | None
+    faults: list[Fault]
+    unknown: list[str]
 
 
 _Key: TypeAlias = tuple[Hashable, ...]
@@ -129,13 +138,7 @@ class Evaluator:
         self._book = book
         self._seat_words = book.vocabulary.words("Seat")
         self._asking = Asking(registry, book.vocabulary)
-        self._digest_begun = hashlib.sha256(
-            _DIGEST_CONTEXT
-            + b"".join(one.sha256 for one in (book.vocabulary, *book.vocabulary.earlier.values()))
-            + registry.sha256
-            + ENGINE.encode()
-            + b"\0"
-        )
+        self._digest_begun = _begun(book.vocabulary, registry, ENGINE)
         self._entities = entities.build(registry, book.vocabulary)
         self._instants = entities.instants(registry)
         self._likenesses: dict[int, Likeness] = {}
@@ -144,7 +147,14 @@ class Evaluator:
 
     def evaluate(self, facts: SearchFacts, officer: str, at: datetime) -> Decision:
         """All parties' verdicts and the decision. Pure: the same arguments decide the same."""
-        question = self._asking.ask(facts, officer, at)
+        return self.decide(self.ask(facts, officer, at))
+
+    def ask(self, facts: SearchFacts, officer: str, at: datetime) -> Question:
+        """The question about one search, in the words of the vocabulary and the registry."""
+        return self._asking.ask(facts, officer, at)
+
+    def decide(self, question: Question) -> Decision:
+        """What `evaluate` gives, of a question that was put into words before."""
         seats = self._of_seats(question, question.seats)
         verdicts = [seat.verdict for seat in seats]
         decision = Decision(
@@ -180,25 +190,30 @@ class Evaluator:
     def _of_seat(
         self, question: Question, seat: SeatOf, answered: dict[_Key, SeatVerdict]
     ) -> SeatVerdict:
+        rules, faults, unknown = self._ground(question, seat)
+        if rules is None or faults:
+            said = _cannot_tell(seat, faults, rules)
+            said.unknown_facts.extend(unknown)
+            return SeatVerdict(said, ())
+        asked = seat.party, rules.seat_class(self._seat_words[seat.seat])
+        known = answered.get(asked)
+        if known is None:
+            known = answered[asked] = self._asked_before_or_now(question, seat, rules, asked[1])
+        return known if known.verdict.seat == seat.seat else known.for_seat(seat.seat)
+
+    def _ground(self, question: Question, seat: SeatOf) -> Ground:
         faults = list(question.faults)
         if seat.fault is not None and seat.fault not in faults:
             faults.append(seat.fault)
         rules = self._book.slice(seat.party, question.at.date()) if seat.fault is None else None
         if rules is None and seat.fault is None:
             faults.append(Fault.NO_DIRECTIVE)
-        if rules is None or faults:
-            return SeatVerdict(_cannot_tell(seat, faults, rules), ())
-        if rules.circumstances or rules.lacking:
+        unknown: list[str] = []
+        if rules is not None and not faults and (rules.circumstances or rules.lacking):
             unknown = question.unknown(seat.seat, rules.circumstances, rules.lacking)
             if unknown:
-                said = _cannot_tell(seat, [Fault.FACT_UNKNOWN], rules)
-                said.unknown_facts.extend(unknown)
-                return SeatVerdict(said, ())
-        asked = seat.party, rules.seat_class(self._seat_words[seat.seat])
-        known = answered.get(asked)
-        if known is None:
-            known = answered[asked] = self._asked_before_or_now(question, seat, rules, asked[1])
-        return known if known.verdict.seat == seat.seat else known.for_seat(seat.seat)
+                faults.append(Fault.FACT_UNKNOWN)
+        return Ground(rules, faults, unknown)
 
     def _asked_before_or_now(
         self, question: Question, seat: SeatOf, rules: Slice, seat_class: Hashable
@@ -253,28 +268,52 @@ class Evaluator:
         if not rules.requirements:
             return []
         result = self._engine(request, rules.requirement_probes, rules)
-        met = set(result.diagnostics.reasons)
-        missing = [part for part in rules.requirements if part.key not in met]
-        # A rule for another seat is no way to cure this refusal, unless there is no other.
-        elsewhere = {part.rule.id for part in missing if part.reads_seat}
-        here = [part for part in missing if part.rule.id not in elsewhere]
-        return [
-            UnmetRequirement(
-                rule_id=part.rule.id,
-                clause=part.clause,
-                requirement=part.words,
-                citation=part.rule.citation,
-            )
-            for part in here or missing
-        ]
+        return unmet(rules, set(result.diagnostics.reasons))
 
     def _digest(self, verdicts: Sequence[Verdict]) -> bytes:
         """SHA-256 over all that must be the same to decide the same, besides the question."""
-        applied = {v.name: v.sha256 for verdict in verdicts for v in verdict.directives}
-        sha256 = self._digest_begun.copy()
-        for name, digest in sorted(applied.items()):
-            sha256.update(name.encode() + b"\0" + digest)
-        return sha256.digest()
+        return _ended(self._digest_begun.copy(), verdicts)
+
+
+def policy_set_sha256(
+    vocabulary: Vocabulary, registry: Registry, engine: str, verdicts: Iterable[Verdict]
+) -> bytes:
+    """What a decision with these verdicts says of what it was decided by."""
+    return _ended(_begun(vocabulary, registry, engine), verdicts)
+
+
+def _begun(vocabulary: Vocabulary, registry: Registry, engine: str) -> "hashlib._Hash":
+    return hashlib.sha256(
+        _DIGEST_CONTEXT
+        + b"".join(one.sha256 for one in (vocabulary, *vocabulary.earlier.values()))
+        + registry.sha256
+        + engine.encode()
+        + b"\0"
+    )
+
+
+def _ended(sha256: "hashlib._Hash", verdicts: Iterable[Verdict]) -> bytes:
+    applied = {v.name: v.sha256 for verdict in verdicts for v in verdict.directives}
+    for name, digest in sorted(applied.items()):
+        sha256.update(name.encode() + b"\0" + digest)
+    return sha256.digest()
+
+
+def unmet(rules: Slice, met: Collection[str]) -> list[UnmetRequirement]:
+    """The requirements that are not among those met."""
+    missing = [part for part in rules.requirements if part.key not in met]
+    # A rule for another seat is no way to cure this refusal, unless there is no other.
+    elsewhere = {part.rule.id for part in missing if part.reads_seat}
+    here = [part for part in missing if part.rule.id not in elsewhere]
+    return [
+        UnmetRequirement(
+            rule_id=part.rule.id,
+            clause=part.clause,
+            requirement=part.words,
+            citation=part.rule.citation,
+        )
+        for part in here or missing
+    ]
 
 
 def _cannot_tell(seat: SeatOf, faults: Sequence[Fault], rules: Slice | None) -> Verdict:

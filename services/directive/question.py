@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from countersign.type.v1.decision_pb2 import Seat
 from countersign.type.v1.search_pb2 import SearchFacts
+from directive.cedar_values import Value
 from directive.circumstances import (
     CIRCUMSTANCES,
     CLOSED_CIRCUMSTANCES,
@@ -97,8 +98,8 @@ class Question:
     seats: tuple[SeatOf, ...]
     faults: tuple[Fault, ...]
     """When there are any, no party can tell."""
-    _officer: str
-    _gallery: str
+    officer: str
+    gallery: str
     _told: Mapping[str, str]
     """Facts that have few values, as the engine is told them."""
     _texts: Mapping[str, str]
@@ -128,11 +129,34 @@ class Question:
         phrases = [told for fact in facts if (told := self._phrase(fact, seat)) is not None]
         context = ", ".join(phrases)
         return {
-            "principal": ref("Officer", self._officer),
+            "principal": ref("Officer", self.officer),
             "action": _ACTION,
-            "resource": ref("Gallery", self._gallery),
+            "resource": ref("Gallery", self.gallery),
             "context": f"{{{context}}}",
         }
+
+    def values(self, facts: Iterable[str], read: Callable[[str], Value]) -> dict[str, Value]:
+        """The values that `request` tells of these facts, which are the same for each seat.
+
+        `read` gives that of a phrase. The seat is the caller's to tell.
+        """
+        values: dict[str, Value] = {}
+        for fact in facts:
+            if fact in self._texts:
+                values[fact] = self._texts[fact]
+            elif fact == _NOW:
+                values[fact] = self.at.replace(tzinfo=None)
+            elif fact == YEAR_AGO:
+                values[fact] = year_before(self.at).replace(tzinfo=None)
+            elif fact != _SEAT:
+                told = (
+                    self._circumstances.phrases.get(fact)
+                    if fact in CIRCUMSTANCES
+                    else self._told.get(fact)
+                )
+                if told is not None:
+                    values[fact] = read(told)
+        return values
 
     def _phrase(self, fact: str, seat: Seat.ValueType) -> str | None:
         """What is told of one fact; None when it is not told."""
@@ -155,8 +179,8 @@ class Question:
         """
         told, texts = self._told, self._texts
         key: list[Hashable] = [
-            self._officer if likeness.officer else None,
-            self._gallery if likeness.gallery else None,
+            self.officer if likeness.officer else None,
+            self.gallery if likeness.gallery else None,
         ]
         for fact in facts:
             if fact == _NOW:
@@ -228,8 +252,8 @@ class Asking:
             at=moment,
             seats=self._seats_of(facts),
             faults=faults,
-            _officer=officer,
-            _gallery=facts.gallery,
+            officer=officer,
+            gallery=facts.gallery,
             _told=told,
             _texts={
                 "nibrsCode": offence.nibrs_code,
