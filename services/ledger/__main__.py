@@ -130,7 +130,7 @@ async def writing(
         on_bus = BusService(completer, log.sequencer, log.archive, witnessed, fresh)
         if not _has_ended(log):  # its successor answers on the bus
             await on_bus.serve(bus)
-        disclosed = await stack.enter_async_context(disclosing(settings, log, openings))
+        disclosed = await stack.enter_async_context(disclosing(settings, log, openings, index))
         queries = await stack.enter_async_context(
             querying(settings, index, log, disclosed.finder, openings.sealer)
         )

@@ -12,6 +12,7 @@ from ledger.entry import Completer
 from ledger.expungement import Expungement
 from ledger.log import OpenLog
 from ledger.openings import Openings
+from ledger.recorded_requests import Index, RecordedRequests
 from ledger.rights import People, Rights
 from shared.clock import Clock, SystemClock
 from shared.identity import SpiffeId
@@ -30,7 +31,11 @@ class Disclosing:
 
 @contextlib.asynccontextmanager
 async def disclosing(
-    settings: LedgerSettings, log: OpenLog, openings: Openings, clock: Clock | None = None
+    settings: LedgerSettings,
+    log: OpenLog,
+    openings: Openings,
+    index: Index,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Disclosing]:
     """Disclose by right until the end. Raises SettingsError for an unreadable registry."""
     clock = clock or SystemClock()
@@ -53,8 +58,11 @@ async def disclosing(
     turned_away = TurnedAway(log.sequencer, completer)
     disclosure = Disclosure(custody)
     with contextlib.closing(custody):
+        requests = RecordedRequests(custody, log.sequencer, index)
         yield Disclosing(
-            LedgerDisclosureServicer(disclosure, Expungement(custody), log.archive, turned_away),
+            LedgerDisclosureServicer(
+                disclosure, requests, Expungement(custody), log.archive, turned_away
+            ),
             RecordedFinder(disclosure, turned_away),
         )
 

@@ -16,6 +16,7 @@ from ledger.disclosure import Disclosure
 from ledger.entry import Completer
 from ledger.expungement import Expungement
 from ledger.page_tokens import read_token, token
+from ledger.recorded_requests import RecordedRequests
 from ledger.requests import known_index
 from ledger.sequencer import Placed, Sequencer
 from shared.errors import NotAllowed, NotAuthentic, ServiceError
@@ -36,7 +37,7 @@ def _asks(who: SpiffeId) -> bool:
 ACCESS: Final[dict[str, AccessRule]] = {
     f"/{SERVICE}/{rpc}": _asks
     for rpc in (
-        *("Disclose", "RequestExpunge", "ApproveExpunge", "DeclineExpunge"),
+        *("Disclose", "ReadRequests", "RequestExpunge", "ApproveExpunge", "DeclineExpunge"),
         "ListExpungeRequests",
     )
 }
@@ -84,11 +85,13 @@ class LedgerDisclosureServicer(LedgerDisclosureServiceServicer):
     def __init__(
         self,
         disclosure: Disclosure,
+        requests: RecordedRequests,
         expungement: Expungement,
         archive: Archive,
         turned_away: TurnedAway,
     ) -> None:
         self._disclosure = disclosure
+        self._requests = requests
         self._expungement = expungement
         self._archive = archive
         self._turned_away = turned_away
@@ -112,6 +115,23 @@ class LedgerDisclosureServicer(LedgerDisclosureServiceServicer):
             ),
             reading_receipt=_receipt(disclosed.reading),
         )
+
+    async def ReadRequests(  # noqa: N802
+        self, request: pb.ReadRequestsRequest, context: Context
+    ) -> AsyncIterator[pb.ReadRequestsResponse]:
+        """See disclosure.proto."""
+        who = caller(context)
+        async with self._turned_away.recorded(f"{SERVICE}/ReadRequests", who):
+            reading = await self._requests.begin(who, request)
+        yield pb.ReadRequestsResponse(
+            beginning=pb.RequestsBeginning(
+                reading_receipt=_receipt(reading.entry),
+                requests=len(reading.indexes),
+                checkpoint=reading.tree.note,
+            )
+        )
+        async for part in self._requests.read(reading):
+            yield pb.ReadRequestsResponse(requests=part)
 
     async def RequestExpunge(  # noqa: N802
         self, request: pb.RequestExpungeRequest, context: Context

@@ -41,6 +41,7 @@ LEDGERS_OWN: Final = frozenset(
     {
         "opening_read",
         "openings_searched",
+        "requests_read",
         "expunge_requested",
         "openings_expunged",
         "expunge_declined",

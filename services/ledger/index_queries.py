@@ -102,6 +102,7 @@ class Question:
     agency: str = ""
     role: Role | None = None
     """In this role; in any when None."""
+    origins: tuple[str, ...] | None = None
     jurisdiction: str = ""
     kinds: tuple[int, ...] = ()
     search_id: str = ""
@@ -212,9 +213,8 @@ def _counts(
     if len(rows) > GROUPS_MAX:
         return Counts(None, 0)
     groups = [Group(tuple(row[: len(dimensions)]), row[-2], row[-1] or 0) for row in rows]
-    if not _SEVERAL.isdisjoint(dimensions):
-        return Counts(groups, _entries(index, question))
-    return Counts(groups, sum(one.entries for one in groups))
+    once = _SEVERAL.isdisjoint(dimensions)
+    return Counts(groups, sum(g.entries for g in groups) if once else _entries(index, question))
 
 
 def _rows_alone(index: QueryIndex, question: Question, dimension: Dimension) -> list[Any]:
@@ -313,12 +313,13 @@ class _Sql:
     def _bounds(self) -> None:
         asked = self.question
         self._where("e.i >= ? AND e.i < ?", *asked.bounds)
-        if asked.from_us is not None:
-            self._where("e.recorded_us >= ?", asked.from_us)
-        if asked.until_us is not None:
-            self._where("e.recorded_us < ?", asked.until_us)
-        if asked.indexes is not None:
-            self._where("e.i IN (SELECT unnest(CAST(? AS BIGINT[])))", list(asked.indexes))
+        for bound, moment in ((">=", asked.from_us), ("<", asked.until_us)):
+            if moment is not None:
+                self._where(f"e.recorded_us {bound} ?", moment)
+        for column, listed in (("i", asked.indexes), ("origin_agency", asked.origins)):
+            if listed is not None:
+                many = "CAST(? AS BIGINT[])" if column == "i" else "CAST(? AS VARCHAR[])"
+                self._where(f"e.{column} IN (SELECT unnest({many}))", list(listed))
 
     def _facts(self) -> None:
         asked = self.question

@@ -7,6 +7,7 @@ from typing import Any, Final
 from google.protobuf.json_format import MessageToDict
 
 from countersign.ledger.v1 import query_pb2 as pb
+from countersign.ledger.v1.disclosure_pb2 import ReadRequestsRequest
 from countersign.type.v1 import decision_pb2, search_pb2
 from ledger.index_queries import Dimension, DutyState, EndState, Question, Role
 from ledger.requests import invalid, known_index
@@ -48,8 +49,8 @@ def question_of(
         size=size,
         start_index=known_index(wanted.start_index, "filter.start_index"),
         end_index=known_index(wanted.end_index, "filter.end_index") or None,
-        from_us=_micros(wanted, "recorded_from"),
-        until_us=_micros(wanted, "recorded_until"),
+        from_us=micros(wanted, "recorded_from"),
+        until_us=micros(wanted, "recorded_until"),
         agency=wanted.agency,
         role=_ROLES.get(wanted.agency_role),
         jurisdiction=wanted.jurisdiction,
@@ -114,7 +115,7 @@ def _kind(name: str) -> int:
     return kind
 
 
-def _micros(wanted: pb.EntryFilter, name: str) -> int | None:
+def micros(wanted: pb.EntryFilter | ReadRequestsRequest, name: str) -> int | None:
     """A bound in microseconds. Entries are recorded in whole ones: a bound within one is the next."""
     if not wanted.HasField(name):  # type: ignore[arg-type]  # one of two names
         return None

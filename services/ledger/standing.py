@@ -80,6 +80,13 @@ class DisclosureElsewhere(LedgerDisclosureServiceServicer):
         """Refuses."""
         raise _disclosure()
 
+    async def ReadRequests(  # noqa: N802
+        self, request: disclosure_pb2.ReadRequestsRequest, context: Context
+    ) -> AsyncIterator[disclosure_pb2.ReadRequestsResponse]:
+        """Refuses."""
+        raise _disclosure()
+        yield  # what makes it a stream
+
     async def RequestExpunge(  # noqa: N802
         self, request: disclosure_pb2.RequestExpungeRequest, context: Context
     ) -> NoReturn:

@@ -132,6 +132,9 @@ def _what(entry: Entry) -> str:
     if kind == "opening_read":
         read = entry.opening_read
         return f"entry {read.entry_index}: {', '.join(read.fields)} {_name_in(read.caller)}"
+    if kind == "requests_read":
+        many = entry.requests_read
+        return f"{many.found} decisions: {', '.join(many.fields)} {_name_in(many.caller)}"
     if kind == "expunge_requested":
         return f"{_entries(entry.expunge_requested)} {_name_in(entry.expunge_requested.caller)}"
     if kind == "openings_expunged":

@@ -1,22 +1,24 @@
 """Openings, for who has a right to them; what is given is verified against the commitments on record."""
 
 import contextlib
-import hmac
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import grpc
 
 from countersign.client.config import ClientSettings
+from countersign.client.reading import VerifiedReading, verify_openings
 from countersign.client.verify import VerificationError, verify_receipt
 from countersign.ledger.v1 import disclosure_pb2 as pb
 from countersign.ledger.v1.disclosure_pb2_grpc import LedgerDisclosureServiceStub
-from shared.commitments import commit_to
+from countersign.ledger.v1.entry_pb2 import Entry
 from shared.registry import TrustRoots
-from shared.rpc import call, open_channel
+from shared.rpc import call, call_stream, open_channel
 
 SERVICE: Final = "countersign.ledger.v1.LedgerDisclosureService"
 TIMEOUT_S: Final = 30.0
+READING_TIMEOUT_S: Final = 3600.0
+"""The ledger opens some thousand entries in a second, and gives at most 200,000."""
 PAGE_SIZE: Final = 200
 
 
@@ -52,17 +54,11 @@ class DisclosureClient:
         self, response: pb.DiscloseResponse, index: int, fields: Sequence[str], ground: pb.Ground
     ) -> None:
         entry = verify_receipt(response.entry_receipt, self._trust)
-        committed = {one.field: one.commitment for one in entry.commitments}
         if response.entry_receipt.index != index:
             raise VerificationError("DISCLOSURE_MISMATCH", "the proof is of another entry")
         if [one.field for one in response.openings] != list(fields):
             raise VerificationError("DISCLOSURE_MISMATCH", "other fields than were asked for")
-        for one in response.openings:
-            expected = commit_to(one.field, one.salt, one.value)
-            if not hmac.compare_digest(committed.get(one.field, b""), expected):
-                raise VerificationError(
-                    "OPENING_FALSE", f"what was given as {one.field} is not what was committed to"
-                )
+        verify_openings(entry, response.openings)
         read = verify_receipt(response.reading_receipt, self._trust).opening_read
         if (read.entry_index, list(read.fields), read.authority) != (
             index,
@@ -70,6 +66,29 @@ class DisclosureClient:
             ground.authority,
         ):
             raise VerificationError("READING_NOT_RECORDED", "this reading is not on record")
+
+    async def read_requests(
+        self, request: pb.ReadRequestsRequest
+    ) -> AsyncIterator[tuple[pb.RecordedRequest, Entry]]:
+        """Decisions with openings, verified: each proved, each opening its own, the reading on record."""
+        parts = call_stream(
+            self._stub.ReadRequests,
+            request,
+            name=f"{SERVICE}/ReadRequests",
+            timeout_s=READING_TIMEOUT_S,
+        )
+        reading: VerifiedReading | None = None
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                if part.HasField("beginning"):
+                    reading = VerifiedReading(part.beginning, request, self._trust)
+                for row in part.requests.requests:
+                    if reading is None:
+                        raise VerificationError("READING_NOT_RECORDED", "it has no beginning")
+                    yield row, reading.entry(row)
+        if reading is None:
+            raise VerificationError("READING_NOT_RECORDED", "it has no beginning")
+        reading.finish()
 
     async def request_expunge(
         self, indexes: Sequence[int], search_id: str, ground: pb.Ground

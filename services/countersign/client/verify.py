@@ -46,6 +46,7 @@ from shared.registry import TrustRoots
 from shared.sealing import Unopenable, candidates_info
 from shared.signing import ANSWER_CONTEXT, BadSignature, VerifyKey
 from tlog import proof
+from tlog.checkpoint import Checkpoint, open_checkpoint
 from tlog.errors import TlogError
 from tlog.note import Verifier
 
@@ -150,6 +151,17 @@ def verify_receipt(receipt: Receipt, trust: TrustRoots) -> Entry:
         except DecodeError as error:
             raise VerificationError("RECEIPT_INVALID", "the entry cannot be read") from error
     raise VerificationError("RECEIPT_INVALID", f"the receipt does not verify: {last}")
+
+
+def checkpoint_of(note: str, trust: TrustRoots) -> Checkpoint:
+    """The tree that a trusted ledger signed. Raises VerificationError."""
+    last: TlogError | None = None
+    for vkey in trust.log_verifier_keys:
+        try:
+            return open_checkpoint(note, _log_key(vkey))
+        except TlogError as error:
+            last = error
+    raise VerificationError("CHECKPOINT_INVALID", f"the checkpoint does not verify: {last}")
 
 
 def verify_decision(search: Search, trust: TrustRoots) -> Entry:

@@ -27,7 +27,7 @@ from countersign.type.v1 import decision_pb2 as countersign_dot_type_dot_v1_dot_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&countersign/ledger/v1/disclosure.proto\x12\x15\x63ountersign.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"countersign/type/v1/decision.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x01\n\x06Ground\x12\x46\n\nrequest_id\x18\x01 \x01(\tB2\xbaH/r-2+^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\x12\x31\n\tauthority\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18\xc8\x01\x32\x12^[^\\p{Cc}\\p{Cf}]*$\x12\x38\n\x06reason\x18\x03 \x01(\tB(\xbaH%r#\x10\x01\x18\xd0\x0f\x32\x1c^[^\\x00-\\x08\\x0b-\\x1f\\x7f]*$\x12\x1f\n\rofficer_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\"\x8e\x01\n\x0f\x44iscloseRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x35\n\x06\x66ields\x18\x02 \x03(\tB%\xbaH\"\x92\x01\x1f\x08\x01\x10\x10\x18\x01\"\x17r\x15\x32\x13^[a-z][a-z_]{0,39}$\x12\x35\n\x06ground\x18\x03 \x01(\x0b\x32\x1d.countersign.ledger.v1.GroundB\x06\xbaH\x03\xc8\x01\x01\">\n\x10\x44isclosedOpening\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\r\n\x05value\x18\x03 \x01(\t\"\xb9\x01\n\x10\x44iscloseResponse\x12\x39\n\x08openings\x18\x01 \x03(\x0b\x32\'.countersign.ledger.v1.DisclosedOpening\x12\x33\n\rentry_receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x35\n\x0freading_receipt\x18\x03 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"\xb6\x01\n\x15RequestExpungeRequest\x12\x1c\n\x07indexes\x18\x01 \x03(\x04\x42\x0b\xbaH\x08\x92\x01\x05\x10\xe8\x07\x18\x01\x12H\n\tsearch_id\x18\x02 \x01(\tB5\xbaH2r02.^$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\x12\x35\n\x06ground\x18\x03 \x01(\x0b\x32\x1d.countersign.ledger.v1.GroundB\x06\xbaH\x03\xc8\x01\x01\"\xe9\x02\n\x0e\x45xpungeRequest\x12\x17\n\x0frequested_index\x18\x01 \x01(\x04\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.countersign.ledger.v1.ExpungeState\x12\x15\n\rorigin_agency\x18\x03 \x01(\t\x12\x0f\n\x07indexes\x18\x04 \x03(\x04\x12\x11\n\tauthority\x18\x05 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x06 \x01(\t\x12\x30\n\x0crequested_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlapses_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0e\x65xpunged_index\x18\t \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x0e\x64\x65\x63lined_index\x18\n \x01(\x04H\x01\x88\x01\x01\x42\x11\n\x0f_expunged_indexB\x11\n\x0f_declined_index\"\x7f\n\x16RequestExpungeResponse\x12\x36\n\x07request\x18\x01 \x01(\x0b\x32%.countersign.ledger.v1.ExpungeRequest\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"g\n\x15\x41pproveExpungeRequest\x12\x17\n\x0frequested_index\x18\x01 \x01(\x04\x12\x35\n\x06ground\x18\x02 \x01(\x0b\x32\x1d.countersign.ledger.v1.GroundB\x06\xbaH\x03\xc8\x01\x01\"\x9b\x01\n\x16\x41pproveExpungeResponse\x12\x36\n\x07request\x18\x01 \x01(\x0b\x32%.countersign.ledger.v1.ExpungeRequest\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x1a\n\x12openings_destroyed\x18\x03 \x01(\r\"g\n\x15\x44\x65\x63lineExpungeRequest\x12\x17\n\x0frequested_index\x18\x01 \x01(\x04\x12\x35\n\x06ground\x18\x02 \x01(\x0b\x32\x1d.countersign.ledger.v1.GroundB\x06\xbaH\x03\xc8\x01\x01\"\x7f\n\x16\x44\x65\x63lineExpungeResponse\x12\x36\n\x07request\x18\x01 \x01(\x0b\x32%.countersign.ledger.v1.ExpungeRequest\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"W\n\x1aListExpungeRequestsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xc8\x01\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"o\n\x1bListExpungeRequestsResponse\x12\x37\n\x08requests\x18\x01 \x03(\x0b\x32%.countersign.ledger.v1.ExpungeRequest\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xb7\x01\n\x0c\x45xpungeState\x12\x1d\n\x19\x45XPUNGE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XPUNGE_STATE_PENDING\x10\x01\x12\x1a\n\x16\x45XPUNGE_STATE_EXPUNGED\x10\x02\x12\x18\n\x14\x45XPUNGE_STATE_LAPSED\x10\x03\x12\x1a\n\x16\x45XPUNGE_STATE_DECLINED\x10\x04\x12\x1b\n\x17\x45XPUNGE_STATE_WITHDRAWN\x10\x05\x32\xc1\x04\n\x17LedgerDisclosureService\x12[\n\x08\x44isclose\x12&.countersign.ledger.v1.DiscloseRequest\x1a\'.countersign.ledger.v1.DiscloseResponse\x12m\n\x0eRequestExpunge\x12,.countersign.ledger.v1.RequestExpungeRequest\x1a-.countersign.ledger.v1.RequestExpungeResponse\x12m\n\x0e\x41pproveExpunge\x12,.countersign.ledger.v1.ApproveExpungeRequest\x1a-.countersign.ledger.v1.ApproveExpungeResponse\x12m\n\x0e\x44\x65\x63lineExpunge\x12,.countersign.ledger.v1.DeclineExpungeRequest\x1a-.countersign.ledger.v1.DeclineExpungeResponse\x12|\n\x13ListExpungeRequests\x12\x31.countersign.ledger.v1.ListExpungeRequestsRequest\x1a\x32.countersign.ledger.v1.ListExpungeRequestsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&countersign/ledger/v1/disclosure.proto\x12\x15\x63ountersign.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"countersign/type/v1/decision.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\x01\n\x06Ground\x12\x46\n\nrequest_id\x18\x01 \x01(\tB2\xbaH/r-2+^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\x12\x31\n\tauthority\x18\x02 \x01(\tB\x1e\xbaH\x1br\x19\x10\x01\x18\xc8\x01\x32\x12^[^\\p{Cc}\\p{Cf}]*$\x12\x38\n\x06reason\x18\x03 \x01(\tB(\xbaH%r#\x10\x01\x18\xd0\x0f\x32\x1c^[^\\x00-\\x08\\x0b-\\x1f\\x7f]*$\x12\x1f\n\rofficer_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80@\"\x8e\x01\n\x0f\x44iscloseRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x35\n\x06\x66ields\x18\x02 \x03(\tB%\xbaH\"\x92\x01\x1f\x08\x01\x10\x10\x18\x01\"\x17r\x15\x32\x13^[a-z][a-z_]{0,39}$\x12\x35\n\x06ground\x18\x03 \x01(\x0b\x32\x1d.countersign.ledger.v1.GroundB\x06\xbaH\x03\xc8\x01\x01\">\n\x10\x44isclosedOpening\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\r\n\x05value\x18\x03 \x01(\t\"\xb9\x01\n\x10\x44iscloseResponse\x12\x39\n\x08openings\x18\x01 \x03(\x0b\x32\'.countersign.ledger.v1.DisclosedOpening\x12\x33\n\rentry_receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x35\n\x0freading_receipt\x18\x03 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"\xc6\x02\n\x13ReadRequestsRequest\x12\x31\n\rrecorded_from\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0erecorded_until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bwith_checks\x18\x03 \x01(\x08\x12\x30\n\x08\x61gencies\x18\x04 \x03(\tB\x1e\xbaH\x1b\x92\x01\x18\x10\xe8\x07\x18\x01\"\x11r\x0f\x32\r^[A-Z0-9]{9}$\x12\x35\n\x06\x66ields\x18\x05 \x03(\tB%\xbaH\"\x92\x01\x1f\x08\x01\x10\x10\x18\x01\"\x17r\x15\x32\x13^[a-z][a-z_]{0,39}$\x12\x13\n\x0bstart_index\x18\x06 \x01(\x04\x12\x35\n\x06ground\x18\x07 \x01(\x0b\x32\x1d.countersign.ledger.v1.GroundB\x06\xbaH\x03\xc8\x01\x01\"p\n\x11RequestsBeginning\x12\x35\n\x0freading_receipt\x18\x01 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x10\n\x08requests\x18\x02 \x01(\x04\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\"y\n\x0fRecordedRequest\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12\x0e\n\x06hashes\x18\x03 \x03(\x0c\x12\x39\n\x08openings\x18\x04 \x03(\x0b\x32\'.countersign.ledger.v1.DisclosedOpening\"L\n\x10RecordedRequests\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.countersign.ledger.v1.RecordedRequest\"\x9a\x01\n\x14ReadRequestsResponse\x12=\n\tbeginning\x18\x01 \x01(\x0b\x32(.countersign.ledger.v1.RequestsBeginningH\x00\x12;\n\x08requests\x18\x02 \x01(\x0b\x32\'.countersign.ledger.v1.RecordedRequestsH\x00\x42\x06\n\x04part\"\xb6\x01\n\x15RequestExpungeRequest\x12\x1c\n\x07indexes\x18\x01 \x03(\x04\x42\x0b\xbaH\x08\x92\x01\x05\x10\xe8\x07\x18\x01\x12H\n\tsearch_id\x18\x02 \x01(\tB5\xbaH2r02.^$|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$\x12\x35\n\x06ground\x18\x03 \x01(\x0b\x32\x1d.countersign.ledger.v1.GroundB\x06\xbaH\x03\xc8\x01\x01\"\xe9\x02\n\x0e\x45xpungeRequest\x12\x17\n\x0frequested_index\x18\x01 \x01(\x04\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.countersign.ledger.v1.ExpungeState\x12\x15\n\rorigin_agency\x18\x03 \x01(\t\x12\x0f\n\x07indexes\x18\x04 \x03(\x04\x12\x11\n\tauthority\x18\x05 \x01(\t\x12\x0e\n\x06\x63\x61ller\x18\x06 \x01(\t\x12\x30\n\x0crequested_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tlapses_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0e\x65xpunged_index\x18\t \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x0e\x64\x65\x63lined_index\x18\n \x01(\x04H\x01\x88\x01\x01\x42\x11\n\x0f_expunged_indexB\x11\n\x0f_declined_index\"\x7f\n\x16RequestExpungeResponse\x12\x36\n\x07request\x18\x01 \x01(\x0b\x32%.countersign.ledger.v1.ExpungeRequest\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"g\n\x15\x41pproveExpungeRequest\x12\x17\n\x0frequested_index\x18\x01 \x01(\x04\x12\x35\n\x06ground\x18\x02 \x01(\x0b\x32\x1d.countersign.ledger.v1.GroundB\x06\xbaH\x03\xc8\x01\x01\"\x9b\x01\n\x16\x41pproveExpungeResponse\x12\x36\n\x07request\x18\x01 \x01(\x0b\x32%.countersign.ledger.v1.ExpungeRequest\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x1a\n\x12openings_destroyed\x18\x03 \x01(\r\"g\n\x15\x44\x65\x63lineExpungeRequest\x12\x17\n\x0frequested_index\x18\x01 \x01(\x04\x12\x35\n\x06ground\x18\x02 \x01(\x0b\x32\x1d.countersign.ledger.v1.GroundB\x06\xbaH\x03\xc8\x01\x01\"\x7f\n\x16\x44\x65\x63lineExpungeResponse\x12\x36\n\x07request\x18\x01 \x01(\x0b\x32%.countersign.ledger.v1.ExpungeRequest\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"W\n\x1aListExpungeRequestsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xc8\x01\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"o\n\x1bListExpungeRequestsResponse\x12\x37\n\x08requests\x18\x01 \x03(\x0b\x32%.countersign.ledger.v1.ExpungeRequest\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xb7\x01\n\x0c\x45xpungeState\x12\x1d\n\x19\x45XPUNGE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45XPUNGE_STATE_PENDING\x10\x01\x12\x1a\n\x16\x45XPUNGE_STATE_EXPUNGED\x10\x02\x12\x18\n\x14\x45XPUNGE_STATE_LAPSED\x10\x03\x12\x1a\n\x16\x45XPUNGE_STATE_DECLINED\x10\x04\x12\x1b\n\x17\x45XPUNGE_STATE_WITHDRAWN\x10\x05\x32\xac\x05\n\x17LedgerDisclosureService\x12[\n\x08\x44isclose\x12&.countersign.ledger.v1.DiscloseRequest\x1a\'.countersign.ledger.v1.DiscloseResponse\x12i\n\x0cReadRequests\x12*.countersign.ledger.v1.ReadRequestsRequest\x1a+.countersign.ledger.v1.ReadRequestsResponse0\x01\x12m\n\x0eRequestExpunge\x12,.countersign.ledger.v1.RequestExpungeRequest\x1a-.countersign.ledger.v1.RequestExpungeResponse\x12m\n\x0e\x41pproveExpunge\x12,.countersign.ledger.v1.ApproveExpungeRequest\x1a-.countersign.ledger.v1.ApproveExpungeResponse\x12m\n\x0e\x44\x65\x63lineExpunge\x12,.countersign.ledger.v1.DeclineExpungeRequest\x1a-.countersign.ledger.v1.DeclineExpungeResponse\x12|\n\x13ListExpungeRequests\x12\x31.countersign.ledger.v1.ListExpungeRequestsRequest\x1a\x32.countersign.ledger.v1.ListExpungeRequestsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +46,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISCLOSEREQUEST'].fields_by_name['fields']._serialized_options = b'\272H\"\222\001\037\010\001\020\020\030\001\"\027r\0252\023^[a-z][a-z_]{0,39}$'
   _globals['_DISCLOSEREQUEST'].fields_by_name['ground']._loaded_options = None
   _globals['_DISCLOSEREQUEST'].fields_by_name['ground']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_READREQUESTSREQUEST'].fields_by_name['agencies']._loaded_options = None
+  _globals['_READREQUESTSREQUEST'].fields_by_name['agencies']._serialized_options = b'\272H\033\222\001\030\020\350\007\030\001\"\021r\0172\r^[A-Z0-9]{9}$'
+  _globals['_READREQUESTSREQUEST'].fields_by_name['fields']._loaded_options = None
+  _globals['_READREQUESTSREQUEST'].fields_by_name['fields']._serialized_options = b'\272H\"\222\001\037\010\001\020\020\030\001\"\027r\0252\023^[a-z][a-z_]{0,39}$'
+  _globals['_READREQUESTSREQUEST'].fields_by_name['ground']._loaded_options = None
+  _globals['_READREQUESTSREQUEST'].fields_by_name['ground']._serialized_options = b'\272H\003\310\001\001'
   _globals['_REQUESTEXPUNGEREQUEST'].fields_by_name['indexes']._loaded_options = None
   _globals['_REQUESTEXPUNGEREQUEST'].fields_by_name['indexes']._serialized_options = b'\272H\010\222\001\005\020\350\007\030\001'
   _globals['_REQUESTEXPUNGEREQUEST'].fields_by_name['search_id']._loaded_options = None
@@ -60,8 +66,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEXPUNGEREQUESTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\005*\003\030\310\001'
   _globals['_LISTEXPUNGEREQUESTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTEXPUNGEREQUESTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\002'
-  _globals['_EXPUNGESTATE']._serialized_start=2163
-  _globals['_EXPUNGESTATE']._serialized_end=2346
+  _globals['_EXPUNGESTATE']._serialized_start=2964
+  _globals['_EXPUNGESTATE']._serialized_end=3147
   _globals['_GROUND']._serialized_start=164
   _globals['_GROUND']._serialized_end=386
   _globals['_DISCLOSEREQUEST']._serialized_start=389
@@ -70,24 +76,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISCLOSEDOPENING']._serialized_end=595
   _globals['_DISCLOSERESPONSE']._serialized_start=598
   _globals['_DISCLOSERESPONSE']._serialized_end=783
-  _globals['_REQUESTEXPUNGEREQUEST']._serialized_start=786
-  _globals['_REQUESTEXPUNGEREQUEST']._serialized_end=968
-  _globals['_EXPUNGEREQUEST']._serialized_start=971
-  _globals['_EXPUNGEREQUEST']._serialized_end=1332
-  _globals['_REQUESTEXPUNGERESPONSE']._serialized_start=1334
-  _globals['_REQUESTEXPUNGERESPONSE']._serialized_end=1461
-  _globals['_APPROVEEXPUNGEREQUEST']._serialized_start=1463
-  _globals['_APPROVEEXPUNGEREQUEST']._serialized_end=1566
-  _globals['_APPROVEEXPUNGERESPONSE']._serialized_start=1569
-  _globals['_APPROVEEXPUNGERESPONSE']._serialized_end=1724
-  _globals['_DECLINEEXPUNGEREQUEST']._serialized_start=1726
-  _globals['_DECLINEEXPUNGEREQUEST']._serialized_end=1829
-  _globals['_DECLINEEXPUNGERESPONSE']._serialized_start=1831
-  _globals['_DECLINEEXPUNGERESPONSE']._serialized_end=1958
-  _globals['_LISTEXPUNGEREQUESTSREQUEST']._serialized_start=1960
-  _globals['_LISTEXPUNGEREQUESTSREQUEST']._serialized_end=2047
-  _globals['_LISTEXPUNGEREQUESTSRESPONSE']._serialized_start=2049
-  _globals['_LISTEXPUNGEREQUESTSRESPONSE']._serialized_end=2160
-  _globals['_LEDGERDISCLOSURESERVICE']._serialized_start=2349
-  _globals['_LEDGERDISCLOSURESERVICE']._serialized_end=2926
+  _globals['_READREQUESTSREQUEST']._serialized_start=786
+  _globals['_READREQUESTSREQUEST']._serialized_end=1112
+  _globals['_REQUESTSBEGINNING']._serialized_start=1114
+  _globals['_REQUESTSBEGINNING']._serialized_end=1226
+  _globals['_RECORDEDREQUEST']._serialized_start=1228
+  _globals['_RECORDEDREQUEST']._serialized_end=1349
+  _globals['_RECORDEDREQUESTS']._serialized_start=1351
+  _globals['_RECORDEDREQUESTS']._serialized_end=1427
+  _globals['_READREQUESTSRESPONSE']._serialized_start=1430
+  _globals['_READREQUESTSRESPONSE']._serialized_end=1584
+  _globals['_REQUESTEXPUNGEREQUEST']._serialized_start=1587
+  _globals['_REQUESTEXPUNGEREQUEST']._serialized_end=1769
+  _globals['_EXPUNGEREQUEST']._serialized_start=1772
+  _globals['_EXPUNGEREQUEST']._serialized_end=2133
+  _globals['_REQUESTEXPUNGERESPONSE']._serialized_start=2135
+  _globals['_REQUESTEXPUNGERESPONSE']._serialized_end=2262
+  _globals['_APPROVEEXPUNGEREQUEST']._serialized_start=2264
+  _globals['_APPROVEEXPUNGEREQUEST']._serialized_end=2367
+  _globals['_APPROVEEXPUNGERESPONSE']._serialized_start=2370
+  _globals['_APPROVEEXPUNGERESPONSE']._serialized_end=2525
+  _globals['_DECLINEEXPUNGEREQUEST']._serialized_start=2527
+  _globals['_DECLINEEXPUNGEREQUEST']._serialized_end=2630
+  _globals['_DECLINEEXPUNGERESPONSE']._serialized_start=2632
+  _globals['_DECLINEEXPUNGERESPONSE']._serialized_end=2759
+  _globals['_LISTEXPUNGEREQUESTSREQUEST']._serialized_start=2761
+  _globals['_LISTEXPUNGEREQUESTSREQUEST']._serialized_end=2848
+  _globals['_LISTEXPUNGEREQUESTSRESPONSE']._serialized_start=2850
+  _globals['_LISTEXPUNGEREQUESTSRESPONSE']._serialized_end=2961
+  _globals['_LEDGERDISCLOSURESERVICE']._serialized_start=3150
+  _globals['_LEDGERDISCLOSURESERVICE']._serialized_end=3834
 # @@protoc_insertion_point(module_scope)

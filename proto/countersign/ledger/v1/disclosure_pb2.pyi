@@ -194,6 +194,188 @@ class DiscloseResponse(_message.Message):
 Global___DiscloseResponse: _TypeAlias = DiscloseResponse  # noqa: Y015
 
 @_typing.final
+class ReadRequestsRequest(_message.Message):
+    """Asks for the requests behind decisions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDED_FROM_FIELD_NUMBER: _builtins.int
+    RECORDED_UNTIL_FIELD_NUMBER: _builtins.int
+    WITH_CHECKS_FIELD_NUMBER: _builtins.int
+    AGENCIES_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    START_INDEX_FIELD_NUMBER: _builtins.int
+    GROUND_FIELD_NUMBER: _builtins.int
+    with_checks: _builtins.bool
+    """Dry runs too."""
+    start_index: _builtins.int
+    """Only entries from this index on: where an earlier reading broke off."""
+    @_builtins.property
+    def recorded_from(self) -> _timestamp_pb2.Timestamp:
+        """Recorded at or after this; absent for no bound."""
+
+    @_builtins.property
+    def recorded_until(self) -> _timestamp_pb2.Timestamp:
+        """Recorded before this; absent for no bound."""
+
+    @_builtins.property
+    def agencies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only of these origin agencies; none for all whose openings the caller has a right to."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the fields whose openings are wanted: no more than are needed."""
+
+    @_builtins.property
+    def ground(self) -> Global___Ground:
+        """On what ground."""
+
+    def __init__(
+        self,
+        *,
+        recorded_from: _timestamp_pb2.Timestamp | None = ...,
+        recorded_until: _timestamp_pb2.Timestamp | None = ...,
+        with_checks: _builtins.bool = ...,
+        agencies: _abc.Iterable[_builtins.str] | None = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+        start_index: _builtins.int = ...,
+        ground: Global___Ground | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ground", b"ground", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agencies", b"agencies", "fields", b"fields", "ground", b"ground", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until", "start_index", b"start_index", "with_checks", b"with_checks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadRequestsRequest: _TypeAlias = ReadRequestsRequest  # noqa: Y015
+
+@_typing.final
+class RequestsBeginning(_message.Message):
+    """What a reading begins with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READING_RECEIPT_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    """How many requests follow, at most 200,000."""
+    checkpoint: _builtins.str
+    """Newest checkpoint, of a tree that has the reading; every proof that follows is against it."""
+    @_builtins.property
+    def reading_receipt(self) -> _decision_pb2.Receipt:
+        """Proof that the reading is on record."""
+
+    def __init__(
+        self,
+        *,
+        reading_receipt: _decision_pb2.Receipt | None = ...,
+        requests: _builtins.int = ...,
+        checkpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reading_receipt", b"reading_receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "reading_receipt", b"reading_receipt", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestsBeginning: _TypeAlias = RequestsBeginning  # noqa: Y015
+
+@_typing.final
+class RecordedRequest(_message.Message):
+    """A decision with openings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    LEAF_FIELD_NUMBER: _builtins.int
+    HASHES_FIELD_NUMBER: _builtins.int
+    OPENINGS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Index of the entry."""
+    leaf: _builtins.bytes
+    """Its exact bytes."""
+    @_builtins.property
+    def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Inclusion proof, 32 bytes each."""
+
+    @_builtins.property
+    def openings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DisclosedOpening]:
+        """Of the fields asked for, those that the entry has and that were not destroyed, in the order asked for."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        leaf: _builtins.bytes = ...,
+        hashes: _abc.Iterable[_builtins.bytes] | None = ...,
+        openings: _abc.Iterable[Global___DisclosedOpening] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hashes", b"hashes", "index", b"index", "leaf", b"leaf", "openings", b"openings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordedRequest: _TypeAlias = RecordedRequest  # noqa: Y015
+
+@_typing.final
+class RecordedRequests(_message.Message):
+    """Several decisions, by index."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordedRequest]:
+        """The decisions."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___RecordedRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordedRequests: _TypeAlias = RecordedRequests  # noqa: Y015
+
+@_typing.final
+class ReadRequestsResponse(_message.Message):
+    """A part of a reading."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGINNING_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def beginning(self) -> Global___RequestsBeginning:
+        """Comes first, once."""
+
+    @_builtins.property
+    def requests(self) -> Global___RecordedRequests:
+        """Requests, and more of them."""
+
+    def __init__(
+        self,
+        *,
+        beginning: Global___RequestsBeginning | None = ...,
+        requests: Global___RecordedRequests | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["beginning", b"beginning", "part", b"part", "requests", b"requests"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["beginning", b"beginning", "part", b"part", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["beginning", "requests"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___ReadRequestsResponse: _TypeAlias = ReadRequestsResponse  # noqa: Y015
+
+@_typing.final
 class RequestExpungeRequest(_message.Message):
     """Asks for an expungement."""
 

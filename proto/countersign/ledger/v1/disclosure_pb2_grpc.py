@@ -44,6 +44,11 @@ class LedgerDisclosureServiceStub:
                 request_serializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.DiscloseRequest.SerializeToString,
                 response_deserializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.DiscloseResponse.FromString,
                 _registered_method=True)
+        self.ReadRequests = channel.unary_stream(
+                '/countersign.ledger.v1.LedgerDisclosureService/ReadRequests',
+                request_serializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ReadRequestsRequest.SerializeToString,
+                response_deserializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ReadRequestsResponse.FromString,
+                _registered_method=True)
         self.RequestExpunge = channel.unary_unary(
                 '/countersign.ledger.v1.LedgerDisclosureService/RequestExpunge',
                 request_serializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.RequestExpungeRequest.SerializeToString,
@@ -76,6 +81,14 @@ class LedgerDisclosureServiceServicer:
 
     def Disclose(self, request, context):
         """Gives openings of one entry to an entitled reader.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadRequests(self, request, context):
+        """Gives the decisions of a span of time with the openings that their rules could read, so that they can be made
+        again. Many are read, so the reading is one entry, which is on record before the first of them leaves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,6 +129,11 @@ def add_LedgerDisclosureServiceServicer_to_server(servicer, server):
                     servicer.Disclose,
                     request_deserializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.DiscloseRequest.FromString,
                     response_serializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.DiscloseResponse.SerializeToString,
+            ),
+            'ReadRequests': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadRequests,
+                    request_deserializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ReadRequestsRequest.FromString,
+                    response_serializer=countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ReadRequestsResponse.SerializeToString,
             ),
             'RequestExpunge': grpc.unary_unary_rpc_method_handler(
                     servicer.RequestExpunge,
@@ -170,6 +188,33 @@ class LedgerDisclosureService:
             '/countersign.ledger.v1.LedgerDisclosureService/Disclose',
             countersign_dot_ledger_dot_v1_dot_disclosure__pb2.DiscloseRequest.SerializeToString,
             countersign_dot_ledger_dot_v1_dot_disclosure__pb2.DiscloseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRequests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/countersign.ledger.v1.LedgerDisclosureService/ReadRequests',
+            countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ReadRequestsRequest.SerializeToString,
+            countersign_dot_ledger_dot_v1_dot_disclosure__pb2.ReadRequestsResponse.FromString,
             options,
             channel_credentials,
             insecure,

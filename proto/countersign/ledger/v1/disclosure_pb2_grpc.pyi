@@ -23,6 +23,10 @@ class LedgerDisclosureServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Disclose: _aio.UnaryUnaryMultiCallable[_disclosure_pb2.DiscloseRequest, _disclosure_pb2.DiscloseResponse]
     """Gives openings of one entry to an entitled reader."""
+    ReadRequests: _aio.UnaryStreamMultiCallable[_disclosure_pb2.ReadRequestsRequest, _disclosure_pb2.ReadRequestsResponse]
+    """Gives the decisions of a span of time with the openings that their rules could read, so that they can be made
+    again. Many are read, so the reading is one entry, which is on record before the first of them leaves.
+    """
     RequestExpunge: _aio.UnaryUnaryMultiCallable[_disclosure_pb2.RequestExpungeRequest, _disclosure_pb2.RequestExpungeResponse]
     """Asks that openings be destroyed. Nothing is, until a second person approves."""
     ApproveExpunge: _aio.UnaryUnaryMultiCallable[_disclosure_pb2.ApproveExpungeRequest, _disclosure_pb2.ApproveExpungeResponse]
@@ -47,6 +51,16 @@ class LedgerDisclosureServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_disclosure_pb2.DiscloseRequest, _abc.Awaitable[_disclosure_pb2.DiscloseResponse]],
     ) -> _abc.Awaitable[_disclosure_pb2.DiscloseResponse]:
         """Gives openings of one entry to an entitled reader."""
+
+    @_abc_1.abstractmethod
+    def ReadRequests(
+        self,
+        request: _disclosure_pb2.ReadRequestsRequest,
+        context: _aio.ServicerContext[_disclosure_pb2.ReadRequestsRequest, _abc.AsyncIterator[_disclosure_pb2.ReadRequestsResponse]],
+    ) -> _abc.AsyncIterator[_disclosure_pb2.ReadRequestsResponse]:
+        """Gives the decisions of a span of time with the openings that their rules could read, so that they can be made
+        again. Many are read, so the reading is one entry, which is on record before the first of them leaves.
+        """
 
     @_abc_1.abstractmethod
     def RequestExpunge(

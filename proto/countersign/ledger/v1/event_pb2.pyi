@@ -438,6 +438,74 @@ class OpeningsSearched(_message.Message):
 Global___OpeningsSearched: _TypeAlias = OpeningsSearched  # noqa: Y015
 
 @_typing.final
+class RequestsRead(_message.Message):
+    """The requests behind many decisions were disclosed, to make the decisions again. On record before the first left the
+    ledger. Sensitive: "reason", "officer".
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLER_FIELD_NUMBER: _builtins.int
+    AGENCIES_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    AUTHORITY_FIELD_NUMBER: _builtins.int
+    RECORDED_FROM_FIELD_NUMBER: _builtins.int
+    RECORDED_UNTIL_FIELD_NUMBER: _builtins.int
+    WITH_CHECKS_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    INDEXES_SHA256_FIELD_NUMBER: _builtins.int
+    caller: _builtins.str
+    """SPIFFE ID of the reader's system."""
+    authority: _builtins.str
+    """By what authority; see OpeningRead."""
+    with_checks: _builtins.bool
+    """Dry runs too."""
+    tree_size: _builtins.int
+    """Size of the tree that was looked through."""
+    found: _builtins.int
+    """How many decisions."""
+    indexes_sha256: _builtins.bytes
+    """SHA-256 over their indexes, ascending, each as 8 bytes, most significant first."""
+    @_builtins.property
+    def agencies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The agencies whose openings were read: origin agencies of the decisions."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the fields that were disclosed."""
+
+    @_builtins.property
+    def recorded_from(self) -> _timestamp_pb2.Timestamp:
+        """Decisions recorded at or after this; absent for no bound."""
+
+    @_builtins.property
+    def recorded_until(self) -> _timestamp_pb2.Timestamp:
+        """Decisions recorded before this; absent for no bound."""
+
+    def __init__(
+        self,
+        *,
+        caller: _builtins.str = ...,
+        agencies: _abc.Iterable[_builtins.str] | None = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+        authority: _builtins.str = ...,
+        recorded_from: _timestamp_pb2.Timestamp | None = ...,
+        recorded_until: _timestamp_pb2.Timestamp | None = ...,
+        with_checks: _builtins.bool = ...,
+        tree_size: _builtins.int = ...,
+        found: _builtins.int = ...,
+        indexes_sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recorded_from", b"recorded_from", "recorded_until", b"recorded_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agencies", b"agencies", "authority", b"authority", "caller", b"caller", "fields", b"fields", "found", b"found", "indexes_sha256", b"indexes_sha256", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until", "tree_size", b"tree_size", "with_checks", b"with_checks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestsRead: _TypeAlias = RequestsRead  # noqa: Y015
+
+@_typing.final
 class ExpungeRequested(_message.Message):
     """Somebody asked that openings be destroyed. Sensitive: "reason", "officer"."""
 

@@ -1,0 +1,132 @@
+"""A request as the ledger has it on record, put together again from an entry and its openings.
+
+Whatever directives can read of a request is on record: in the summary, or behind a commitment. What is not
+there is named here with the reason, and a test refuses a fact of which nothing is said.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from countersign.ledger.v1.entry_pb2 import Entry, SearchSummary
+from countersign.type.v1.decision_pb2 import Decision
+from countersign.type.v1.search_pb2 import SearchFacts
+from shared.kinds import SCHEMA_EPOCH
+
+OFFICER: Final = "officer"
+SEARCH_ID: Final = "search_id"
+
+OPENED: Final[Mapping[str, str]] = {
+    "case_number": "case_number",
+    "narrative": "narrative",
+    "instrument_number": "instrument_number",
+    "emergency_basis": "emergency_basis",
+}
+"""Facts that are behind a commitment, each with its field's name."""
+SUMMARISED: Final = (
+    "origin_agency",
+    "beneficiary_agency",
+    "system",
+    "gallery",
+    "purpose",
+    "suspicion",
+    "offence",
+    "provenance",
+    "capture_mode",
+    "candidates_max",
+    "circumstances",
+)
+"""Facts that the summary has under the same name."""
+NOT_FOR_RULES: Final[Mapping[str, str]] = {
+    "search_id": "names the search; the entry has it, or a commitment to it for a dry run",
+    "expires_after": "how long the order may wait; the entry of a permit has the deadline that came of it",
+}
+"""What no directive is told, and why it does not matter that it is not put together again."""
+
+READ_WITH: Final[Mapping[str, str]] = {
+    "caseNumber": "case_number",
+    "narrativeGiven": "narrative",
+    "emergencyBasisGiven": "emergency_basis",
+}
+"""Facts of the vocabulary that follow from an opening, each with its field."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedSearch:
+    """A decision with all that it was made on."""
+
+    index: int
+    month: str
+    """Of the decision: "2026-05"."""
+    facts: SearchFacts
+    officer: str
+    at: datetime
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class NotRederivable:
+    """A decision that cannot be made again, and why."""
+
+    index: int
+    month: str
+    agency: str
+    reason: str
+
+
+def openings_needed(facts: Collection[str]) -> list[str]:
+    """The fields that must be opened for rules that read these facts of the vocabulary. No more than that."""
+    return [OFFICER, *(field for fact, field in READ_WITH.items() if fact in facts)]
+
+
+def recorded(
+    index: int, entry: Entry, openings: Mapping[str, str], wanted: Collection[str]
+) -> RecordedSearch | NotRederivable | None:
+    """What an entry and its openings come to; None for an entry that holds no decision.
+
+    `wanted` are the fields that were asked for: one that is committed to and not there was destroyed.
+    """
+    kind = entry.WhichOneof("event")
+    if kind not in ("search_decided", "search_checked"):
+        return None
+    event = entry.search_decided if kind == "search_decided" else entry.search_checked
+    summary, decision = event.summary, event.decision
+    try:
+        at = decision.evaluated_at.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        return NotRederivable(index, "", summary.origin_agency, "the time cannot be read")
+    month = f"{at.year:04}-{at.month:02}"
+    committed = {one.field for one in entry.commitments}
+    gone = sorted((committed & set(wanted)) - openings.keys())
+    if entry.schema_epoch > SCHEMA_EPOCH:
+        return NotRederivable(index, month, summary.origin_agency, "written by a newer release")
+    if gone or OFFICER not in openings:
+        return NotRederivable(index, month, summary.origin_agency, "its openings were destroyed")
+    facts = _facts(entry.search_id or openings.get(SEARCH_ID, ""), summary, openings)
+    return RecordedSearch(index, month, facts, openings[OFFICER], at, decision)
+
+
+def _facts(search_id: str, summary: SearchSummary, openings: Mapping[str, str]) -> SearchFacts:
+    facts = SearchFacts(
+        search_id=search_id,
+        origin_agency=summary.origin_agency,
+        system=summary.system,
+        gallery=summary.gallery,
+        purpose=summary.purpose,
+        suspicion=summary.suspicion,
+        offence=summary.offence,
+        provenance=summary.provenance,
+        capture_mode=summary.capture_mode,
+        candidates_max=summary.candidates_max,
+        case_number=openings.get("case_number", ""),
+        narrative=openings.get("narrative", ""),
+        instrument_number=openings.get("instrument_number", ""),
+        emergency_basis=openings.get("emergency_basis", ""),
+    )
+    if summary.beneficiary_agency:
+        # Absent is unknown; the contract has no empty one.
+        facts.beneficiary_agency = summary.beneficiary_agency
+    if summary.HasField("circumstances"):
+        facts.circumstances.CopyFrom(summary.circumstances)
+    return facts
