@@ -11,8 +11,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from countersign.ledger.v1.append_pb2 import PendingEntry
@@ -114,6 +116,16 @@ class CompletedEntry(NamedTuple):
     openings: tuple[SealedOpening, ...]
 
 
+class _Checked(NamedTuple):
+    """A pending entry in which nothing is to be refused, and what was learnt of it on the way."""
+
+    pending: PendingEntry
+    place: str
+    columns: IndexColumns
+    holder: str
+    values: dict[str, str]
+
+
 class Completer:
     """Completes the entries of one appender. `own` for the ledger's own.
 
@@ -152,19 +164,19 @@ class Completer:
 
         Raises InvalidRequest, or Unavailable when nothing can be sealed.
         """
-        await self._prepare(pending)
-        return [self.complete(one, f"entries[{number}]") for number, one in enumerate(pending)]
+        checked = [self._checked(one, f"entries[{number}]") for number, one in enumerate(pending)]
+        await self._prepare(Counter(one.holder for one in checked if one.values))
+        # One reading of the clock: they were taken together.
+        recorded_at = stamp(self._clock.now())
+        return [self._completed(one, recorded_at) for one in checked]
 
-    async def _prepare(self, pending: Sequence[PendingEntry]) -> None:
+    async def _prepare(self, counts: Counter[str]) -> None:
         if self._sealer is None:
             return
-        counts = Counter(holder_of(one.entry) for one in pending if one.sensitive)
         for _ in range(PREPARE_TRIES):
             lacking = [who for who, n in counts.items() if not self._sealer.is_ready(who, n)]
             if not lacking:
                 return
-            for number, one in enumerate(pending):  # no key is made for what is refused
-                _check(one, f"entries[{number}]")
             for holder in lacking:
                 await asyncio.to_thread(self._sealer.prepare, holder)
 
@@ -173,14 +185,22 @@ class Completer:
 
         Raises InvalidRequest, or Unavailable when nothing can be sealed.
         """
+        return self._completed(self._checked(pending, place), stamp(self._clock.now()))
+
+    def _checked(self, pending: PendingEntry, place: str) -> _Checked:
         kind = _check(pending, place)
         if kind in LEDGERS_OWN and not self._own:
             raise _invalid(f"{place}.entry.event", f"{kind} is for the ledger alone to record")
         values = _sensitive_values(pending, place)
+        columns = _columns(pending.entry, kind)
+        return _Checked(pending, place, columns, _holder(pending.entry, kind, columns), values)
+
+    def _completed(self, checked: _Checked, recorded_at: Timestamp) -> CompletedEntry:
+        pending, place, columns, holder, values = checked
         entry = Entry()
         entry.CopyFrom(pending.entry)
         entry.schema_epoch = SCHEMA_EPOCH
-        entry.recorded_at.CopyFrom(stamp(self._clock.now()))
+        entry.recorded_at.CopyFrom(recorded_at)
         entry.recorded_by = self._recorded_by
         openings = []
         commitments = entry.commitments
@@ -197,11 +217,10 @@ class Completer:
                 f"{place} has {len(leaf)} bytes; an entry has at most {ENTRY_BYTES_MAX}",
                 metadata={"bytes": str(len(leaf)), "bytes_max": str(ENTRY_BYTES_MAX)},
             )
-        columns = _columns(entry, kind)
         sealed: tuple[SealedOpening, ...] = ()
         if openings:
             assert self._sealer is not None, "who commits to values has somewhere to keep them"
-            sealed = self._sealer.seal(_holder(entry, kind, columns), openings)
+            sealed = self._sealer.seal(holder, openings)
         return CompletedEntry(leaf, pending.idempotency_key or None, columns, sealed)
 
 
@@ -243,7 +262,7 @@ def _sensitive_values(pending: PendingEntry, place: str) -> dict[str, str]:
     values = {}
     for one in sensitive:
         field, value = one.field, one.value
-        if not _FIELD_NAME.fullmatch(field):
+        if not _is_field_name(field):
             raise _invalid(f"{place}.sensitive", "a field's name is lower-case letters and _")
         if len(value) > SENSITIVE_VALUE_CHARACTERS_MAX:
             raise _invalid(
@@ -254,6 +273,11 @@ def _sensitive_values(pending: PendingEntry, place: str) -> dict[str, str]:
     if len(values) != len(sensitive):
         raise _invalid(f"{place}.sensitive", "names a field twice")
     return values
+
+
+@lru_cache(maxsize=256)
+def _is_field_name(name: str) -> bool:
+    return _FIELD_NAME.fullmatch(name) is not None
 
 
 def index_columns(entry: Entry) -> IndexColumns | None:
