@@ -217,12 +217,16 @@ class SqliteStorage(Storage):
 
     def read_back(self, start: int) -> list[bytes]:
         """Read the leaves from an index on, as the database has them; in one step, see `_insert`."""
-        ((hexes,),) = self._execute(
-            "SELECT group_concat(hex(leaf)) FROM"
+        ((leaves, lengths),) = self._execute(
+            "SELECT CAST(group_concat(leaf, '') AS BLOB), group_concat(length(leaf)) FROM"
             " (SELECT leaf FROM entries WHERE entry_index >= ? ORDER BY entry_index)",
             (start,),
         )
-        return [bytes.fromhex(one) for one in (hexes or "").split(",")]
+        found, at = [], 0
+        for length in map(int, (lengths or "").split(",")):
+            found.append(leaves[at : at + length])
+            at += length
+        return found
 
     def add_tiles(self, tiles: Iterable[FullTile]) -> None:
         """Insert tiles that have become full."""
