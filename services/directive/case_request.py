@@ -16,7 +16,9 @@ SEARCH_ID: Final = "00000000-0000-4000-8000-000000000000"
 
 
 def _in_utc(value: object) -> object:
-    """YAML gives times without a zone as naive ones; cases are written in UTC."""
+    """YAML gives times without a zone as naive ones; cases are written in UTC. JSON has texts for times."""
+    if isinstance(value, str):
+        return datetime.fromisoformat(value)
     if isinstance(value, datetime) and value.tzinfo is None:
         return value.replace(tzinfo=UTC)
     return value

@@ -20,12 +20,12 @@ from hashlib import sha256
 from typing import Final
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from ledger.config import HttpSettings
 from ledger.tile_files import TileFiles, TileReader, parse_path
 from shared import telemetry
 from shared.errors import ServiceError, Unavailable
+from shared.https import BoundedServer
 from shared.settings import SettingsError
 from tlog.tiles import TileName
 
@@ -208,15 +208,6 @@ def _takes_gzip(accepted: str) -> bool:
     return False
 
 
-class _BoundedServer(web.Server):
-    """Turns away connections past the bound, rather than those that are here already."""
-
-    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        if len(self.connections) > CONNECTIONS_MAX:
-            transport.abort()
-
-
 @dataclass(frozen=True)
 class ServingHttp:
     """A port that answers."""
@@ -228,10 +219,10 @@ class ServingHttp:
 async def serving_http(settings: HttpSettings, answers: TilesHttp) -> AsyncIterator[ServingHttp]:
     """Serve on the configured address; raises SettingsError when that cannot be."""
     host, _, port = settings.listen.rpartition(":")
-    server = _BoundedServer(
+    server = BoundedServer(
         answers.handle,
+        CONNECTIONS_MAX,
         handler_cancellation=True,
-        access_log=None,
         keepalive_timeout=IDLE_S,
         lingering_time=0,
         max_line_size=2048,

@@ -14,6 +14,9 @@ from directive.evaluate import Evaluator
 from directive.self_test import EngineUntrustworthy
 from directive.signature import Signers
 from directive.vocabulary import Vocabulary, VocabularyError
+from policy.authzen.front import Front
+from policy.authzen.port import Port, serving
+from policy.authzen.searches import SearchDomain, access
 from policy.config import PolicySettings
 from policy.deciding import Deciding
 from policy.service import ACCESS, SERVICE, PolicyServicer
@@ -36,6 +39,8 @@ class RunningPolicy:
 
     server: RunningServer
     ended: asyncio.Event
+    authzen: Port | None
+    """None when AuthZEN is not served."""
 
 
 def load(settings: PolicySettings, registry: Registry) -> tuple[Book, Evaluator]:
@@ -83,9 +88,27 @@ async def running(settings: PolicySettings) -> AsyncIterator[RunningPolicy]:
                 deciding.evaluate_batch,
                 IN_FLIGHT_MAX,
             )
-            yield RunningPolicy(server, bus.closed)
+            async with _authzen(settings, deciding, registry, book) as authzen:
+                yield RunningPolicy(server, bus.closed, authzen)
         finally:
             await server.stop(GRACE_S)
+
+
+@contextlib.asynccontextmanager
+async def _authzen(
+    settings: PolicySettings, deciding: Deciding, registry: Registry, book: Book
+) -> AsyncIterator[Port | None]:
+    """The same decisions over HTTPS, if the settings say so. Raises SettingsError."""
+    if settings.authzen is None:
+        yield None
+        return
+    unknown = sorted(set(settings.authzen.agencies) - registry.agencies.keys())
+    if unknown:
+        raise SettingsError(f"authzen.agencies: {unknown[0]} is not in the registry")
+    domain = SearchDomain(deciding, registry, book.vocabulary, SystemClock())
+    port = Port(Front(domain), settings.trust_domain, access(settings.authzen.agencies))
+    async with serving(port, settings.authzen):
+        yield port
 
 
 def main() -> None:

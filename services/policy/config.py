@@ -1,6 +1,36 @@
 """The policy service's configuration."""
 
+from ipaddress import ip_address
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from shared.registry import Ori
 from shared.settings import BusSettings, ConfigPath, ListenSettings, ProcessSettings
+
+
+class AuthzenSettings(ListenSettings):
+    """Where decisions are given as OpenID AuthZEN has it. Nobody is answered who has no certificate."""
+
+    url: str | None = Field(default=None, pattern=r"^https://[^\s/?#@]+$")
+    """The decision point's identifier: the base URL that callers use. Without it, `https://` and the
+    address."""
+    agencies: tuple[Ori, ...] = ()
+    """Agencies whose systems may ask, each about its own officers and as the origin only. None by default:
+    what is asked here is not on record, and only the broker puts on record what it asks."""
+
+    @model_validator(mode="after")
+    def _can_be_named(self) -> Self:
+        if self.url is None and _every_interface(self.address.rpartition(":")[0]):
+            raise ValueError("with every interface in address, url must say what callers use")
+        return self
+
+
+def _every_interface(host: str) -> bool:
+    try:
+        return not host or ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return False  # a name
 
 
 class PolicySettings(ProcessSettings):
@@ -17,3 +47,5 @@ class PolicySettings(ProcessSettings):
     trust_roots: ConfigPath | None = None
     """Trust roots (JSON). With `directive_signers` in them, a directive that its party has not signed is
     refused. Without, nobody asks who wrote the directives, and the log says so at each start."""
+    authzen: AuthzenSettings | None = None
+    """When set, decisions are also given over HTTPS, as OpenID AuthZEN Authorization API 1.0 has it."""

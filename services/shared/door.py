@@ -198,13 +198,18 @@ class Door(grpc.aio.ServerInterceptor):
             raise NotAllowed("CALLER_NOT_ALLOWED", f"{who} may not call {method}")
         if isinstance(request, _Garbled):
             raise InvalidRequest("REQUEST_UNREADABLE", f"the bytes are no request of {method}")
-        violations = self._validator.collect_violations(request)
-        if violations:
-            raise InvalidRequest(
-                "INVALID_REQUEST",
-                f"{len(violations)} field(s) of the request break a rule; see the details",
-                violations=[_violation(found.proto) for found in violations[:VIOLATIONS_MAX]],
-            )
+        check_rules(self._validator, request)
+
+
+def check_rules(validator: protovalidate.Validator, message: Message) -> None:
+    """Raises InvalidRequest, naming each field, when the message breaks a rule of its contract."""
+    violations = validator.collect_violations(message)
+    if violations:
+        raise InvalidRequest(
+            "INVALID_REQUEST",
+            f"{len(violations)} field(s) of the request break a rule; see the details",
+            violations=[_violation(found.proto) for found in violations[:VIOLATIONS_MAX]],
+        )
 
 
 def _violation(found: Any) -> FieldViolation:

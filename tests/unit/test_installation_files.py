@@ -27,6 +27,7 @@ from countersign.installation.prepare import (
     prepare,
     systems_run_here,
 )
+from policy.config import PolicySettings
 from shared.identity import SpiffeId
 from shared.registry import Registry, TrustRoots
 
@@ -85,6 +86,10 @@ def test_each_configuration_names_files_that_exist(tmp_path: Path) -> None:
         for section in (table["listen"]["tls"], table["bus"]["tls"]):
             for name in section.values():
                 assert (path.parent / name).exists(), (path, name)
+    policy = PolicySettings.load(layout.config("policy"))
+    assert policy.authzen is not None
+    assert policy.authzen.tls.certificate.exists()
+    assert LAPD in policy.authzen.agencies
     settings = ClientSettings.load(layout.client(LAPD))
     assert settings.agency == LAPD
     assert settings.tls.certificate.exists()
@@ -141,8 +146,15 @@ def test_a_damaged_directives_folder_is_not_left_half_copied(tmp_path: Path) -> 
 def test_free_ports_are_free_and_differ() -> None:
     ports = Ports.free(["lacris", "other"])
     taken = [ports.broker, ports.ledger, ports.policy, ports.nats, *ports.connectors.values()]
-    assert len(set(taken)) == 6
+    taken += [ports.ledger_http, ports.authzen]
+    assert len(set(taken)) == 8
     assert all(is_free(port) for port in taken)
+
+
+def test_no_port_of_the_row_depends_on_the_witness() -> None:
+    without, beside = Ports.fixed(["lacris"], 9000), Ports.fixed(["lacris"], 9000, witness=True)
+    assert (without.authzen, beside.authzen, beside.witness) == (9007, 9007, 9006)
+    assert without.connectors == beside.connectors == {"lacris": 9005}
 
 
 def test_a_port_that_another_process_was_given_is_not_given_again() -> None:

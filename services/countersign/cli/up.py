@@ -63,7 +63,7 @@ _UNUSABLE: Final = (
     default=PORT_BASE,
     show_default=True,
     help="First port of a row: broker, ledger, policy, NATS, the log for anybody, the connectors, "
-    "the witness.",
+    "the witness, AuthZEN.",
 )
 @click.option(
     "--with-witness",
@@ -153,6 +153,7 @@ def _print_how_to_use(installation: Installation) -> None:
     console.print(f"  broker  {address(ports.broker)}")
     console.print(f"  ledger  {address(ports.ledger)}")
     console.print(f"  policy  {address(ports.policy)}")
+    console.print(f"  AuthZEN https://{address(ports.authzen)}  (decisions; docs/authzen.md)")
     console.print(f"  log     {url(ports.ledger_http)}  (checkpoint and tiles, for anybody)")
     if ports.witness is not None:
         policy = escape(str(installation.layout.policy.absolute()))

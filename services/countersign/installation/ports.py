@@ -36,6 +36,8 @@ class Ports:
     """Where anybody reads the log."""
     connectors: Mapping[str, int]
     """By system."""
+    authzen: int
+    """Where the policy service speaks AuthZEN."""
     witness: int | None = None
     """None when no witness is to run here."""
 
@@ -43,8 +45,8 @@ class Ports:
     def fixed(
         cls, systems: Sequence[str], base: int = PORT_BASE, *, witness: bool = False
     ) -> "Ports":
-        """In a row: broker, ledger, policy, NATS, the log for anybody, the connectors, the witness."""
-        return cls._of(iter(range(base, base + 6 + len(systems))).__next__, systems, witness)
+        """In a row: broker, ledger, policy, NATS, the log, the connectors, the witness, AuthZEN."""
+        return cls._of(iter(range(base, base + 7 + len(systems))).__next__, systems, witness)
 
     @classmethod
     def free(cls, systems: Sequence[str], *, witness: bool = False) -> "Ports":
@@ -53,7 +55,7 @@ class Ports:
 
     def must_be_free(self, *, bus: bool) -> None:
         """Raises PortTaken if one is not; that of the bus counts only if the bus is to run here."""
-        wanted = [self.broker, self.ledger, self.ledger_http, self.policy]
+        wanted = [self.broker, self.ledger, self.ledger_http, self.policy, self.authzen]
         wanted += self.connectors.values()
         if self.witness is not None:
             wanted.append(self.witness)
@@ -66,14 +68,19 @@ class Ports:
 
     @classmethod
     def _of(cls, take: Callable[[], int], systems: Sequence[str], witness: bool) -> "Ports":
+        broker, ledger, policy, nats, ledger_http = (take() for _ in range(5))
+        connectors = {system: take() for system in sorted(systems)}
+        # The witness's place is kept for it, so that no port depends on whether there is one.
+        place = take()
         return cls(
-            broker=take(),
-            ledger=take(),
-            policy=take(),
-            nats=take(),
-            ledger_http=take(),
-            connectors={system: take() for system in sorted(systems)},
-            witness=take() if witness else None,
+            broker=broker,
+            ledger=ledger,
+            policy=policy,
+            nats=nats,
+            ledger_http=ledger_http,
+            connectors=connectors,
+            authzen=take(),
+            witness=place if witness else None,
         )
 
 

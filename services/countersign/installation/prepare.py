@@ -249,6 +249,12 @@ def _policy(installation: Installation) -> toml.Table:
         "registry": layout.seen_from(file, layout.registry),
         "directives": layout.seen_from(file, layout.directives),
         "trust_roots": layout.seen_from(file, layout.trust_roots),
+        "authzen": {
+            "address": address(installation.ports.authzen),
+            # Each has its certificate here: there is nobody to be kept out.
+            "agencies": list(installation.registry.agencies),
+            "tls": _tls(installation, file, layout.tls(identity)),
+        },
         **_every_process(installation, file, identity, installation.ports.policy),
     }
 
