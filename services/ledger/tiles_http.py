@@ -23,9 +23,8 @@ from aiohttp import web
 
 from ledger.config import HttpSettings
 from ledger.tile_files import TileFiles, TileReader, parse_path
-from shared import telemetry
 from shared.errors import ServiceError, Unavailable
-from shared.https import BoundedServer
+from shared.https import BoundedServer, request_duration
 from shared.settings import SettingsError
 from tlog.tiles import TileName
 
@@ -53,13 +52,6 @@ SENDING_S_MAX: Final = 60.0
 """Bound on one answer: also the slowest usual line gets a bundle through."""
 STOP_S: Final = 2.0
 """Answers that are being sent at the end have this long."""
-
-_duration = telemetry.meter.create_histogram(
-    "http.server.request.duration",
-    unit="s",
-    description="From a request until its answer is sent",
-    explicit_bucket_boundaries_advisory=telemetry.DURATION_BUCKETS_S,
-)
 
 
 @dataclass(frozen=True)
@@ -118,7 +110,7 @@ class TilesHttp:
                 "http.response.status_code": answer.status,
                 "http.route": route,
             }
-            _duration.record(time.perf_counter() - started, attributes)
+            request_duration.record(time.perf_counter() - started, attributes)
         return response
 
     async def _answer(self, request: web.BaseRequest) -> tuple[str, _Answer]:

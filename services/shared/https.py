@@ -14,18 +14,24 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from shared import telemetry
 from shared.errors import NotAuthentic
 from shared.identity import SpiffeId
 from shared.settings import ListenSettings, SettingsError, TlsFiles
 
 CONNECTIONS_MAX: Final = 256
 """Callers have certificates of ours: there are some agency systems, not strangers without number."""
-CONNECTION_AGE_S_MAX: Final = 30 * 60.0
-"""As long as gRPC keeps one."""
 IDLE_S: Final = 30.0
 """Bound on a connection that sends no whole request."""
 STOP_S: Final = 2.0
 """Answers that are being sent at the end have this long."""
+
+request_duration: Final = telemetry.meter.create_histogram(
+    "http.server.request.duration",
+    unit="s",
+    description="From a request until its answer is sent",
+    explicit_bucket_boundaries_advisory=telemetry.DURATION_BUCKETS_S,
+)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 

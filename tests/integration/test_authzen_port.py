@@ -11,7 +11,7 @@ import pytest
 
 from countersign.installation.files import write_public
 from countersign.installation.pki import Authority
-from policy.authzen.port import BODY_BYTES_MAX, REQUESTS_OF_ONE_CALLER_MAX, Port
+from policy.authzen.port import BODY_BYTES_MAX, REQUESTS_OF_ONE_CALLER_MAX, Bounds, Port
 from policy.authzen.questions import Answer, Question
 from shared.errors import Unavailable
 from shared.identity import SpiffeId
@@ -172,6 +172,7 @@ async def test_request_id_comes_back_with_every_answer(pep: Enforcement, path: s
         b"null",
         b"\xff",
         b'{"subject": NaN}',
+        b'{"subject": 1e400}',
         b'{"subject": 1, "subject": 2}',
         b'{"subject": "\\ud800"}',
         b"[" * 100_000,
@@ -221,6 +222,37 @@ async def test_a_body_past_the_bound_is_not_read(
     assert (await pep.post(EVALUATION, filler)).status == 413
     assert domain.asked == 0
     assert (await pep.post(EVALUATION, QUESTION)).status == 200
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    pki: Pki, domain: DomainThatIsTold
+) -> None:
+    never = asyncio.Event()
+
+    async def begins() -> AsyncIterator[bytes]:
+        yield b"{"
+        await never.wait()
+
+    async with (
+        decision_point(domain, pki, bounds=Bounds(body_s=0.05)) as port,
+        enforcing(port.url, pki.issue("service", "broker")) as pep,
+    ):
+        headers = {"Content-Type": "application/json"}
+        answer = await pep.send("POST", EVALUATION, data=begins(), headers=headers)
+        assert answer.status == 408
+        assert answer.headers["Connection"] == "close"
+        assert port.in_flight == 0
+
+
+async def test_an_old_connection_ends_with_its_next_answer(pki: Pki) -> None:
+    for connection_s, kept in ((0.0, False), (1000.0, True)):
+        async with (
+            decision_point(certification(), pki, bounds=Bounds(connection_s=connection_s)) as port,
+            enforcing(port.url, pki.issue("service", "broker")) as pep,
+        ):
+            answer = await pep.post(EVALUATION, QUESTION)
+            assert answer.json == {"decision": True}
+            assert ("Connection" not in answer.headers) == kept
 
 
 async def test_one_caller_has_a_bound_and_leaves_room_for_others(

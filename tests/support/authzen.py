@@ -16,7 +16,7 @@ import aiohttp
 import cedarpy
 
 from policy.authzen.front import Front
-from policy.authzen.port import Port, serving
+from policy.authzen.port import Bounds, Port, serving
 from policy.authzen.questions import Answer, Domain, Question, Sought
 from policy.authzen.reading import invalid
 from policy.authzen.searches import access
@@ -227,6 +227,7 @@ async def decision_point(
     agencies: Sequence[str] = (LAPD,),
     port_number: int = 0,
     url: str | None = None,
+    bounds: Bounds | None = None,
 ) -> AsyncIterator[Port]:
     """A domain behind the real port; `url` of what it gives says where."""
     settings = AuthzenSettings(
@@ -234,7 +235,7 @@ async def decision_point(
         tls=pki.issue("service", "policy", listens=True),
         url=url,
     )
-    port = Port(Front(domain), TRUST_DOMAIN, access(agencies))
+    port = Port(Front(domain), TRUST_DOMAIN, access(agencies), bounds)
     async with serving(port, settings):
         yield port
 

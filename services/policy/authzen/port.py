@@ -25,12 +25,12 @@ from shared import telemetry
 from shared.door import AccessRule
 from shared.errors import Broken, InvalidRequest, NotAllowed, Overloaded, ServiceError
 from shared.https import (
-    CONNECTION_AGE_S_MAX,
     CONNECTIONS_MAX,
     IDLE_S,
     BoundedServer,
     caller,
     listening,
+    request_duration,
 )
 from shared.identity import SpiffeId
 
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 BODY_BYTES_MAX: Final = 1024 * 1024
 """64 questions, each with a narrative and all the circumstances, and room to spare."""
-BODY_S_MAX: Final = 10.0
-SENDING_S_MAX: Final = 10.0
 REQUESTS_MAX: Final = 32
 """Of all callers together: their decisions are worked out one by one."""
 REQUESTS_OF_ONE_CALLER_MAX: Final = 8
@@ -56,12 +54,18 @@ PATHS: Final[Mapping[str, str]] = {
 _REQUEST_ID: Final = "X-Request-ID"
 _REASON: Final = "Countersign-Reason"
 
-_duration = telemetry.meter.create_histogram(
-    "http.server.request.duration",
-    unit="s",
-    description="From a request until its answer is sent",
-    explicit_bucket_boundaries_advisory=telemetry.DURATION_BUCKETS_S,
-)
+
+@dataclass(frozen=True)
+class Bounds:
+    """How long things may take."""
+
+    body_s: float = 10.0
+    """Until a body has arrived."""
+    sending_s: float = 10.0
+    """Until an answer has been taken."""
+    connection_s: float = 30 * 60.0
+    """After its next answer, a connection that is older is closed, so that renewed certificates take effect:
+    as with gRPC."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,14 @@ class _Said:
 class Port:
     """Takes requests to a front, and its answers back."""
 
-    def __init__(self, front: Front, trust_domain: str, access: Mapping[str, AccessRule]) -> None:
+    def __init__(
+        self,
+        front: Front,
+        trust_domain: str,
+        access: Mapping[str, AccessRule],
+        bounds: Bounds | None = None,
+    ) -> None:
+        self._bounds = bounds or Bounds()
         self._front = front
         self._trust_domain = trust_domain
         self._access = access
@@ -127,14 +138,14 @@ class Port:
             span.set_attribute("http.response.status_code", said.status)
             response = self._response(request, said)
             try:
-                async with asyncio.timeout(SENDING_S_MAX):
+                async with asyncio.timeout(self._bounds.sending_s):
                     await response.prepare(request)
                     await response.write_eof()
             except TimeoutError:
                 if request.transport is not None:
                     request.transport.abort()
             finally:
-                _duration.record(time.perf_counter() - started, attributes)
+                request_duration.record(time.perf_counter() - started, attributes)
         return response
 
     async def _said(self, request: web.BaseRequest, route: str) -> _Said:
@@ -151,7 +162,7 @@ class Port:
         if route == METADATA:
             return _json(self._front.metadata(self.url), {"Cache-Control": METADATA_CACHING})
         with self._admitted(asker):
-            body = await _body(request)
+            body = await _body(request, self._bounds.body_s)
             if isinstance(body, _Said):
                 return body
             return _json(
@@ -179,18 +190,19 @@ class Port:
         if _REQUEST_ID in request.headers:
             headers[_REQUEST_ID] = request.headers[_REQUEST_ID]
         response = web.Response(status=said.status, body=said.body, headers=headers)
-        if self.server.age_s(request) > CONNECTION_AGE_S_MAX or said.status == 413:
+        # What is left of a body that was not read must not be taken for the next request.
+        if self.server.age_s(request) > self._bounds.connection_s or said.status in (408, 413):
             response.force_close()
         return response
 
 
-async def _body(request: web.BaseRequest) -> bytes | _Said:
+async def _body(request: web.BaseRequest, within_s: float) -> bytes | _Said:
     """The body, within bounds of size and time."""
     if request.content_type != "application/json":
         raise invalid("the request is not JSON", ("Content-Type", "must be application/json"))
     body = bytearray()
     try:
-        async with asyncio.timeout(BODY_S_MAX):
+        async with asyncio.timeout(within_s):
             async for part in request.content.iter_any():
                 body += part
                 if len(body) > BODY_BYTES_MAX:

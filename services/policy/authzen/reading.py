@@ -69,7 +69,9 @@ def parse(body: bytes) -> dict[str, Any]:
 
 def canonical(document: object) -> bytes:
     """The same bytes for the same JSON; raises ValueError for what cannot be written in UTF-8."""
-    text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(
+        document, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+    )
     return text.encode("utf-8")
 
 
