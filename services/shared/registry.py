@@ -26,6 +26,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -145,10 +146,9 @@ class NamedList(_Strict):
     owner: Ori
 
 
-class Officer(_Strict):
-    """An officer of an agency."""
+class Standing(_Strict):
+    """What an agency says of one of its officers."""
 
-    agency: Ori
     active: bool
     lists: tuple[Name, ...] = ()
     certificates: Mapping[Course, date] = Field(default_factory=dict)
@@ -162,6 +162,12 @@ class Officer(_Strict):
         if unheld:
             raise ValueError(f"certificates_issued names {unheld}, which certificates does not")
         return self
+
+
+class Officer(Standing):
+    """An officer of an agency."""
+
+    agency: Ori
 
 
 class OffenceSet(_Strict):
@@ -214,6 +220,8 @@ class Registry(_Strict):
     officers: Mapping[OfficerId, Officer] = Field(default_factory=dict)
     offence_sets: Mapping[Name, OffenceSet] = Field(default_factory=dict)
     oversight: Mapping[Name, OversightBody] = Field(default_factory=dict)
+    _published: bytes | None = PrivateAttr(default=None)
+    _published_days: frozenset[date] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _no_dangling_names(self) -> Self:
@@ -241,14 +249,45 @@ class Registry(_Strict):
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
             raise RegistryError(f"cannot read the registry {path}: {error}") from error
 
+    @classmethod
+    def assembled(
+        cls, sections: Mapping[str, Mapping[str, Any]], sha256: bytes, days: frozenset[date]
+    ) -> "Registry":
+        """One of parts that were checked before, with their digest and all days that they name or named.
+
+        For whoever follows what is published: nothing is looked at again, however many officers there are.
+        """
+        registry = cls.model_construct(None, **sections)
+        registry._published = sha256
+        registry._published_days = days
+        return registry
+
     @cached_property
     def sha256(self) -> bytes:
-        """Digest of what directives judge by, whatever the order of its lines.
+        """Digest of what directives judge by: as it was published, or as the file says it.
 
-        Who oversees is not part of it: no decision depends on that.
+        Of published documents it is over what their owners signed (`registry.folding`). Of a file it is over
+        the content, whatever the order of its lines; who oversees is left out, for no decision depends on it.
         """
+        if self._published is not None:
+            return self._published
         said = self.model_dump(mode="json", round_trip=True, exclude={"oversight"})
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
+
+    @cached_property
+    def days(self) -> frozenset[date]:
+        """Every day that it names; of published documents, also those that they named before."""
+        if self._published_days is not None:
+            return self._published_days
+        return frozenset(
+            day
+            for dated in (
+                *(agency.agreements for agency in self.agencies.values()),
+                *(officer.certificates for officer in self.officers.values()),
+                *(officer.certificates_issued for officer in self.officers.values()),
+            )
+            for day in dated.values()
+        )
 
     def parties(self, facts: SearchFacts) -> PartiesOf:
         """Who must be asked about a search. Computed here, never taken from the caller."""
@@ -302,6 +341,9 @@ class TrustRoots(_Strict):
     directive_signers: Mapping[Party, tuple[str, ...]] | None = None
     """C2SP signed-note verifier keys with which each party signs its directives. While this is absent,
     nobody asks who wrote a directive; once it is there, an unsigned one is refused."""
+    registry_signers: Mapping[Party, tuple[str, ...]] = Field(default_factory=dict)
+    """C2SP signed-note verifier keys with which each owner signs its first registry document: who may take
+    part at all. From then on the owner's own document says with which keys the next is signed."""
 
     @classmethod
     def load(cls, path: Path) -> "TrustRoots":

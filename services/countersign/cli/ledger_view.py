@@ -17,6 +17,7 @@ from countersign.ledger.v1.event_pb2 import (
     ExpungeDeclined,
     ExpungeRequested,
     OpeningsExpunged,
+    RegistryStatement,
     RestoreCause,
 )
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
@@ -144,7 +145,15 @@ def _what(entry: Entry) -> str:
         return f"{entry.log_restored.restored_size} entries: {cause}"
     if kind == "expunge_declined":
         return _declined(entry.expunge_declined)
+    if kind == "registry_published":
+        return _of_registry(entry.registry_published.statement)
+    if kind == "officers_published":
+        return _of_registry(entry.officers_published.statement)
     return ""
+
+
+def _of_registry(said: RegistryStatement) -> str:
+    return f"{said.owner}, serial {said.serial}: {said.officers} officers"
 
 
 def _declined(event: ExpungeDeclined) -> str:

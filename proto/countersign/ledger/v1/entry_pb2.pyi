@@ -104,6 +104,7 @@ class Entry(_message.Message):
     LOG_RESTORED_FIELD_NUMBER: _builtins.int
     EXPUNGE_DECLINED_FIELD_NUMBER: _builtins.int
     REQUESTS_READ_FIELD_NUMBER: _builtins.int
+    OFFICERS_PUBLISHED_FIELD_NUMBER: _builtins.int
     schema_epoch: _builtins.int
     """Version of the meaning of these fields: 1. See above for when it grows."""
     recorded_by: _builtins.str
@@ -191,7 +192,7 @@ class Entry(_message.Message):
 
     @_builtins.property
     def registry_published(self) -> _event_pb2.RegistryPublished:
-        """A registry was published."""
+        """The public part of an owner's registry document was published."""
 
     @_builtins.property
     def alarm_raised(self) -> _event_pb2.AlarmRaised:
@@ -224,6 +225,10 @@ class Entry(_message.Message):
     @_builtins.property
     def requests_read(self) -> _event_pb2.RequestsRead:
         """The requests behind many decisions were disclosed."""
+
+    @_builtins.property
+    def officers_published(self) -> _event_pb2.OfficersPublished:
+        """Officers of an agency were entered, changed or removed."""
 
     def __init__(
         self,
@@ -259,12 +264,13 @@ class Entry(_message.Message):
         log_restored: _event_pb2.LogRestored | None = ...,
         expunge_declined: _event_pb2.ExpungeDeclined | None = ...,
         requests_read: _event_pb2.RequestsRead | None = ...,
+        officers_published: _event_pb2.OfficersPublished | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm_raised", b"alarm_raised", "directive_published", b"directive_published", "directive_withdrawn", b"directive_withdrawn", "event", b"event", "export_made", b"export_made", "expunge_declined", b"expunge_declined", "expunge_requested", b"expunge_requested", "heartbeat", b"heartbeat", "key_rotated", b"key_rotated", "log_restored", b"log_restored", "obligation_discharged", b"obligation_discharged", "opening_read", b"opening_read", "openings_expunged", b"openings_expunged", "openings_searched", b"openings_searched", "outcome_reported", b"outcome_reported", "payload_purged", b"payload_purged", "period_closed", b"period_closed", "recorded_at", b"recorded_at", "registry_published", b"registry_published", "request_rejected", b"request_rejected", "requests_read", b"requests_read", "search_answered", b"search_answered", "search_checked", b"search_checked", "search_decided", b"search_decided", "search_expired", b"search_expired", "search_failed", b"search_failed", "search_undecided", b"search_undecided", "search_withdrawn", b"search_withdrawn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alarm_raised", b"alarm_raised", "directive_published", b"directive_published", "directive_withdrawn", b"directive_withdrawn", "event", b"event", "export_made", b"export_made", "expunge_declined", b"expunge_declined", "expunge_requested", b"expunge_requested", "heartbeat", b"heartbeat", "key_rotated", b"key_rotated", "log_restored", b"log_restored", "obligation_discharged", b"obligation_discharged", "officers_published", b"officers_published", "opening_read", b"opening_read", "openings_expunged", b"openings_expunged", "openings_searched", b"openings_searched", "outcome_reported", b"outcome_reported", "payload_purged", b"payload_purged", "period_closed", b"period_closed", "recorded_at", b"recorded_at", "registry_published", b"registry_published", "request_rejected", b"request_rejected", "requests_read", b"requests_read", "search_answered", b"search_answered", "search_checked", b"search_checked", "search_decided", b"search_decided", "search_expired", b"search_expired", "search_failed", b"search_failed", "search_undecided", b"search_undecided", "search_withdrawn", b"search_withdrawn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm_raised", b"alarm_raised", "commitments", b"commitments", "directive_published", b"directive_published", "directive_withdrawn", b"directive_withdrawn", "event", b"event", "export_made", b"export_made", "expunge_declined", b"expunge_declined", "expunge_requested", b"expunge_requested", "heartbeat", b"heartbeat", "key_rotated", b"key_rotated", "log_restored", b"log_restored", "obligation_discharged", b"obligation_discharged", "opening_read", b"opening_read", "openings_expunged", b"openings_expunged", "openings_searched", b"openings_searched", "outcome_reported", b"outcome_reported", "payload_purged", b"payload_purged", "period_closed", b"period_closed", "recorded_at", b"recorded_at", "recorded_by", b"recorded_by", "registry_published", b"registry_published", "request_rejected", b"request_rejected", "requests_read", b"requests_read", "schema_epoch", b"schema_epoch", "search_answered", b"search_answered", "search_checked", b"search_checked", "search_decided", b"search_decided", "search_expired", b"search_expired", "search_failed", b"search_failed", "search_id", b"search_id", "search_undecided", b"search_undecided", "search_withdrawn", b"search_withdrawn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm_raised", b"alarm_raised", "commitments", b"commitments", "directive_published", b"directive_published", "directive_withdrawn", b"directive_withdrawn", "event", b"event", "export_made", b"export_made", "expunge_declined", b"expunge_declined", "expunge_requested", b"expunge_requested", "heartbeat", b"heartbeat", "key_rotated", b"key_rotated", "log_restored", b"log_restored", "obligation_discharged", b"obligation_discharged", "officers_published", b"officers_published", "opening_read", b"opening_read", "openings_expunged", b"openings_expunged", "openings_searched", b"openings_searched", "outcome_reported", b"outcome_reported", "payload_purged", b"payload_purged", "period_closed", b"period_closed", "recorded_at", b"recorded_at", "recorded_by", b"recorded_by", "registry_published", b"registry_published", "request_rejected", b"request_rejected", "requests_read", b"requests_read", "schema_epoch", b"schema_epoch", "search_answered", b"search_answered", "search_checked", b"search_checked", "search_decided", b"search_decided", "search_expired", b"search_expired", "search_failed", b"search_failed", "search_id", b"search_id", "search_undecided", b"search_undecided", "search_withdrawn", b"search_withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["search_checked", "search_decided", "search_answered", "search_failed", "search_expired", "search_withdrawn", "search_undecided", "request_rejected", "opening_read", "expunge_requested", "openings_expunged", "export_made", "period_closed", "key_rotated", "heartbeat", "payload_purged", "directive_published", "registry_published", "alarm_raised", "openings_searched", "directive_withdrawn", "outcome_reported", "obligation_discharged", "log_restored", "expunge_declined", "requests_read"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["search_checked", "search_decided", "search_answered", "search_failed", "search_expired", "search_withdrawn", "search_undecided", "request_rejected", "opening_read", "expunge_requested", "openings_expunged", "export_made", "period_closed", "key_rotated", "heartbeat", "payload_purged", "directive_published", "registry_published", "alarm_raised", "openings_searched", "directive_withdrawn", "outcome_reported", "obligation_discharged", "log_restored", "expunge_declined", "requests_read", "officers_published"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -1076,46 +1076,160 @@ class DirectiveWithdrawn(_message.Message):
 Global___DirectiveWithdrawn: _TypeAlias = DirectiveWithdrawn  # noqa: Y015
 
 @_typing.final
-class RegistryPublished(_message.Message):
-    """A registry was published: who takes part, and who may read what."""
+class RegistryStatement(_message.Message):
+    """What the owner of a registry document signs: the text that `registry.sig` holds is these lines, each with its line
+    feed, and nothing else.
+
+      countersign/registry-signature/v1
+      owner OWNER
+      serial SERIAL
+      agency.toml sha256:HEX
+      officers COUNT sha256:HEX
+
+    No digest in it is of anything that could be guessed: the last is over commitments.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    REGISTRY_SHA256_FIELD_NUMBER: _builtins.int
-    DOCUMENT_FIELD_NUMBER: _builtins.int
-    EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    SERIAL_FIELD_NUMBER: _builtins.int
+    DOCUMENT_SHA256_FIELD_NUMBER: _builtins.int
+    OFFICERS_FIELD_NUMBER: _builtins.int
+    OFFICERS_SHA256_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
-    registry_sha256: _builtins.bytes
-    """SHA-256 of all that it says, officers included."""
+    owner: _builtins.str
+    """Whose document it is: an ORI, or an ISO 3166-2 code for a jurisdiction."""
+    serial: _builtins.int
+    """Grows with each publication of the owner, from 1."""
+    document_sha256: _builtins.bytes
+    """SHA-256 of its public part, agency.toml, as written."""
+    officers: _builtins.int
+    """How many officers it has."""
+    officers_sha256: _builtins.bytes
+    """Digest of the commitments to all of them, each of 32 bytes. They are grouped by their first byte, 0 to 255. The
+    digest is SHA-256 over "countersign/officers/v1", one zero byte and, for each group in order, the SHA-256 of its
+    commitments in ascending order.
+    """
     key_id: _builtins.str
-    """The key that signed it, by its identifier."""
+    """The key that signed: its name, "+", and its key id (C2SP signed note) in hex."""
     signature: _builtins.bytes
-    """The signature."""
+    """Its Ed25519 signature over the text."""
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+        serial: _builtins.int = ...,
+        document_sha256: _builtins.bytes = ...,
+        officers: _builtins.int = ...,
+        officers_sha256: _builtins.bytes = ...,
+        key_id: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_sha256", b"document_sha256", "key_id", b"key_id", "officers", b"officers", "officers_sha256", b"officers_sha256", "owner", b"owner", "serial", b"serial", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistryStatement: _TypeAlias = RegistryStatement  # noqa: Y015
+
+@_typing.final
+class RegistryPublished(_message.Message):
+    """The public part of an owner's registry document was published: who it is, which systems it operates, which galleries
+    it owns, which lists it keeps, and its public keys.
+
+    A publication is one or more entries of this kind and of OfficersPublished, numbered through; the public part comes
+    first, where it has changed. It counts from its last entry on, and all at once.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    part: _builtins.int
+    """Which entry of the publication this is, from 1."""
+    parts: _builtins.int
+    """How many entries the publication has."""
     @_builtins.property
     def document(self) -> Global___DocumentPart:
-        """What it says of agencies, systems, galleries and oversight bodies. Officers are left out."""
+        """agency.toml, as written."""
 
     @_builtins.property
-    def effective_from(self) -> _timestamp_pb2.Timestamp:
-        """From when it counts."""
+    def statement(self) -> Global___RegistryStatement:
+        """What the owner signed."""
 
     def __init__(
         self,
         *,
-        registry_sha256: _builtins.bytes = ...,
         document: Global___DocumentPart | None = ...,
-        effective_from: _timestamp_pb2.Timestamp | None = ...,
-        key_id: _builtins.str = ...,
-        signature: _builtins.bytes = ...,
+        statement: Global___RegistryStatement | None = ...,
+        part: _builtins.int = ...,
+        parts: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "effective_from", b"effective_from"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "statement", b"statement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "effective_from", b"effective_from", "key_id", b"key_id", "registry_sha256", b"registry_sha256", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "part", b"part", "parts", b"parts", "statement", b"statement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegistryPublished: _TypeAlias = RegistryPublished  # noqa: Y015
+
+@_typing.final
+class OfficersPublished(_message.Message):
+    """Officers of an agency were entered, changed or removed: to change one is to remove the commitment to what was, and to
+    add one to what is. See RegistryPublished for publications of several entries.
+
+    A commitment is made by the agency, as Commitment says, to the field "standing"; its value is the canonical JSON of
+    the officer's identifier, agency and standing. Sensitive: "standing_a" to "standing_p", what opens the commitments
+    added, in their order: canonical JSON of the value ("standing") and of its key ("salt", in hex).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORIGIN_AGENCY_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    origin_agency: _builtins.str
+    """The agency whose officers they are; the statement's owner."""
+    part: _builtins.int
+    """Which entry of the publication this is, from 1."""
+    parts: _builtins.int
+    """How many entries the publication has."""
+    @_builtins.property
+    def statement(self) -> Global___RegistryStatement:
+        """What the agency signed: all its officers, after the whole publication."""
+
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Commitments that count no more."""
+
+    @_builtins.property
+    def added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Commitments that count from now on, at most 16."""
+
+    def __init__(
+        self,
+        *,
+        origin_agency: _builtins.str = ...,
+        statement: Global___RegistryStatement | None = ...,
+        part: _builtins.int = ...,
+        parts: _builtins.int = ...,
+        removed: _abc.Iterable[_builtins.bytes] | None = ...,
+        added: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "origin_agency", b"origin_agency", "part", b"part", "parts", b"parts", "removed", b"removed", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OfficersPublished: _TypeAlias = OfficersPublished  # noqa: Y015
 
 @_typing.final
 class AlarmRaised(_message.Message):

@@ -1,0 +1,393 @@
+"""Folds what is published into the registry that decisions are made by.
+
+Invariants:
+- A publication counts all at once, from its last entry on, and only if its owner signed exactly what comes
+  of it.
+- What is refused changes nothing.
+- A registry that was given out never changes. One officer's change costs about a copy of one table of
+  references, however many officers there are.
+- The registry's digest is SHA-256 over "countersign/registry/v1", one zero byte and, for each owner in
+  ascending order, the SHA-256 of the text of the statement that it signed last: whoever reads the entries
+  can work it out, and the officers behind the commitments are part of it.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.ledger.v1.event_pb2 import RegistryPublished, RegistryStatement
+from directive.findings import Finding
+from registry.commitments import COMMITMENT_BYTES, Commitments, Committed, opened
+from registry.document import AGENCY_BYTES_MAX, AGENCY_FILE, PublicPart, parse_public
+from registry.findings import RegistryRefused, refused
+from registry.names import Names
+from registry.publication import ADDED_MAX, FIELDS, REMOVED_MAX, Previous
+from registry.signature import Signed, Statement, check_statement, parse_keys
+from shared.registry import Gallery, NamedList, OffenceSet, Officer, Registry, System
+from tlog.note import Verifier
+
+PARTS_MAX: Final = 100_000
+"""More than a million officers in one publication."""
+
+_DIGEST_CONTEXT: Final = b"countersign/registry/v1\0"
+_SECTIONS: Final = tuple(Registry.model_fields)
+_OFFICERS: Final = "officers"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What counts of one owner."""
+
+    statement: Statement
+    public: PublicPart
+    commitments: Commitments
+
+    @property
+    def previous(self) -> Previous:
+        """For what is to be published next."""
+        return Previous(self.statement, self.commitments)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a publication changed."""
+
+    owner: str
+    serial: int
+    public_changed: bool
+    officers_changed: int
+    unopened: int
+    """Officers added whose openings were not there: they are unknown, and their searches refused."""
+
+
+@dataclass
+class _Pending:
+    """A publication that is not complete."""
+
+    statement: RegistryStatement
+    parts: int
+    seen: int
+    content: bytes
+    removed: list[bytes]
+    added: list[tuple[bytes, Committed | None]]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A publication as a whole."""
+
+    statement: Statement
+    public: PublicPart | None
+    """None where it stays as it is."""
+    removed: Collection[bytes]
+    added: Sequence[tuple[bytes, Committed | None]]
+
+
+class _Sections:
+    """The registry's tables. Those that were given out are copied before they are written to."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
+        self._given: set[str] = set()
+
+    def __getitem__(self, section: str) -> Mapping[str, Any]:
+        return self._held[section]
+
+    def writable(self, section: str) -> dict[str, Any]:
+        """A table to write to."""
+        if section in self._given:
+            self._held[section] = dict(self._held[section])
+            self._given.discard(section)
+        return self._held[section]
+
+    def give(self) -> Mapping[str, Mapping[str, Any]]:
+        """All of them, to be kept by somebody else."""
+        self._given.update(self._held)
+        return dict(self._held)
+
+
+class Fold:
+    """The registry as far as entries were applied, in their order."""
+
+    def __init__(self, admitted: Mapping[str, Iterable[str]]) -> None:
+        """`admitted`: who may take part, and whose keys sign an owner's first document; raises TlogError."""
+        self._admitted = {owner: parse_keys(vkeys) for owner, vkeys in admitted.items()}
+        self._published: dict[str, Published] = {}
+        self._pending: dict[str, _Pending] = {}
+        self._names = Names()
+        self._sections = _Sections()
+        self._behind: dict[bytes, str] = {}
+        """Commitment to the officer, of those whose openings were there."""
+        self._days: frozenset[date] = frozenset()
+        self._registry: Registry | None = None
+
+    @property
+    def registry(self) -> Registry:
+        """As of now; it stays as it is when more is applied."""
+        if self._registry is None:
+            self._registry = Registry.assembled(self._sections.give(), self.sha256, self._days)
+        return self._registry
+
+    @property
+    def sha256(self) -> bytes:
+        """The registry's digest (see above)."""
+        digests = (self._published[owner].statement.sha256 for owner in sorted(self._published))
+        return hashlib.sha256(_DIGEST_CONTEXT + b"".join(digests)).digest()
+
+    @property
+    def owners(self) -> Mapping[str, Published]:
+        """What counts of each."""
+        return dict(self._published)
+
+    def published(self, owner: str) -> Published | None:
+        """What counts of one owner."""
+        return self._published.get(owner)
+
+    def signers(self, owner: str) -> tuple[Verifier, ...]:
+        """The keys with which the owner's next document is signed."""
+        found = self._published.get(owner)
+        if found is None:
+            return self._admitted.get(owner, ())
+        return parse_keys(found.public.keys.registry)
+
+    def check(self, signed: Signed) -> None:
+        """Raises RegistryRefused when a document would be refused after it was published. Changes nothing."""
+        owner = signed.statement.owner
+        check_statement(signed.as_proto, self.signers(owner))
+        before = self._published.get(owner)
+        known = before.commitments if before else Commitments()
+        after = {one.commitment: one for one in signed.officers}
+        self._judge(
+            _Candidate(
+                signed.statement,
+                signed.document.public,
+                [one for one in known if one not in after],
+                [(one, said) for one, said in after.items() if one not in known],
+            )
+        )
+
+    def apply(self, entry: Entry, openings: Mapping[str, str]) -> Applied | None:
+        """Applies one entry, with what its commitments open to, by field.
+
+        None for an entry of another kind, and while a publication is not complete. An opening that is not
+        there is one that was destroyed. Raises RegistryRefused, and nothing has changed.
+        """
+        content = b""
+        removed: tuple[bytes, ...] = ()
+        added: tuple[tuple[bytes, Committed | None], ...] = ()
+        if entry.HasField("registry_published"):
+            event = entry.registry_published
+            said, part, parts = event.statement, event.part, event.parts
+            content = _content(event)
+        elif entry.HasField("officers_published"):
+            changed = entry.officers_published
+            said, part, parts = changed.statement, changed.part, changed.parts
+            if changed.origin_agency != said.owner:
+                raise _refused("STATEMENT", said, "is of another agency than its entry")
+            removed = tuple(changed.removed)
+            added = tuple(_opened(said, changed.added, removed, openings))
+        else:
+            return None
+        pending = self._begun(said, part, parts)
+        if len(pending.content) + len(content) > AGENCY_BYTES_MAX:
+            raise _refused("FILE_TOO_LARGE", said, "has too long a public part")
+        pending.seen = part
+        pending.content += content
+        pending.removed += removed
+        pending.added += added
+        if part < parts:
+            self._pending[said.owner] = pending
+            return None
+        # Complete, or refused as a whole: then its owner signs another, under the next serial number.
+        self._pending.pop(said.owner, None)
+        return self._complete(pending)
+
+    def _begun(self, said: RegistryStatement, part: int, parts: int) -> _Pending:
+        """What is there of the publication that this entry is the next part of."""
+        if not 1 <= part <= parts <= PARTS_MAX:
+            raise _refused("PART", said, f"cannot have part {part} of {parts}")
+        if part == 1:
+            check_statement(said, self.signers(said.owner))
+            return _Pending(said, parts, 0, b"", [], [])
+        begun = self._pending.get(said.owner)
+        if (
+            begun is None
+            or begun.statement != said
+            or (begun.parts, begun.seen) != (parts, part - 1)
+        ):
+            raise _refused("PART", said, f"part {part} of {parts} does not follow what came before")
+        return begun
+
+    def _complete(self, pending: _Pending) -> Applied:
+        said = check_statement(pending.statement, self.signers(pending.statement.owner))
+        public = None
+        if pending.content:
+            if hashlib.sha256(pending.content).digest() != said.document_sha256:
+                raise _refused("SIGNATURE_OF_OTHER_BYTES", pending.statement, "is not of this text")
+            public = parse_public(f"{said.owner}/{AGENCY_FILE}", pending.content)
+        candidate = _Candidate(said, public, pending.removed, pending.added)
+        return self._take(self._judge(candidate), candidate)
+
+    def _judge(self, candidate: _Candidate) -> Published:
+        """What would count; raises RegistryRefused. Changes nothing."""
+        said = candidate.statement
+        before = self._published.get(said.owner)
+        file = f"{said.owner}: serial {said.serial}"
+        if before is not None and said.serial <= before.statement.serial:
+            message = f"is past: {before.statement.serial} is published"
+            raise refused("SERIAL_OLD", file, message)
+        public = candidate.public or (before.public if before else None)
+        if public is None:
+            raise refused("DOCUMENT", file, "has no public part, and none was published before")
+        if public.owner != said.owner:
+            raise refused("STATEMENT", file, f"has the public part of {public.owner}")
+        if candidate.public is None:
+            assert before is not None, "there is a public part, and it is not a new one"
+            if said.document_sha256 != before.statement.document_sha256:
+                raise refused("SIGNATURE_OF_OTHER_BYTES", file, "is not of the public part")
+        commitments = before.commitments if before else Commitments()
+        commitments = commitments.changed(candidate.removed, [one for one, _ in candidate.added])
+        if (len(commitments), commitments.sha256) != (said.officers, said.officers_sha256):
+            raise refused("SIGNATURE_OF_OTHER_BYTES", file, "is not of these officers")
+        if not public.is_agency and commitments:
+            raise refused("OFFICERS_OF_NO_AGENCY", file, f"{said.owner} is no agency")
+        findings = list(self._wrong(candidate, public))
+        if findings:
+            raise RegistryRefused(findings)
+        return Published(said, public, commitments)
+
+    def _wrong(self, candidate: _Candidate, public: PublicPart) -> Iterator[Finding]:
+        owner = public.owner
+        leaving = {self._behind[one] for one in candidate.removed if one in self._behind}
+        if candidate.public is not None:
+            table = self._sections[_OFFICERS]
+            taken_off = Counter(name for officer in leaving for name in table[officer].lists)
+            yield from self._names.check_public(public)
+            yield from self._names.left_on(public, taken_off)
+        entered: set[str] = set()
+        for _, its in candidate.added:
+            if its is None:
+                continue
+            said, about = its.said, f"officers.{its.said.officer}"
+            if said.agency != owner:
+                yield Finding("OPENING", owner, about, f"is an officer of {said.agency}")
+            known = said.officer in self._names.officers and said.officer not in leaving
+            if said.officer in entered or (known and self._names.officers[said.officer] == owner):
+                yield Finding("OFFICER_TWICE", owner, about, "is entered twice")
+            entered.add(said.officer)
+            yield from self._names.check_standing(public, said.officer, said)
+
+    def _take(self, published: Published, candidate: _Candidate) -> Applied:
+        """Makes it count. It was judged: from here on nothing is refused."""
+        owner, before = published.public.owner, self._published.get(published.public.owner)
+        if candidate.removed or candidate.added:
+            table = self._sections.writable(_OFFICERS)
+            for one in candidate.removed:
+                officer = self._behind.pop(one, None)
+                if officer is not None:
+                    self._names.remove(owner, officer, table.pop(officer).lists)
+            for one, its in candidate.added:
+                if its is not None:
+                    self._behind[one] = its.said.officer
+                    self._enter(table, its)
+        if candidate.public is not None:
+            self._names.replace(published.public)
+            self._replace(before.public if before else None, published.public)
+        self._published[owner] = published
+        self._registry = None
+        return Applied(
+            owner,
+            published.statement.serial,
+            candidate.public is not None,
+            max(len(candidate.removed), len(candidate.added)),
+            sum(its is None for _, its in candidate.added),
+        )
+
+    def _enter(self, table: dict[str, Any], its: Committed) -> None:
+        said = its.said
+        table[said.officer] = Officer.model_construct(
+            agency=said.agency,
+            active=said.active,
+            lists=said.lists,
+            certificates=said.certificates,
+            certificates_issued=said.certificates_issued,
+        )
+        self._names.enter(said.agency, said.officer, said.lists)
+        self._name_days([said.certificates, said.certificates_issued])
+
+    def _replace(self, before: PublicPart | None, public: PublicPart) -> None:
+        old = sections_of(before) if before is not None else {}
+        for section, entries in sections_of(public).items():
+            gone = old.get(section, {})
+            if gone == entries:
+                continue
+            table = self._sections.writable(section)
+            for name in gone:
+                del table[name]
+            table.update(entries)
+        if public.agency is not None:
+            self._name_days([public.agency.agreements])
+
+    def _name_days(self, dated: Iterable[Mapping[str, date]]) -> None:
+        named = {day for days in dated for day in days.values()}
+        if not named <= self._days:
+            self._days |= named
+
+
+def sections_of(public: PublicPart) -> Mapping[str, Mapping[str, Any]]:
+    """What a public part brings into the registry."""
+    owner = public.owner
+    return {
+        "agencies": {owner: public.agency} if public.agency is not None else {},
+        "systems": {
+            name: System(operator=owner, **one.model_dump()) for name, one in public.systems.items()
+        },
+        "galleries": {
+            name: Gallery(owner=owner, **one.model_dump(exclude={"records", "as_of"}))
+            for name, one in public.galleries.items()
+        },
+        "lists": {
+            name: NamedList(owner=owner, title=one.title) for name, one in public.lists.items()
+        },
+        "offence_sets": {
+            name: OffenceSet(owner=owner, **one.model_dump())
+            for name, one in public.offence_sets.items()
+        },
+        "oversight": dict(public.oversight),
+    }
+
+
+def _content(event: RegistryPublished) -> bytes:
+    """The entry's part of the public part, which comes before all officers."""
+    document, said = event.document, event.statement
+    if document.sha256 != said.document_sha256 or document.part != event.part:
+        raise _refused("PART", said, "has a part of another document, or another part of it")
+    if not document.part <= document.parts <= event.parts:
+        raise _refused("PART", said, f"cannot have {document.parts} parts of the document")
+    return document.content
+
+
+def _opened(
+    said: RegistryStatement,
+    added: Sequence[bytes],
+    removed: Sequence[bytes],
+    openings: Mapping[str, str],
+) -> Iterator[tuple[bytes, Committed | None]]:
+    if len(added) > ADDED_MAX or len(removed) > REMOVED_MAX:
+        raise _refused("PART", said, "changes too many officers in one entry")
+    if any(len(one) != COMMITMENT_BYTES for one in (*added, *removed)):
+        raise _refused("PART", said, "has a commitment of another length")
+    for field, one in zip(FIELDS, added, strict=False):
+        opening = openings.get(field)
+        its = opened(opening) if opening is not None else None
+        if its is not None and its.commitment != one:
+            raise _refused("OPENING", said, f"has an opening {field} that is of something else")
+        yield one, its
+
+
+def _refused(guard: str, said: RegistryStatement, message: str) -> RegistryRefused:
+    return refused(guard, f"{said.owner}: serial {said.serial}", message)

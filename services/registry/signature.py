@@ -1,0 +1,209 @@
+"""Who signed a registry document: `registry.sig` beside it, a C2SP signed note.
+
+Its text is the statement of RegistryStatement (event.proto): owner, serial number, the digest of
+`agency.toml` and that of the commitments to all officers. It is public, and says nothing that could be
+guessed. An owner signs for itself only: what counts are the keys in the newest document that it published,
+and for the first one those that the trust roots have for it.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from countersign.ledger.v1.event_pb2 import RegistryStatement
+from registry.commitments import Commitments, Committed, commit
+from registry.document import Document, read_file
+from registry.findings import refused
+from tlog.errors import FalseSignature, TlogError, UnknownSigner
+from tlog.note import NOTE_BYTES_MAX, NoteSigner, UnverifiedNote, Verifier, sign_note
+
+SIGNATURE_FILE: Final = "registry.sig"
+SERIAL_MAX: Final = 2**63 - 1
+
+_CONTEXT: Final = "countersign/registry-signature/v1"
+_STATEMENT: Final = re.compile(
+    rf"{_CONTEXT}\nowner (?P<owner>[A-Z0-9-]+)\nserial (?P<serial>[1-9][0-9]{{0,18}})\n"
+    r"agency\.toml sha256:(?P<document>[0-9a-f]{64})\n"
+    r"officers (?P<count>0|[1-9][0-9]{0,9}) sha256:(?P<officers>[0-9a-f]{64})\n"
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What is signed."""
+
+    owner: str
+    serial: int
+    document_sha256: bytes
+    officers: int
+    officers_sha256: bytes
+
+    @property
+    def text(self) -> str:
+        """The note's text."""
+        return (
+            f"{_CONTEXT}\nowner {self.owner}\nserial {self.serial}\n"
+            f"agency.toml sha256:{self.document_sha256.hex()}\n"
+            f"officers {self.officers} sha256:{self.officers_sha256.hex()}\n"
+        )
+
+    @property
+    def sha256(self) -> bytes:
+        """Digest of the text: of all that the owner says."""
+        return hashlib.sha256(self.text.encode()).digest()
+
+    @classmethod
+    def parse(cls, text: str) -> "Statement | None":
+        """Reads a text; None when it is no statement."""
+        found = _STATEMENT.fullmatch(text)
+        if found is None or int(found["serial"]) > SERIAL_MAX:
+            return None
+        return cls(
+            found["owner"],
+            int(found["serial"]),
+            bytes.fromhex(found["document"]),
+            int(found["count"]),
+            bytes.fromhex(found["officers"]),
+        )
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A document with its owner's signature: ready to be published."""
+
+    document: Document
+    officers: tuple[Committed, ...]
+    statement: Statement
+    key_id: str
+    signature: bytes
+
+    @property
+    def as_proto(self) -> RegistryStatement:
+        """The statement as entries bear it."""
+        said = self.statement
+        return RegistryStatement(
+            owner=said.owner,
+            serial=said.serial,
+            document_sha256=said.document_sha256,
+            officers=said.officers,
+            officers_sha256=said.officers_sha256,
+            key_id=self.key_id,
+            signature=self.signature,
+        )
+
+
+def parse_keys(registered: Iterable[str]) -> tuple[Verifier, ...]:
+    """Reads verifier keys; raises TlogError."""
+    return tuple(Verifier.parse(vkey) for vkey in registered)
+
+
+def statement(document: Document, officers: Iterable[Committed], serial: int) -> Statement:
+    """What the owner of a document signs."""
+    commitments = Commitments().changed((), [one.commitment for one in officers])
+    return Statement(
+        document.owner,
+        serial,
+        hashlib.sha256(document.public_bytes).digest(),
+        len(commitments),
+        commitments.sha256,
+    )
+
+
+def sign(document: Document, secret: bytes, serial: int, signer: NoteSigner) -> str:
+    """The note for `registry.sig`; raises RegistryRefused."""
+    if not 1 <= serial <= SERIAL_MAX:
+        raise refused("SERIAL", SIGNATURE_FILE, f"a serial number is 1 to {SERIAL_MAX}")
+    officers = commit(secret, document.owner, document.officers)
+    return sign_note(statement(document, officers, serial).text, [signer])
+
+
+def read_statement(folder: Path) -> Statement | None:
+    """What was signed last, not known to be true; None when nothing was. Raises RegistryRefused."""
+    path = folder / SIGNATURE_FILE
+    if not path.exists():
+        return None
+    return _parsed(f"{folder.name}/{SIGNATURE_FILE}", read_file(path, NOTE_BYTES_MAX))[1]
+
+
+def check(
+    label: str,
+    note_bytes: bytes,
+    document: Document,
+    secret: bytes,
+    keys: Iterable[Verifier],
+    others: Mapping[str, tuple[Verifier, ...]] | None = None,
+) -> Signed:
+    """The signed document; raises RegistryRefused. `others` are named when one of them signed instead."""
+    file, keys = f"{label}/{SIGNATURE_FILE}", tuple(keys)
+    if not keys:
+        raise refused("SIGNER_UNKNOWN", file, f"{document.owner} has no registered key")
+    note, said = _parsed(file, note_bytes)
+    try:
+        # The signature before the text: what nobody known has signed accuses no file.
+        signer = note.verify(keys)[0]
+    except UnknownSigner:
+        message = (
+            f"{_signed_by(note, others or {})}, and by no key that {document.owner} registered"
+        )
+        raise refused("SIGNATURE_OTHER_PARTY", file, message) from None
+    except FalseSignature as error:
+        raise refused("SIGNATURE_FALSE", file, str(error)) from error
+    officers = commit(secret, document.owner, document.officers)
+    expected = statement(document, officers, said.serial)
+    if said != expected:
+        changed = set(expected.text.splitlines()) - set(note.text.splitlines())
+        what = ", ".join(sorted(line.split(" ")[0] for line in changed))
+        raise refused("SIGNATURE_OF_OTHER_BYTES", file, f"signs something else: {what}")
+    raw = next(
+        line.signature
+        for line in note.signatures
+        if (line.name, line.key_id) == (signer.name, signer.key_id)
+    )
+    return Signed(document, officers, said, key_name(signer), raw)
+
+
+def key_name(key: Verifier) -> str:
+    """How entries name a key."""
+    return f"{key.name}+{key.key_id.hex()}"
+
+
+def check_statement(said: RegistryStatement, keys: Iterable[Verifier]) -> Statement:
+    """The statement of an entry, if its owner signed it with one of the keys; raises RegistryRefused."""
+    file = f"{said.owner}: statement"
+    parsed = Statement(
+        said.owner, said.serial, said.document_sha256, said.officers, said.officers_sha256
+    )
+    if Statement.parse(parsed.text) != parsed:
+        raise refused("STATEMENT", file, "is not one that can be signed")
+    signer = next((key for key in keys if key_name(key) == said.key_id), None)
+    if signer is None:
+        message = f"is signed by {said.key_id!r}, which is no key that {said.owner} registered"
+        raise refused("SIGNATURE_OTHER_PARTY", file, message)
+    try:
+        signer.verify(parsed.text, said.signature)
+    except TlogError as error:
+        raise refused("SIGNATURE_FALSE", file, str(error)) from error
+    return parsed
+
+
+def _parsed(file: str, note_bytes: bytes) -> tuple[UnverifiedNote, Statement]:
+    try:
+        note = UnverifiedNote.parse(note_bytes)
+    except TlogError as error:
+        raise refused("SIGNATURE", file, f"is no signed note: {error}") from error
+    said = Statement.parse(note.text)
+    if said is None:
+        raise refused("SIGNATURE", file, "is a note about something else")
+    return note, said
+
+
+def _signed_by(note: UnverifiedNote, others: Mapping[str, tuple[Verifier, ...]]) -> str:
+    owners = {(key.name, key.key_id): owner for owner, keys in others.items() for key in keys}
+    named = {
+        f"{line.name} ({owners.get((line.name, line.key_id), 'registered by nobody')})"
+        for line in note.signatures
+    }
+    return f"is signed by {', '.join(sorted(named))}"

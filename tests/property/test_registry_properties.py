@@ -1,0 +1,143 @@
+"""However documents follow each other, what they say at last counts; what is damaged changes nothing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from countersign.ledger.v1.entry_pb2 import Entry
+from registry.document import Document
+from registry.findings import RegistryRefused
+from registry.folding import sections_of
+from shared.registry import Registry
+from support.registrations import (
+    BURBANK,
+    LAPD,
+    LASD,
+    OFFICERS,
+    admitting,
+    agency,
+    document,
+    gallery,
+    kept_list,
+    los_angeles,
+    openings,
+    publish,
+    published,
+    signed,
+    system,
+)
+
+OWNERS = (LAPD, LASD, BURBANK)
+NAMES = st.sampled_from(["one", "two", "three"])
+DAYS = st.sampled_from(["2026-01-01", "2027-01-01", "2028-01-01"])
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Document:
+    """Any owner's, with names of which some are another's."""
+    owner = draw(st.sampled_from(OWNERS))
+    more = "".join(system(name) for name in draw(st.sets(NAMES, max_size=2)))
+    for name, within in draw(st.dictionaries(NAMES, NAMES, max_size=2)).items():
+        more += gallery(name, within)
+    others = [one for one in OWNERS if one != owner]
+    for name in draw(st.sets(NAMES, max_size=2)):
+        more += kept_list(name, *draw(st.sets(st.sampled_from(others))))
+    officers = ""
+    for name in draw(st.sets(st.sampled_from(["a", "b", "c", "d"]), max_size=3)):
+        lists = sorted(draw(st.sets(NAMES, max_size=1)))
+        active = str(draw(st.booleans())).lower()
+        officers += f"[officers.{name}]\nactive = {active}\nlists = {lists}\n"
+        officers += f"certificates = {{ C = {draw(DAYS)} }}\n"
+    return document(agency(owner, more), officers)
+
+
+def at_once(newest: Mapping[str, Document]) -> Registry:
+    """The registry that a file with all of it would make."""
+    sections: dict[str, dict[str, Any]] = {}
+    for read in newest.values():
+        for section, entries in sections_of(read.public).items():
+            sections.setdefault(section, {}).update(
+                {name: one.model_dump() for name, one in entries.items()}
+            )
+        officers = sections.setdefault("officers", {})
+        for name, standing in read.officers.items():
+            officers[name] = {"agency": read.owner, **standing.model_dump()}
+    return Registry.model_validate(sections)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(documents(), max_size=12))
+def test_folding_is_building_at_once(sequence: list[Document]) -> None:
+    fold = admitting(*OWNERS)
+    newest: dict[str, Document] = {}
+    for serial, read in enumerate(sequence, 1):
+        ready = signed(read, serial)
+        before = fold.registry.model_dump(), fold.sha256
+        try:
+            fold.check(ready)
+        except RegistryRefused:
+            assert (fold.registry.model_dump(), fold.sha256) == before
+            continue
+        publish(fold, ready)
+        newest[read.owner] = read
+    assert set(fold.registry.agencies) == set(newest)
+    if newest:
+        whole = at_once(newest)
+        assert fold.registry.model_dump() == whole.model_dump()
+        assert whole.days <= fold.registry.days
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_damaged_entry_is_refused_and_nothing_is_changed(data: st.DataObject) -> None:
+    fold, expected = los_angeles(), los_angeles()
+    changed = OFFICERS.replace("2099", "2098").replace("[officers.lapd-50999]\nactive = true\n", "")
+    public = agency(LAPD, kept_list("lapd-fr-users"))
+    if data.draw(st.booleans()):
+        ready = signed(document(public, changed), 2)
+    else:
+        ready = signed(document(public + kept_list("more"), OFFICERS), 2)
+    publish(expected, ready)
+    before = fold.registry.model_dump(), fold.sha256
+    (pending,) = published(fold, ready)
+    raw = bytearray(pending.entry.SerializeToString())
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        entry = Entry.FromString(bytes(raw))
+    except DecodeError:
+        return
+    try:
+        applied = fold.apply(entry, openings(pending))
+    except RegistryRefused:
+        applied = None
+    if applied is None:
+        assert (fold.registry.model_dump(), fold.sha256) == before
+    else:  # The damage was none: a byte replaced by itself, or outside what the owner published.
+        assert entry.registry_published == pending.entry.registry_published
+        assert entry.officers_published == pending.entry.officers_published
+        assert fold.registry.model_dump() == expected.registry.model_dump()
+        assert fold.sha256 == expected.sha256
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_damaged_opening_is_refused_and_nothing_is_changed(data: st.DataObject) -> None:
+    fold = los_angeles()
+    public = agency(LAPD, kept_list("lapd-fr-users"))
+    ready = signed(document(public, OFFICERS.replace("2099", "2098")), 2)
+    (pending,) = published(fold, ready)
+    ((field, opening),) = openings(pending).items()
+    at = data.draw(st.integers(0, len(opening) - 1))
+    other = data.draw(st.characters(min_codepoint=0, max_codepoint=0x7F))
+    damaged = opening[:at] + other + opening[at + 1 :]
+    before = fold.registry.model_dump(), fold.sha256
+    if damaged == opening:
+        return
+    with pytest.raises(RegistryRefused):
+        fold.apply(pending.entry, {field: damaged})
+    assert (fold.registry.model_dump(), fold.sha256) == before

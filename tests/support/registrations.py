@@ -1,0 +1,152 @@
+"""Owners that register themselves, sign, and publish to somebody who follows."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from countersign.ledger.v1.append_pb2 import PendingEntry
+from registry import signature
+from registry.document import Document, parse_officers, parse_public
+from registry.findings import RegistryRefused
+from registry.folding import Applied, Fold
+from registry.publication import pending_entries
+from registry.signature import Signed
+from tlog.note import Signer
+
+LAPD, LASD, BURBANK, CALIFORNIA = "CA0194200", "CA0190000", "CA0191200", "US-CA"
+SECRET = bytes(range(32))
+
+OFFICERS = """
+[officers.lapd-40123]
+active = true
+lists = ["lapd-fr-users"]
+certificates = { LACRIS-FR = 2099-01-01 }
+
+[officers.lapd-50999]
+active = true
+"""
+
+
+@cache
+def signer(owner: str, number: int = 1) -> Signer:
+    """The key of an owner."""
+    seed = hashlib.sha256(f"{owner} {number}".encode()).digest()
+    return Signer.from_seed(f"{owner.lower()}.example/registry", seed)
+
+
+def agency(owner: str, more: str = "", *, keys: Iterable[str] | None = None) -> str:
+    """A short agency.toml, or that of a jurisdiction."""
+    listed = ", ".join(f'"{key}"' for key in keys or [signer(owner).vkey])
+    head = f'owner = "{owner}"\n'
+    if len(owner) == 9:
+        head += f'\n[agency]\nname = "The agency {owner}"\njurisdiction = "US-CA"\n'
+    return f"{head}\n[keys]\nregistry = [{listed}]\n{more}"
+
+
+def system(name: str) -> str:
+    return f'\n[systems.{name}]\nname = "{name}"\ncommercial = false\n'
+
+
+def gallery(name: str, within: str, records: int = 1) -> str:
+    return (
+        f'\n[galleries.{name}]\nname = "{name}"\nsystem = "{within}"\n'
+        f'gallery_class = "booking_photos"\nrecords = {records}\nas_of = 2026-11-01\n'
+    )
+
+
+def kept_list(name: str, *entered_by: str) -> str:
+    listed = ", ".join(f'"{ori}"' for ori in entered_by)
+    return f'\n[lists.{name}]\ntitle = "{name}"\nentered_by = [{listed}]\n'
+
+
+LAPD_PUBLIC = agency(LAPD, kept_list("lapd-fr-users"))
+LASD_PUBLIC = agency(LASD, system("lacris") + gallery("lacris-booking", "lacris"))
+
+
+def document(public: str, officers: str = "") -> Document:
+    """Read as from a folder."""
+    read = parse_public("folder/agency.toml", public.encode())
+    listed = parse_officers("folder/officers.toml", officers.encode(), read)
+    return Document(read, public.encode(), listed)
+
+
+def signed(read: Document, serial: int, by: Signer | None = None) -> Signed:
+    """Signed by its owner's key, or another."""
+    key = by or signer(read.owner)
+    note = signature.sign(read, SECRET, serial, key)
+    return signature.check("folder", note.encode(), read, SECRET, [key.verifier])
+
+
+def admitting(*owners: str) -> Fold:
+    """Nobody has published yet; these may."""
+    return Fold({owner: [signer(owner).vkey] for owner in owners})
+
+
+def openings(pending: PendingEntry) -> Mapping[str, str]:
+    """What the ledger would keep of an entry."""
+    return {one.field: one.value for one in pending.sensitive}
+
+
+def published(fold: Fold, ready: Signed) -> list[PendingEntry]:
+    """The entries that would publish it now."""
+    before = fold.published(ready.document.owner)
+    return pending_entries(ready, before.previous if before else None)
+
+
+def publish(fold: Fold, ready: Signed) -> Applied:
+    """Publishes and follows."""
+    fold.check(ready)
+    *first, last = published(fold, ready)
+    for pending in first:
+        assert fold.apply(pending.entry, openings(pending)) is None
+    applied = fold.apply(last.entry, openings(last))
+    assert applied is not None
+    return applied
+
+
+def los_angeles() -> Fold:
+    """LASD operates LACRIS; LAPD has two officers, one of them on its list."""
+    fold = admitting(LAPD, LASD, BURBANK, CALIFORNIA)
+    public = agency(LASD, system("lacris") + gallery("lacris-booking", "lacris"))
+    publish(fold, signed(document(public), 1))
+    publish(fold, signed(document(agency(LAPD, kept_list("lapd-fr-users")), OFFICERS), 1))
+    return fold
+
+
+def write(folder: Path, public: str, officers: str = "", *, serial: int = 1) -> Path:
+    """A signed folder."""
+    folder.mkdir(parents=True)
+    (folder / "agency.toml").write_text(public)
+    (folder / "officers.secret").write_text(SECRET.hex())
+    if officers:
+        (folder / "officers.toml").write_text(officers)
+    read = document(public, officers)
+    note = signature.sign(read, SECRET, serial, signer(read.owner))
+    (folder / signature.SIGNATURE_FILE).write_text(note)
+    return folder
+
+
+def state(fold: Fold) -> object:
+    """All that can be seen of it."""
+    return fold.sha256, fold.registry, fold.owners
+
+
+def refusal(fold: Fold, ready: Signed) -> str:
+    """Why a document is refused: before it is published, and by who follows, who has not changed."""
+    before = state(fold)
+    with pytest.raises(RegistryRefused) as asked:
+        fold.check(ready)
+    known = fold.published(ready.document.owner)
+    # Published all the same, as by a service that does not look.
+    if "[SERIAL_OLD]" not in str(asked.value):
+        *first, last = pending_entries(ready, known.previous if known else None)
+        for pending in first:
+            fold.apply(pending.entry, openings(pending))
+        with pytest.raises(RegistryRefused) as followed:
+            fold.apply(last.entry, openings(last))
+        assert str(followed.value) == str(asked.value)
+    assert state(fold) == before
+    return str(asked.value)
