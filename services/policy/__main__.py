@@ -105,7 +105,7 @@ async def _authzen(
     unknown = sorted(set(settings.authzen.agencies) - registry.agencies.keys())
     if unknown:
         raise SettingsError(f"authzen.agencies: {unknown[0]} is not in the registry")
-    domain = SearchDomain(deciding, registry, book.vocabulary, SystemClock())
+    domain = SearchDomain(deciding, lambda: registry, lambda: book.vocabulary, SystemClock())
     port = Port(Front(domain), settings.trust_domain, access(settings.authzen.agencies))
     async with serving(port, settings.authzen):
         yield port

@@ -11,6 +11,7 @@ import pytest
 
 from countersign.installation.files import write_public
 from countersign.installation.pki import Authority
+from policy.authzen.front import Front
 from policy.authzen.port import BODY_BYTES_MAX, REQUESTS_OF_ONE_CALLER_MAX, Bounds, Port
 from policy.authzen.questions import Answer, Question
 from shared.errors import Unavailable
@@ -38,19 +39,22 @@ QUESTION = {
 }
 
 
+ONE = {"type": "user", "id": "one"}
+
+
 class DomainThatIsTold(CedarDomain):
     """Holds, or raises, before it permits everything."""
 
     def __init__(self) -> None:
         super().__init__("", [], [])
         self.raises: Exception | None = None
-        self.asked = 0
+        self.subjects: list[str] = []
         self.go_on = asyncio.Event()
         self.go_on.set()
 
     async def decide(self, asker: SpiffeId, question: Question) -> Answer:
         """Does what the test says."""
-        self.asked += 1
+        self.subjects.append(question.subject.id)
         await self.go_on.wait()
         if self.raises:
             raise self.raises
@@ -88,7 +92,7 @@ async def test_caller_without_a_certificate_of_the_authority_is_not_let_in(
     stranger = pki.issue("service", "broker", authority=others, file="stranger")
     await refused(port.url, client_tls(None, pki.folder / "authority.pem"))
     await refused(port.url, client_tls(stranger, stranger.authority))
-    assert domain.asked == 0
+    assert not domain.subjects
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,7 @@ async def test_only_the_broker_and_agencies_that_are_named_may_ask(
         known = status != 401 and domain_name == "countersign.test"
         assert (await pep.send("GET", METADATA)).status == (200 if known else status)
         assert (await pep.send("GET", "/access/v1/other")).status == (404 if known else status)
-    assert bool(domain.asked) == (status == 200)
+    assert bool(domain.subjects) == (status == 200)
 
 
 async def test_metadata_says_what_is_where(pep: Enforcement, port: Port) -> None:
@@ -220,7 +224,7 @@ async def test_a_body_past_the_bound_is_not_read(
 ) -> None:
     filler = {**QUESTION, "filler": "x" * BODY_BYTES_MAX}
     assert (await pep.post(EVALUATION, filler)).status == 413
-    assert domain.asked == 0
+    assert not domain.subjects
     assert (await pep.post(EVALUATION, QUESTION)).status == 200
 
 
@@ -279,6 +283,42 @@ async def test_one_caller_has_a_bound_and_leaves_room_for_others(
         domain.go_on.set()
         assert (await others).status == 200
     assert [one.status for one in await asyncio.gather(*waiting)] == [200] * len(waiting)
+
+
+async def test_one_question_is_answered_between_many(
+    pep: Enforcement, port: Port, domain: DomainThatIsTold
+) -> None:
+    """Whoever has 64 to ask does not keep others waiting until the last."""
+    domain.go_on.clear()
+    many = asyncio.create_task(
+        pep.post("/access/v1/evaluations", {**QUESTION, "evaluations": [{}] * 64})
+    )
+    one = asyncio.create_task(pep.post(EVALUATION, {**QUESTION, "subject": ONE}))
+
+    async def both_wait() -> bool:
+        return port.in_flight == 2
+
+    await until(both_wait)
+    domain.go_on.set()
+    assert (await one).status == (await many).status == 200
+    assert domain.subjects.index("one") < 10
+
+
+async def test_others_come_in_between_two_questions(domain: DomainThatIsTold) -> None:
+    """The broker's, over the bus: searches wait for them."""
+    seen: list[int] = []
+
+    async def other() -> None:
+        while True:
+            seen.append(len(domain.subjects))
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(other())
+    body = json.dumps({**QUESTION, "evaluations": [{}] * 64}).encode()
+    broker = SpiffeId("countersign.test", "service", "broker")
+    await Front(domain).answer("/access/v1/evaluations", broker, body)
+    others.cancel()
+    assert set(range(1, 64)) <= set(seen)
 
 
 async def test_a_bug_is_no_decision_and_tells_nothing(

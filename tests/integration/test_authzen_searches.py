@@ -11,10 +11,12 @@ from countersign.type.v1.decision_pb2 import Decision
 from countersign.type.v1.search_pb2 import CaptureMode, ProbeProvenance, Purpose
 from directive.evaluate import Evaluator
 from policy.authzen.front import DECISIONS_MAX
+from policy.authzen.searches import SearchDomain
 from policy.deciding import Deciding
 from shared.registry import Registry
 from support.authzen import Enforcement, asked
 from support.authzen_searches import asks, context, search_domain
+from support.clocks import ClockThatStandsStill
 from support.directives import (
     BURBANK,
     LAPD,
@@ -25,6 +27,7 @@ from support.directives import (
     ordinary,
     registry,
     shipped_book,
+    vocabulary,
 )
 from support.doors import Pki
 
@@ -334,3 +337,15 @@ async def test_a_page_is_bounded_in_decisions_and_pages_lose_nobody(pki: Pki) ->
         assert (found, pages) == ([TRAINED, *listed], 4)
         found, _ = await everyone(pep, 5)
         assert found == [TRAINED, *listed]
+
+
+async def test_who_is_registered_meanwhile_is_found(pki: Pki) -> None:
+    registries = [registry()]
+    deciding = Deciding(Evaluator(shipped_book(), crowded(1)), crowded(1))
+    domain = SearchDomain(deciding, lambda: registries[-1], vocabulary, ClockThatStandsStill(NOON))
+    question = asks(subject={"type": "officer", "properties": {"agency": LAPD}})
+    async with asked(domain, pki) as pep:
+        for newest, officers in ((registry(), [TRAINED]), (crowded(1), [TRAINED, "lapd-90000"])):
+            registries.append(newest)
+            found = await pep.search("subject", question)
+            assert [one["id"] for one in found["results"]] == officers

@@ -14,7 +14,7 @@ def search_domain(known: Registry | None = None, deciding: Deciding | None = Non
     """The demonstration's directives, at noon."""
     known = known or registry()
     deciding = deciding or Deciding(Evaluator(shipped_book(), known), known)
-    return SearchDomain(deciding, known, vocabulary(), ClockThatStandsStill(NOON))
+    return SearchDomain(deciding, lambda: known, vocabulary, ClockThatStandsStill(NOON))
 
 
 def asks(**changes: Any) -> dict[str, Any]:

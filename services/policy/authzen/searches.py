@@ -6,8 +6,7 @@ Invariants:
 - An agency system asks in the name of its own agency only, and about the present.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -67,23 +66,36 @@ def _is_broker(asker: SpiffeId) -> bool:
     return (asker.kind, asker.name) == ("service", "broker")
 
 
+class _Candidates:
+    """What there is to be found in one registry, sorted once: an agency may have 100,000 officers."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.galleries = sorted(registry.galleries)
+        self.officers: dict[str, list[str]] = {}
+        for name in sorted(registry.officers):
+            self.officers.setdefault(registry.officers[name].agency, []).append(name)
+
+
 class SearchDomain:
     """What the parties' directives say of face searches."""
 
     supported_obligations: Final = (OBLIGATION_TYPE,)
 
     def __init__(
-        self, deciding: Deciding, registry: Registry, vocabulary: Vocabulary, clock: Clock
+        self,
+        deciding: Deciding,
+        registry: Callable[[], Registry],
+        vocabulary: Callable[[], Vocabulary],
+        clock: Clock,
     ) -> None:
+        """Registry and vocabulary are asked for at each question: those that `deciding` applies by then."""
         self._deciding = deciding
         self._registry = registry
         self._vocabulary = vocabulary
         self._clock = clock
         self._validator = protovalidate.Validator()
-        self._galleries = sorted(registry.galleries)
-        self._officers: defaultdict[str, list[str]] = defaultdict(list)
-        for name in sorted(registry.officers):
-            self._officers[registry.officers[name].agency].append(name)
+        self._candidates = _Candidates(registry())
 
     async def decide(self, asker: SpiffeId, question: Question) -> Answer:
         """See `Domain`."""
@@ -107,12 +119,15 @@ class SearchDomain:
         if not known:
             return ()
         origin, system = _origin(asker, template.subject), _system(template.resource)
-        if sought == "subject":
-            return self._officers.get(origin, ())
         if sought == "action":
             return (ACTION,)
-        galleries = self._registry.galleries
-        return [name for name in self._galleries if system in (None, galleries[name].system)]
+        registry = self._registry()
+        if self._candidates.registry is not registry:
+            self._candidates = _Candidates(registry)
+        if sought == "subject":
+            return self._candidates.officers.get(origin, ())
+        galleries = registry.galleries
+        return [n for n in self._candidates.galleries if system in (None, galleries[n].system)]
 
     def _request(self, asker: SpiffeId, question: Question) -> EvaluateRequest:
         _only(question.action.properties, "action.properties", ())
@@ -137,7 +152,7 @@ class SearchDomain:
         try:
             # In strict mode: "no" is not false, and "20" is no number.
             stated = Request.model_validate_json(canonical(case), strict=True)
-            request.facts.CopyFrom(stated.facts(self._vocabulary))
+            request.facts.CopyFrom(stated.facts(self._vocabulary()))
         except ValidationError as error:
             raise invalid("the facts are not those of a search", *_problems(error)) from error
         except ValueError as error:
@@ -148,7 +163,7 @@ class SearchDomain:
     def _system_of(self, gallery: Entity) -> str:
         """The system to be searched: the one that is said, or that of the registry."""
         said = _system(gallery)
-        registered = self._registry.galleries.get(gallery.id)
+        registered = self._registry().galleries.get(gallery.id)
         if said is not None or registered is None:
             # A gallery that nobody registered is in no system: its own name stands there, for the
             # parties' verdicts to say that it is unknown.
