@@ -51,7 +51,17 @@ class RunningBroker:
     """A broker that serves."""
 
     server: RunningServer
-    ended: asyncio.Event
+    bus: Bus
+
+    @property
+    def ended(self) -> asyncio.Event:
+        """Set when it cannot go on."""
+        return self.bus.closed
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether policy, ledger and connectors can be reached at all."""
+        return self.bus.is_connected
 
 
 def _agency(caller: SpiffeId) -> bool:
@@ -129,7 +139,7 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
         )
         sweeping = _sweeping(ending, bus)
         try:
-            yield RunningBroker(server, bus.closed)
+            yield RunningBroker(server, bus)
         finally:
             await server.stop(GRACE_S)
             sweeping.cancel()

@@ -50,7 +50,17 @@ class RunningConnector:
     """A connector that takes orders."""
 
     server: RunningServer
-    ended: asyncio.Event
+    bus: Bus
+
+    @property
+    def ended(self) -> asyncio.Event:
+        """Set when it cannot go on."""
+        return self.bus.closed
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether orders can come."""
+        return self.bus.is_connected
 
 
 def orders_stream(system: str) -> str:
@@ -162,7 +172,7 @@ async def running(settings: ConnectorSettings) -> AsyncIterator[RunningConnector
             asyncio.create_task(_forget_old(runs, settings, clock)),
         ]
         stack.push_async_callback(_cancel, tending)
-        yield RunningConnector(server, bus.closed)
+        yield RunningConnector(server, bus)
 
 
 def _answerer(

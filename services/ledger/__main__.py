@@ -19,6 +19,7 @@ from countersign.ledger.v1.query_pb2_grpc import add_LedgerQueryServiceServicer_
 from ledger import append_service, disclosure_service, query_service
 from ledger.announcing import announcing
 from ledger.append_service import LedgerAppendServicer
+from ledger.begin import run_begin
 from ledger.bus_service import BusService
 from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
@@ -42,13 +43,14 @@ from ledger.querying import indexing, querying, run_reindex
 from ledger.reading import StorageFailed
 from ledger.reading_doors import READING
 from ledger.replica import Replica, replica
+from ledger.sequencer import Sequencer
 from ledger.service import SERVICE, LedgerServicer
 from ledger.sqlite_storage import SqliteDatabase, SqliteStorage
 from ledger.standing import standing_by
 from ledger.storage import Storage
 from ledger.upkeep import run_adopt, run_backup, run_restore, run_restore_check
 from ledger.witnessed import WitnessedReceipts
-from shared.bus import connected
+from shared.bus import Bus, connected
 from shared.clock import SystemClock
 from shared.errors import NotReady
 from shared.identity import SpiffeId
@@ -66,7 +68,18 @@ class RunningLedger:
     """A ledger that serves."""
 
     server: RunningServer
-    ended: asyncio.Event
+    bus: Bus
+    sequencer: Sequencer
+
+    @property
+    def ended(self) -> asyncio.Event:
+        """Set when it cannot go on."""
+        return self.sequencer.ended
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether appends can come, and would be taken."""
+        return self.bus.is_connected and self.sequencer.writable
 
 
 @contextlib.asynccontextmanager
@@ -159,7 +172,7 @@ async def writing(
         )
         ended = asyncio.create_task(_first(bus.closed, log.sequencer.ended))
         stack.callback(ended.cancel)
-        yield RunningLedger(server, log.sequencer.ended)
+        yield RunningLedger(server, bus, log.sequencer)
 
 
 def _has_ended(log: OpenLog) -> bool:
@@ -207,6 +220,7 @@ def main() -> None:
     commands = {
         "adopt": run_adopt,
         "backup": run_backup,
+        "begin": run_begin,
         "check": run_check,
         "export-tiles": run_export_tiles,
         "migrate": run_migrate,

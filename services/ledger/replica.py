@@ -34,6 +34,10 @@ class Serving(Protocol):
     def ended(self) -> asyncio.Event:
         """Set when it cannot go on."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can do its work now."""
+
 
 class Replica:
     """This process, in whichever of the two parts it plays."""
@@ -61,6 +65,11 @@ class Replica:
         """The server of the part that it plays now."""
         assert self._serving is not None
         return self._serving.server
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can do now what its part is."""
+        return self._serving is not None and self._serving.is_ready
 
     async def _live(self) -> None:
         try:

@@ -45,6 +45,8 @@ class Standby:
         self._looking = asyncio.Lock()
         self.ended = asyncio.Event()
         """Set when what is stored is not what was signed."""
+        self.reads = True
+        """False while the store does not answer."""
 
     @property
     def published(self) -> Published:
@@ -79,15 +81,14 @@ class Standby:
 
     async def follow(self) -> None:
         """Follow until cancelled, or until the store shows another history."""
-        reads = True
         while not self.ended.is_set():
             try:
                 await self.refresh()
-                reads = True
+                self.reads = True
             except Unavailable as error:
-                if reads:
+                if self.reads:
                     log.warning("the store does not answer", exc_info=error)
-                reads = False
+                self.reads = False
             except NotReady as error:
                 log.error(
                     "not followed any further",

@@ -34,7 +34,7 @@ from ledger.standby import NotWitnessed, Standby, StandbyLog, not_writer
 from ledger.tile_files import TileReader
 from ledger.tree import Tiles
 from ledger.witnessed import ASK_THE_WRITER, NO_WITNESSES, WitnessedReceipts
-from shared.bus import connected
+from shared.bus import Bus, connected
 from shared.clock import SystemClock
 from shared.errors import Unavailable
 from shared.identity import SpiffeId
@@ -49,7 +49,18 @@ class StandingBy:
     """A standby that serves."""
 
     server: RunningServer
-    ended: asyncio.Event
+    bus: Bus
+    standby: Standby
+
+    @property
+    def ended(self) -> asyncio.Event:
+        """Set when it cannot go on."""
+        return self.standby.ended
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it follows the log, and look-ups can come."""
+        return self.bus.is_connected and self.standby.reads
 
 
 class NoOpenings:
@@ -163,7 +174,7 @@ async def standing_by(
             # A hot standby of the database may be behind: it is not asked what became of a search.
             look_ups = BusService(own, standby, archive, witnessed, fresh=standby.refresh)
             await look_ups.serve_look_ups(bus)
-        yield StandingBy(server, standby.ended)
+        yield StandingBy(server, bus, standby)
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

@@ -20,7 +20,7 @@ from policy.authzen.searches import SearchDomain, access
 from policy.config import PolicySettings
 from policy.deciding import Deciding
 from policy.service import ACCESS, SERVICE, PolicyServicer
-from shared.bus import connected
+from shared.bus import Bus, connected
 from shared.clock import SystemClock
 from shared.process import run_process
 from shared.registry import Registry, TrustRoots
@@ -38,9 +38,19 @@ class RunningPolicy:
     """A policy service that serves."""
 
     server: RunningServer
-    ended: asyncio.Event
+    bus: Bus
     authzen: Port | None
     """None when AuthZEN is not served."""
+
+    @property
+    def ended(self) -> asyncio.Event:
+        """Set when it cannot go on."""
+        return self.bus.closed
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether questions can come."""
+        return self.bus.is_connected
 
 
 def load(settings: PolicySettings, registry: Registry) -> tuple[Book, Evaluator]:
@@ -89,7 +99,7 @@ async def running(settings: PolicySettings) -> AsyncIterator[RunningPolicy]:
                 IN_FLIGHT_MAX,
             )
             async with _authzen(settings, deciding, registry, book) as authzen:
-                yield RunningPolicy(server, bus.closed, authzen)
+                yield RunningPolicy(server, bus, authzen)
         finally:
             await server.stop(GRACE_S)
 

@@ -14,7 +14,7 @@ from countersign.policy.v1.policy_pb2 import (
     EvaluateResponse,
     Parties,
 )
-from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Seat, VerdictOutcome
+from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
 from directive.evaluate import Evaluator, seat_name
 from directive.question import Fault
 from shared import telemetry
@@ -27,8 +27,6 @@ BATCH_MAX: Final = 64
 """An eighth of a second of work at worst, in which nobody else is heard."""
 INCIDENTS: Final = frozenset({Fault.EVALUATION_ERROR, Fault.NO_DECISION})
 """Faults of ours or of a directive, not of the request: somebody must look."""
-
-_LAW: Final = Seat.SEAT_JURISDICTION
 
 _duration = telemetry.meter.create_histogram(
     "countersign.policy.evaluation.duration",
@@ -64,7 +62,7 @@ class Deciding:
         outcome = DecisionOutcome.Name(decision.outcome).removeprefix("DECISION_OUTCOME_").lower()
         _duration.record(time.perf_counter() - started, {"outcome": outcome})
         _tell(request.facts.search_id, decision)
-        return EvaluateResponse(decision=decision, parties=self._parties(request, decision))
+        return EvaluateResponse(decision=decision, parties=self._parties(request))
 
     async def evaluate_batch(self, batch: EvaluateBatchRequest) -> EvaluateBatchResponse:
         """The decisions; raises InvalidRequest when one of the requests is not acceptable."""
@@ -77,14 +75,14 @@ class Deciding:
         responses = [await self.evaluate(request) for request in batch.requests]
         return EvaluateBatchResponse(responses=responses)
 
-    def _parties(self, request: EvaluateRequest, decision: Decision) -> Parties:
+    def _parties(self, request: EvaluateRequest) -> Parties:
         parties = self._registry.parties(request.facts)
         return Parties(
             origin_agency=parties.origin,
             beneficiary_agency=parties.beneficiary or "",
             operator_agency=parties.operator or "",
             gallery_owner=parties.gallery_owner or "",
-            jurisdictions=[v.party for v in decision.verdicts if v.seat == _LAW and v.party],
+            jurisdictions=parties.jurisdictions,
             gallery_class=parties.gallery_class,
         )
 

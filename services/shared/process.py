@@ -15,8 +15,9 @@ import uvloop
 
 from shared import logs, telemetry
 from shared.errors import ServiceError
+from shared.probes import Life, answering
 from shared.registry import RegistryError
-from shared.settings import ProcessSettings, SettingsError
+from shared.settings import ProbesSettings, ProcessSettings, SettingsError
 from shared.signing import BadKey
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,10 @@ class Running(Protocol):
     @property
     def ended(self) -> asyncio.Event:
         """Set when it cannot go on: the process ends with an error, to be started afresh."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can do its work now."""
 
 
 def run_process(
@@ -51,7 +56,7 @@ def run_process(
     logs.configure(f"countersign-{name}", settings.telemetry.log_level)
     started = telemetry.start(f"countersign-{name}", settings.telemetry)
     try:
-        code = uvloop.run(_live(name, running(settings)))
+        code = uvloop.run(_live(name, running(settings), settings.probes))
     except (SettingsError, RegistryError, BadKey) as error:
         code = _complain(name, error)
     except ServiceError as error:
@@ -77,22 +82,26 @@ def _settle() -> None:
     gc.set_threshold(YOUNG_OBJECTS_MAX)
 
 
-async def _live(name: str, service: AbstractAsyncContextManager[Running]) -> int:
-    stop, ready = asyncio.Event(), asyncio.Event()
+async def _live(
+    name: str, service: AbstractAsyncContextManager[Running], probes: ProbesSettings | None
+) -> int:
+    stop, ready, life = asyncio.Event(), asyncio.Event(), Life()
     here = asyncio.current_task()
 
     def told_to_stop() -> None:
         if not stop.is_set() and not ready.is_set() and here is not None:
             # A start may wait for other parts, and must be as easy to stop.
             here.cancel()
+        life.stopping = True
         stop.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop)
     try:
-        async with service as running:
+        async with answering(probes, life), service as running:
             ready.set()
+            life.working = running
             _settle()
             log.info("ready", extra={"fields": {"process": name}})
             await _first_of(stop, running.ended)

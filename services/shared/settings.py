@@ -73,6 +73,13 @@ class ListenSettings(Section):
     """When set, the port is written here once the server listens; for port 0."""
 
 
+class ProbesSettings(Section):
+    """Where an orchestrator asks for the process's health, without TLS: Kubernetes shows no certificate."""
+
+    address: str
+    """`host:port`. It serves health checks and nothing else, and tells nobody more than that."""
+
+
 class ProcessSettings(BaseSettings):
     """Base of every process's configuration."""
 
@@ -81,6 +88,8 @@ class ProcessSettings(BaseSettings):
     )
 
     telemetry: TelemetrySettings = TelemetrySettings()
+    probes: ProbesSettings | None = None
+    """Off when left out."""
 
     @classmethod
     def settings_customise_sources(

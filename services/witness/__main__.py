@@ -1,4 +1,4 @@
-"""Starts a witness, makes its keys, or shows its evidence: `python -m witness [new-key|evidence] ...`."""
+"""Starts a witness, or prepares and examines one: `python -m witness [new-key|begin|evidence] ...`."""
 
 import argparse
 import asyncio
@@ -25,7 +25,8 @@ from witness.store import Store
 PROGRAM: Final = "countersign-witness"
 DESCRIPTION: Final = (
     "Cosigns checkpoints of logs that only grow. To make its keys: "
-    f"{PROGRAM} new-key NAME FOLDER. To see what it refused: {PROGRAM} evidence CONFIG."
+    f"{PROGRAM} new-key NAME FOLDER. To make its store: {PROGRAM} begin CONFIG. "
+    f"To see what it refused: {PROGRAM} evidence CONFIG."
 )
 
 
@@ -34,7 +35,13 @@ class RunningWitness:
     """A witness that listens."""
 
     port: int
+    server: WitnessServer
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it would cosign."""
+        return self.server.is_well
 
 
 def open_store(settings: WitnessSettings) -> Store:
@@ -55,7 +62,7 @@ async def running(
             async with listening(
                 server.application(settings.listen.prefix), settings.listen
             ) as port:
-                yield RunningWitness(port)
+                yield RunningWitness(port, server)
 
 
 def run_new_key(arguments: list[str]) -> int:
@@ -74,6 +81,24 @@ def run_new_key(arguments: list[str]) -> int:
     for key in made:
         sys.stdout.write(f"{key.verifier.vkey}\n")
         sys.stderr.write(f"{PROGRAM}: wrote {key.file}; keep it secret\n")
+    return 0
+
+
+def run_begin(arguments: list[str]) -> int:
+    """Make the store of a new witness. Exit codes: 0 there is one now, 2 not."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} begin",
+        description="Makes the store of a new witness where there is none; one that is there is left alone. "
+        "Only once for a key: a witness that forgets can be shown a second history.",
+    )
+    parser.add_argument("config", type=Path, help="configuration file (TOML)")
+    try:
+        settings = WitnessSettings.load(parser.parse_args(arguments).config)
+        there = settings.database.exists()
+        Store.open(settings.database, create=True).close()
+    except (SettingsError, NotReady) as error:
+        return _complain(error)
+    sys.stdout.write(f"{'THERE' if there else 'BEGUN'}: {settings.database}\n")
     return 0
 
 
@@ -113,6 +138,8 @@ def main() -> None:
     """Entry point of `countersign-witness`."""
     if sys.argv[1:2] == ["new-key"]:
         sys.exit(run_new_key(sys.argv[2:]))
+    if sys.argv[1:2] == ["begin"]:
+        sys.exit(run_begin(sys.argv[2:]))
     if sys.argv[1:2] == ["evidence"]:
         sys.exit(run_evidence(sys.argv[2:]))
     run_process("witness", DESCRIPTION, WitnessSettings, running)

@@ -65,6 +65,11 @@ class WitnessServer:
         application.router.add_get(f"{prefix}/{{origin:[0-9a-f]{{64}}}}/checkpoint", self.newest)
         return application
 
+    @property
+    def is_well(self) -> bool:
+        """Whether it stores what it cosigns, and has room for another request."""
+        return self._stores and self._waiting < WAITING_MAX
+
     def close(self) -> None:
         """Let what has begun finish."""
         self._thread.shutdown(cancel_futures=True)
@@ -112,7 +117,7 @@ class WitnessServer:
 
     async def health(self, _: web.Request) -> web.Response:
         """Say whether it can do its work, and how far it has come with each log."""
-        if not self._stores or self._waiting >= WAITING_MAX:
+        if not self.is_well:
             return web.json_response({"status": "failing"}, status=503)
         try:
             sizes = await self._ask(self._witness.sizes)

@@ -14,29 +14,15 @@ from countersign.policy.v1 import policy_pb2 as pb
 from countersign.policy.v1.policy_pb2_grpc import PolicyServiceStub
 from countersign.type.v1.decision_pb2 import DecisionOutcome
 from policy.__main__ import RunningPolicy, running
-from policy.config import PolicySettings
 from policy.service import SERVICE
 from shared.bus import connected
 from shared.errors import InvalidRequest, NotAllowed, NotFound
 from shared.rpc import call, open_channel
-from shared.settings import ListenSettings
 from support.directives import DIRECTIVES, NOON, TRAINED, ordinary, shipped_book
-from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
+from support.nats_servers import NatsUnderTest
+from support.policies import policy_settings
 
 TIMEOUT_S = 120.0
-
-
-def settings(nats: NatsUnderTest) -> PolicySettings:
-    bus = nats.bus_settings("service", "policy")
-    # Made last: a certificate for one identity replaces the one before.
-    tls = nats.certificates.tls("service", "policy", listens=True)
-    return PolicySettings(
-        trust_domain=TRUST_DOMAIN,
-        listen=ListenSettings(address="127.0.0.1:0", tls=tls),
-        bus=bus.model_copy(update={"tls": tls}),
-        registry=DIRECTIVES / "demo-registry.toml",
-        directives=DIRECTIVES,
-    )
 
 
 @contextlib.asynccontextmanager
@@ -63,7 +49,7 @@ async def test_the_broker_is_answered_over_the_bus_and_over_grpc_alike(
     nats_server: NatsUnderTest,
 ) -> None:
     async with (
-        running(settings(nats_server)) as policy,
+        running(policy_settings(nats_server)) as policy,
         connected(nats_server.bus_settings("service", "broker"), "broker") as bus,
         asking(policy, nats_server, "service", "broker") as stub,
     ):
@@ -86,7 +72,7 @@ async def test_anyone_may_read_directives_and_nobody_else_may_evaluate(
     nats_server: NatsUnderTest, kind: str, name: str
 ) -> None:
     async with (
-        running(settings(nats_server)) as policy,
+        running(policy_settings(nats_server)) as policy,
         asking(policy, nats_server, kind, name) as stub,
     ):
         with pytest.raises(NotAllowed):
@@ -117,7 +103,7 @@ async def test_anyone_may_read_directives_and_nobody_else_may_evaluate(
 async def test_the_command_line_lists_and_shows_what_is_loaded(
     nats_server: NatsUnderTest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with running(settings(nats_server)) as policy:
+    async with running(policy_settings(nats_server)) as policy:
         config = ["--config", str(client_file(tmp_path, nats_server, policy.server.port))]
 
         async def said(*arguments: str) -> tuple[int, str]:

@@ -32,6 +32,8 @@ class UnderTestSettings(ProcessSettings):
         "misconfigured",
         "breaks",
         "breaks later",
+        "lacks its bus",
+        "drains",
     ]
 
 
@@ -40,6 +42,7 @@ class Running:
     """Nothing, which runs."""
 
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    is_ready: bool = True
 
 
 @contextlib.asynccontextmanager
@@ -66,11 +69,16 @@ async def running(settings: UnderTestSettings) -> AsyncIterator[Running]:
     one = Running()
     if settings.does == "ends":
         one.ended.set()
+    one.is_ready = settings.does != "lacks its bus"
     try:
         yield one
         if settings.does == "breaks later":
             raise ValueError(SECRET)
     finally:
+        if settings.does == "drains":
+            sys.stdout.write("draining\n")
+            sys.stdout.flush()
+            await asyncio.to_thread(sys.stdin.read)
         sys.stdout.write("closed\n")
 
 
