@@ -13,14 +13,16 @@ PY := $(VENV)/bin/python
 DEV := $(VENV)/.installed-dev
 EMBEDDED := $(VENV)/.installed-embedded
 # The development environment holds all that the demonstration needs.
+# Apart from the rest: the linter of manifests brings eighty packages of its own.
+K8S := $(SCRATCH)/kubernetes
 RUNNABLE := $(if $(wildcard $(DEV)),$(DEV),$(EMBEDDED))
 
-.PHONY: help setup demo up test test-fault lint contracts types proto proto-check conformance bench promises requirements audit clean
+.PHONY: help setup demo up test test-fault test-k8s lint contracts types proto proto-check conformance k8s-check bench promises requirements audit clean
 
 help: ## List the targets
 	@if [ -t 1 ]; then bold=$$'\033[1m' plain=$$'\033[0m'; else bold= plain=; fi; \
 	awk -F ':.*## ' -v bold="$$bold" -v plain="$$plain" \
-	  '/^[a-z-]+:.*## / { printf "  %s%-13s%s %s\n", bold, $$1, plain, $$2 }' $(MAKEFILE_LIST)
+	  '/^[a-z0-9-]+:.*## / { printf "  %s%-13s%s %s\n", bold, $$1, plain, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(DEV) ## Make .venv with everything that development needs
 
@@ -30,6 +32,10 @@ $(DEV): requirements/dev.txt requirements/build.txt pyproject.toml tools/setup_e
 
 $(EMBEDDED): requirements/embedded.txt requirements/build.txt pyproject.toml tools/setup_environment.sh
 	tools/setup_environment.sh $(VENV) requirements/embedded.txt requirements/build.txt
+	@touch $@
+
+$(K8S)/.installed: requirements/kubernetes.txt tools/setup_tools.sh
+	tools/setup_tools.sh $(K8S) requirements/kubernetes.txt
 	@touch $@
 
 demo: $(RUNNABLE) ## Show real searches permitted, refused and proved, on this machine
@@ -47,6 +53,9 @@ test-fault: $(DEV) ## Run the fault suite in its long form
 	@tools/need_programs.sh
 	$(PY) -m pytest tests/fault --fault-rounds 25
 	$(PY) -m pytest tests/fault/test_ledger_killed.py --fault-rounds 200
+
+test-k8s: $(DEV) ## Deploy the single-node overlay to the cluster of KUBECONFIG and search through it
+	@PATH="$(abspath $(VENV))/bin:$(abspath $(K8S))/bin:$$PATH" tools/test_k8s.sh
 
 lint: $(DEV) contracts ## Check style, contracts, imports and the house rules
 	$(VENV)/bin/ruff check
@@ -68,6 +77,10 @@ proto-check: $(DEV) ## Fail if what follows from the contracts is stale
 
 conformance: $(DEV) ## Try the directives on the catalogue of cases from real rules, and print the table
 	$(PY) tools/conformance.py
+
+k8s-check: $(DEV) $(K8S)/.installed ## Render the manifests; check schemas, policies, names and flows
+	$(K8S)/bin/python tools/check_manifests.py 1.34 1.37
+	$(PY) -m pytest -q tests/k8s/test_manifests.py tests/k8s/test_configuration.py
 
 bench: $(DEV) ## Measure searches and appends beside their bare counterparts
 	$(PY) bench/ledger_appends.py

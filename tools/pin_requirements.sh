@@ -20,3 +20,5 @@ pin dev pyproject.toml --extra embedded --extra pkcs11 --group dev --group build
 pin run pyproject.toml --constraint requirements/dev.txt
 pin embedded pyproject.toml --extra embedded --constraint requirements/dev.txt
 pin build --group build --constraint requirements/dev.txt
+pin kubernetes --group kubernetes
+pin sbom --group sbom

@@ -40,7 +40,7 @@ def known_names(registry: Registry) -> KnownNames:
     """What rules may name."""
     return KnownNames(
         members={
-            "Jurisdiction": registry.jurisdictions,
+            "Jurisdiction": frozenset(a.jurisdiction for a in registry.agencies.values()),
             "Agency": frozenset(registry.agencies),
             "NamedList": frozenset(registry.lists),
             "Officer": frozenset(registry.officers),
@@ -129,16 +129,13 @@ def _record(
 
 def records(registry: Registry, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
     """The registry's entities in Cedar's JSON."""
-    for code in sorted(registry.jurisdictions):
+    for code in sorted({agency.jurisdiction for agency in registry.agencies.values()}):
         yield _record("Jurisdiction", code)
     for ori, agency in registry.agencies.items():
         yield _record(
             "Agency",
             ori,
-            parents=[
-                ref("Jurisdiction", code)
-                for code in (agency.jurisdiction, *sorted(registry.above(agency.jurisdiction)))
-            ],
+            parents=[ref("Jurisdiction", agency.jurisdiction)],
             tags=_instants(agency.agreements),
         )
     for name in registry.offence_sets:

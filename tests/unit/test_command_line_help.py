@@ -7,8 +7,14 @@ import pytest
 
 from countersign.cli.main import COMMANDS, countersign, exit_code
 
-WITHOUT_RESULT = {"countersign up", "countersign demo", "countersign witness"}
-"""Commands that run or tell something: there is no result to print as JSON."""
+WITHOUT_RESULT = {
+    "countersign up",
+    "countersign demo",
+    "countersign witness",
+    "countersign kubernetes parties",
+    "countersign kubernetes trial",
+}
+"""Commands that run or tell something, or whose result is a document for another program."""
 
 
 def commands(group: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:

@@ -19,6 +19,10 @@ COMMANDS: Final = {
     "directive": ("countersign.cli.directive", "Read what each party has ordered."),
     "ledger": ("countersign.cli.ledger", "Read the record, and verify it without trusting anyone."),
     "witness": ("countersign.cli.witness", "Run a witness of ledgers, or make its keys."),
+    "kubernetes": (
+        "countersign.cli.kubernetes",
+        "Write what an installation on Kubernetes mounts.",
+    ),
     "officer": ("countersign.cli.officer", "Have officer tokens issued, for trying things out."),
 }
 """Each sub-command with its module and what it is for. A module is read only when it is called."""

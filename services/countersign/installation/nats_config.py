@@ -43,6 +43,7 @@ ANSWERS_STREAM: Final = "ANSWERS"
 ANSWERS_CONSUMER: Final = "broker"
 ORDERS_CONSUMER: Final = "connector"
 
+SYSTEM_ACCOUNT: Final = "SYS"
 _CORE: Final = "COUNTERSIGN"
 
 
@@ -60,22 +61,36 @@ class NatsServer:
     """Systems whose connectors may connect."""
 
 
-def render(server: NatsServer) -> str:
-    """The configuration file. NATS reads JSON; the comment at its top is NATS's own syntax."""
-    accounts: dict[str, Any] = {
-        "SYS": {"users": []},
+def accounts(trust_domain: str, systems: Sequence[str]) -> dict[str, Any]:
+    """The accounts, whatever server they are given to."""
+    ordered = sorted(systems)
+    made: dict[str, Any] = {
+        SYSTEM_ACCOUNT: {"users": []},
         _CORE: {
             "jetstream": "enabled",
             "users": [
-                _broker(server),
-                _service(server, "policy", POLICY_SUBJECTS),
-                _service(server, "ledger", LEDGER_SUBJECTS),
+                _broker(trust_domain, ordered),
+                _service(trust_domain, "policy", POLICY_SUBJECTS),
+                _service(trust_domain, "ledger", LEDGER_SUBJECTS),
             ],
-            "exports": [export for system in sorted(server.systems) for export in _exports(system)],
+            "exports": [export for system in ordered for export in _exports(system)],
         },
     }
-    for system in sorted(server.systems):
-        accounts[_account(system)] = _connector(server, system)
+    for system in ordered:
+        made[account(system)] = _connector(trust_domain, system)
+    return made
+
+
+def leaf_users(trust_domain: str, systems: Sequence[str]) -> list[dict[str, str]]:
+    """The users of leaf nodes: a connector's certificate leads into that connector's account."""
+    return [
+        {"user": str(SpiffeId(trust_domain, "connector", system)), "account": account(system)}
+        for system in sorted(systems)
+    ]
+
+
+def render(server: NatsServer) -> str:
+    """The configuration file. NATS reads JSON; the comment at its top is NATS's own syntax."""
     config = {
         "server_name": "countersign",
         "listen": f"{server.host}:{server.port}",
@@ -98,8 +113,8 @@ def render(server: NatsServer) -> str:
             "max_file_store": STREAM_BYTES_MAX * (len(server.systems) + 2),
             "sync_interval": "always",
         },
-        "system_account": "SYS",
-        "accounts": accounts,
+        "system_account": SYSTEM_ACCOUNT,
+        "accounts": accounts(server.trust_domain, server.systems),
     }
     return f"# Written by countersign up.\n{json.dumps(config, indent=2)}\n"
 
@@ -109,7 +124,8 @@ def orders_stream(system: str) -> str:
     return f"ORDERS_{system.upper().replace('-', '_')}"
 
 
-def _account(system: str) -> str:
+def account(system: str) -> str:
+    """Name of a system's account."""
     return f"SYSTEM_{system.upper().replace('-', '_')}"
 
 
@@ -122,8 +138,8 @@ def _user(
     }
 
 
-def _broker(server: NatsServer) -> dict[str, Any]:
-    streams = [*(orders_stream(system) for system in sorted(server.systems)), ANSWERS_STREAM]
+def _broker(trust_domain: str, systems: Sequence[str]) -> dict[str, Any]:
+    streams = [*(orders_stream(system) for system in systems), ANSWERS_STREAM]
     consumers = [(stream, ORDERS_CONSUMER) for stream in streams[:-1]]
     consumers.append((ANSWERS_STREAM, ANSWERS_CONSUMER))
     publish = [*POLICY_SUBJECTS, *LEDGER_SUBJECTS, "orders.>"]
@@ -143,14 +159,14 @@ def _broker(server: NatsServer) -> dict[str, Any]:
         f"$JS.API.CONSUMER.MSG.NEXT.{ANSWERS_STREAM}.{ANSWERS_CONSUMER}",
         f"$JS.ACK.{ANSWERS_STREAM}.{ANSWERS_CONSUMER}.>",
     ]
-    identity = SpiffeId(server.trust_domain, "service", "broker")
+    identity = SpiffeId(trust_domain, "service", "broker")
     return _user(identity, {"allow": publish}, ["_INBOX_broker.>"])
 
 
-def _service(server: NatsServer, name: str, subjects: Sequence[str]) -> dict[str, Any]:
+def _service(trust_domain: str, name: str, subjects: Sequence[str]) -> dict[str, Any]:
     """A service says nothing but replies, and hears its subjects only as a member of its queue."""
     return _user(
-        SpiffeId(server.trust_domain, "service", name),
+        SpiffeId(trust_domain, "service", name),
         {"deny": [">"]},
         [*(f"{subject} {name}" for subject in subjects), f"_INBOX_{name}.>"],
         allow_responses={"max": 1, "expires": REPLY_EXPIRES},
@@ -168,7 +184,7 @@ def _connector_subjects(system: str) -> tuple[str, str, str]:
 
 def _exports(system: str) -> list[dict[str, Any]]:
     pull, acknowledge, answers = _connector_subjects(system)
-    to = [_account(system)]
+    to = [account(system)]
     return [
         # One pull request brings many orders, hence a stream of responses.
         {"service": pull, "response_type": "stream", "accounts": to},
@@ -177,9 +193,9 @@ def _exports(system: str) -> list[dict[str, Any]]:
     ]
 
 
-def _connector(server: NatsServer, system: str) -> dict[str, Any]:
+def _connector(trust_domain: str, system: str) -> dict[str, Any]:
     subjects = _connector_subjects(system)
-    identity = SpiffeId(server.trust_domain, "connector", system)
+    identity = SpiffeId(trust_domain, "connector", system)
     return {
         "users": [
             _user(identity, {"allow": list(subjects)}, [f"_INBOX_connector-{system}.>"]),

@@ -6,6 +6,7 @@ connected to. ECDSA on P-256, because every TLS stack in use here has it.
 """
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -96,13 +97,20 @@ class Authority:
         """The authority's private key: whoever has it can pass for anybody."""
         return _private_pem(self._key)
 
-    def issue(self, identity: SpiffeId, now: datetime, *, listens: bool) -> Issued:
-        """A certificate with a new key. Only one that `listens` names a host and may serve."""
+    def issue(
+        self,
+        identity: SpiffeId,
+        now: datetime,
+        *,
+        listens: bool,
+        hosts: Sequence[str] = HOSTS,
+    ) -> Issued:
+        """A certificate with a new key. Only one that `listens` names hosts and may serve."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(identity))]
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if listens:
-            names += [x509.DNSName(host) for host in HOSTS]
+            names += [x509.DNSName(host) for host in hosts]
             names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ADDRESSES]
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
         subject = x509.Name(

@@ -1,0 +1,119 @@
+"""Each process reads the configuration that its pod mounts, and everything that it names is there."""
+
+from pathlib import Path
+
+import pytest
+
+from broker.config import BrokerSettings
+from connector.config import ConnectorSettings
+from countersign.client.config import ClientSettings
+from ledger.config import LedgerSettings
+from policy.config import PolicySettings
+from shared.probes import LIVE, READY, STARTED, Life
+from shared.settings import ProcessSettings, SettingsError
+from support.manifests import (
+    DEPLOY,
+    Manifest,
+    Pod,
+    PodFolder,
+    World,
+    paths_in,
+    rendered,
+    trial_objects,
+)
+from witness.config import WitnessSettings
+
+SINGLE = DEPLOY / "overlays" / "single-node"
+SETTINGS: dict[str, type[ProcessSettings]] = {
+    "countersign-broker": BrokerSettings,
+    "countersign-connector": ConnectorSettings,
+    "countersign-ledger": LedgerSettings,
+    "countersign-policy": PolicySettings,
+    "countersign-witness": WitnessSettings,
+}
+PROBES = {"startupProbe": STARTED, "livenessProbe": LIVE, "readinessProbe": READY}
+
+
+@pytest.fixture(scope="module", name="trial")
+def _trial(tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
+    return trial_objects(tmp_path_factory.mktemp("trial"))
+
+
+def program(container: Manifest) -> str:
+    return str(container.get("command", [""])[0])
+
+
+def configured(pods: tuple[Pod, ...]) -> list[tuple[Pod, Manifest]]:
+    """Every container of ours that reads a configuration."""
+    return [(pod, one) for pod in pods for one in pod.containers if program(one) in SETTINGS]
+
+
+def test_each_process_takes_its_configuration_and_finds_what_that_names(
+    trial: list[Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = rendered(SINGLE)
+    world = World([*manifests.objects, *trial])
+    seen = set()
+    for pod, container in configured(manifests.pods):
+        folder = PodFolder.make(pod, world, tmp_path / pod.owner, {})
+        folder.move_texts()
+        for name, value in world.environment(container, pod).items():
+            monkeypatch.setenv(name, value)
+        settings = SETTINGS[program(container)].load(Path(folder.moved(container["command"][-1])))
+        seen.add(program(container))
+        for path in paths_in(settings.model_dump()):
+            writes = any(path.is_relative_to(one) for one in folder.filled_here)
+            assert path.exists() or writes, f"{pod.owner}: {path} is not mounted"
+        assert settings.model_dump()["trust_domain"] == "countersign.test"
+    assert seen == SETTINGS.keys() - {"countersign-witness"}
+
+
+def test_the_agency_system_of_the_smoke_test_is_configured(
+    trial: list[Manifest], tmp_path: Path
+) -> None:
+    manifests = rendered(SINGLE)
+    world = World([*manifests.objects, *trial])
+    folder = PodFolder.make(manifests.pod("smoke"), world, tmp_path, {})
+    folder.move_texts()
+    (container,) = folder.pod.containers
+    config = container["command"][container["command"].index("--config") + 1]
+    settings = ClientSettings.load(Path(folder.moved(config)))
+    assert all(path.exists() for path in paths_in(settings.model_dump()))
+
+
+def test_a_mistyped_key_would_be_found(trial: list[Manifest], tmp_path: Path) -> None:
+    """The tests above would be worth nothing if the settings took whatever stands there."""
+    manifests = rendered(SINGLE)
+    pod = manifests.pod("broker")
+    folder = PodFolder.make(pod, World([*manifests.objects, *trial]), tmp_path, {})
+    folder.move_texts()
+    (container,) = pod.containers
+    config = Path(folder.moved(container["command"][-1]))
+    config.write_text(config.read_text().replace("trust_roots", "trust_rots"))
+    with pytest.raises(SettingsError, match="trust_rots"):
+        BrokerSettings.load(config)
+
+
+def test_probes_ask_for_what_the_process_answers(
+    trial: list[Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifests = rendered(SINGLE)
+    world = World([*manifests.objects, *trial])
+    probed = 0
+    for pod, container in configured(manifests.pods):
+        if pod.kind == "CronJob":
+            continue
+        folder = PodFolder.make(pod, world, tmp_path / pod.owner, {})
+        folder.move_texts()
+        for name, value in world.environment(container, pod).items():
+            monkeypatch.setenv(name, value)
+        settings = SETTINGS[program(container)].load(Path(folder.moved(container["command"][-1])))
+        assert settings.probes is not None
+        port = int(settings.probes.address.rpartition(":")[2])
+        for kind, name in PROBES.items():
+            assert container[kind]["grpc"] == {"port": port, "service": name}, pod.owner
+        # One meaning each: the process is asked by these names and no others.
+        assert set(Life().answers()) == set(PROBES.values())
+        assert port in pod.ports.values()
+        probed += 1
+    assert probed == 4

@@ -1,0 +1,286 @@
+"""What the rendered manifests promise, whichever overlay: hardening, names that lead somewhere, no more flows
+than are written down."""
+
+import re
+from typing import Any
+
+import pytest
+
+from support.manifests import DEPLOY, Manifest, Pod, Rendered, rendered
+from support.sources import ROOT
+
+OVERLAYS = sorted(path.parent for path in DEPLOY.glob("overlays/*/kustomization.yaml"))
+VOLUMES = {"configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected"}
+DNS_PORTS = {53, 1053, 5353}
+PINNED = re.compile(r"[\w./-]+(:\d+\.\d+\.\d+[\w.-]*|@sha256:[0-9a-f]{64})")
+HASHED = re.compile(r"-[a-z0-9]{10}$")
+
+
+@pytest.fixture(params=OVERLAYS, ids=lambda path: path.name, name="manifests")
+def _manifests(request: pytest.FixtureRequest) -> Rendered:
+    return rendered(request.param)
+
+
+def containers(manifests: Rendered) -> list[tuple[Pod, Manifest]]:
+    return [(pod, one) for pod in manifests.pods for one in pod.containers]
+
+
+def test_the_namespace_enforces_restricted_pods(manifests: Rendered) -> None:
+    (namespace,) = manifests.of_kind("Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    name = namespace["metadata"]["name"]
+    offenders = [one for one in manifests.objects if one["metadata"].get("namespace", name) != name]
+    assert not offenders
+
+
+def test_pods_are_restricted(manifests: Rendered) -> None:
+    """The standard's rules, and a little more: no token, no environment of services, no shared host."""
+    for pod in manifests.pods:
+        spec, context = pod.spec, pod.spec["securityContext"]
+        assert context["runAsNonRoot"], pod.owner
+        assert context["runAsUser"] > 0, pod.owner
+        assert context["runAsGroup"] > 0, pod.owner
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}, pod.owner
+        assert context["fsGroupChangePolicy"] == "OnRootMismatch", pod.owner
+        assert spec["automountServiceAccountToken"] is False, pod.owner
+        assert spec["enableServiceLinks"] is False, pod.owner
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), pod.owner
+        for volume in spec.get("volumes", ()):
+            assert volume.keys() - {"name"} <= VOLUMES, (pod.owner, volume)
+            if "emptyDir" in volume:
+                assert volume["emptyDir"]["sizeLimit"], (pod.owner, volume)
+
+
+def test_containers_have_no_privileges(manifests: Rendered) -> None:
+    for pod, one in containers(manifests):
+        assert one["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, (pod.owner, one["name"])
+
+
+def test_containers_say_what_they_need(manifests: Rendered) -> None:
+    """No limit of processor time: one that is held back in the middle of a commit holds up everybody."""
+    for pod, one in containers(manifests):
+        resources = one["resources"]
+        assert resources["requests"].keys() == {"cpu", "memory"}, (pod.owner, one["name"])
+        assert resources["limits"].keys() == {"memory"}, (pod.owner, one["name"])
+
+
+def test_images_are_pinned(manifests: Rendered) -> None:
+    for pod, one in containers(manifests):
+        assert PINNED.fullmatch(one["image"]), (pod.owner, one["image"])
+
+
+def test_accounts_are_each_part_s_own_and_may_nothing(manifests: Rendered) -> None:
+    accounts = {one["metadata"]["name"]: one for one in manifests.of_kind("ServiceAccount")}
+    used = {pod.spec["serviceAccountName"] for pod in manifests.pods}
+    assert used == accounts.keys()
+    assert all(one["automountServiceAccountToken"] is False for one in accounts.values())
+    assert not manifests.of_kind("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+
+
+def test_long_lived_pods_are_probed_drained_and_spread(manifests: Rendered) -> None:
+    for pod in manifests.pods:
+        if pod.kind == "CronJob":
+            continue
+        (one,) = pod.spec["containers"]
+        asked = [one[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness")]
+        kinds = [str(probe.get("grpc") or probe["httpGet"]) for probe in asked]
+        assert len(set(kinds)) == 3, f"{pod.owner}: two probes ask the same"
+        pause = one["lifecycle"]["preStop"]["sleep"]["seconds"]
+        # 25 s: calls under way, handlers on the bus, and what is left of telemetry.
+        assert pod.spec["terminationGracePeriodSeconds"] >= pause + 25, pod.owner
+        spread = {rule["topologyKey"] for rule in pod.spec["topologySpreadConstraints"]}
+        assert spread == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}, pod.owner
+        for rule in pod.spec["topologySpreadConstraints"]:
+            assert rule["whenUnsatisfiable"] == "ScheduleAnyway", "one node must be enough"
+            assert pod in manifests.chosen(rule["labelSelector"])
+
+
+def test_each_part_may_lose_one_pod_at_a_time(manifests: Rendered) -> None:
+    budgets = manifests.of_kind("PodDisruptionBudget")
+    for budget in budgets:
+        assert budget["spec"]["maxUnavailable"] == 1, "a drain must be able to go on"
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    kept = [pod.owner for budget in budgets for pod in manifests.chosen(budget["spec"]["selector"])]
+    assert sorted(kept) == sorted(pod.owner for pod in manifests.pods if pod.kind != "CronJob")
+
+
+def test_what_runs_by_hand_never_runs_by_itself(manifests: Rendered) -> None:
+    assert all(one["spec"]["suspend"] for one in manifests.of_kind("CronJob"))
+
+
+def test_disks_outlive_what_uses_them(manifests: Rendered) -> None:
+    for one in manifests.of_kind("StatefulSet"):
+        policy = one["spec"]["persistentVolumeClaimRetentionPolicy"]
+        assert policy == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+
+
+def test_services_lead_to_ports_on_which_their_pods_listen(manifests: Rendered) -> None:
+    for one in manifests.of_kind("Service"):
+        pods = manifests.chosen({"matchLabels": one["spec"]["selector"]})
+        assert len(pods) == 1, one["metadata"]["name"]
+        for port in one["spec"]["ports"]:
+            target = port["targetPort"]
+            assert pods[0].ports.get(target, target) == port["port"], one["metadata"]["name"]
+    for one in manifests.of_kind("StatefulSet"):
+        assert manifests.named("Service", one["spec"]["serviceName"])["spec"]["clusterIP"] == "None"
+
+
+def test_what_our_configuration_files_connect_to_is_a_service(manifests: Rendered) -> None:
+    ports = {
+        (one["metadata"]["name"], port["port"])
+        for one in manifests.of_kind("Service")
+        for port in one["spec"]["ports"]
+    }
+    for one in manifests.of_kind("ConfigMap"):
+        for text in (one.get("data") or {}).values():
+            for host, port in re.findall(r'"(?:tls://|https?://)?([a-z][a-z-]*):(\d+)"', text):
+                assert (host, int(port)) in ports, one["metadata"]["name"]
+
+
+def test_configuration_is_immutable_and_changes_its_name(manifests: Rendered) -> None:
+    made = manifests.of_kind("ConfigMap")
+    assert made
+    for one in made:
+        assert one["immutable"] is True
+        assert HASHED.search(one["metadata"]["name"])
+
+
+def mounted(pod: Pod) -> set[tuple[str, str, str]]:
+    """Kind, name and key of whatever a pod wants to be there; the key is empty for all of it."""
+    wanted = set()
+    volumes = [
+        source
+        for volume in pod.spec.get("volumes", ())
+        for source in volume.get("projected", {}).get("sources", [volume])
+    ]
+    for volume in volumes:
+        for key, kind in (("configMap", "ConfigMap"), ("secret", "Secret")):
+            if (source := volume.get(key)) is not None:
+                name = source.get("secretName") or source["name"]
+                keys = [item["key"] for item in source.get("items", ())] or [""]
+                wanted |= {(kind, name, one) for one in keys}
+    for one in pod.containers:
+        for variable in one.get("env", ()):
+            for key, kind in (("configMapKeyRef", "ConfigMap"), ("secretKeyRef", "Secret")):
+                if (ref := variable.get("valueFrom", {}).get(key)) is not None:
+                    wanted.add((kind, ref["name"], ref["key"]))
+    return wanted
+
+
+def brought() -> dict[tuple[str, str], set[str]]:
+    """What the README says that an operator brings: kind and name, with the keys."""
+    page = (DEPLOY / "README.md").read_text()
+    rows = re.findall(r"^\| (Secret|ConfigMap) `([\w-]+)` \| ([^|]+) \|", page, re.MULTILINE)
+    return {(kind, name): set(re.findall(r"`([\w.-]+)`", keys)) for kind, name, keys in rows}
+
+
+def test_whatever_is_mounted_is_made_here_or_named_in_the_readme(manifests: Rendered) -> None:
+    known = brought()
+    for one in manifests.of_kind("ConfigMap"):
+        known["ConfigMap", one["metadata"]["name"]] = set(one.get("data") or {})
+    for one in manifests.of_kind("Certificate"):
+        known["Secret", one["spec"]["secretName"]] = {"tls.crt", "tls.key", "ca.crt"}
+    for pod in manifests.pods:
+        for kind, name, key in mounted(pod):
+            assert (kind, name) in known, f"{pod.owner} mounts {kind} {name}"
+            assert not key or key in known[kind, name], f"{pod.owner}: {name} has no {key}"
+
+
+# Flows
+
+
+def flows(manifests: Rendered) -> set[tuple[str, str, int]]:
+    """Who may open a connection to whom, on which port: what both sides' policies allow."""
+    outgoing: set[tuple[str, str, int]] = set()
+    incoming: set[tuple[str, str, int]] = set()
+    for policy in manifests.of_kind("NetworkPolicy"):
+        spec = policy["spec"]
+        if policy["metadata"]["name"] in ("default-deny", "dns"):
+            continue
+        for pod in {one.name for one in manifests.chosen(spec["podSelector"])}:
+            for rule in spec.get("egress", ()):
+                outgoing |= {(pod, to, port) for to, port in ends(manifests, rule, "to")}
+            for rule in spec.get("ingress", ()):
+                incoming |= {(by, pod, port) for by, port in ends(manifests, rule, "from")}
+    names = {pod.name for pod in manifests.pods}
+    inside = {flow for flow in outgoing if flow[1] in names}
+    for source, target, port in inside:
+        allowed = {(source, target, port), ("anybody", target, port)}
+        assert allowed & incoming, f"{target} does not let {source} in at {port}"
+    heard = {flow for flow in incoming if flow[0] in names}
+    assert heard <= inside, f"never said: {heard - inside}"
+    return outgoing | {flow for flow in incoming if flow[0] not in names}
+
+
+def ends(manifests: Rendered, rule: Manifest, side: str) -> set[tuple[str, int]]:
+    """The other ends of a rule, each with the port."""
+    assert all(port["protocol"] == "TCP" for port in rule["ports"])
+    ports = [port["port"] for port in rule["ports"]]
+    if side not in rule:
+        assert side == "from", "nobody may speak with the whole world"
+        return {("anybody", port) for port in ports}
+    return {
+        (name, port) for peer in rule[side] for name in names_of(manifests, peer) for port in ports
+    }
+
+
+def names_of(manifests: Rendered, peer: dict[str, Any]) -> set[str]:
+    """What the table of connections calls a peer."""
+    if "ipBlock" in peer or "namespaceSelector" in peer:
+        labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
+        return {labels.get("kubernetes.io/metadata.name", "outside")}
+    found = {pod.name for pod in manifests.chosen(peer["podSelector"])}
+    return found or {
+        peer["podSelector"]["matchLabels"][one] for one in peer["podSelector"]["matchLabels"]
+    }
+
+
+def written_down() -> set[tuple[str, str, int]]:
+    """The table of connections in the living design."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    section = page.partition("\n## Connections\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([\w, -]+) \| ([\w-]+) \| ([\d, ]+) \|", section, re.MULTILINE)
+    return {
+        (source, target, int(port))
+        for sources, target, ports in rows
+        for source in sources.split(", ")
+        for port in ports.split(", ")
+    }
+
+
+def test_every_pod_is_cut_off_but_for_what_is_allowed(manifests: Rendered) -> None:
+    policy = manifests.named("NetworkPolicy", "default-deny")["spec"]
+    assert policy["podSelector"] == {}
+    assert sorted(policy["policyTypes"]) == ["Egress", "Ingress"]
+    assert not {"ingress", "egress"} & policy.keys()
+    dns = manifests.named("NetworkPolicy", "dns")["spec"]
+    assert {port["port"] for port in dns["egress"][0]["ports"]} == DNS_PORTS
+    assert "from" not in str(dns)
+
+
+def test_policies_allow_the_connections_of_the_design_and_no_others(manifests: Rendered) -> None:
+    names = {pod.name for pod in manifests.pods}
+    designed, found = written_down(), flows(manifests)
+    foreign = {
+        (source, target, port)
+        for source, target, port in found
+        if not {(source, target, port), ("anybody", target, port)} & designed
+    }
+    assert not foreign, "allowed, and not in docs/architecture.md"
+    missing = {
+        (source, target, port)
+        for source, target, port in designed - found
+        if target in names and source in names | {"anybody"}
+    }
+    assert not missing, "in docs/architecture.md, and not allowed"
+
+
+def test_allowed_ports_are_listened_on(manifests: Rendered) -> None:
+    listening = {(pod.name, port) for pod in manifests.pods for port in pod.ports.values()}
+    names = {pod.name for pod in manifests.pods}
+    for _, target, port in flows(manifests):
+        assert target not in names or (target, port) in listening, (target, port)

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Deploys the single-node overlay to a cluster and runs a search through it. Without a cluster it says so.
+#   KUBECONFIG             the cluster; it must find the images
+#   COUNTERSIGN_SERVICES   image of the services, by version or digest; as built by `make images` if left out
+#   COUNTERSIGN_CONNECTOR  image of the connector
+set -euo pipefail
+
+if [[ -z ${KUBECONFIG:-} ]]; then
+    echo "SKIPPED: KUBECONFIG names no cluster; tests/k8s has run the same pods' commands on this machine."
+    exit 0
+fi
+
+readonly namespace=countersign
+readonly here=.scratch/test-k8s
+rm -rf "$here"
+mkdir -p "$here"
+cp -r deploy/k8s "$here/k8s"
+readonly overlay=$here/k8s/overlays/single-node
+
+image() {
+    local name=$1 given=$2
+    [[ -z $given ]] && return
+    # A digest after @, or a version after the last colon.
+    if [[ $given == *@* ]]; then
+        printf -- '  - {name: %s, newName: %s, digest: "%s"}\n' "$name" "${given%@*}" "${given#*@}"
+    else
+        printf -- '  - {name: %s, newName: %s, newTag: "%s"}\n' "$name" "${given%:*}" "${given##*:}"
+    fi
+}
+mkdir "$here/given"
+{
+    echo "apiVersion: kustomize.config.k8s.io/v1beta1"
+    echo "kind: Kustomization"
+    echo "resources: [../k8s/overlays/single-node]"
+    chosen=$(image countersign/services "${COUNTERSIGN_SERVICES:-}"
+             image countersign/connector "${COUNTERSIGN_CONNECTOR:-}")
+    [[ -z $chosen ]] || printf 'images:\n%s\n' "$chosen"
+} >"$here/given/kustomization.yaml"
+
+in_namespace() {
+    kubectl --namespace "$namespace" "$@"
+}
+
+kubectl apply --server-side -f "$overlay/../../base/namespace.yaml"
+countersign kubernetes trial --dir "$here/keys" | kubectl apply --server-side -f -
+kubectl apply --server-side -k "$here/given"
+in_namespace create job --from=cronjob/ledger-begin "ledger-begin-$$"
+in_namespace wait --for=condition=complete --timeout=300s "job/ledger-begin-$$"
+for workload in statefulset/nats statefulset/ledger deployment/policy deployment/broker statefulset/connector; do
+    in_namespace rollout status --timeout=600s "$workload"
+done
+in_namespace create job --from=cronjob/smoke "smoke-$$"
+in_namespace wait --for=condition=complete --timeout=300s "job/smoke-$$"
+in_namespace logs "job/smoke-$$"
+echo "A search went through the cluster. To remove it all: kubectl delete namespace $namespace"
