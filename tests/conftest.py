@@ -19,6 +19,7 @@ pytest_plugins = [
     # Last, since they use some of the others.
     "support.databases",
     "support.disclosures",
+    "support.publishing",
 ]
 
 # Once each is enough to see that a fault is survived; `make test-fault` asks for more, each round

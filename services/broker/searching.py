@@ -10,6 +10,7 @@ The caller hears only after 3, or after 2 when refused.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -26,6 +27,7 @@ from countersign.broker.v1.broker_pb2 import (
     SubmitSearchRequest,
 )
 from countersign.connector.v1.connector_pb2 import SearchOrder, SignedOrder
+from countersign.ledger.v1.append_pb2 import Appended, PendingEntry
 from countersign.policy.v1.policy_pb2 import EvaluateRequest, EvaluateResponse
 from countersign.type.v1.decision_pb2 import DecisionOutcome
 from countersign.type.v1.search_pb2 import SearchFacts
@@ -41,6 +43,9 @@ from shared.unknown_fields import has_unknown_fields
 _decisions = telemetry.meter.create_counter(
     "countersign.decisions", unit="{decision}", description="Decisions recorded, by outcome"
 )
+
+DECIDE_TRIES: Final = 5
+"""A document may be published between a decision and its record; many are at an installation's start."""
 
 _OUTCOMES: Final = {
     number: {"outcome": name.removeprefix("DECISION_OUTCOME_").lower()}
@@ -83,8 +88,12 @@ class Searching:
         """Asks every party and records that it was asked. Sends nothing."""
         _check_known(request.facts)
         officer = await self._admission.officer(caller, request.facts, request.officer_token)
-        evaluated = await self._evaluate(request.facts, officer, self._clock.now())
-        appended = await self._ledger.append(checked_entry(request.facts, officer, evaluated))
+        evaluated, appended = await self._recorded(
+            request.facts,
+            officer,
+            self._clock.now(),
+            lambda evaluated: checked_entry(request.facts, officer, evaluated),
+        )
         return CheckSearchResponse(decision=evaluated.decision, receipt=appended.receipt)
 
     async def submit(self, caller: Call, request: SubmitSearchRequest) -> Record:
@@ -135,13 +144,15 @@ class Searching:
 
     async def _decide(self, facts: SearchFacts, officer: str, digest: bytes) -> Record:
         now = self._clock.now()
-        evaluated = await self._evaluate(facts, officer, now)
         wait_s = self._default_wait_s
         if facts.HasField("expires_after"):
             wait_s = facts.expires_after.ToTimedelta().total_seconds()
         deadline = datetime.fromtimestamp(now.timestamp() + wait_s, now.tzinfo)
-        appended = await self._ledger.append(
-            decided_entry(facts, officer, evaluated, digest, deadline)
+        evaluated, appended = await self._recorded(
+            facts,
+            officer,
+            now,
+            lambda evaluated: decided_entry(facts, officer, evaluated, digest, deadline),
         )
         if appended.existing:
             # Decided before, by another broker or before a restart: that decision stands.
@@ -155,12 +166,35 @@ class Searching:
         self._known.put(record)
         return record
 
-    async def _evaluate(self, facts: SearchFacts, officer: str, now: datetime) -> EvaluateResponse:
+    async def _recorded(
+        self,
+        facts: SearchFacts,
+        officer: str,
+        now: datetime,
+        entry: Callable[[EvaluateResponse], PendingEntry],
+    ) -> tuple[EvaluateResponse, Appended]:
+        """The decision, and its entry. What was decided without the newest document is decided anew."""
         request = EvaluateRequest(facts=facts, officer=officer, at=stamp(now))
+        for _ in range(DECIDE_TRIES):
+            evaluated = await self._evaluate(request)
+            try:
+                return evaluated, await self._ledger.append(entry(evaluated))
+            except InvalidRequest as error:
+                if error.reason != "DECISION_OUTDATED":
+                    raise
+                request.documents_index = int(error.metadata["documents_index"])
+        raise Unavailable(
+            "POLICY_UNAVAILABLE",
+            "directives change faster than a decision can be made; try again with the same id",
+            retry_after_s=1,
+        )
+
+    async def _evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
         try:
             return await self._policy.evaluate(request)
         except ServiceError as error:
-            await self._ledger.append(undecided_entry(facts, officer, "POLICY_UNAVAILABLE"))
+            undecided = undecided_entry(request.facts, request.officer, "POLICY_UNAVAILABLE")
+            await self._ledger.append(undecided)
             raise Unavailable(
                 "POLICY_UNAVAILABLE",
                 "no decision could be made, so nothing was sent; try again with the same id",

@@ -56,6 +56,19 @@ class Directive:
 
     document: Document
     rules: tuple[Rule, ...]
+    cut_off: date | None = None
+    """First day without effect by what came later: a directive in its place, or its withdrawal."""
+
+    @property
+    def ends(self) -> date | None:
+        """First day without effect, whatever ends it first; None while nothing does."""
+        ends = [self.document.manifest.effective_until, self.cut_off]
+        return min((day for day in ends if day is not None), default=None)
+
+    def in_force(self, day: date) -> bool:
+        """Whether it has effect on that day."""
+        begins = self.document.manifest.effective_from
+        return begins <= day and (self.ends is None or day < self.ends)
 
 
 @dataclass(frozen=True)
@@ -203,7 +216,7 @@ def load_book(
     if not loaded:
         raise BookError([f"{folder}: holds no directive"])
     try:
-        return Book(loaded, vocabulary)
+        return Book(succeeding(loaded), vocabulary)
     except DirectiveRefused as refused:
         raise BookError([str(finding) for finding in refused.findings]) from refused
 
@@ -216,6 +229,40 @@ def load_directive(
     if signers is not None:
         signature.check(folder, read, vocabulary, signers)
     return Directive(read, guards.check(read, vocabulary, known))
+
+
+def succeeding(directives: Iterable[Directive]) -> list[Directive]:
+    """The same directives, each ending when another takes its place; raises DirectiveRefused.
+
+    Two of one party in force at the same time would both bind; whoever writes the later one says which it is
+    meant to end.
+    """
+    by_name = {one.document.name: one for one in directives}
+    findings = []
+    for one in list(by_name.values()):
+        manifest = one.document.manifest
+        if manifest.replaces is None:
+            continue
+        refusal = ""
+        ended = by_name.get(manifest.replaces)
+        if ended is None:
+            refusal = f"there is no directive {manifest.replaces!r} to take the place of"
+        elif ended.document.manifest.party != manifest.party:
+            refusal = f"{manifest.replaces} is a directive of {ended.document.manifest.party}"
+        elif ended.document.manifest.effective_from > manifest.effective_from:
+            begins = ended.document.manifest.effective_from
+            refusal = f"{manifest.replaces} begins later, on {begins}: withdraw that one instead"
+        if ended is None or refusal:
+            place = manifest_place(one.document.manifest_text, "replaces")
+            file = f"{manifest.name}/{MANIFEST_FILE}"
+            findings.append(Finding("REPLACES", file, "", refusal, place))
+            continue
+        cut_off = manifest.effective_from
+        if ended.cut_off is None or cut_off < ended.cut_off:
+            by_name[manifest.replaces] = dataclasses.replace(ended, cut_off=cut_off)
+    if findings:
+        raise DirectiveRefused(findings)
+    return list(by_name.values())
 
 
 def _name(directive: Directive) -> str:
@@ -256,15 +303,14 @@ def _check_prefixes(directives: Iterable[Directive]) -> None:
 def _calendar(
     party: str, directives: Sequence[Directive], projections: Projections, vocabulary: Vocabulary
 ) -> _Calendar:
-    manifests = [directive.document.manifest for directive in directives]
     starts = sorted(
-        {m.effective_from for m in manifests}
-        | {m.effective_until for m in manifests if m.effective_until is not None}
+        {directive.document.manifest.effective_from for directive in directives}
+        | {directive.ends for directive in directives if directive.ends is not None}
     )
     slices = [
         _slice(
             party,
-            [d for d in directives if d.document.manifest.in_force(start)],
+            [d for d in directives if d.in_force(start)],
             projections,
             vocabulary,
         )
@@ -303,13 +349,14 @@ def _slice(
 def _overlap(rule: Rule, directive: Directive, directives: Sequence[Directive]) -> Finding:
     other = next(d for d in directives if any(one.id == rule.id for one in d.rules))
     manifest = other.document.manifest
-    until = f" until {manifest.effective_until}" if manifest.effective_until else ""
+    until = f" until {other.ends}" if other.ends else ""
     return Finding(
         "VERSIONS_OVERLAP",
         directive.document.rules_file,
         rule.id,
         f"is also a rule of {other.document.name}, in force at the same time (from "
-        f"{manifest.effective_from}{until}): end that one with effective_until when this one begins",
+        f"{manifest.effective_from}{until}): say that this one replaces it, or end that one when this one "
+        "begins",
     )
 
 

@@ -76,18 +76,18 @@ class Manifest(BaseModel):
     """First day of legal effect (UTC)."""
     effective_until: date | None = None
     """First day without legal effect; absent while it has no end."""
+    replaces: Annotated[str, StringConstraints(pattern=NAME_PATTERN)] | None = None
+    """The party's directive that ends when this one begins."""
 
     @model_validator(mode="after")
     def _in_force_at_all(self) -> Self:
         if self.effective_until is not None and self.effective_until <= self.effective_from:
             raise ValueError("effective_until must be later than effective_from")
+        if self.replaces == self.name:
+            raise ValueError(
+                "a directive cannot take the place of itself: a new text has a new name"
+            )
         return self
-
-    def in_force(self, day: date) -> bool:
-        """Whether it has legal effect on that day."""
-        return self.effective_from <= day and (
-            self.effective_until is None or day < self.effective_until
-        )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import date
 
-from directive.book import Book, Directive
+from directive.book import Book, Directive, succeeding
 from directive.document import MANIFEST_FILE, Document, manifest_place
 from directive.findings import DirectiveRefused, Finding
 from directive.vocabulary import Vocabulary
@@ -40,7 +40,7 @@ def check_beside(
     name = directive.document.name
     rest = [other for other in others if other.document.name != name]
     try:
-        Book([*rest, directive], vocabulary)
+        Book(succeeding([*rest, directive]), vocabulary)
     except DirectiveRefused as refused:
         return list(refused.findings)
     return []

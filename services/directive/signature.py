@@ -13,6 +13,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from tlog.note import NoteSigner, UnverifiedNote, Verifier, sign_note
 
 SIGNATURE_FILE: Final = "directive.sig"
 _CONTEXT: Final = "countersign/directive-signature/v1"
+_WITHDRAWAL_CONTEXT: Final = "countersign/directive-withdrawal/v1"
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,18 @@ def statement(document: Document, cases: bytes, vocabulary: Vocabulary) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def withdrawal(document: Document, until: date) -> str:
+    """What is signed to end a directive's effect; `until` is the first day without it."""
+    lines = [
+        _WITHDRAWAL_CONTEXT,
+        f"directive {document.name}",
+        f"party {document.manifest.party}",
+        f"text sha256:{document.sha256.hex()}",
+        f"effective-until {until.isoformat()}",
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
 def sign(folder: Path, document: Document, vocabulary: Vocabulary, signer: NoteSigner) -> str:
     """The note for `directive.sig`; raises DirectiveRefused when cases or vocabulary cannot be read."""
     return sign_note(statement(document, read_file(folder / CASES_FILE), vocabulary), [signer])
@@ -100,14 +114,22 @@ def check(
     folder: Path, document: Document, vocabulary: Vocabulary, signers: Signers
 ) -> tuple[Verifier, ...]:
     """The keys of its party that signed it; raises DirectiveRefused when there is none."""
+    note = read_file(folder / SIGNATURE_FILE) if (folder / SIGNATURE_FILE).exists() else None
+    expected = statement(document, read_file(folder / CASES_FILE), vocabulary)
+    return check_note(document, note, expected, signers)
+
+
+def check_note(
+    document: Document, content: bytes | None, expected: str, signers: Signers
+) -> tuple[Verifier, ...]:
+    """Its party's keys that signed what is expected; raises DirectiveRefused when none did."""
     file, party = f"{document.name}/{SIGNATURE_FILE}", document.manifest.party
     keys = signers.by_party.get(party, ())
     if not keys:
         message = f"nobody can sign for {party}: it has registered no key"
         raise DocumentError("SIGNER_UNKNOWN", file, message)
-    if not (folder / SIGNATURE_FILE).exists():
-        raise DocumentError("SIGNATURE_MISSING", file, f"{party} has not signed this directive")
-    content = read_file(folder / SIGNATURE_FILE)
+    if content is None:
+        raise DocumentError("SIGNATURE_MISSING", file, f"{party} has not signed this")
     try:
         note = UnverifiedNote.parse(content)
         # The signature before the text: what nobody known has signed accuses no file.
@@ -120,7 +142,6 @@ def check(
         raise DocumentError("SIGNATURE_FALSE", file, str(error)) from error
     except TlogError as error:
         raise DocumentError("SIGNATURE", file, f"is no signed note: {error}") from error
-    expected = statement(document, read_file(folder / CASES_FILE), vocabulary)
     if note.text != expected:
         changed = set(expected.splitlines()) - set(note.text.splitlines())
         what = ", ".join(sorted(line.split(" ")[0] for line in changed)) or "the order of its lines"

@@ -24,6 +24,7 @@ from ledger.bus_service import BusService
 from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
 from ledger.disclosing import disclosing
+from ledger.documents import DocumentService
 from ledger.entry import Completer
 from ledger.export_tiles import run_export_tiles
 from ledger.feeding import configured
@@ -36,7 +37,7 @@ from ledger.log import OpenLog, Safeguards, begin_log, opened
 from ledger.migrate import run_migrate
 from ledger.new_key import run_new_key
 from ledger.opening_keys import run_rotate_opening_keys
-from ledger.openings import opened_keyring, opened_openings
+from ledger.openings import Openings, opened_keyring, opened_openings
 from ledger.postgres_storage import PostgresDatabase
 from ledger.public_files import public_files
 from ledger.querying import indexing, querying, run_reindex
@@ -121,8 +122,6 @@ async def writing(
     storage: Storage,
 ) -> AsyncIterator[RunningLedger]:
     """The ledger as its only writer."""
-    # The bus lets only the broker append (see the permissions of its users).
-    appender = SpiffeId(settings.trust_domain, "service", "broker")
     async with contextlib.AsyncExitStack() as stack:
         health = Health()
         witnesses = await stack.enter_async_context(configured(settings.witnessing, keys))
@@ -138,11 +137,7 @@ async def writing(
         bus = await stack.enter_async_context(connected(settings.bus, "ledger"))
         witnessed = WitnessedReceipts(log.archive, witnessing)
         servicer = LedgerServicer(log.archive, log.sequencer, keys.vkeys[0], witnessed)
-        completer = Completer(str(appender), SystemClock(), sealer=openings.sealer)
-        fresh = None if isinstance(storage, SqliteStorage) else log.still_writes
-        on_bus = BusService(completer, log.sequencer, log.archive, witnessed, fresh)
-        if not _has_ended(log):  # its successor answers on the bus
-            await on_bus.serve(bus)
+        appends = await _on_bus(settings, log, openings, witnessed, storage, bus)
         disclosed = await stack.enter_async_context(disclosing(settings, log, openings, index))
         queries = await stack.enter_async_context(
             querying(settings, index, log, disclosed.finder, openings.sealer)
@@ -150,7 +145,7 @@ async def writing(
 
         def register(on: grpc.aio.Server) -> None:
             add_LedgerServiceServicer_to_server(servicer, on)
-            add_LedgerAppendServiceServicer_to_server(LedgerAppendServicer(on_bus), on)
+            add_LedgerAppendServiceServicer_to_server(LedgerAppendServicer(appends), on)
             add_LedgerQueryServiceServicer_to_server(queries, on)
             add_LedgerDisclosureServiceServicer_to_server(disclosed.servicer, on)
 
@@ -173,6 +168,38 @@ async def writing(
         ended = asyncio.create_task(_first(bus.closed, log.sequencer.ended))
         stack.callback(ended.cancel)
         yield RunningLedger(server, bus, log.sequencer)
+
+
+async def _on_bus(
+    settings: LedgerSettings,
+    log: OpenLog,
+    openings: Openings,
+    witnessed: WitnessedReceipts,
+    storage: Storage,
+    bus: Bus,
+) -> BusService:
+    """Answer the broker and the policy service."""
+    fresh = None if isinstance(storage, SqliteStorage) else log.still_writes
+    publishing = _completer(settings, "policy", openings, publisher=True)
+    documents = DocumentService(publishing, log.sequencer, log.archive, fresh)
+    await documents.begin()
+    appending = _completer(settings, "broker", openings)
+    appends = BusService(
+        appending, log.sequencer, log.archive, witnessed, fresh, documents.check_newest
+    )
+    if not _has_ended(log):  # its successor answers on the bus
+        await appends.serve(bus)
+        await documents.serve(bus)
+    return appends
+
+
+def _completer(
+    settings: LedgerSettings, name: str, openings: Openings, *, publisher: bool = False
+) -> Completer:
+    """For what a service appends. The bus lets only the broker append, and only the policy service publish
+    (see the permissions of its users)."""
+    service = SpiffeId(settings.trust_domain, "service", name)
+    return Completer(str(service), SystemClock(), sealer=openings.sealer, publisher=publisher)
 
 
 def _has_ended(log: OpenLog) -> bool:

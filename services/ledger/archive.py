@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.reading import Filter, Reading, StorageFailed
 from ledger.tree import Published, Receipts, Tiles, damaged, unreadable
 from shared.errors import InvalidRequest, NotFound
+from shared.kinds import DOCUMENTS, kind_number
 from tlog.checkpoint import Checkpoint
 from tlog.merkle import TreeAtSize, leaf_hash
 from tlog.proof import write_proof
@@ -99,6 +101,32 @@ class Archive:
         """Read the entries that bear one of these idempotency keys, by index."""
         size = self._published().size
         return await self._ask(lambda: self._reading.bearing_keys(idempotency_keys, size))
+
+    async def document(self, index: int) -> None:
+        """Raise NotFound unless this entry is a document, which another may follow."""
+        if kind_number(Entry.FromString(await self.entry(index))) not in DOCUMENTS:
+            raise NotFound("DOCUMENT_UNKNOWN", f"entry {index} is no document")
+
+    async def chain(
+        self, key_after: Callable[[int | None], str], after: int | None, count_max: int
+    ) -> list[Receipt]:
+        """Read the entries that follow one another by their idempotency keys; ends early as a page does."""
+        published = self._published()
+
+        def read() -> list[Receipt]:
+            receipts = Receipts(published, self._tiles, self._reading)
+            found: list[Receipt] = []
+            last, page_bytes = after, 0
+            while len(found) < count_max and page_bytes <= PAGE_BYTES_MAX:
+                following = self._reading.bearing_keys([key_after(last)], published.size)
+                if not following:
+                    break
+                last = following[0][0]
+                found.append(_receipt(last, receipts))
+                page_bytes += len(found[-1].leaf) + len(found[-1].tlog_proof)
+            return found
+
+        return await self._ask(read)
 
     async def found(self, size: int, indexes: Sequence[int], *, with_proofs: bool) -> FoundRecords:
         """Read these entries of the tree of a size, in order; ends early at the bound of a page."""

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from countersign.ledger.v1 import append_pb2 as pb
+from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1 import decision_pb2
 from ledger import archive
 from ledger.archive import Archive, SearchOnRecord
@@ -39,7 +40,10 @@ class BusService:
         archive: Archive,
         witnessed: WitnessedReceipts | None = None,
         fresh: Callable[[], Awaitable[None]] | None = None,
+        check: Callable[[Entry, str], None] | None = None,
     ) -> None:
+        """`check` says no to an entry that is sound by itself; raises InvalidRequest."""
+        self._check = check
         self._fresh = fresh or _always_fresh
         self._witnessed = witnessed or WitnessedReceipts(archive, None)
         self._completer = completer
@@ -81,6 +85,9 @@ class BusService:
         """Make entries durable together."""
         if not 1 <= len(request.entries) <= ENTRIES_MAX:
             raise invalid("entries", f"{len(request.entries)} given; 1 to {ENTRIES_MAX} allowed")
+        if self._check is not None:
+            for number, pending in enumerate(request.entries):
+                self._check(pending.entry, f"entries[{number}]")
         placed = await self._sequencer.append(await self._completer.completed(request.entries))
         if request.promise == pb.PROMISE_WITNESSED:
             return await self._with_witnesses(request, placed)

@@ -24,7 +24,7 @@ from shared.clock import Clock, stamp
 from shared.commitments import SALT_BYTES, commit_to
 from shared.entry_facts import DECIDED, WITH_ORIGIN, WITH_SUMMARY
 from shared.errors import FieldViolation, InvalidRequest
-from shared.kinds import KINDS, SCHEMA_EPOCH, kind_number
+from shared.kinds import DOCUMENTS, KINDS, SCHEMA_EPOCH, kind_number
 from tlog.tiles import ENTRY_BYTES_MAX
 
 SALTS_DRAWN: Final = 128
@@ -54,6 +54,9 @@ LEDGERS_OWN: Final = frozenset(
     }
 )
 """Kinds that tell what the ledger itself did: nobody else can say so."""
+
+DOCUMENT_KEYS: Final = "document/"
+"""With which the keys of documents begin, which hold their chain together (see `ledger.documents`)."""
 
 
 # What is made for every entry is a NamedTuple: a frozen dataclass costs three times as much to make, and
@@ -127,7 +130,7 @@ class _Checked(NamedTuple):
 
 
 class Completer:
-    """Completes the entries of one appender. `own` for the ledger's own.
+    """Completes the entries of one appender. `own` for the ledger's own, `publisher` for documents only.
 
     Without a sealer it takes no sensitive values.
     """
@@ -140,12 +143,14 @@ class Completer:
         *,
         sealer: Sealer | None = None,
         own: bool = False,
+        publisher: bool = False,
     ) -> None:
         self._recorded_by = recorded_by
         self._clock = clock
         self._random = random
         self._sealer = sealer
         self._own = own
+        self._publisher = publisher
         self._salts: list[bytes] = []
 
     def _salt(self) -> bytes:
@@ -191,6 +196,13 @@ class Completer:
         kind = _check(pending, place)
         if kind in LEDGERS_OWN and not self._own:
             raise _invalid(f"{place}.entry.event", f"{kind} is for the ledger alone to record")
+        if (KINDS[kind] in DOCUMENTS) is not self._publisher:
+            whose = "for the publisher of documents alone" if not self._publisher else "no document"
+            raise _invalid(f"{place}.entry.event", f"{kind} is {whose}")
+        if pending.entry.HasField("previous_document") and not self._publisher:
+            raise _invalid(f"{place}.entry.previous_document", "is for documents alone")
+        if pending.idempotency_key.startswith(DOCUMENT_KEYS) and not self._publisher:
+            raise _invalid(f"{place}.idempotency_key", "is one of the documents' own")
         values = _sensitive_values(pending, place)
         columns = _columns(pending.entry, kind)
         return _Checked(pending, place, columns, _holder(pending.entry, kind, columns), values)

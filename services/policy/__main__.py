@@ -8,25 +8,32 @@ from dataclasses import dataclass
 from countersign.policy.v1.policy_pb2 import EvaluateBatchRequest
 from countersign.policy.v1.policy_pb2_grpc import add_PolicyServiceServicer_to_server
 from directive import signature
-from directive.book import Book, BookError, load_book
-from directive.entities import EntitiesError
+from directive.book import BookError, load_book
+from directive.entities import EntitiesError, known_names
 from directive.evaluate import Evaluator
+from directive.holdings import World
 from directive.self_test import EngineUntrustworthy
 from directive.signature import Signers
 from directive.vocabulary import Vocabulary, VocabularyError
+from policy.applied import Applied, Current
 from policy.authzen.front import Front
 from policy.authzen.port import Port, serving
 from policy.authzen.searches import SearchDomain, access
 from policy.config import PolicySettings
 from policy.deciding import Deciding
+from policy.following import Following, followed
+from policy.publishing import Publishing
+from policy.reviewing import Reviewer
 from policy.service import ACCESS, SERVICE, PolicyServicer
 from shared.bus import Bus, connected
 from shared.clock import SystemClock
+from shared.identity import SpiffeId
 from shared.process import run_process
 from shared.registry import Registry, TrustRoots
 from shared.rpc import RunningServer, start_server
 from shared.settings import SettingsError
 from tlog.errors import TlogError
+from tlog.note import Verifier
 
 GRACE_S = 5.0
 IN_FLIGHT_MAX = 32
@@ -39,26 +46,25 @@ class RunningPolicy:
 
     server: RunningServer
     bus: Bus
+    ended: asyncio.Event
+    following: Following | None
+    """None when directives are files."""
     authzen: Port | None
     """None when AuthZEN is not served."""
 
     @property
-    def ended(self) -> asyncio.Event:
-        """Set when it cannot go on."""
-        return self.bus.closed
-
-    @property
     def is_ready(self) -> bool:
-        """Whether questions can come."""
-        return self.bus.is_connected
+        """Whether questions can come and be answered."""
+        return self.bus.is_connected and (self.following is None or self.following.is_fresh)
 
 
-def load(settings: PolicySettings, registry: Registry) -> tuple[Book, Evaluator]:
-    """The directives and what applies them; raises SettingsError. Never a part of the directives."""
+def load(settings: PolicySettings, registry: Registry) -> Applied:
+    """Directives that are files, and what applies them; raises SettingsError. Never a part of them."""
+    assert settings.directives is not None, "asked only then"
     try:
-        vocabulary = Vocabulary.load(settings.directives)
+        vocabulary = Vocabulary.load(settings.vocabulary_folder)
         book = load_book(settings.directives, vocabulary, registry, _signers(settings))
-        return book, Evaluator(book, registry)
+        return Applied(book, Evaluator(book, registry), registry)
     except BookError as error:
         reasons = "\n  ".join(error.reasons)
         raise SettingsError(f"the directives are not loaded:\n  {reasons}") from error
@@ -75,14 +81,56 @@ def _signers(settings: PolicySettings) -> Signers | None:
         raise SettingsError(f"trust_roots: directive_signers: {error}") from error
 
 
+@dataclass(frozen=True)
+class _Rules:
+    """Where decisions take their rules from."""
+
+    current: Current
+    registry: Registry
+    following: Following | None = None
+    publishing: Publishing | None = None
+
+
+def _rules(settings: PolicySettings, bus: Bus) -> _Rules:
+    registry = Registry.load(settings.registry)
+    if settings.directives is not None:
+        applied = load(settings, registry)
+        return _Rules(lambda: applied, registry)
+    following = following_of(settings, registry, bus)
+    reviewer = Reviewer(settings.vocabulary_folder)
+    publishing = Publishing(bus, following, reviewer, SystemClock())
+    return _Rules(following.current, registry, following, publishing)
+
+
+async def _either(bus_closed: asyncio.Event, ended: asyncio.Event) -> None:
+    """End the process when the bus has closed for good, as when the ledger's documents cannot be applied."""
+    await bus_closed.wait()
+    ended.set()
+
+
+def following_of(settings: PolicySettings, registry: Registry, bus: Bus) -> Following:
+    """What follows the ledger's documents; raises SettingsError."""
+    assert settings.trust_roots is not None, "the settings see to it"
+    try:
+        vocabulary = Vocabulary.load(settings.vocabulary_folder)
+        keys = TrustRoots.load(settings.trust_roots).log_verifier_keys
+        logs = [Verifier.parse(key) for key in keys]
+    except (VocabularyError, TlogError) as error:
+        raise SettingsError(f"the ledger's documents cannot be followed: {error}") from error
+    world = World(vocabulary, known_names(registry), _signers(settings))
+    publisher = str(SpiffeId(settings.trust_domain, "service", "policy"))
+    return Following(bus, world, registry, logs, publisher)
+
+
 @contextlib.asynccontextmanager
 async def running(settings: PolicySettings) -> AsyncIterator[RunningPolicy]:
     """A policy service, from its settings."""
-    registry = Registry.load(settings.registry)
-    book, evaluator = load(settings, registry)
-    deciding = Deciding(evaluator, registry)
-    servicer = PolicyServicer(deciding, book, SystemClock())
-    async with connected(settings.bus, "policy") as bus:
+    async with contextlib.AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(connected(settings.bus, "policy"))
+        rules = _rules(settings, bus)
+        following = rules.following
+        deciding = Deciding(rules.current, following.catch_up if following else None)
+        servicer = PolicyServicer(deciding, rules.current, SystemClock(), rules.publishing)
         server = await start_server(
             lambda grpc_server: add_PolicyServiceServicer_to_server(servicer, grpc_server),
             services=[SERVICE],
@@ -90,23 +138,35 @@ async def running(settings: PolicySettings) -> AsyncIterator[RunningPolicy]:
             trust_domain=settings.trust_domain,
             access=ACCESS,
         )
-        try:
-            await bus.serve(
-                "policy.evaluate",
-                "policy",
-                EvaluateBatchRequest,
-                deciding.evaluate_batch,
-                IN_FLIGHT_MAX,
-            )
-            async with _authzen(settings, deciding, registry, book) as authzen:
-                yield RunningPolicy(server, bus, authzen)
-        finally:
-            await server.stop(GRACE_S)
+        stack.push_async_callback(server.stop, GRACE_S)
+        ended = bus.closed
+        if following is not None:
+            ended = following.ended
+            closed = asyncio.create_task(_either(bus.closed, ended))
+            stack.callback(closed.cancel)
+
+            async def tell(fresh: bool) -> None:
+                for service in ("", SERVICE):
+                    await server.set_serving(service, fresh)
+
+            await tell(False)
+            await stack.enter_async_context(followed(following, tell))
+        await bus.serve(
+            "policy.evaluate",
+            "policy",
+            EvaluateBatchRequest,
+            deciding.evaluate_batch,
+            IN_FLIGHT_MAX,
+        )
+        authzen = await stack.enter_async_context(
+            _authzen(settings, deciding, rules.current, rules.registry)
+        )
+        yield RunningPolicy(server, bus, ended, following, authzen)
 
 
 @contextlib.asynccontextmanager
 async def _authzen(
-    settings: PolicySettings, deciding: Deciding, registry: Registry, book: Book
+    settings: PolicySettings, deciding: Deciding, current: Current, registry: Registry
 ) -> AsyncIterator[Port | None]:
     """The same decisions over HTTPS, if the settings say so. Raises SettingsError."""
     if settings.authzen is None:
@@ -115,7 +175,12 @@ async def _authzen(
     unknown = sorted(set(settings.authzen.agencies) - registry.agencies.keys())
     if unknown:
         raise SettingsError(f"authzen.agencies: {unknown[0]} is not in the registry")
-    domain = SearchDomain(deciding, lambda: registry, lambda: book.vocabulary, SystemClock())
+    domain = SearchDomain(
+        deciding,
+        lambda: current().registry,
+        lambda: current().book.vocabulary,
+        SystemClock(),
+    )
     port = Port(Front(domain), settings.trust_domain, access(settings.authzen.agencies))
     async with serving(port, settings.authzen):
         yield port

@@ -1,6 +1,7 @@
 """The policy service's configuration."""
 
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -42,10 +43,29 @@ class PolicySettings(ProcessSettings):
     bus: BusSettings
     registry: ConfigPath
     """Registry of agencies, systems, galleries and officers (TOML)."""
-    directives: ConfigPath
-    """Folder with the vocabulary and one folder for each directive. All are loaded, or none."""
+    vocabulary: ConfigPath | None = None
+    """Folder with the vocabulary and its earlier versions; `directives` when absent."""
+    directives: ConfigPath | None = None
+    """Folder with one folder for each directive. All are loaded, or none. Without it, directives come from
+    the ledger, where their parties publish them; `vocabulary` and `trust_roots` must be given then."""
     trust_roots: ConfigPath | None = None
     """Trust roots (JSON). With `directive_signers` in them, a directive that its party has not signed is
-    refused. Without, nobody asks who wrote the directives, and the log says so at each start."""
+    refused. Without, nobody asks who wrote the directives, and the log says so at each start. By the log's
+    keys in them the ledger's documents are proved."""
     authzen: AuthzenSettings | None = None
     """When set, decisions are also given over HTTPS, as OpenID AuthZEN Authorization API 1.0 has it."""
+
+    @model_validator(mode="after")
+    def _can_follow(self) -> Self:
+        if self.directives is None and (self.trust_roots is None or self.vocabulary is None):
+            raise ValueError(
+                "without directives, which then come from the ledger, vocabulary and trust_roots are needed"
+            )
+        return self
+
+    @property
+    def vocabulary_folder(self) -> Path:
+        """Where the vocabulary is."""
+        folder = self.vocabulary or self.directives
+        assert folder is not None, "one of them is given"
+        return folder

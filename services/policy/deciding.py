@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,8 +16,9 @@ from countersign.policy.v1.policy_pb2 import (
     Parties,
 )
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
-from directive.evaluate import Evaluator, seat_name
+from directive.evaluate import seat_name
 from directive.question import Fault
+from policy.applied import Current
 from shared import telemetry
 from shared.errors import FieldViolation, InvalidRequest
 from shared.registry import Registry
@@ -42,12 +44,15 @@ _verdicts = telemetry.meter.create_counter(
 class Deciding:
     """Works out decisions. Takes some milliseconds of CPU each and never waits."""
 
-    def __init__(self, evaluator: Evaluator, registry: Registry) -> None:
-        self._evaluator = evaluator
-        self._registry = registry
+    def __init__(
+        self, current: Current, catch_up: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
+        """`catch_up` hears what the ledger has by now; None when directives are files."""
+        self._current = current
+        self._catch_up = catch_up
 
     async def evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
-        """The decision with the parties; raises InvalidRequest."""
+        """The decision with the parties; raises InvalidRequest, and Unavailable while rules are unknown."""
         missing = [name for name in ("facts", "at") if not request.HasField(name)]
         if missing or not request.officer:
             missing += [] if request.officer else ["officer"]
@@ -57,12 +62,20 @@ class Deciding:
                 violations=[FieldViolation(name, "is required") for name in missing],
             )
         at = _moment(request.at)
+        applied = self._current()
+        if request.HasField("documents_index") and self._catch_up is not None:
+            known = applied.documents_index
+            if known is None or known < request.documents_index:
+                await self._catch_up()
+                applied = self._current()
         started = time.perf_counter()
-        decision = self._evaluator.evaluate(request.facts, request.officer, at)
+        decision = applied.evaluator.evaluate(request.facts, request.officer, at)
+        if applied.documents_index is not None:
+            decision.documents_index = applied.documents_index
         outcome = DecisionOutcome.Name(decision.outcome).removeprefix("DECISION_OUTCOME_").lower()
         _duration.record(time.perf_counter() - started, {"outcome": outcome})
         _tell(request.facts.search_id, decision)
-        return EvaluateResponse(decision=decision, parties=self._parties(request))
+        return EvaluateResponse(decision=decision, parties=_parties(applied.registry, request))
 
     async def evaluate_batch(self, batch: EvaluateBatchRequest) -> EvaluateBatchResponse:
         """The decisions; raises InvalidRequest when one of the requests is not acceptable."""
@@ -75,16 +88,17 @@ class Deciding:
         responses = [await self.evaluate(request) for request in batch.requests]
         return EvaluateBatchResponse(responses=responses)
 
-    def _parties(self, request: EvaluateRequest) -> Parties:
-        parties = self._registry.parties(request.facts)
-        return Parties(
-            origin_agency=parties.origin,
-            beneficiary_agency=parties.beneficiary or "",
-            operator_agency=parties.operator or "",
-            gallery_owner=parties.gallery_owner or "",
-            jurisdictions=parties.jurisdictions,
-            gallery_class=parties.gallery_class,
-        )
+
+def _parties(registry: Registry, request: EvaluateRequest) -> Parties:
+    parties = registry.parties(request.facts)
+    return Parties(
+        origin_agency=parties.origin,
+        beneficiary_agency=parties.beneficiary or "",
+        operator_agency=parties.operator or "",
+        gallery_owner=parties.gallery_owner or "",
+        jurisdictions=parties.jurisdictions,
+        gallery_class=parties.gallery_class,
+    )
 
 
 def _moment(at: Timestamp) -> datetime:

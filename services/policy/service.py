@@ -3,17 +3,18 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC
 from typing import Final
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from countersign.policy.v1 import policy_pb2 as pb
 from countersign.policy.v1.policy_pb2_grpc import PolicyServiceServicer
-from directive.book import Book, Directive
+from directive.book import Directive
+from directive.holdings import Held, midnight
+from policy.applied import Applied, Current
 from policy.deciding import Deciding
-from shared.clock import Clock
-from shared.errors import FieldViolation, InvalidRequest, NotFound
+from policy.publishing import OnRecord, Publishing
+from shared.clock import Clock, stamp
+from shared.errors import FieldViolation, InvalidRequest, NotFound, NotReady
 from shared.identity import SpiffeId
 from shared.rpc import AccessRule, Context
 
@@ -32,22 +33,36 @@ def _any_authenticated(_: SpiffeId) -> bool:
     return True
 
 
+def _may_hand_in(caller: SpiffeId) -> bool:
+    return caller.kind in ("agency", "oversight", "operator")
+
+
 ACCESS: Final[dict[str, AccessRule]] = {
     # Facts of a search come from the broker, which has checked who asks.
     f"/{SERVICE}/Evaluate": _broker,
     # What a party has ordered is no secret: whoever is refused must be able to read it.
     f"/{SERVICE}/ListDirectives": _any_authenticated,
     f"/{SERVICE}/GetDirective": _any_authenticated,
+    # Looking at what is handed in takes seconds of CPU.
+    f"/{SERVICE}/PublishDirective": _may_hand_in,
+    f"/{SERVICE}/WithdrawDirective": _may_hand_in,
 }
 
 
 class PolicyServicer(PolicyServiceServicer):
-    """Translates; `Deciding` and the book answer."""
+    """Translates; `Deciding` and what is applied answer. Without `publishing`, directives are files."""
 
-    def __init__(self, deciding: Deciding, book: Book, clock: Clock) -> None:
+    def __init__(
+        self,
+        deciding: Deciding,
+        current: Current,
+        clock: Clock,
+        publishing: Publishing | None = None,
+    ) -> None:
         self._deciding = deciding
-        self._book = book
+        self._current = current
         self._clock = clock
+        self._publishing = publishing
 
     async def Evaluate(  # noqa: N802
         self, request: pb.EvaluateRequest, context: Context
@@ -55,20 +70,52 @@ class PolicyServicer(PolicyServiceServicer):
         """See policy.proto."""
         return await self._deciding.evaluate(request)
 
+    async def PublishDirective(  # noqa: N802
+        self, request: pb.PublishDirectiveRequest, context: Context
+    ) -> pb.PublishDirectiveResponse:
+        """See policy.proto."""
+        done = await self._taking_in().publish(request)
+        return pb.PublishDirectiveResponse(
+            directive=self._described_held(done), receipt=done.receipt
+        )
+
+    async def WithdrawDirective(  # noqa: N802
+        self, request: pb.WithdrawDirectiveRequest, context: Context
+    ) -> pb.WithdrawDirectiveResponse:
+        """See policy.proto."""
+        done = await self._taking_in().withdraw(request)
+        return pb.WithdrawDirectiveResponse(
+            directive=self._described_held(done), receipt=done.receipt
+        )
+
+    def _taking_in(self) -> Publishing:
+        if self._publishing is None:
+            raise NotReady(
+                "DIRECTIVES_ARE_FILES",
+                "this policy service reads its directives from a folder: put them there",
+            )
+        return self._publishing
+
+    def _described_held(self, done: OnRecord) -> pb.Directive:
+        return self._described(done.held.directive, done.held)
+
     async def ListDirectives(  # noqa: N802
         self, request: pb.ListDirectivesRequest, context: Context
     ) -> pb.ListDirectivesResponse:
         """See policy.proto."""
         after = _read_token(request)
+        applied = self._current()
         wanted = [
             directive
-            for name, directive in self._book.directives.items()
+            for name, directive in applied.book.directives.items()
             if name > after and request.party in ("", directive.document.manifest.party)
         ]
         size = min(request.page_size or PAGE_DEFAULT, PAGE_MAX)
         page, more = wanted[:size], len(wanted) > size
         return pb.ListDirectivesResponse(
-            directives=[self._described(directive) for directive in page],
+            directives=[
+                self._described(directive, _held(applied, directive)) for directive in page
+            ],
             next_page_token=_token(request.party, page) if more else "",
         )
 
@@ -76,16 +123,20 @@ class PolicyServicer(PolicyServiceServicer):
         self, request: pb.GetDirectiveRequest, context: Context
     ) -> pb.GetDirectiveResponse:
         """See policy.proto."""
-        directive = self._book.directives.get(request.name)
+        applied = self._current()
+        directive = applied.book.directives.get(request.name)
         if directive is None:
             raise NotFound("DIRECTIVE_UNKNOWN", f"there is no directive {request.name!r}")
+        held = _held(applied, directive)
         return pb.GetDirectiveResponse(
-            directive=self._described(directive),
+            directive=self._described(directive, held),
             manifest=directive.document.manifest_text,
             rules=directive.document.rules_text,
+            cases=held.cases if held else "",
+            note=held.note if held else "",
         )
 
-    def _described(self, directive: Directive) -> pb.Directive:
+    def _described(self, directive: Directive, held: Held | None) -> pb.Directive:
         manifest = directive.document.manifest
         described = pb.Directive(
             name=manifest.name,
@@ -93,20 +144,28 @@ class PolicyServicer(PolicyServiceServicer):
             title=manifest.title,
             source=manifest.source,
             source_sha256=bytes.fromhex(manifest.source_sha256 or ""),
-            effective_from=_midnight(manifest.effective_from),
+            effective_from=midnight(manifest.effective_from),
             sha256=directive.document.sha256,
             rules=[rule.as_proto for rule in directive.rules],
-            in_force=manifest.in_force(self._clock.now().astimezone(UTC).date()),
+            in_force=directive.in_force(self._clock.now().astimezone(UTC).date()),
         )
+        if directive.ends is not None:
+            described.ends.CopyFrom(midnight(directive.ends))
+        if held is not None:
+            described.published_index = held.index
+            described.received_at.CopyFrom(stamp(held.received))
+            described.replaced_by = held.replaced_by
+            if held.withdrawn_index is not None:
+                described.withdrawn_index = held.withdrawn_index
         if manifest.effective_until is not None:
-            described.effective_until.CopyFrom(_midnight(manifest.effective_until))
+            described.effective_until.CopyFrom(midnight(manifest.effective_until))
         return described
 
 
-def _midnight(day: date) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(datetime.combine(day, time(), UTC))
-    return stamp
+def _held(applied: Applied, directive: Directive) -> Held | None:
+    if applied.holdings is None:
+        return None
+    return applied.holdings.held[directive.document.name]
 
 
 def _token(party: str, page: Sequence[Directive]) -> str:

@@ -22,6 +22,11 @@ KINDS: Final[Mapping[str, int]] = {
 }
 """Each kind that this program knows, with its number."""
 
+DOCUMENTS: Final = frozenset(
+    KINDS[name] for name in ("directive_published", "directive_withdrawn", "registry_published")
+)
+"""Kinds that put a document in force or end it: they form one chain (see Entry.previous_document)."""
+
 _NAMES: Final = {number: name for name, number in KINDS.items()}
 
 

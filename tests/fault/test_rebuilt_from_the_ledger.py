@@ -8,7 +8,9 @@ import pytest
 
 from countersign.broker.v1 import broker_pb2 as pb
 from countersign.client.prepare import PreparedSearch
+from countersign.type.v1.decision_pb2 import DecisionOutcome
 from countersign.type.v1.search_pb2 import SearchFacts
+from directive.book import directive_folders
 from support.agencies import DECIDED_AND_ANSWERED, AgencyAtWork, at_work
 from support.brokers import own_case
 from support.installations import BURBANK, LAPD, InstallationUnderTest
@@ -78,3 +80,28 @@ async def test_the_state_of_each_search_is_told_as_before(alone: InstallationUnd
             assert search.state == pb.SEARCH_STATE_ANSWERED
             assert opened.candidates is not None
             assert await lapd.kinds(pending.search_id) == DECIDED_AND_ANSWERED
+
+
+async def test_directives_are_in_force_as_before(tmp_path: Path) -> None:
+    """Nothing is kept of them but the ledger: not by the policy service, nor in the folder they came from.
+
+    What stays is the connector's own copy of its agency's, which it takes from nobody.
+    """
+    with InstallationUnderTest(tmp_path / "data", on_record=True) as whole:
+        async with at_work(whole, LAPD) as lapd:
+            prepared = await _submitted(lapd, own_case())
+            before = (await lapd.client.get(prepared.search_id)).decision
+        whole.kill()
+        lose_all_but_the_ledger(whole)
+        for folder in directive_folders(whole.layout.directives):
+            if folder.name != "lasd-lacris-operator":
+                shutil.rmtree(folder)
+        whole.start()
+        async with at_work(whole, LAPD) as lapd:
+            prepared = await _submitted(lapd, own_case())
+            after = (await lapd.client.get(prepared.search_id)).decision
+    assert before.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+    assert before.HasField("documents_index")
+    for decision in (before, after):
+        decision.ClearField("evaluated_at")
+    assert after == before

@@ -30,6 +30,7 @@ from support.directives import (
     vocabulary,
 )
 from support.doors import Pki
+from support.policies import current
 
 EVALUATION = "/access/v1/evaluation"
 LAPSED = "lapd-40777"
@@ -326,7 +327,7 @@ class CountingDeciding(Deciding):
 async def test_a_page_is_bounded_in_decisions_and_pages_lose_nobody(pki: Pki) -> None:
     officers = 3 * DECISIONS_MAX
     known = crowded(officers)
-    deciding = CountingDeciding(Evaluator(shipped_book(), known), known)
+    deciding = CountingDeciding(current(shipped_book(), known))
     listed = [f"lapd-{90_000 + number}" for number in range(0, officers, 7)]
     async with asked(search_domain(known, deciding), pki, "agency", LAPD) as pep:
         question = asks(subject={"type": "officer", "properties": {"agency": LAPD}})

@@ -2,18 +2,18 @@
 
 from typing import Any
 
-from directive.evaluate import Evaluator
 from policy.authzen.searches import SearchDomain
 from policy.deciding import Deciding
 from shared.registry import Registry
 from support.clocks import ClockThatStandsStill
 from support.directives import LAPD, NOON, TRAINED, registry, shipped_book, vocabulary
+from support.policies import current
 
 
 def search_domain(known: Registry | None = None, deciding: Deciding | None = None) -> SearchDomain:
     """The demonstration's directives, at noon."""
     known = known or registry()
-    deciding = deciding or Deciding(Evaluator(shipped_book(), known), known)
+    deciding = deciding or Deciding(current(shipped_book(), known))
     return SearchDomain(deciding, lambda: known, vocabulary, ClockThatStandsStill(NOON))
 
 

@@ -7,21 +7,25 @@ The fixture `installation` is started once for all tests that use it: do not lea
 A test that needs one to itself makes it with `InstallationUnderTest(folder)` in a `with` statement.
 """
 
+import asyncio
 import contextlib
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from os import getpid
 from pathlib import Path
 from typing import Final, Self
 
 import pytest
 
+from countersign.installation.directives import publish_directives
 from countersign.installation.layout import Layout
 from countersign.installation.parts import Part, environment, stages
-from countersign.installation.ports import Ports
+from countersign.installation.ports import Ports, address
 from countersign.installation.prepare import (
+    PROBER,
     Installation,
     ensure_documents,
     prepare,
@@ -103,11 +107,12 @@ class ProcessUnderTest:
 class InstallationUnderTest:
     """All processes, on free ports, in a folder."""
 
-    def __init__(self, folder: Path, *, witness: bool = False) -> None:
+    def __init__(self, folder: Path, *, witness: bool = False, on_record: bool = False) -> None:
+        """`on_record` for directives that are taken from the ledger: publishing them takes seconds."""
         layout = Layout(folder)
         registry = ensure_documents(layout)
         ports = Ports.free(systems_run_here(registry), witness=witness)
-        self.prepared: Installation = prepare(layout, registry, ports)
+        self.prepared: Installation = prepare(layout, registry, ports, on_record=on_record)
         self.layout = layout
         self.ports = ports
         self._stages = [
@@ -130,6 +135,19 @@ class InstallationUnderTest:
                 process.launch()
             for process in stopped:
                 process.wait_until_ready()
+            if self.prepared.on_record and any(one.part.name == "policy" for one in stopped):
+                self._publish()
+
+    def _publish(self) -> None:
+        """As `countersign up` does; on a thread, for whoever has an event loop running."""
+        published = publish_directives(
+            self.layout.directives,
+            address(self.ports.policy),
+            self.layout.tls(PROBER),
+            lambda _: None,
+        )
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, published).result()
 
     def kill(self) -> None:
         """Kills everything at once."""

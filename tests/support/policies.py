@@ -1,9 +1,20 @@
-"""A policy service on a NATS server under test."""
+"""What a policy service decides by, and its settings on a NATS server under test."""
 
+from directive.book import Book
+from directive.evaluate import Evaluator
+from policy.applied import Applied, Current
 from policy.config import PolicySettings
+from shared.registry import Registry
 from shared.settings import ListenSettings
-from support.directives import DIRECTIVES
+from support.directives import DIRECTIVES, registry
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
+
+
+def current(book: Book, known: Registry | None = None) -> Current:
+    """As of directives that are files."""
+    known = known or registry()
+    applied = Applied(book, Evaluator(book, known), known)
+    return lambda: applied
 
 
 def policy_settings(nats: NatsUnderTest) -> PolicySettings:

@@ -51,7 +51,7 @@ def _loads(request: pytest.FixtureRequest) -> Loads:
 def install(folder: Path) -> Layout:
     layout = Layout(folder)
     known = ensure_documents(layout)
-    prepare(layout, known, Ports.fixed(systems_run_here(known), 9000))
+    prepare(layout, known, Ports.fixed(systems_run_here(known), 9000), on_record=False)
     return layout
 
 

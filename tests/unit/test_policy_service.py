@@ -10,7 +10,6 @@ from countersign.policy.v1 import policy_pb2 as pb
 from countersign.type.v1.decision_pb2 import DecisionOutcome
 from countersign.type.v1.search_pb2 import GalleryClass
 from directive.book import Book
-from directive.evaluate import Evaluator
 from policy.__main__ import load
 from policy.config import PolicySettings
 from policy.deciding import Deciding
@@ -34,18 +33,21 @@ from support.directives import (
     shipped_book,
     unguarded,
 )
+from support.policies import current
 
 CONTEXT: Any = None
 """No handler here looks at it."""
 
 
 def deciding(book: Book) -> Deciding:
-    return Deciding(Evaluator(book, registry()), registry())
+    return Deciding(current(book))
 
 
 @pytest.fixture(name="servicer", scope="module")
 def _servicer() -> PolicyServicer:
-    return PolicyServicer(deciding(shipped_book()), shipped_book(), ClockThatStandsStill(NOON))
+    return PolicyServicer(
+        deciding(shipped_book()), current(shipped_book()), ClockThatStandsStill(NOON)
+    )
 
 
 def question(**changes: Any) -> pb.EvaluateRequest:
@@ -176,7 +178,7 @@ async def test_a_directive_is_shown_with_its_exact_text(servicer: PolicyServicer
 
 async def test_a_directive_is_not_in_force_before_its_day() -> None:
     early = ClockThatStandsStill(NOON.replace(year=2020, month=11, day=12))
-    servicer = PolicyServicer(deciding(shipped_book()), shipped_book(), early)
+    servicer = PolicyServicer(deciding(shipped_book()), current(shipped_book()), early)
     shown = await servicer.GetDirective(pb.GetDirectiveRequest(name="lapd-2020-11-13"), CONTEXT)
     assert not shown.directive.in_force
 

@@ -1,24 +1,19 @@
 """`countersign directive`: what each party has ordered, and whether a directive does what it says."""
 
 from pathlib import Path
-from typing import Final
 
 import click
 
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.directive_author import diff, init, sign
 from countersign.cli.directive_local import lint, test
+from countersign.cli.directive_publish import publish, withdraw
 from countersign.cli.directive_render import render
 from countersign.cli.directive_view import print_directive, print_list
 from countersign.cli.output import json_option, message_dict, out, print_json
 from countersign.client import ClientSettings
+from countersign.client.directives import DirectiveClient
 from countersign.policy.v1 import policy_pb2 as pb
-from countersign.policy.v1.policy_pb2_grpc import PolicyServiceStub
-from shared.rpc import call, open_channel
-
-SERVICE: Final = "countersign.policy.v1.PolicyService"
-CALL_TIMEOUT_S: Final = 10.0
-PAGES_MAX: Final = 100
 
 
 @click.group()
@@ -65,34 +60,15 @@ def show(name: str, config: Path, as_json: bool, as_written: bool) -> None:
         print_directive(out(), response)
 
 
-for command in (init, lint, test, sign, diff, render):
+for command in (init, lint, test, sign, publish, withdraw, diff, render):
     directive.add_command(command)
 
 
 async def _list(settings: ClientSettings, party: str) -> list[pb.Directive]:
-    found: list[pb.Directive] = []
-    async with open_channel(settings.policy.address, settings.tls) as channel:
-        stub = PolicyServiceStub(channel)
-        token = ""
-        for _ in range(PAGES_MAX):
-            page = await call(
-                stub.ListDirectives,
-                pb.ListDirectivesRequest(party=party, page_token=token),
-                name=f"{SERVICE}/ListDirectives",
-                timeout_s=CALL_TIMEOUT_S,
-            )
-            found += page.directives
-            token = page.next_page_token
-            if not token:
-                break
-    return found
+    async with DirectiveClient.connect(settings.policy.address, settings.tls) as client:
+        return await client.list(party)
 
 
 async def _show(settings: ClientSettings, name: str) -> pb.GetDirectiveResponse:
-    async with open_channel(settings.policy.address, settings.tls) as channel:
-        return await call(
-            PolicyServiceStub(channel).GetDirective,
-            pb.GetDirectiveRequest(name=name),
-            name=f"{SERVICE}/GetDirective",
-            timeout_s=CALL_TIMEOUT_S,
-        )
+    async with DirectiveClient.connect(settings.policy.address, settings.tls) as client:
+        return await client.get(name)

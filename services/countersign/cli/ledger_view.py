@@ -6,6 +6,7 @@ from datetime import UTC
 from typing import Any, Final
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from countersign.cli.output import cells, message_dict, table
 from countersign.cli.rows import Rows
@@ -112,7 +113,7 @@ def _time(entry: Entry) -> str:
 
 def _agency(event: Any) -> str:
     summary = getattr(event, "summary", event)
-    return str(getattr(summary, "origin_agency", ""))
+    return str(getattr(summary, "origin_agency", "") or getattr(event, "party", ""))
 
 
 def _what(entry: Entry) -> str:
@@ -145,6 +146,17 @@ def _what(entry: Entry) -> str:
         return f"{entry.log_restored.restored_size} entries: {cause}"
     if kind == "expunge_declined":
         return _declined(entry.expunge_declined)
+    return _document(entry)
+
+
+def _document(entry: Entry) -> str:
+    kind = entry.WhichOneof("event")
+    if kind == "directive_published":
+        published = entry.directive_published
+        return f"{published.name} from {_date(published.effective_from)}"
+    if kind == "directive_withdrawn":
+        withdrawn = entry.directive_withdrawn
+        return f"{withdrawn.name} until {_date(withdrawn.effective_until)}"
     if kind == "registry_published":
         return _of_registry(entry.registry_published.statement)
     if kind == "officers_published":
@@ -154,6 +166,10 @@ def _what(entry: Entry) -> str:
 
 def _of_registry(said: RegistryStatement) -> str:
     return f"{said.owner}, serial {said.serial}: {said.officers} officers"
+
+
+def _date(stamp: Timestamp) -> str:
+    return f"{stamp.ToDatetime(UTC):%Y-%m-%d}"
 
 
 def _declined(event: ExpungeDeclined) -> str:

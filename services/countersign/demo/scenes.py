@@ -146,8 +146,9 @@ async def nobody_said_for_whom(stage: Stage) -> None:
 async def proved_from_the_ledger(stage: Stage) -> None:
     """Listed, cosigned, exported, verified; the log's word alone does not do, nor a changed byte."""
     stage.say(
-        "Everything above is on record, the refusals like the answer. Names, case numbers and faces "
-        "are not: of those the ledger has sealed commitments only."
+        "Everything above is on record: the directives, whole, as their parties published them, and the "
+        "refusals like the answer. Names, case numbers and faces are not: of those the ledger has sealed "
+        "commitments only."
     )
     folder = stage.folder / "export"
     async with LedgerClient.connect(stage.settings) as ledger:
@@ -202,7 +203,10 @@ def _expect_all_on_record(stage: Stage, records: list[ledger_pb2.EntryRecord]) -
     expect(decided == stage.decided, "each search was decided on record, in order")
     answered = [search_id for kind, search_id in kinds if kind == "search_answered"]
     expect(answered == stage.decided[:1], "the one answer is on record")
-    expect(len(kinds) == len(decided) + len(answered), "nothing else is on record")
+    published = [kind for kind, _ in kinds if kind == "directive_published"]
+    expect(len(published) > 0, "the directives themselves are on record")
+    others = len(kinds) - len(published)
+    expect(others == len(decided) + len(answered), "nothing else is on record")
 
 
 def _show_that_a_changed_byte_is_found(stage: Stage) -> None:

@@ -39,6 +39,8 @@ LEDGER_SUBJECTS: Final = (
     "ledger.list_open_searches",
     "ledger.list_searches",
 )
+DOCUMENT_SUBJECTS: Final = ("ledger.publish", "ledger.list_documents")
+"""For the policy service alone: what is published there binds every party."""
 ANSWERS_STREAM: Final = "ANSWERS"
 ANSWERS_CONSUMER: Final = "broker"
 ORDERS_CONSUMER: Final = "connector"
@@ -70,8 +72,8 @@ def accounts(trust_domain: str, systems: Sequence[str]) -> dict[str, Any]:
             "jetstream": "enabled",
             "users": [
                 _broker(trust_domain, ordered),
-                _service(trust_domain, "policy", POLICY_SUBJECTS),
-                _service(trust_domain, "ledger", LEDGER_SUBJECTS),
+                _service(trust_domain, "policy", POLICY_SUBJECTS, says=DOCUMENT_SUBJECTS),
+                _service(trust_domain, "ledger", (*LEDGER_SUBJECTS, *DOCUMENT_SUBJECTS)),
             ],
             "exports": [export for system in ordered for export in _exports(system)],
         },
@@ -163,11 +165,13 @@ def _broker(trust_domain: str, systems: Sequence[str]) -> dict[str, Any]:
     return _user(identity, {"allow": publish}, ["_INBOX_broker.>"])
 
 
-def _service(trust_domain: str, name: str, subjects: Sequence[str]) -> dict[str, Any]:
-    """A service says nothing but replies, and hears its subjects only as a member of its queue."""
+def _service(
+    trust_domain: str, name: str, subjects: Sequence[str], says: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A service says this and replies, and hears its subjects only as a member of its queue."""
     return _user(
         SpiffeId(trust_domain, "service", name),
-        {"deny": [">"]},
+        {"allow": list(says)} if says else {"deny": [">"]},
         [*(f"{subject} {name}" for subject in subjects), f"_INBOX_{name}.>"],
         allow_responses={"max": 1, "expires": REPLY_EXPIRES},
     )

@@ -58,6 +58,8 @@ class Installation:
     registry: Registry
     ports: Ports
     external_bus: ExternalBus | None
+    on_record: bool = True
+    """Whether directives are taken from the ledger, where the start publishes them, or from the folder."""
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -104,9 +106,11 @@ def prepare(
     ports: Ports,
     external_bus: ExternalBus | None = None,
     clock: Clock | None = None,
+    *,
+    on_record: bool = True,
 ) -> Installation:
     """Writes everything that the processes read. Raises PkiError and BadKey for damaged files."""
-    installation = Installation(layout, registry, ports, external_bus)
+    installation = Installation(layout, registry, ports, external_bus, on_record)
     write_trust_roots(layout.trust_roots, ensure_keys(layout.keys, registry))
     sign_directives(layout, registry)
     if ports.witness is not None:
@@ -247,7 +251,9 @@ def _policy(installation: Installation) -> toml.Table:
     identity = SpiffeId(TRUST_DOMAIN, "service", "policy")
     return {
         "registry": layout.seen_from(file, layout.registry),
-        "directives": layout.seen_from(file, layout.directives),
+        "vocabulary" if installation.on_record else "directives": layout.seen_from(
+            file, layout.directives
+        ),
         "trust_roots": layout.seen_from(file, layout.trust_roots),
         "authzen": {
             "address": address(installation.ports.authzen),

@@ -15,10 +15,13 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final
 
+from countersign.installation.directives import publish_directives
 from countersign.installation.files import write_public
 from countersign.installation.layout import Layout
 from countersign.installation.parts import Part, environment, stages
-from countersign.installation.prepare import Installation
+from countersign.installation.ports import address
+from countersign.installation.prepare import PROBER, Installation
+from shared.errors import ServiceError
 
 READY_TIMEOUT_S: Final = 90.0
 """A start on a busy machine, with a ledger that replays its log and a gallery to be read."""
@@ -67,6 +70,23 @@ class Supervisor:
                 write_public(self._installation.layout.ledger_begun, b"")
             if any(part.name == "witness" for part in stage):
                 write_public(self._installation.layout.witness_begun, b"")
+            for policy in (part for part in stage if part.name == "policy"):
+                await self._publish(policy)
+
+    async def _publish(self, policy: Part) -> None:
+        """Put on record what is new in the folder of directives; before the broker asks what they say."""
+        if not self._installation.on_record:
+            return
+        layout = self._installation.layout
+        try:
+            await publish_directives(
+                layout.directives,
+                address(policy.port),
+                layout.tls(PROBER),
+                lambda what: self._report(policy, what),
+            )
+        except ServiceError as error:
+            raise PartFailed(policy, f"does not take the directives in: {error}") from error
 
     async def first_death(self) -> PartFailed:
         """Waits until a process ends by itself, and says which."""

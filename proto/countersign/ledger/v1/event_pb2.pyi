@@ -963,7 +963,9 @@ Global___DocumentPart: _TypeAlias = DocumentPart  # noqa: Y015
 
 @_typing.final
 class DirectivePublished(_message.Message):
-    """A party's directive was published: from its first effect on it is asked in every search of the party."""
+    """A party's directive was published: from its first effect on it is asked in every search of the party. The text is
+    whole, so that whoever has the entry has the directive. When it was received is the entry's recorded_at.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -974,24 +976,30 @@ class DirectivePublished(_message.Message):
     EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
     EFFECTIVE_UNTIL_FIELD_NUMBER: _builtins.int
     REPLACES_SHA256_FIELD_NUMBER: _builtins.int
-    MANIFEST_FIELD_NUMBER: _builtins.int
-    RULES_FIELD_NUMBER: _builtins.int
-    KEY_ID_FIELD_NUMBER: _builtins.int
-    SIGNATURE_FIELD_NUMBER: _builtins.int
+    MANIFEST_TEXT_FIELD_NUMBER: _builtins.int
+    RULES_TEXT_FIELD_NUMBER: _builtins.int
+    CASES_TEXT_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     party: _builtins.str
     """The party: an ORI, or an ISO 3166-2 code for a jurisdiction."""
     name: _builtins.str
-    """The directive's name."""
+    """The directive's name. No other directive ever has it."""
     sha256: _builtins.bytes
     """SHA-256 of its exact bytes, manifest and rules."""
     source_sha256: _builtins.bytes
     """SHA-256 of the document it encodes; empty where none is on file."""
     replaces_sha256: _builtins.bytes
-    """SHA-256 of the version that it takes the place of; empty for a new directive."""
-    key_id: _builtins.str
-    """The key that signed it, by its identifier."""
-    signature: _builtins.bytes
-    """The party's signature."""
+    """SHA-256 of the directive that it takes the place of, which ends when this one begins; empty for none."""
+    manifest_text: _builtins.str
+    """Its manifest (TOML), as written."""
+    rules_text: _builtins.str
+    """Its rules (Cedar), as written."""
+    cases_text: _builtins.str
+    """Its cases (YAML), as written."""
+    note: _builtins.str
+    """The party's signature: a C2SP signed note over all three texts and the vocabulary (directive.sig). Empty when the
+    installation asks nobody who wrote its directives.
+    """
     @_builtins.property
     def effective_from(self) -> _timestamp_pb2.Timestamp:
         """First moment of legal effect."""
@@ -999,14 +1007,6 @@ class DirectivePublished(_message.Message):
     @_builtins.property
     def effective_until(self) -> _timestamp_pb2.Timestamp:
         """First moment without legal effect; absent while it has no end."""
-
-    @_builtins.property
-    def manifest(self) -> Global___DocumentPart:
-        """Its manifest (TOML), as written."""
-
-    @_builtins.property
-    def rules(self) -> Global___DocumentPart:
-        """Its rules (Cedar), as written."""
 
     def __init__(
         self,
@@ -1018,14 +1018,14 @@ class DirectivePublished(_message.Message):
         effective_from: _timestamp_pb2.Timestamp | None = ...,
         effective_until: _timestamp_pb2.Timestamp | None = ...,
         replaces_sha256: _builtins.bytes = ...,
-        manifest: Global___DocumentPart | None = ...,
-        rules: Global___DocumentPart | None = ...,
-        key_id: _builtins.str = ...,
-        signature: _builtins.bytes = ...,
+        manifest_text: _builtins.str = ...,
+        rules_text: _builtins.str = ...,
+        cases_text: _builtins.str = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from", "effective_until", b"effective_until", "manifest", b"manifest", "rules", b"rules"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from", "effective_until", b"effective_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from", "effective_until", b"effective_until", "key_id", b"key_id", "manifest", b"manifest", "name", b"name", "party", b"party", "replaces_sha256", b"replaces_sha256", "rules", b"rules", "sha256", b"sha256", "signature", b"signature", "source_sha256", b"source_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases_text", b"cases_text", "effective_from", b"effective_from", "effective_until", b"effective_until", "manifest_text", b"manifest_text", "name", b"name", "note", b"note", "party", b"party", "replaces_sha256", b"replaces_sha256", "rules_text", b"rules_text", "sha256", b"sha256", "source_sha256", b"source_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1041,18 +1041,15 @@ class DirectiveWithdrawn(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     EFFECTIVE_UNTIL_FIELD_NUMBER: _builtins.int
-    KEY_ID_FIELD_NUMBER: _builtins.int
-    SIGNATURE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     party: _builtins.str
     """The party."""
     name: _builtins.str
     """The directive's name."""
     sha256: _builtins.bytes
-    """SHA-256 of the version that is withdrawn."""
-    key_id: _builtins.str
-    """The key that signed the withdrawal, by its identifier."""
-    signature: _builtins.bytes
-    """The party's signature."""
+    """SHA-256 of the directive that is withdrawn."""
+    note: _builtins.str
+    """The party's signature: a C2SP signed note over all of this. Empty when the installation asks nobody."""
     @_builtins.property
     def effective_until(self) -> _timestamp_pb2.Timestamp:
         """First moment without effect."""
@@ -1064,12 +1061,11 @@ class DirectiveWithdrawn(_message.Message):
         name: _builtins.str = ...,
         sha256: _builtins.bytes = ...,
         effective_until: _timestamp_pb2.Timestamp | None = ...,
-        key_id: _builtins.str = ...,
-        signature: _builtins.bytes = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effective_until", b"effective_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_until", b"effective_until", "key_id", b"key_id", "name", b"name", "party", b"party", "sha256", b"sha256", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_until", b"effective_until", "name", b"name", "note", b"note", "party", b"party", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

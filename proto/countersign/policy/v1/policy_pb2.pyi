@@ -30,8 +30,13 @@ class EvaluateRequest(_message.Message):
     FACTS_FIELD_NUMBER: _builtins.int
     OFFICER_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_INDEX_FIELD_NUMBER: _builtins.int
     officer: _builtins.str
     """The officer, as the origin agency's identity provider vouched for."""
+    documents_index: _builtins.int
+    """A document of the ledger that must have been applied: the service follows the ledger up to it first. Absent when
+    what it has will do; the ledger refuses a decision that was made without the newest document.
+    """
     @_builtins.property
     def facts(self) -> _search_pb2.SearchFacts:
         """The facts."""
@@ -46,12 +51,15 @@ class EvaluateRequest(_message.Message):
         facts: _search_pb2.SearchFacts | None = ...,
         officer: _builtins.str = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
+        documents_index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "facts", b"facts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index", "at", b"at", "documents_index", b"documents_index", "facts", b"facts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "facts", b"facts", "officer", b"officer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index", "at", b"at", "documents_index", b"documents_index", "facts", b"facts", "officer", b"officer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__documents_index: _TypeAlias = _typing.Literal["documents_index"]  # noqa: Y015
+    _WhichOneofArgType__documents_index: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__documents_index) -> _WhichOneofReturnType__documents_index | None: ...
 
 Global___EvaluateRequest: _TypeAlias = EvaluateRequest  # noqa: Y015
 
@@ -225,6 +233,11 @@ class Directive(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
     IN_FORCE_FIELD_NUMBER: _builtins.int
+    PUBLISHED_INDEX_FIELD_NUMBER: _builtins.int
+    RECEIVED_AT_FIELD_NUMBER: _builtins.int
+    REPLACED_BY_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_INDEX_FIELD_NUMBER: _builtins.int
+    ENDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     party: _builtins.str
@@ -239,6 +252,12 @@ class Directive(_message.Message):
     """SHA-256 of its exact bytes."""
     in_force: _builtins.bool
     """True when it is in force at the time of the answer."""
+    published_index: _builtins.int
+    """Index of the ledger entry that holds it; absent when directives are files."""
+    replaced_by: _builtins.str
+    """The directive that takes its place; empty for none."""
+    withdrawn_index: _builtins.int
+    """Index of the entry by which it was withdrawn; absent when it was not."""
     @_builtins.property
     def effective_from(self) -> _timestamp_pb2.Timestamp:
         """First day of legal effect."""
@@ -250,6 +269,16 @@ class Directive(_message.Message):
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.DeterminingRule]:
         """Its rules."""
+
+    @_builtins.property
+    def received_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was received: the time of that entry."""
+
+    @_builtins.property
+    def ends(self) -> _timestamp_pb2.Timestamp:
+        """First day on which it has no effect, by whatever ends it first: its own text, what replaces it, or its withdrawal.
+        Absent while nothing does.
+        """
 
     def __init__(
         self,
@@ -264,12 +293,24 @@ class Directive(_message.Message):
         sha256: _builtins.bytes = ...,
         rules: _abc.Iterable[_decision_pb2.DeterminingRule] | None = ...,
         in_force: _builtins.bool = ...,
+        published_index: _builtins.int | None = ...,
+        received_at: _timestamp_pb2.Timestamp | None = ...,
+        replaced_by: _builtins.str = ...,
+        withdrawn_index: _builtins.int | None = ...,
+        ends: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from", "effective_until", b"effective_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_published_index", b"_published_index", "_withdrawn_index", b"_withdrawn_index", "effective_from", b"effective_from", "effective_until", b"effective_until", "ends", b"ends", "published_index", b"published_index", "received_at", b"received_at", "withdrawn_index", b"withdrawn_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from", "effective_until", b"effective_until", "in_force", b"in_force", "name", b"name", "party", b"party", "rules", b"rules", "sha256", b"sha256", "source", b"source", "source_sha256", b"source_sha256", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_published_index", b"_published_index", "_withdrawn_index", b"_withdrawn_index", "effective_from", b"effective_from", "effective_until", b"effective_until", "ends", b"ends", "in_force", b"in_force", "name", b"name", "party", b"party", "published_index", b"published_index", "received_at", b"received_at", "replaced_by", b"replaced_by", "rules", b"rules", "sha256", b"sha256", "source", b"source", "source_sha256", b"source_sha256", "title", b"title", "withdrawn_index", b"withdrawn_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__published_index: _TypeAlias = _typing.Literal["published_index"]  # noqa: Y015
+    _WhichOneofArgType__published_index: _TypeAlias = _typing.Literal["_published_index", b"_published_index"]  # noqa: Y015
+    _WhichOneofReturnType__withdrawn_index: _TypeAlias = _typing.Literal["withdrawn_index"]  # noqa: Y015
+    _WhichOneofArgType__withdrawn_index: _TypeAlias = _typing.Literal["_withdrawn_index", b"_withdrawn_index"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__published_index) -> _WhichOneofReturnType__published_index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__withdrawn_index) -> _WhichOneofReturnType__withdrawn_index | None: ...
 
 Global___Directive: _TypeAlias = Directive  # noqa: Y015
 
@@ -332,10 +373,16 @@ class GetDirectiveResponse(_message.Message):
     DIRECTIVE_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
+    CASES_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     manifest: _builtins.str
     """Its manifest, as written (TOML)."""
     rules: _builtins.str
     """Its rules, as written (Cedar)."""
+    cases: _builtins.str
+    """Its cases, as written (YAML); empty when directives are files."""
+    note: _builtins.str
+    """Its party's signature (directive.sig); empty when there is none, or directives are files."""
     @_builtins.property
     def directive(self) -> Global___Directive:
         """The directive."""
@@ -346,11 +393,141 @@ class GetDirectiveResponse(_message.Message):
         directive: Global___Directive | None = ...,
         manifest: _builtins.str = ...,
         rules: _builtins.str = ...,
+        cases: _builtins.str = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "manifest", b"manifest", "rules", b"rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "directive", b"directive", "manifest", b"manifest", "note", b"note", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDirectiveResponse: _TypeAlias = GetDirectiveResponse  # noqa: Y015
+
+@_typing.final
+class PublishDirectiveRequest(_message.Message):
+    """Hands a directive in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    CASES_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    RECEIVED_LATE_FIELD_NUMBER: _builtins.int
+    manifest: _builtins.str
+    """Its manifest, as written (TOML)."""
+    rules: _builtins.str
+    """Its rules, as written (Cedar)."""
+    cases: _builtins.str
+    """Its cases, as written (YAML)."""
+    note: _builtins.str
+    """Its party's signature (directive.sig)."""
+    received_late: _builtins.bool
+    """That its effect begins on a day that is past, and searches of before were decided without it, is known."""
+    def __init__(
+        self,
+        *,
+        manifest: _builtins.str = ...,
+        rules: _builtins.str = ...,
+        cases: _builtins.str = ...,
+        note: _builtins.str = ...,
+        received_late: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "manifest", b"manifest", "note", b"note", "received_late", b"received_late", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishDirectiveRequest: _TypeAlias = PublishDirectiveRequest  # noqa: Y015
+
+@_typing.final
+class PublishDirectiveResponse(_message.Message):
+    """A directive on record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTIVE_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def directive(self) -> Global___Directive:
+        """The directive."""
+
+    @_builtins.property
+    def receipt(self) -> _decision_pb2.Receipt:
+        """Proof that it is on record. Absent when it was before: ask the ledger for the receipt of published_index."""
+
+    def __init__(
+        self,
+        *,
+        directive: Global___Directive | None = ...,
+        receipt: _decision_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishDirectiveResponse: _TypeAlias = PublishDirectiveResponse  # noqa: Y015
+
+@_typing.final
+class WithdrawDirectiveRequest(_message.Message):
+    """Withdraws a directive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_UNTIL_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    effective_until: _builtins.str
+    """First day without effect (UTC), not before today: "2027-01-01"."""
+    note: _builtins.str
+    """The party's signature over the withdrawal, a signed note."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        effective_until: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_until", b"effective_until", "name", b"name", "note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawDirectiveRequest: _TypeAlias = WithdrawDirectiveRequest  # noqa: Y015
+
+@_typing.final
+class WithdrawDirectiveResponse(_message.Message):
+    """The withdrawal on record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTIVE_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def directive(self) -> Global___Directive:
+        """The directive, with its end."""
+
+    @_builtins.property
+    def receipt(self) -> _decision_pb2.Receipt:
+        """Proof that the withdrawal is on record. Absent when it was before: ask the ledger for that of withdrawn_index."""
+
+    def __init__(
+        self,
+        *,
+        directive: Global___Directive | None = ...,
+        receipt: _decision_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directive", b"directive", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WithdrawDirectiveResponse: _TypeAlias = WithdrawDirectiveResponse  # noqa: Y015

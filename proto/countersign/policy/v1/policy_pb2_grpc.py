@@ -40,6 +40,16 @@ class PolicyServiceStub:
                 request_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.EvaluateRequest.SerializeToString,
                 response_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.EvaluateResponse.FromString,
                 _registered_method=True)
+        self.PublishDirective = channel.unary_unary(
+                '/countersign.policy.v1.PolicyService/PublishDirective',
+                request_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.PublishDirectiveRequest.SerializeToString,
+                response_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.PublishDirectiveResponse.FromString,
+                _registered_method=True)
+        self.WithdrawDirective = channel.unary_unary(
+                '/countersign.policy.v1.PolicyService/WithdrawDirective',
+                request_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.WithdrawDirectiveRequest.SerializeToString,
+                response_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.WithdrawDirectiveResponse.FromString,
+                _registered_method=True)
         self.ListDirectives = channel.unary_unary(
                 '/countersign.policy.v1.PolicyService/ListDirectives',
                 request_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.ListDirectivesRequest.SerializeToString,
@@ -58,6 +68,24 @@ class PolicyServiceServicer:
 
     def Evaluate(self, request, context):
         """Evaluates the facts for every party. Changes nothing. Only the broker may ask; it asks over the bus.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishDirective(self, request, context):
+        """Puts a directive on record, if it passes every guard, every one of its cases and every gate, and its party has
+        signed it. It takes effect on its day, or at once when that is past. Any authenticated agency or oversight body may
+        hand one in: what counts is the party's signature. The same directive again gives what is on record.
+        Errors: DIRECTIVE_REFUSED with what was found and where, NAME_TAKEN, REVIEW_BUSY, DIRECTIVES_ARE_FILES.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawDirective(self, request, context):
+        """Ends the effect of a directive, on its party's signature.
+        Errors: DIRECTIVE_UNKNOWN, WITHDRAWAL_REFUSED, DIRECTIVES_ARE_FILES.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +112,16 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.Evaluate,
                     request_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.EvaluateRequest.FromString,
                     response_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.EvaluateResponse.SerializeToString,
+            ),
+            'PublishDirective': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishDirective,
+                    request_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.PublishDirectiveRequest.FromString,
+                    response_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.PublishDirectiveResponse.SerializeToString,
+            ),
+            'WithdrawDirective': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawDirective,
+                    request_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.WithdrawDirectiveRequest.FromString,
+                    response_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.WithdrawDirectiveResponse.SerializeToString,
             ),
             'ListDirectives': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDirectives,
@@ -124,6 +162,60 @@ class PolicyService:
             '/countersign.policy.v1.PolicyService/Evaluate',
             countersign_dot_policy_dot_v1_dot_policy__pb2.EvaluateRequest.SerializeToString,
             countersign_dot_policy_dot_v1_dot_policy__pb2.EvaluateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishDirective(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/countersign.policy.v1.PolicyService/PublishDirective',
+            countersign_dot_policy_dot_v1_dot_policy__pb2.PublishDirectiveRequest.SerializeToString,
+            countersign_dot_policy_dot_v1_dot_policy__pb2.PublishDirectiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawDirective(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/countersign.policy.v1.PolicyService/WithdrawDirective',
+            countersign_dot_policy_dot_v1_dot_policy__pb2.WithdrawDirectiveRequest.SerializeToString,
+            countersign_dot_policy_dot_v1_dot_policy__pb2.WithdrawDirectiveResponse.FromString,
             options,
             channel_credentials,
             insecure,

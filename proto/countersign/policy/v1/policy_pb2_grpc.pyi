@@ -18,6 +18,16 @@ class PolicyServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     Evaluate: _aio.UnaryUnaryMultiCallable[_policy_pb2.EvaluateRequest, _policy_pb2.EvaluateResponse]
     """Evaluates the facts for every party. Changes nothing. Only the broker may ask; it asks over the bus."""
+    PublishDirective: _aio.UnaryUnaryMultiCallable[_policy_pb2.PublishDirectiveRequest, _policy_pb2.PublishDirectiveResponse]
+    """Puts a directive on record, if it passes every guard, every one of its cases and every gate, and its party has
+    signed it. It takes effect on its day, or at once when that is past. Any authenticated agency or oversight body may
+    hand one in: what counts is the party's signature. The same directive again gives what is on record.
+    Errors: DIRECTIVE_REFUSED with what was found and where, NAME_TAKEN, REVIEW_BUSY, DIRECTIVES_ARE_FILES.
+    """
+    WithdrawDirective: _aio.UnaryUnaryMultiCallable[_policy_pb2.WithdrawDirectiveRequest, _policy_pb2.WithdrawDirectiveResponse]
+    """Ends the effect of a directive, on its party's signature.
+    Errors: DIRECTIVE_UNKNOWN, WITHDRAWAL_REFUSED, DIRECTIVES_ARE_FILES.
+    """
     ListDirectives: _aio.UnaryUnaryMultiCallable[_policy_pb2.ListDirectivesRequest, _policy_pb2.ListDirectivesResponse]
     """Lists the directives that are loaded, by name."""
     GetDirective: _aio.UnaryUnaryMultiCallable[_policy_pb2.GetDirectiveRequest, _policy_pb2.GetDirectiveResponse]
@@ -33,6 +43,28 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_policy_pb2.EvaluateRequest, _abc.Awaitable[_policy_pb2.EvaluateResponse]],
     ) -> _abc.Awaitable[_policy_pb2.EvaluateResponse]:
         """Evaluates the facts for every party. Changes nothing. Only the broker may ask; it asks over the bus."""
+
+    @_abc_1.abstractmethod
+    def PublishDirective(
+        self,
+        request: _policy_pb2.PublishDirectiveRequest,
+        context: _aio.ServicerContext[_policy_pb2.PublishDirectiveRequest, _abc.Awaitable[_policy_pb2.PublishDirectiveResponse]],
+    ) -> _abc.Awaitable[_policy_pb2.PublishDirectiveResponse]:
+        """Puts a directive on record, if it passes every guard, every one of its cases and every gate, and its party has
+        signed it. It takes effect on its day, or at once when that is past. Any authenticated agency or oversight body may
+        hand one in: what counts is the party's signature. The same directive again gives what is on record.
+        Errors: DIRECTIVE_REFUSED with what was found and where, NAME_TAKEN, REVIEW_BUSY, DIRECTIVES_ARE_FILES.
+        """
+
+    @_abc_1.abstractmethod
+    def WithdrawDirective(
+        self,
+        request: _policy_pb2.WithdrawDirectiveRequest,
+        context: _aio.ServicerContext[_policy_pb2.WithdrawDirectiveRequest, _abc.Awaitable[_policy_pb2.WithdrawDirectiveResponse]],
+    ) -> _abc.Awaitable[_policy_pb2.WithdrawDirectiveResponse]:
+        """Ends the effect of a directive, on its party's signature.
+        Errors: DIRECTIVE_UNKNOWN, WITHDRAWAL_REFUSED, DIRECTIVES_ARE_FILES.
+        """
 
     @_abc_1.abstractmethod
     def ListDirectives(

@@ -334,12 +334,17 @@ class Decision(_message.Message):
     EVALUATED_AT_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     POLICY_SET_SHA256_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_INDEX_FIELD_NUMBER: _builtins.int
     outcome: Global___DecisionOutcome.ValueType
     """The conjunction."""
     engine: _builtins.str
     """The engine that evaluated ("cedarpy 4.12.2")."""
     policy_set_sha256: _builtins.bytes
     """SHA-256 over vocabulary, directives applied, registry and engine: what must be the same to decide the same."""
+    documents_index: _builtins.int
+    """Ledger index of the newest document (a directive, a withdrawal, a registry) that was known when this was decided:
+    with it, anybody can put the same question to the same rules. Absent when directives are files.
+    """
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Verdict]:
         """One verdict for each seat, in the order of the seats."""
@@ -361,12 +366,15 @@ class Decision(_message.Message):
         evaluated_at: _timestamp_pb2.Timestamp | None = ...,
         engine: _builtins.str = ...,
         policy_set_sha256: _builtins.bytes = ...,
+        documents_index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluated_at", b"evaluated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index", "documents_index", b"documents_index", "evaluated_at", b"evaluated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "evaluated_at", b"evaluated_at", "obligations", b"obligations", "outcome", b"outcome", "policy_set_sha256", b"policy_set_sha256", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index", "documents_index", b"documents_index", "engine", b"engine", "evaluated_at", b"evaluated_at", "obligations", b"obligations", "outcome", b"outcome", "policy_set_sha256", b"policy_set_sha256", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__documents_index: _TypeAlias = _typing.Literal["documents_index"]  # noqa: Y015
+    _WhichOneofArgType__documents_index: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__documents_index) -> _WhichOneofReturnType__documents_index | None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
 

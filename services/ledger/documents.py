@@ -1,0 +1,119 @@
+"""The ledger's side of the bus for documents: directives, their withdrawals, registries (append.proto).
+
+Invariant: the documents are one chain. Each names the one before it, and bears an idempotency key made of
+that name, so that at most one document ever follows another: of two publishers that know the same last
+document, one is told what the other has published. Whoever follows the chain knows that nothing was left out.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from countersign.ledger.v1 import append_pb2 as pb
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.type.v1 import decision_pb2
+from countersign.type.v1.decision_pb2 import Decision
+from ledger.archive import Archive
+from ledger.entry import DOCUMENT_KEYS, Completer
+from ledger.requests import invalid, known_index
+from ledger.writer import Writer
+from shared.bus import Bus
+from shared.errors import InvalidRequest
+from shared.kinds import DOCUMENTS
+
+QUEUE: Final = "ledger"
+IN_FLIGHT_MAX: Final = 16
+"""A few policy services, each of which asks one question at a time."""
+PAGE_DOCUMENTS_MAX: Final = 256
+_DECISIONS: Final = frozenset({"search_decided", "search_checked"})
+
+
+class DocumentService:
+    """Translates; the sequencer writes and the archive answers."""
+
+    def __init__(
+        self,
+        completer: Completer,
+        sequencer: Writer,
+        archive: Archive,
+        fresh: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._completer = completer
+        self._sequencer = sequencer
+        self._archive = archive
+        self._fresh = fresh
+        self._head: int | None = None
+
+    async def begin(self) -> None:
+        """Find the newest document, as the only writer."""
+        newest = [await self._archive.newest(kind, 0, 1) for kind in sorted(DOCUMENTS)]
+        self._head = max((found[0][0] for found in newest if found), default=None)
+
+    def check_newest(self, entry: Entry, place: str) -> None:
+        """Raise InvalidRequest for a decision that was made without the newest document.
+
+        Whoever was told that a document is on record is decided by it: a policy service that has not heard of
+        it yet is asked again.
+        """
+        kind = entry.WhichOneof("event")
+        if kind not in _DECISIONS:
+            return
+        decision: Decision = getattr(entry, kind).decision
+        if decision.HasField("documents_index") and decision.documents_index != self._head:
+            raise InvalidRequest(
+                "DECISION_OUTDATED",
+                f"{place} was decided by the documents up to {decision.documents_index}; the newest is "
+                f"{self._head}",
+                metadata={"documents_index": str(self._head)},
+            )
+
+    async def serve(self, bus: Bus) -> None:
+        """Answer on the bus from now on."""
+        await bus.serve(
+            "ledger.publish", QUEUE, pb.PublishDocumentRequest, self.publish, IN_FLIGHT_MAX
+        )
+        await self.serve_look_ups(bus)
+
+    async def serve_look_ups(self, bus: Bus) -> None:
+        """Answer what writes nothing, as every replica does."""
+        await bus.serve(
+            "ledger.list_documents", QUEUE, pb.ListDocumentsRequest, self.list, IN_FLIGHT_MAX
+        )
+
+    async def publish(self, request: pb.PublishDocumentRequest) -> pb.PublishDocumentResponse:
+        """Make a document durable, unless another came first."""
+        pending = pb.PendingEntry()
+        pending.CopyFrom(request.document)
+        if pending.idempotency_key:
+            raise invalid("document.idempotency_key", "is the ledger's to set")
+        previous = None
+        if pending.entry.HasField("previous_document"):
+            previous = known_index(
+                pending.entry.previous_document, "document.entry.previous_document"
+            )
+            await self._archive.document(previous)
+        pending.idempotency_key = key_after(previous)
+        (placed,) = await self._sequencer.append(await self._completer.completed([pending]))
+        self._head = max(placed.index, -1 if self._head is None else self._head)
+        receipt = decision_pb2.Receipt(
+            index=placed.index, leaf=placed.leaf, tlog_proof=placed.tlog_proof
+        )
+        return pb.PublishDocumentResponse(
+            appended=pb.Appended(receipt=receipt, existing=placed.existing)
+        )
+
+    async def list(self, request: pb.ListDocumentsRequest) -> pb.ListDocumentsResponse:
+        """Give documents in their order."""
+        after = None
+        if request.HasField("after_index"):
+            after = known_index(request.after_index, "after_index")
+        if self._fresh is not None:
+            await self._fresh()
+        response = pb.ListDocumentsResponse()
+        for one in await self._archive.chain(key_after, after, PAGE_DOCUMENTS_MAX):
+            response.documents.add(index=one.index, leaf=one.leaf, tlog_proof=one.tlog_proof)
+        return response
+
+
+def key_after(previous: int | None) -> str:
+    """Give the key of the document that follows this one; None for the first of all."""
+    return f"{DOCUMENT_KEYS}first" if previous is None else f"{DOCUMENT_KEYS}after/{previous}"

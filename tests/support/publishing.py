@@ -1,0 +1,153 @@
+"""Policy services that follow a real ledger over a real bus.
+
+async def test_it(scene):
+    async with scene.policy() as policy, scene.client(policy) as client: ...
+"""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from countersign.client.directives import DirectiveClient
+from countersign.installation.ports import address
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.policy.v1 import policy_pb2 as pb
+from countersign.type.v1.decision_pb2 import DecisionOutcome, Receipt
+from directive.holdings import Held
+from policy.__main__ import RunningPolicy, following_of, running
+from policy.config import PolicySettings
+from policy.deciding import Deciding
+from shared.bus import connected
+from shared.errors import Unavailable
+from shared.registry import Registry
+from shared.settings import ListenSettings
+from support.directives import DIRECTIVES, LAPD, TRAINED, ordinary
+from support.documents import KNOWN, NAME, handed_in, held_of
+from support.ledgers import SIGNER, LedgerProcess, write_settings
+from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
+from support.waiting import until
+from tlog.proof import verify_receipt
+
+TIMEOUT_S = 60.0
+OTHERS = ("lasd-lacris-operator", "us-ca-no-restriction")
+
+
+@dataclass
+class Scene:
+    """A bus, a ledger, and policy services that follow it."""
+
+    nats: NatsUnderTest
+    ledger: LedgerProcess
+    folder: Path
+
+    def settings(self) -> PolicySettings:
+        bus = self.nats.bus_settings("service", "policy")
+        tls = self.nats.certificates.tls("service", "policy", listens=True)
+        return PolicySettings(
+            trust_domain=TRUST_DOMAIN,
+            listen=ListenSettings(address="127.0.0.1:0", tls=tls),
+            bus=bus.model_copy(update={"tls": tls}),
+            registry=DIRECTIVES / "demo-registry.toml",
+            vocabulary=DIRECTIVES,
+            trust_roots=self.folder / "trust-roots.json",
+        )
+
+    @contextlib.asynccontextmanager
+    async def policy(self) -> AsyncIterator[RunningPolicy]:
+        async with running(self.settings()) as policy:
+            yield policy
+
+    @contextlib.asynccontextmanager
+    async def client(
+        self, policy: RunningPolicy, kind: Any = "agency", name: str = LAPD
+    ) -> AsyncIterator[DirectiveClient]:
+        tls = self.nats.certificates.tls(kind, name)
+        async with DirectiveClient.connect(address(policy.server.port), tls) as client:
+            yield client
+
+    @contextlib.asynccontextmanager
+    async def deciding_alone(self) -> AsyncIterator[Deciding]:
+        """What decides in a policy service, caught up once and then only when it is told to."""
+        settings = self.settings()
+        async with connected(settings.bus, "policy") as bus:
+            following = following_of(settings, Registry.load(settings.registry), bus)
+            await following.catch_up()
+            yield Deciding(following.current, following.catch_up)
+
+    def question(self, documents_index: int | None = None) -> pb.EvaluateRequest:
+        """What is permitted by the shipped directives."""
+        request = pb.EvaluateRequest(
+            facts=ordinary(), officer=TRAINED, documents_index=documents_index
+        )
+        request.at.FromDatetime(datetime.now(UTC))
+        return request
+
+    async def evaluated(self) -> pb.EvaluateResponse:
+        request = self.question()
+        async with connected(self.nats.bus_settings("service", "broker"), "broker") as bus:
+            batch = pb.EvaluateBatchRequest(requests=[request])
+            heard = await bus.request("policy.evaluate", batch, pb.EvaluateBatchResponse, TIMEOUT_S)
+        return heard.responses[0]
+
+    def documents(self) -> list[Entry]:
+        """What is on record, as the database has it."""
+        reading = self.ledger.database.open_for_reading()
+        try:
+            entries = [Entry.FromString(leaf) for leaf in reading.leaves(0, 1000)]
+        finally:
+            reading.close()
+        return [entry for entry in entries if entry.WhichOneof("event") != "heartbeat"]
+
+
+@pytest.fixture(name="scene")
+async def _documents_scene(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncIterator[Scene]:
+    trust = {
+        "log_verifier_keys": [SIGNER.verifier.vkey],
+        "broker_verify_keys": ["A" * 43 + "="],
+        "directive_signers": {
+            party: [key.vkey for key in keys] for party, keys in KNOWN.by_party.items()
+        },
+    }
+    (tmp_path / "trust-roots.json").write_text(json.dumps(trust))
+    ledger = LedgerProcess(write_settings(tmp_path, nats_server))
+    await ledger.start()
+    yield Scene(nats_server, ledger, tmp_path)
+    ledger.kill()
+
+
+async def ready(ask: Callable[[], Awaitable[object]]) -> None:
+    """Waits until the service has heard from the ledger."""
+
+    async def answers() -> bool:
+        try:
+            await ask()
+        except Unavailable:
+            return False
+        return True
+
+    await until(answers)
+
+
+def proved(receipt: Receipt) -> Entry:
+    index, _ = verify_receipt(receipt.leaf, receipt.tlog_proof, SIGNER.verifier)
+    assert index == receipt.index
+    return Entry.FromString(receipt.leaf)
+
+
+def outcome(response: pb.EvaluateResponse) -> str:
+    return DecisionOutcome.Name(response.decision.outcome).removeprefix("DECISION_OUTCOME_")
+
+
+async def publish_all(client: DirectiveClient) -> None:
+    for name in (NAME, *OTHERS):
+        await client.publish(handed_in(name))
+
+
+async def held_by(client: DirectiveClient) -> Held:
+    return held_of(await client.get(NAME))
