@@ -23,7 +23,13 @@ KINDS: Final[Mapping[str, int]] = {
 """Each kind that this program knows, with its number."""
 
 DOCUMENTS: Final = frozenset(
-    KINDS[name] for name in ("directive_published", "directive_withdrawn", "registry_published")
+    KINDS[name]
+    for name in (
+        "directive_published",
+        "directive_withdrawn",
+        "registry_published",
+        "officers_published",
+    )
 )
 """Kinds that put a document in force or end it: they form one chain (see Entry.previous_document)."""
 

@@ -32,6 +32,9 @@ LAPD = "CA0194200"
 
 
 COMPLETER = Completer(BROKER, ClockThatStandsStill(), sealer=SEALER)
+PUBLISHER = Completer(
+    "spiffe://countersign.test/service/policy", ClockThatStandsStill(), sealer=SEALER, publisher=True
+)
 
 
 def search_id(number: int) -> str:

@@ -9,7 +9,7 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.entry import holder_of
 from registry.findings import RegistryRefused
 from registry.publication import pending_entries
-from support.ledgers import COMPLETER
+from support.ledgers import PUBLISHER
 from support.registrations import (
     BURBANK,
     CALIFORNIA,
@@ -115,7 +115,7 @@ def test_an_officers_change_changes_the_digest() -> None:
 def test_no_public_entry_says_who_the_officers_are() -> None:
     ready = signed(document(LAPD_PUBLIC, OFFICERS), 1)
     for pending in pending_entries(ready, None):
-        public = Entry.FromString(COMPLETER.complete(pending, "entry").leaf)
+        public = Entry.FromString(PUBLISHER.complete(pending, "entry").leaf)
         for word in (b"40123", b"50999", b"2099", b"LACRIS-FR"):
             assert word not in public.SerializeToString()
         if public.HasField("officers_published"):
@@ -131,7 +131,7 @@ def test_many_officers_are_several_entries_that_count_all_at_once() -> None:
     for pending in entries[:-1]:
         assert fold.apply(pending.entry, openings(pending)) is None
         assert len(fold.registry.officers) == 2
-        assert COMPLETER.complete(pending, "entry")
+        assert PUBLISHER.complete(pending, "entry")
     assert fold.apply(entries[-1].entry, openings(entries[-1]))
     assert len(fold.registry.officers) == 1500
 
