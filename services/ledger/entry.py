@@ -27,7 +27,7 @@ from shared.errors import FieldViolation, InvalidRequest
 from shared.kinds import DOCUMENTS, KINDS, SCHEMA_EPOCH, kind_number
 from tlog.tiles import ENTRY_BYTES_MAX
 
-SALTS_DRAWN: Final = 128
+SALTS_DRAWN: Final = 1024
 PREPARE_TRIES: Final = 5
 """Others may take keys meanwhile; who still lacks some then waits for them as they are taken."""
 
