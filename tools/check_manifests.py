@@ -88,7 +88,7 @@ def lint(text: str) -> str:
 def main(versions: list[str]) -> int:
     """Check every overlay; exit code 1 when something is wrong."""
     bad = 0
-    for folder in sorted(path.parent for path in DEPLOY.glob("overlays/**/kustomization.yaml")):
+    for folder in sorted(path.parent for path in DEPLOY.glob("[eo]*/*/kustomization.yaml")):
         text = render(folder)
         objects = list(yaml.safe_load_all(text))
         found = [

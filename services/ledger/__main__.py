@@ -38,6 +38,7 @@ from ledger.migrate import run_migrate
 from ledger.new_key import run_new_key
 from ledger.opening_keys import run_rotate_opening_keys
 from ledger.openings import Openings, opened_keyring, opened_openings
+from ledger.place_keys import run_place_opening_keys
 from ledger.postgres_storage import PostgresDatabase
 from ledger.public_files import public_files
 from ledger.querying import indexing, querying, run_reindex
@@ -252,6 +253,7 @@ def main() -> None:
         "export-tiles": run_export_tiles,
         "migrate": run_migrate,
         "new-key": run_new_key,
+        "place-opening-keys": run_place_opening_keys,
         "reindex": run_reindex,
         "restore": run_restore,
         "restore-check": run_restore_check,

@@ -154,6 +154,18 @@ class FileKeyProvider:
         self._keys = _read_keys(self._folder)
 
 
+def place_keys(source: Path, folder: Path) -> int:
+    """Copy every version from a folder that others may read; give how many. Raises NotReady, OSError."""
+    keys = {one.name: _read_key(one) for one in source.iterdir() if _FILE_NAME.fullmatch(one.name)}
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, key in keys.items():
+        _write_key(folder / name, key)
+    for one in folder.iterdir():
+        if _FILE_NAME.fullmatch(one.name) and one.name not in keys:
+            one.unlink()
+    return len(_read_keys(folder))
+
+
 def _read_keys(folder: Path) -> dict[int, bytes]:
     try:
         _require_private(folder)

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from support.manifests import DEPLOY, Manifest, Pod, Rendered, rendered
+from countersign.installation.nats_config import accounts
+from support.manifests import KUSTOMIZATIONS, Manifest, Pod, Rendered, brought, rendered
 from support.sources import ROOT
 
-OVERLAYS = sorted(path.parent for path in DEPLOY.glob("overlays/*/kustomization.yaml"))
 VOLUMES = {"configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected"}
 DNS_PORTS = {53, 1053, 5353}
 PINNED = re.compile(r"[\w./-]+(:\d+\.\d+\.\d+[\w.-]*|@sha256:[0-9a-f]{64})")
 HASHED = re.compile(r"-[a-z0-9]{10}$")
 
 
-@pytest.fixture(params=OVERLAYS, ids=lambda path: path.name, name="manifests")
+@pytest.fixture(params=KUSTOMIZATIONS, ids=lambda path: path.name, name="manifests")
 def _manifests(request: pytest.FixtureRequest) -> Rendered:
     return rendered(request.param)
 
@@ -74,10 +74,10 @@ def test_images_are_pinned(manifests: Rendered) -> None:
 
 
 def test_accounts_are_each_part_s_own_and_may_nothing(manifests: Rendered) -> None:
-    accounts = {one["metadata"]["name"]: one for one in manifests.of_kind("ServiceAccount")}
+    made = {one["metadata"]["name"]: one for one in manifests.of_kind("ServiceAccount")}
     used = {pod.spec["serviceAccountName"] for pod in manifests.pods}
-    assert used == accounts.keys()
-    assert all(one["automountServiceAccountToken"] is False for one in accounts.values())
+    assert used == made.keys()
+    assert all(one["automountServiceAccountToken"] is False for one in made.values())
     assert not manifests.of_kind("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
 
 
@@ -135,6 +135,10 @@ def test_what_our_configuration_files_connect_to_is_a_service(manifests: Rendere
         for one in manifests.of_kind("Service")
         for port in one["spec"]["ports"]
     }
+    told = str([one.get("env") for pod in manifests.pods for one in pod.containers])
+    elsewhere = {("nats", 4222)} if "COUNTERSIGN_BUS__SERVERS" in told else set()
+    assert not elsewhere & ports, "the bus is here, or elsewhere"
+    ports |= elsewhere
     for one in manifests.of_kind("ConfigMap"):
         for text in (one.get("data") or {}).values():
             for host, port in re.findall(r'"(?:tls://|https?://)?([a-z][a-z-]*):(\d+)"', text):
@@ -147,6 +151,42 @@ def test_configuration_is_immutable_and_changes_its_name(manifests: Rendered) ->
     for one in made:
         assert one["immutable"] is True
         assert HASHED.search(one["metadata"]["name"])
+
+
+def test_certificates_bear_the_names_that_the_bus_knows(manifests: Rendered) -> None:
+    """A process whose certificate names another identity is nobody on the bus."""
+    domain = "countersign.test"
+    core = accounts(domain, ["lacris"])["COUNTERSIGN"]["users"]
+    certificates = {
+        one["spec"]["secretName"]: one["spec"] for one in manifests.of_kind("Certificate")
+    }
+    for pod in manifests.pods:
+        for volume in pod.spec.get("volumes", ()):
+            made = certificates.get(volume.get("secret", {}).get("secretName", ""))
+            if made is None:
+                continue
+            (uri,) = made["uris"]
+            assert uri in {user["user"] for user in core} | {f"spiffe://{domain}/service/nats"}
+            assert made["privateKey"]["rotationPolicy"] == "Always"
+            services = {one["metadata"]["name"] for one in manifests.of_kind("Service")}
+            if pod.name in services:
+                assert {pod.name, f"{pod.name}.countersign.svc"} <= set(made["dnsNames"])
+
+
+def test_autoscalers_are_the_only_ones_to_say_how_many(manifests: Rendered) -> None:
+    scalers = manifests.of_kind("HorizontalPodAutoscaler", "ScaledObject")
+    scaled = [one["spec"]["scaleTargetRef"]["name"] for one in scalers]
+    assert len(scaled) == len(set(scaled)), "two would quarrel"
+    for name in scaled:
+        assert "replicas" not in manifests.named("Deployment", name)["spec"], name
+
+
+def test_runbooks_of_alerts_are_there(manifests: Rendered) -> None:
+    for one in manifests.of_kind("PrometheusRule"):
+        for group in one["spec"]["groups"]:
+            for rule in group["rules"]:
+                page = rule["annotations"]["runbook_url"].partition("#")[0]
+                assert (ROOT / page).is_file(), rule["alert"]
 
 
 def mounted(pod: Pod) -> set[tuple[str, str, str]]:
@@ -169,13 +209,6 @@ def mounted(pod: Pod) -> set[tuple[str, str, str]]:
                 if (ref := variable.get("valueFrom", {}).get(key)) is not None:
                     wanted.add((kind, ref["name"], ref["key"]))
     return wanted
-
-
-def brought() -> dict[tuple[str, str], set[str]]:
-    """What the README says that an operator brings: kind and name, with the keys."""
-    page = (DEPLOY / "README.md").read_text()
-    rows = re.findall(r"^\| (Secret|ConfigMap) `([\w-]+)` \| ([^|]+) \|", page, re.MULTILINE)
-    return {(kind, name): set(re.findall(r"`([\w.-]+)`", keys)) for kind, name, keys in rows}
 
 
 def test_whatever_is_mounted_is_made_here_or_named_in_the_readme(manifests: Rendered) -> None:
@@ -201,12 +234,12 @@ def flows(manifests: Rendered) -> set[tuple[str, str, int]]:
         spec = policy["spec"]
         if policy["metadata"]["name"] in ("default-deny", "dns"):
             continue
-        for pod in {one.name for one in manifests.chosen(spec["podSelector"])}:
+        for pod in names_of(manifests, spec):
             for rule in spec.get("egress", ()):
                 outgoing |= {(pod, to, port) for to, port in ends(manifests, rule, "to")}
             for rule in spec.get("ingress", ()):
                 incoming |= {(by, pod, port) for by, port in ends(manifests, rule, "from")}
-    names = {pod.name for pod in manifests.pods}
+    names = within(manifests)
     inside = {flow for flow in outgoing if flow[1] in names}
     for source, target, port in inside:
         allowed = {(source, target, port), ("anybody", target, port)}
@@ -214,6 +247,17 @@ def flows(manifests: Rendered) -> set[tuple[str, str, int]]:
     heard = {flow for flow in incoming if flow[0] in names}
     assert heard <= inside, f"never said: {heard - inside}"
     return outgoing | {flow for flow in incoming if flow[0] not in names}
+
+
+def within(manifests: Rendered) -> set[str]:
+    """Every part that runs in the namespace: our pods, and those that an operator makes."""
+    subjects = {
+        name
+        for policy in manifests.of_kind("NetworkPolicy")
+        if policy["spec"]["podSelector"]
+        for name in names_of(manifests, policy["spec"])
+    }
+    return subjects | {pod.name for pod in manifests.pods}
 
 
 def ends(manifests: Rendered, rule: Manifest, side: str) -> set[tuple[str, int]]:
@@ -234,6 +278,7 @@ def names_of(manifests: Rendered, peer: dict[str, Any]) -> set[str]:
         labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
         return {labels.get("kubernetes.io/metadata.name", "outside")}
     found = {pod.name for pod in manifests.chosen(peer["podSelector"])}
+    # Pods that an operator makes are known by the label that it gives them.
     return found or {
         peer["podSelector"]["matchLabels"][one] for one in peer["podSelector"]["matchLabels"]
     }
@@ -243,11 +288,12 @@ def written_down() -> set[tuple[str, str, int]]:
     """The table of connections in the living design."""
     page = (ROOT / "docs" / "architecture.md").read_text()
     section = page.partition("\n## Connections\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| ([\w, -]+) \| ([\w-]+) \| ([\d, ]+) \|", section, re.MULTILINE)
+    rows = re.findall(r"^\| ([\w, -]+) \| ([\w, -]+) \| ([\d, ]+) \|", section, re.MULTILINE)
     return {
         (source, target, int(port))
-        for sources, target, ports in rows
+        for sources, targets, ports in rows
         for source in sources.split(", ")
+        for target in targets.split(", ")
         for port in ports.split(", ")
     }
 
@@ -263,7 +309,8 @@ def test_every_pod_is_cut_off_but_for_what_is_allowed(manifests: Rendered) -> No
 
 
 def test_policies_allow_the_connections_of_the_design_and_no_others(manifests: Rendered) -> None:
-    names = {pod.name for pod in manifests.pods}
+    names = within(manifests)
+    listening = {(pod.name, port) for pod in manifests.pods for port in pod.ports.values()}
     designed, found = written_down(), flows(manifests)
     foreign = {
         (source, target, port)
@@ -274,7 +321,7 @@ def test_policies_allow_the_connections_of_the_design_and_no_others(manifests: R
     missing = {
         (source, target, port)
         for source, target, port in designed - found
-        if target in names and source in names | {"anybody"}
+        if (target, port) in listening and source in names | {"anybody"}
     }
     assert not missing, "in docs/architecture.md, and not allowed"
 

@@ -19,6 +19,11 @@ from countersign.installation import bundled
 from support.sources import ROOT
 
 DEPLOY: Final = ROOT / "deploy" / "k8s"
+KUSTOMIZATIONS: Final = sorted(
+    path.parent
+    for folder in ("overlays", "examples")
+    for path in DEPLOY.glob(f"{folder}/*/kustomization.yaml")
+)
 TOOLS: Final = ROOT / ".scratch" / "kubernetes" / "bin"
 IN_IMAGE: Final = {"/opt/countersign/faces": bundled.gallery_folder().parent}
 """What lies in our images and not in a mount."""
@@ -102,9 +107,16 @@ class Rendered:
 
     def chosen(self, selector: Mapping[str, Any]) -> list[Pod]:
         """The pods that a selector chooses."""
-        wanted = selector.get("matchLabels", {})
-        assert not selector.keys() - {"matchLabels"}, "our own use nothing else"
-        return [pod for pod in self.pods if wanted.items() <= pod.labels.items()]
+        assert not selector.keys() - {"matchLabels", "matchExpressions"}
+        return [pod for pod in self.pods if _chooses(selector, pod.labels)]
+
+
+def _chooses(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    for rule in selector.get("matchExpressions", ()):
+        assert rule["operator"] == "In", "our own use nothing else"
+        if labels.get(rule["key"]) not in rule["values"]:
+            return False
+    return bool(selector.get("matchLabels", {}).items() <= labels.items())
 
 
 def _pod(one: Manifest) -> Pod | None:
@@ -232,6 +244,13 @@ def trial_objects(folder: Path) -> list[Manifest]:
 
     made = trial(folder, "countersign", SystemClock().now())
     return [dict(one) for one in json.loads(json.dumps(made))]
+
+
+def brought() -> dict[tuple[str, str], set[str]]:
+    """What the README says that an operator brings: kind and name, with the keys."""
+    page = (DEPLOY / "README.md").read_text()
+    rows = re.findall(r"^\| (Secret|ConfigMap) `([\w-]+)` \| ([^|]+) \|", page, re.MULTILINE)
+    return {(kind, name): set(re.findall(r"`([\w.-]+)`", keys)) for kind, name, keys in rows}
 
 
 def paths_in(value: object) -> Iterator[Path]:
