@@ -1,4 +1,4 @@
-"""The registry as Cedar entities, in one handle that all decisions share.
+"""The registry as Cedar entities: each by itself, or all in one handle.
 
 Always built with the schema: without it `action in Action::"search"` is silently false, and a
 prohibition written for searches would not apply. Every reference is checked before: a rule that
@@ -15,7 +15,7 @@ import cedarpy
 from countersign.type.v1.search_pb2 import GalleryClass
 from directive.guards import KnownNames
 from directive.vocabulary import NAMESPACE, Vocabulary
-from shared.registry import Officer, Registry
+from shared.registry import Gallery, Officer, Registry
 
 ISSUED: Final = ".issued"
 """What follows the course in the tag with the day on which its certificate was issued."""
@@ -56,17 +56,32 @@ def build(registry: Registry, vocabulary: Vocabulary) -> cedarpy.Entities:
     """The handle; raises EntitiesError."""
     found = list(records(registry, vocabulary))
     check_references(found, vocabulary)
+    return _parsed(found, vocabulary)
+
+
+def _parsed(found: list[dict[str, Any]], vocabulary: Vocabulary) -> cedarpy.Entities:
     try:
         return cedarpy.Entities.from_json_str(json.dumps(found), vocabulary.schema)
     except ValueError as error:
         raise EntitiesError(f"the registry does not fit the vocabulary: {error}") from error
 
 
-def instants(registry: Registry) -> frozenset[datetime]:
-    """Every time that an entity holds."""
-    return frozenset(
-        datetime.combine(day, time(), UTC) for _, tags in _tagged(registry) for day in tags.values()
-    )
+def check(registry: Registry, vocabulary: Vocabulary) -> None:
+    """Raises EntitiesError where the registry makes no sound set of entities.
+
+    Officers are looked at without the engine: there may be very many, and each is made alike.
+    """
+    found = list(records_but_officers(registry, vocabulary))
+    check_references(found, vocabulary)
+    _parsed(found, vocabulary)
+    for name, officer in registry.officers.items():
+        if officer.agency not in registry.agencies or not registry.lists.keys() >= {*officer.lists}:
+            raise EntitiesError(f"officer {name} names what the registry does not have")
+
+
+def instants(registry: Registry) -> tuple[datetime, ...]:
+    """Every time that an entity holds, sorted."""
+    return tuple(datetime.combine(day, time(), UTC) for day in sorted(registry.days))
 
 
 def _tagged(registry: Registry) -> Iterator[tuple[str, Mapping[str, date]]]:
@@ -129,49 +144,77 @@ def _record(
 
 def records(registry: Registry, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
     """The registry's entities in Cedar's JSON."""
+    yield from records_but_officers(registry, vocabulary)
+    for name, officer in registry.officers.items():
+        yield _officer(name, officer)
+
+
+def records_but_officers(registry: Registry, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
+    """Those of which there are few."""
     for code in sorted({agency.jurisdiction for agency in registry.agencies.values()}):
         yield _record("Jurisdiction", code)
-    for ori, agency in registry.agencies.items():
-        yield _record(
-            "Agency",
-            ori,
-            parents=[ref("Jurisdiction", agency.jurisdiction)],
-            tags=_instants(agency.agreements),
-        )
     for name in registry.offence_sets:
         yield _record("OffenceSet", name)
-    for name, named in registry.lists.items():
-        yield _record("NamedList", name, {"owner": ref("Agency", named.owner)})
-    for name, officer in registry.officers.items():
-        yield _record(
-            "Officer",
-            name,
-            {"agency": ref("Agency", officer.agency), "active": officer.active},
-            [ref("NamedList", listed) for listed in officer.lists],
-            _instants(_certificates(officer)),
-        )
-    for name, system in registry.systems.items():
-        yield _record(
-            "System",
+    for kind, table in (
+        ("Agency", registry.agencies),
+        ("NamedList", registry.lists),
+        ("System", registry.systems),
+        ("Gallery", registry.galleries),
+    ):
+        for name in table:
+            found = record_of(registry, vocabulary, kind, name)
+            assert found is not None, "it is in its table"
+            yield found
+
+
+def record_of(
+    registry: Registry, vocabulary: Vocabulary, kind: str, name: str
+) -> dict[str, Any] | None:
+    """One entity in Cedar's JSON; None when it has nothing to say but its name, or there is none."""
+    if kind == "Officer" and name in registry.officers:
+        return _officer(name, registry.officers[name])
+    if kind == "Agency" and name in registry.agencies:
+        agency = registry.agencies[name]
+        jurisdiction = ref("Jurisdiction", agency.jurisdiction)
+        return _record(kind, name, parents=[jurisdiction], tags=_instants(agency.agreements))
+    if kind == "NamedList" and name in registry.lists:
+        return _record(kind, name, {"owner": ref("Agency", registry.lists[name].owner)})
+    if kind == "System" and name in registry.systems:
+        system = registry.systems[name]
+        return _record(
+            kind,
             name,
             {"operator": ref("Agency", system.operator), "commercial": system.commercial},
         )
-    for name, gallery in registry.galleries.items():
-        word = vocabulary.word("GalleryClass", gallery.proto_class)
-        if word is None:
-            raise EntitiesError(
-                f"gallery {name}: {GalleryClass.Name(gallery.proto_class)} has no word"
-            )
-        yield _record(
-            "Gallery",
-            name,
-            {
-                "owner": ref("Agency", gallery.owner),
-                "system": ref("System", gallery.system),
-                "class": ref("GalleryClass", word),
-            },
-            [ref("System", gallery.system)],
-        )
+    if kind == "Gallery" and name in registry.galleries:
+        return _gallery(name, registry.galleries[name], vocabulary)
+    return None
+
+
+def _officer(name: str, officer: Officer) -> dict[str, Any]:
+    return _record(
+        "Officer",
+        name,
+        {"agency": ref("Agency", officer.agency), "active": officer.active},
+        [ref("NamedList", listed) for listed in officer.lists],
+        _instants(_certificates(officer)),
+    )
+
+
+def _gallery(name: str, gallery: Gallery, vocabulary: Vocabulary) -> dict[str, Any]:
+    word = vocabulary.word("GalleryClass", gallery.proto_class)
+    if word is None:
+        raise EntitiesError(f"gallery {name}: {GalleryClass.Name(gallery.proto_class)} has no word")
+    return _record(
+        "Gallery",
+        name,
+        {
+            "owner": ref("Agency", gallery.owner),
+            "system": ref("System", gallery.system),
+            "class": ref("GalleryClass", word),
+        },
+        [ref("System", gallery.system)],
+    )
 
 
 _DATETIME: Final = "datetime"

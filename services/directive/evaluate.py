@@ -13,6 +13,7 @@ Invariants:
 - What was missing is worked out after the verdict and never changes it.
 """
 
+import copy
 import hashlib
 import importlib.metadata
 from collections import OrderedDict
@@ -35,7 +36,9 @@ from countersign.type.v1.decision_pb2 import (
 from countersign.type.v1.search_pb2 import SearchFacts
 from directive import entities, self_test
 from directive.book import Book, Slice
+from directive.entities import Uid
 from directive.likeness import Likeness, likeness
+from directive.nearby import Nearby, named_and_read
 from directive.question import Asking, Fault, Question, SeatOf
 from directive.rules import Rule
 from directive.vocabulary import Vocabulary
@@ -128,7 +131,7 @@ def follows(allowed: bool, named: int, determining: Sequence[Rule]) -> bool:
 
 
 class Evaluator:
-    """Applies one book to one registry. Build a new one when either changes: it keeps what they said."""
+    """Applies one book to one registry. It keeps what they said, so each has an evaluator of its own."""
 
     def __init__(self, book: Book, registry: Registry, *, keep: bool = True) -> None:
         """Without `keep`, the engine is asked each time.
@@ -139,11 +142,39 @@ class Evaluator:
         self._seat_words = book.vocabulary.words("Seat")
         self._asking = Asking(registry, book.vocabulary)
         self._digest_begun = _begun(book.vocabulary, registry, ENGINE)
-        self._entities = entities.build(registry, book.vocabulary)
+        entities.check(registry, book.vocabulary)
+        self._registry = registry
+        self._nearby = Nearby(registry, book.vocabulary)
+        self._named: dict[int, frozenset[Uid]] = {}
         self._instants = entities.instants(registry)
         self._likenesses: dict[int, Likeness] = {}
         self._kept = _Kept() if keep else None
-        self_test.run(self._entities, registry, book.vocabulary, book.projections)
+        officer, gallery = self_test.asked_about(registry)
+        tried = self._nearby.of(officer, gallery, "", frozenset())
+        self_test.run(tried, registry, book.vocabulary, book.projections)
+
+    def over(self, registry: Registry) -> "Evaluator":
+        """The same book applied to a registry that has changed; raises as a new one does.
+
+        Where only officers have changed nothing is made anew, and nothing tested again, that says nothing
+        of them: for how to make such a registry see `registry.folding`.
+        """
+        tables = (name for name in Registry.model_fields if name != "officers")
+        same = all(getattr(registry, name) is getattr(self._registry, name) for name in tables)
+        if type(self) is not Evaluator:
+            return type(self)(self._book, registry)
+        if not same:
+            return Evaluator(self._book, registry, keep=self._kept is not None)
+        other = copy.copy(self)
+        other._registry = registry
+        other._asking = self._asking.with_officers(registry)
+        other._digest_begun = _begun(self._book.vocabulary, registry, ENGINE)
+        other._nearby = self._nearby.with_officers(registry)
+        if registry.days != self._registry.days:
+            other._instants = entities.instants(registry)
+            other._likenesses = {}
+        other._kept = None if self._kept is None else _Kept()
+        return other
 
     def evaluate(self, facts: SearchFacts, officer: str, at: datetime) -> Decision:
         """All parties' verdicts and the decision. Pure: the same arguments decide the same."""
@@ -234,7 +265,7 @@ class Evaluator:
 
     def _apply(self, question: Question, seat: SeatOf, rules: Slice) -> SeatVerdict:
         request = question.request(seat.seat, rules.projection.facts)
-        result = self._engine(request, rules.policies, rules)
+        result = self._engine(question, request, rules.policies, rules)
         answer = result.decision
         if answer is cedarpy.Decision.NoDecision:
             return SeatVerdict(_cannot_tell(seat, [Fault.NO_DECISION], rules), ())
@@ -255,19 +286,29 @@ class Evaluator:
             directives=rules.versions,
         )
         if not determining:
-            verdict.unmet.extend(self._unmet(request, rules))
+            verdict.unmet.extend(self._unmet(question, request, rules))
         return SeatVerdict(verdict, tuple(_obligations(determining, seat.party)))
 
     def _engine(
-        self, request: dict[str, object], policies: cedarpy.PolicySet, rules: Slice
+        self,
+        question: Question,
+        request: dict[str, object],
+        policies: cedarpy.PolicySet,
+        rules: Slice,
     ) -> cedarpy.AuthzResult:
-        return cedarpy.is_authorized(request, policies, self._entities, rules.projection.schema)
+        named = self._named.get(id(rules))
+        if named is None:
+            named = self._named[id(rules)] = named_and_read(rules.rules.values())
+        reached = self._nearby.of(question.officer, question.gallery, question.beneficiary, named)
+        return cedarpy.is_authorized(request, policies, reached, rules.projection.schema)
 
-    def _unmet(self, request: dict[str, object], rules: Slice) -> list[UnmetRequirement]:
+    def _unmet(
+        self, question: Question, request: dict[str, object], rules: Slice
+    ) -> list[UnmetRequirement]:
         """Which parts of the permitting rules did not hold. Informs; never decides."""
         if not rules.requirements:
             return []
-        result = self._engine(request, rules.requirement_probes, rules)
+        result = self._engine(question, request, rules.requirement_probes, rules)
         return unmet(rules, set(result.diagnostics.reasons))
 
     def _digest(self, verdicts: Sequence[Verdict]) -> bytes:

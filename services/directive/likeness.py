@@ -59,13 +59,13 @@ class Likeness:
         return bisect_left(instants, moment), bisect_right(instants, moment)
 
 
-def likeness(rules: Iterable[Rule], days: Collection[datetime]) -> Likeness:
-    """How these rules tell texts and times apart, over a registry that knows these times."""
+def likeness(rules: Iterable[Rule], days: tuple[datetime, ...]) -> Likeness:
+    """How these rules tell texts and times apart, over a registry that knows these times, sorted."""
     uses = reads = 0
     mentions: Counter[str] = Counter()
     compared: Counter[str] = Counter()
     texts: dict[str, set[str]] = {}
-    instants: dict[str, set[datetime]] = {fact: set(days) for fact in _TIMES}
+    instants: dict[str, set[datetime]] = {fact: set() for fact in _TIMES}
     templates = tuple(rule.template for rule in rules)
     named: set[str] = set()
     for node in walk(templates):
@@ -91,10 +91,15 @@ def likeness(rules: Iterable[Rule], days: Collection[datetime]) -> Likeness:
     whole = {fact for fact, times in mentions.items() if compared[fact] == times}
     return Likeness(
         {fact: frozenset(listed) for fact, listed in texts.items() if fact in whole - _TIMES},
-        {fact: tuple(sorted(instants[fact])) for fact in whole & _TIMES},
+        {fact: _sorted(days, instants[fact]) for fact in whole & _TIMES},
         officer,
         gallery,
     )
+
+
+def _sorted(days: tuple[datetime, ...], more: Collection[datetime]) -> tuple[datetime, ...]:
+    """Both in one order. There are as many days as the registry names, and one tuple of them serves all."""
+    return tuple(sorted({*days, *more})) if more else days
 
 
 def _comparison(node: pst.BinaryOp) -> tuple[str, _Literals] | None:

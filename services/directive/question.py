@@ -4,6 +4,7 @@ Whatever the registry or the vocabulary does not know is a fault, never a guess:
 asked about searches in which every name and every value is known.
 """
 
+import copy
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -100,6 +101,8 @@ class Question:
     """When there are any, no party can tell."""
     officer: str
     gallery: str
+    beneficiary: str
+    """Empty when it is not registered, or not known."""
     _told: Mapping[str, str]
     """Facts that have few values, as the engine is told them."""
     _texts: Mapping[str, str]
@@ -221,6 +224,12 @@ class Asking:
             for fact in ("attempt", "narrativeGiven")
         }
 
+    def with_officers(self, registry: Registry) -> "Asking":
+        """Of a registry in which officers, and nothing else, may have changed."""
+        other = copy.copy(self)
+        other._registry = registry
+        return other
+
     def ask(self, facts: SearchFacts, officer: str, at: datetime) -> Question:
         """The question about one search."""
         moment = at.astimezone(UTC)
@@ -243,9 +252,11 @@ class Asking:
         told["attempt"] = self._flags["attempt"][offence.attempt]
         told["narrativeGiven"] = self._flags["narrativeGiven"][bool(facts.narrative)]
         told["candidatesMax"] = f'"candidatesMax": {facts.candidates_max or CANDIDATES_DEFAULT}'
+        beneficiary = ""
         if facts.HasField("beneficiary_agency") and facts.beneficiary_agency in self._agencies:
             # One that is not registered is as good as unknown: it stays absent.
             told["beneficiary"] = self._agencies[facts.beneficiary_agency]
+            beneficiary = facts.beneficiary_agency
         if facts.gallery in self._classes:
             told[_GALLERY_CLASS] = self._classes[facts.gallery]
         return Question(
@@ -254,6 +265,7 @@ class Asking:
             faults=faults,
             officer=officer,
             gallery=facts.gallery,
+            beneficiary=beneficiary,
             _told=told,
             _texts={
                 "nibrsCode": offence.nibrs_code,

@@ -107,13 +107,16 @@ def read_rules(text: str) -> list[Rule]:
 def walk(node: object) -> Iterator[Any]:
     """Every node of a typed tree, the node itself first. Cedar bounds the depth at 100."""
     yield node
-    if isinstance(node, dict):
-        children: tuple[object, ...] = tuple(node.values())
-    elif isinstance(node, tuple):
-        children = node
-    elif is_dataclass(node) and not isinstance(node, type):
-        children = tuple(getattr(node, field.name) for field in fields(node))
-    else:
-        return
-    for child in children:
+    for child in children(node):
         yield from walk(child)
+
+
+def children(node: object) -> tuple[object, ...]:
+    """The nodes right below one."""
+    if isinstance(node, dict):
+        return tuple(node.values())
+    if isinstance(node, tuple):
+        return node
+    if is_dataclass(node) and not isinstance(node, type):
+        return tuple(getattr(node, field.name) for field in fields(node))
+    return ()

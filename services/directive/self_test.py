@@ -79,6 +79,11 @@ class EngineUntrustworthy(Exception):
     """The engine answered a question with a known answer wrongly. Nothing may be decided with it."""
 
 
+def asked_about(registry: Registry) -> tuple[str, str]:
+    """The officer and the gallery that are asked about."""
+    return next(iter(registry.officers), _ABSENT), next(iter(registry.galleries), _ABSENT)
+
+
 def run(
     entities: cedarpy.Entities,
     registry: Registry,
@@ -102,9 +107,9 @@ class _Trial:
         self._schema = projection.schema
         self._facts = frozenset(projection.facts)
         self._told = {fact: _FACTS[fact] for fact in projection.facts if fact in _FACTS}
-        self._gallery = next(iter(registry.galleries), _ABSENT)
+        officer, self._gallery = asked_about(registry)
         self._request = {
-            "principal": ref("Officer", next(iter(registry.officers), _ABSENT)),
+            "principal": ref("Officer", officer),
             "action": ref("Action", "submitSearch"),
             "resource": ref("Gallery", self._gallery),
         }

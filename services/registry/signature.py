@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -50,7 +51,7 @@ class Statement:
             f"officers {self.officers} sha256:{self.officers_sha256.hex()}\n"
         )
 
-    @property
+    @cached_property
     def sha256(self) -> bytes:
         """Digest of the text: of all that the owner says."""
         return hashlib.sha256(self.text.encode()).digest()

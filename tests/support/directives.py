@@ -22,6 +22,7 @@ from directive.book import Book, Directive, Slice, load_book
 from directive.entities import known_names
 from directive.evaluate import Evaluator
 from directive.findings import DirectiveRefused
+from directive.question import Question
 from directive.rules import read_rules
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
@@ -156,7 +157,11 @@ class CountingEvaluator(Evaluator):
     asked = 0
 
     def _engine(
-        self, request: dict[str, object], policies: cedarpy.PolicySet, rules: Slice
+        self,
+        question: Question,
+        request: dict[str, object],
+        policies: cedarpy.PolicySet,
+        rules: Slice,
     ) -> cedarpy.AuthzResult:
         self.asked += 1
-        return super()._engine(request, policies, rules)
+        return super()._engine(question, request, policies, rules)

@@ -36,7 +36,7 @@ LAPSE = datetime(2027, 1, 1, tzinfo=UTC)
 
 
 def of(condition: str) -> Likeness:
-    return likeness(read_rules(PERMIT + f"when {{ {condition} }};"), {LAPSE})
+    return likeness(read_rules(PERMIT + f"when {{ {condition} }};"), (LAPSE,))
 
 
 def test_another_case_at_another_time_is_not_asked_again() -> None:
