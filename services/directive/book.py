@@ -170,6 +170,14 @@ class Book:
         }
         self.projections = projections.made
 
+    @cached_property
+    def _starts(self) -> tuple[date, ...]:
+        return tuple(sorted({day for one in self._calendars.values() for day in one.starts}))
+
+    def period(self, day: date) -> int:
+        """The same for days on which the same rules of all parties are in force."""
+        return bisect_right(self._starts, day)
+
     def slice(self, party: str, day: date) -> Slice | None:
         """The party's rules in force on that day; None when none are."""
         calendar = self._calendars.get(party)

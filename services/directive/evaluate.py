@@ -209,10 +209,13 @@ class Evaluator:
 
         No verdicts are no permit: judge them with `conjunction`.
         """
-        question = self._asking.ask(facts, officer, at)
-        held = [seat for seat in question.seats if seat.party == party]
+        said = self.party_says(self._asking.ask(facts, officer, at), party)
         # Copies: whoever changed what is kept would change the next decision.
-        return tuple(said.for_seat(said.verdict.seat) for said in self._of_seats(question, held))
+        return tuple(one.for_seat(one.verdict.seat) for one in said)
+
+    def party_says(self, question: Question, party: str) -> list[SeatVerdict]:
+        """What `evaluate_party` gives, of a question in words; to be read only."""
+        return self._of_seats(question, [one for one in question.seats if one.party == party])
 
     def _of_seats(self, question: Question, seats: Sequence[SeatOf]) -> list[SeatVerdict]:
         answered: dict[_Key, SeatVerdict] = {}

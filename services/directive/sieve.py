@@ -10,7 +10,7 @@ Invariants:
 """
 
 import json
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -37,7 +37,7 @@ from shared.registry import Registry
 DECISIONS_KEPT_MAX: Final = 20_000
 """Some kilobytes each. A year of a department's searches comes to some hundred."""
 PLANS_KEPT_MAX: Final = 50_000
-"""For each day those who were asked together: a century of some."""
+"""For each time between two changes of the rules those who were asked together."""
 PHRASES_KEPT_MAX: Final = 100_000
 """What is told of most facts has few values; of sets and the like there may be many."""
 
@@ -83,6 +83,10 @@ class _Plan:
     slots: tuple[tuple[SeatOf, Slice], ...]
     facts: tuple[str, ...]
     """What all of them together are told, without the seat."""
+    circumstances: frozenset[str]
+    """What one of them must know."""
+    lacking: Mapping[str, frozenset[str]]
+    """The words for which one of them has none."""
 
 
 class Sieve(Evaluator):
@@ -133,8 +137,12 @@ class Sieve(Evaluator):
             return plan.number, question.faults
         key: list[Hashable] = [plan.number]
         asked = None
+        # Asked of all together first: mostly everything is known.
+        doubts = bool(
+            plan.slots and question.unknown(plan.slots[0][0].seat, plan.circumstances, plan.lacking)
+        )
         for seat, rules in plan.slots:
-            if rules.circumstances or rules.lacking:
+            if doubts or _SEAT in rules.lacking:
                 unknown = question.unknown(seat.seat, rules.circumstances, rules.lacking)
                 if unknown:
                     key.append(tuple(unknown))
@@ -149,12 +157,12 @@ class Sieve(Evaluator):
 
     def _plan(self, question: Question, party: str) -> _Plan:
         # The plan holds the seats, so their identity is never that of others.
-        day = id(question.seats), question.at.date(), party
-        plan = self._plans.get(day)
+        asked = id(question.seats), self._book.period(question.at.date()), party
+        plan = self._plans.get(asked)
         if plan is None:
             if len(self._plans) >= PLANS_KEPT_MAX:
                 self._plans.clear()
-            plan = self._plans[day] = self._planned_for(question, party)
+            plan = self._plans[asked] = self._planned_for(question, party)
         return plan
 
     def _planned_for(self, question: Question, party: str) -> _Plan:
@@ -173,7 +181,18 @@ class Sieve(Evaluator):
         facts = {fact for _, rules in slots.values() for fact in rules.projection.facts}
         # Of most days it is the same plan, and so are the decisions.
         number = self._numbers.setdefault((question.seats, party, *asked), len(self._numbers))
-        return _Plan(question.seats, number, tuple(slots.values()), tuple(sorted(facts - {_SEAT})))
+        lacking: dict[str, frozenset[str]] = {}
+        for _, rules in slots.values():
+            for fact, told in rules.lacking.items():
+                lacking[fact] = lacking.get(fact, frozenset()) | told
+        return _Plan(
+            question.seats,
+            number,
+            tuple(slots.values()),
+            tuple(sorted(facts - {_SEAT})),
+            frozenset().union(*(rules.circumstances for _, rules in slots.values())),
+            lacking,
+        )
 
     def _asked_before_or_now(
         self, question: Question, seat: SeatOf, rules: Slice, seat_class: Hashable

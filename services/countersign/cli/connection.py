@@ -19,8 +19,10 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "expunge": (),
     "officer": (),
     "directive": ("policy",),
+    "search explain": (),
+    "directive replay": (),
 }
-"""What a group of commands needs of the file that not every file has; others ask for searches."""
+"""What a group of commands, or one of them, needs of the file. Others ask for searches."""
 NEEDED_BY_OTHERS: Final = ("agency", "broker")
 
 Result = TypeVar("Result")
@@ -63,8 +65,9 @@ def load(config: Path) -> ClientSettings:
     context = click.get_current_context(silent=True)
     if context:
         group = context.parent.info_name if context.parent else None
+        of_group = NEEDED.get(group or "", NEEDED_BY_OTHERS)
         try:
-            settings.need(*NEEDED.get(group or "", NEEDED_BY_OTHERS))
+            settings.need(*NEEDED.get(f"{group} {context.info_name}", of_group))
         except SettingsError as error:
             raise SettingsError(f"{config}: {error}") from error
         context.obj = settings

@@ -9,6 +9,7 @@ from countersign.cli.directive_author import diff, init, sign
 from countersign.cli.directive_local import lint, test
 from countersign.cli.directive_publish import publish, withdraw
 from countersign.cli.directive_render import render
+from countersign.cli.directive_replay import replay
 from countersign.cli.directive_view import print_directive, print_list
 from countersign.cli.output import json_option, message_dict, out, print_json
 from countersign.client import ClientSettings
@@ -60,7 +61,7 @@ def show(name: str, config: Path, as_json: bool, as_written: bool) -> None:
         print_directive(out(), response)
 
 
-for command in (init, lint, test, sign, publish, withdraw, diff, render):
+for command in (init, lint, test, sign, publish, withdraw, diff, render, replay):
     directive.add_command(command)
 
 

@@ -4,74 +4,16 @@ from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import click
 
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.facts import UUID
-from countersign.cli.officer import token_for
+from countersign.cli.ground import ground_of, ground_options
 from countersign.cli.output import cells, json_option, message_dict, out, print_json, table
 from countersign.client import ClientSettings
 from countersign.client.disclosure import DisclosureClient
 from countersign.ledger.v1 import disclosure_pb2 as pb
-from shared.tokens import LEDGER_AUDIENCE
-
-
-def _ground_options(command: Any) -> Any:
-    """Adds by what authority, why, and who."""
-    options = (
-        click.option(
-            "--authority",
-            required=True,
-            metavar="CITATION",
-            help="Statute or order, as it is cited. Public: no name, no case number.",
-        ),
-        click.option(
-            "--reason",
-            required=True,
-            metavar="TEXT",
-            help="Why. Only a commitment to it is public.",
-        ),
-        click.option(
-            "--request-id",
-            type=UUID,
-            metavar="UUID",
-            help="Id of this request; an officer token is issued for it. A new one when left out.",
-        ),
-        click.option(
-            "--officer",
-            metavar="ID",
-            help="Of an agency: the officer for whom the development identity provider issues a token.",
-        ),
-        click.option(
-            "--officer-token",
-            "token_file",
-            type=click.File(),
-            metavar="FILE",
-            help="Of an agency: file with the officer's token, issued for --request-id.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _ground(settings: ClientSettings, chosen: dict[str, Any]) -> pb.Ground:
-    request_id = str(chosen["request_id"] or uuid4()).lower()
-    token = ""
-    if settings.agency:
-        token = token_for(
-            settings, request_id, chosen["officer"], chosen["token_file"], LEDGER_AUDIENCE
-        )
-    elif chosen["officer"] is not None or chosen["token_file"] is not None:
-        raise click.UsageError("an oversight body's certificate says who asks; it has no officers")
-    return pb.Ground(
-        request_id=request_id,
-        authority=chosen["authority"],
-        reason=chosen["reason"],
-        officer_token=token,
-    )
 
 
 @click.command()
@@ -84,7 +26,7 @@ def _ground(settings: ClientSettings, chosen: dict[str, Any]) -> pb.Ground:
     metavar="NAME",
     help="Sensitive field of the entry, such as officer; may be given several times.",
 )
-@_ground_options
+@ground_options
 @config_option
 @json_option
 def disclose(
@@ -100,7 +42,7 @@ def disclose(
           --reason "Audit of searches for other agencies"
     """
     settings = load(config)
-    response = run(_disclose(settings, index, fields, _ground(settings, chosen)))
+    response = run(_disclose(settings, index, fields, ground_of(settings, chosen)))
     if as_json:
         print_json(
             {
@@ -144,7 +86,7 @@ def expunge() -> None:
 @click.option(
     "--search", "search_id", type=UUID, metavar="UUID", help="All entries of this search."
 )
-@_ground_options
+@ground_options
 @config_option
 @json_option
 def request(
@@ -163,7 +105,7 @@ def request(
     if bool(indexes) == bool(search_id):
         raise click.UsageError("name either entries or --search")
     settings = load(config)
-    ground = _ground(settings, chosen)
+    ground = ground_of(settings, chosen)
     response = run(_request(settings, indexes, (search_id or "").lower(), ground))
     _say(response.request, as_json)
 
@@ -177,7 +119,7 @@ async def _request(
 
 @expunge.command()
 @click.argument("requested_index", type=click.IntRange(0), metavar="REQUEST")
-@_ground_options
+@ground_options
 @config_option
 @json_option
 def approve(requested_index: int, config: Path, as_json: bool, **chosen: Any) -> None:
@@ -188,7 +130,7 @@ def approve(requested_index: int, config: Path, as_json: bool, **chosen: Any) ->
       countersign ledger expunge approve 9 --authority "Cal. Penal Code s. 851.91" --reason "As ordered"
     """
     settings = load(config)
-    response = run(_approve(settings, requested_index, _ground(settings, chosen)))
+    response = run(_approve(settings, requested_index, ground_of(settings, chosen)))
     _say(response.request, as_json)
     if not as_json:
         out().print(f"{response.openings_destroyed} openings destroyed")
@@ -203,7 +145,7 @@ async def _approve(
 
 @expunge.command()
 @click.argument("requested_index", type=click.IntRange(0), metavar="REQUEST")
-@_ground_options
+@ground_options
 @config_option
 @json_option
 def decline(requested_index: int, config: Path, as_json: bool, **chosen: Any) -> None:
@@ -217,7 +159,7 @@ def decline(requested_index: int, config: Path, as_json: bool, **chosen: Any) ->
           --reason "The records are evidence in a case that is pending"
     """
     settings = load(config)
-    response = run(_decline(settings, requested_index, _ground(settings, chosen)))
+    response = run(_decline(settings, requested_index, ground_of(settings, chosen)))
     _say(response.request, as_json)
 
 

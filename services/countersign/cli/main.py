@@ -56,8 +56,8 @@ class LazyCommands(click.Group):
     cls=LazyCommands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done; 1 refused, or not verified; 2 not understood; 3 a server could not be "
-    "reached or turned the call away. Most commands need a configuration file: --config, or "
-    "COUNTERSIGN_CONFIG in the environment.",
+    "reached or turned the call away; 7 the record contradicts itself. Most commands need a configuration "
+    "file: --config, or COUNTERSIGN_CONFIG in the environment.",
 )
 @click.version_option(version("countersign"), prog_name="countersign")
 def countersign() -> None:

@@ -30,6 +30,8 @@ USAGE: Final = 2
 """The command was not understood, or its configuration cannot be used."""
 UNREACHABLE: Final = 3
 """A server could not be reached, or turned the call away."""
+CONTRADICTED: Final = 7
+"""A decision on record does not follow from what it was made by: the record, or the engine, is at fault."""
 
 PLAIN_WIDTH: Final = 120
 """Columns when the output is not a terminal: wide enough for every table of ours."""

@@ -22,6 +22,7 @@ from countersign.cli.output import (
     progress,
 )
 from countersign.cli.receipts import folder_for_receipts, save_receipts
+from countersign.cli.search_explain import explain
 from countersign.cli.search_view import (
     print_candidates,
     print_decision,
@@ -54,6 +55,9 @@ search_id_argument = click.argument("search_id", type=UUID, metavar="ID")
 @click.group()
 def search() -> None:
     """Ask for face searches and follow them."""
+
+
+search.add_command(explain)
 
 
 @search.command()

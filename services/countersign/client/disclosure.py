@@ -1,7 +1,7 @@
 """Openings, for who has a right to them; what is given is verified against the commitments on record."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 import grpc
@@ -68,9 +68,12 @@ class DisclosureClient:
             raise VerificationError("READING_NOT_RECORDED", "this reading is not on record")
 
     async def read_requests(
-        self, request: pb.ReadRequestsRequest
+        self, request: pb.ReadRequestsRequest, begun: Callable[[int], object] = lambda of: None
     ) -> AsyncIterator[tuple[pb.RecordedRequest, Entry]]:
-        """Decisions with openings, verified: each proved, each opening its own, the reading on record."""
+        """Decisions with openings, verified: each proved, each opening its own, the reading on record.
+
+        `begun` is told first how many there are.
+        """
         parts = call_stream(
             self._stub.ReadRequests,
             request,
@@ -82,6 +85,7 @@ class DisclosureClient:
             async for part in parts:
                 if part.HasField("beginning"):
                     reading = VerifiedReading(part.beginning, request, self._trust)
+                    begun(part.beginning.requests)
                 for row in part.requests.requests:
                     if reading is None:
                         raise VerificationError("READING_NOT_RECORDED", "it has no beginning")

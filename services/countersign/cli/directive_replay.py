@@ -1,0 +1,222 @@
+"""`countersign directive replay`: what would this directive have refused?"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from countersign.cli.connection import config_option, load, run
+from countersign.cli.directive_local import FOLDER, finding_json
+from countersign.cli.ground import ground_of, ground_options
+from countersign.cli.output import (
+    CONTRADICTED,
+    OK,
+    REFUSED,
+    bar,
+    cells,
+    json_option,
+    out,
+    print_json,
+    table,
+)
+from countersign.cli.worlds import worlds_options
+from countersign.client import ClientSettings
+from countersign.client.disclosure import DisclosureClient
+from countersign.installation.files import write_public
+from countersign.ledger.v1 import disclosure_pb2 as pb
+from directive.book import load_directive
+from directive.entities import known_names
+from directive.findings import DirectiveRefused
+from directive.projection import facts_read
+from directive.recorded import openings_needed, recorded
+from directive.rendering import replayed
+from directive.rendering.replayed import Span
+from directive.replay import SAMPLE, Replay
+from directive.replay_counts import Outcome
+from directive.vocabulary import Vocabulary
+from directive.worlds import Worlds
+from shared.clock import stamp
+from shared.settings import SettingsError
+from tlog.verify import Progress
+
+FILE: Final = click.Path(path_type=Path, dir_okay=False)
+DAY: Final = click.DateTime(formats=["%Y-%m-%d"])
+
+
+@click.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--since", type=DAY, default=None, help="Searches recorded from this day on (UTC).")
+@click.option("--until", type=DAY, default=None, help="And before this day.")
+@click.option(
+    "--agency", "agencies", multiple=True, metavar="ORI", help="Only searches of this agency."
+)
+@click.option("--with-checks", is_flag=True, help="Dry runs too.")
+@click.option(
+    "--keep-dates",
+    is_flag=True,
+    help="Apply it only from and until its own dates, instead of throughout.",
+)
+@click.option(
+    "--sample",
+    type=click.FloatRange(0, 1),
+    default=SAMPLE,
+    show_default=True,
+    help="Share of the unchanged searches that the engine is asked about anew.",
+)
+@click.option(
+    "--markdown", type=FILE, default=None, help="Write a report, its chart (SVG) beside it."
+)
+@click.option("--html", type=FILE, default=None, help="Write the report as one HTML file.")
+@worlds_options
+@ground_options
+@config_option
+@json_option
+def replay(
+    folder: Path,
+    since: datetime | None,
+    until: datetime | None,
+    agencies: tuple[str, ...],
+    with_checks: bool,
+    keep_dates: bool,
+    sample: float,
+    markdown: Path | None,
+    html: Path | None,
+    config: Path,
+    as_json: bool,
+    worlds: Worlds,
+    vocabulary: Vocabulary,
+    **chosen: Any,
+) -> int:
+    """Say what the directive in FOLDER would have refused, and permitted, of the searches on record.
+
+    It takes the place of its party's directive of the same name, and of those with one of its rules. Each
+    decision of the past is made again first, as it was; the engine confirms every change. Reads the openings
+    that the rules can read, of every search: by right, and on record as one entry.
+
+    Exit code 1 when a guard refuses the directive, 7 when a decision on record does not follow from what it
+    was made by: then no count can be relied on.
+
+    \b
+    Example:
+      countersign directive replay our-department-2027 --since 2026-01-01 --until 2027-01-01 \\
+        --directives .countersign/directives --registry .countersign/registry.toml \\
+        --html report.html --authority "City Council resolution 26-31" --reason "Proposed order"
+    """
+    settings = load(config)
+    world = worlds.newest
+    where = folder.resolve()
+    try:
+        proposal = load_directive(where, vocabulary, known_names(world.registry))
+        again = Replay(worlds, proposal, keep_dates=keep_dates, sample=sample)
+        again.check(world)
+    except DirectiveRefused as refused:
+        return _refused(refused, as_json)
+    request = pb.ReadRequestsRequest(
+        with_checks=with_checks,
+        agencies=sorted(set(agencies)),
+        fields=openings_needed(worlds.facts | facts_read(proposal.rules, vocabulary.facts)),
+        ground=ground_of(settings, chosen),
+    )
+    for name, moment in (("recorded_from", since), ("recorded_until", until)):
+        if moment is not None:
+            getattr(request, name).CopyFrom(stamp(moment.replace(tzinfo=UTC)))
+    with bar("deciding again") as progress:
+        run(_replay(settings, request, again, progress))
+    document = proposal.document
+    span = Span(*(f"{day:%Y-%m-%d}" if day else "" for day in (since, until)))
+    found = again.finish()
+    report = replayed.document(found, document.manifest, document.sha256, span)
+    _write(report, markdown, html)
+    if as_json:
+        print_json(report)
+    else:
+        _print(out(), report)
+    return OK if found.sound else CONTRADICTED
+
+
+async def _replay(
+    settings: ClientSettings, request: pb.ReadRequestsRequest, again: Replay, progress: Progress
+) -> None:
+    done, expected = 0, 0
+
+    def begun(of: int) -> None:
+        nonlocal expected
+        expected = of
+
+    async with DisclosureClient.connect(settings) as client:
+        async for row, entry in client.read_requests(request, begun):
+            openings = {one.field: one.value for one in row.openings}
+            search = recorded(row.index, entry, openings, request.fields)
+            if search is not None:
+                again.add(search)
+            done += 1
+            progress(done, expected)
+
+
+def _refused(refused: DirectiveRefused, as_json: bool) -> int:
+    if as_json:
+        print_json({"findings": [finding_json(one) for one in refused.findings]})
+    else:
+        for finding in refused.findings:
+            out().print(f"[bold red]refused[/] {escape(str(finding))}", soft_wrap=True)
+    return REFUSED
+
+
+def _write(report: dict[str, Any], markdown: Path | None, html: Path | None) -> None:
+    try:
+        if markdown is not None:
+            chart = markdown.with_suffix(".svg")
+            write_public(chart, replayed.chart(report).encode())
+            write_public(markdown, replayed.markdown(report, chart.name).encode())
+        if html is not None:
+            write_public(html, replayed.html(report).encode())
+    except ImportError as error:
+        raise SettingsError(f"reports need countersign[render]: {error}") from error
+
+
+def _print(console: Console, report: dict[str, Any]) -> None:
+    proposal = report["proposal"]
+    console.print(f"[bold]{escape(proposal['name'])}[/]: {escape(proposal['title'])}")
+    for word, names in (("in place of", proposal["replaces"]), ("beside", proposal["beside"])):
+        if names:
+            console.print(f"  {word} {escape(', '.join(names))}", soft_wrap=True)
+    rows = table("what becomes of it", "searches", title=f"{report['searches']} searches on record")
+    for outcome in Outcome:
+        rows.add_row(*cells(outcome, report["outcomes"][outcome.name]))
+    console.print(rows)
+    for title, name in (("agency", "by_agency"), ("rule", "by_rule"), ("month", "by_month")):
+        rows = table(title, "now refused", "now permitted", "other reasons", "cannot say")
+        told = (*replayed.CHANGED, Outcome.CANNOT_SAY)
+        shown = {key: [of[one.name] for one in told] for key, of in report[name].items()}
+        for key, counts in shown.items():
+            if any(counts):
+                rows.add_row(*cells(key, *counts))
+        if any(map(any, shown.values())):
+            console.print(rows)
+    for reason, count in report["cannot_say"].items():
+        console.print(f"Cannot say of {count}: {escape(reason)}", soft_wrap=True)
+    _print_check(console, report)
+
+
+def _print_check(console: Console, report: dict[str, Any]) -> None:
+    check, engine = report["self_check"], report["engine"]
+    for name, count in check["decided_alike_by_other_engines"].items():
+        console.print(f"{count} were decided by {escape(name)}, and come out the same.")
+    if report["sound"]:
+        console.print(
+            "[bold green]SOUND[/]: every decision came out again as it is on record; "
+            f"{escape(engine['name'])} confirmed {engine['changes_confirmed']} changes and "
+            f"{engine['others_sampled']} of the others",
+            soft_wrap=True,
+        )
+        return
+    entries = ", ".join(map(str, check["entries"]))
+    console.print(
+        f"[bold red]NOT TO BE RELIED ON[/]: {check['contradictions']} decisions do not follow from what "
+        f"they were made by (entries {entries or '-'}); compiled rules and engine disagreed "
+        f"{engine['disagreements']} times",
+        soft_wrap=True,
+    )

@@ -1,0 +1,201 @@
+"""`countersign search explain`: makes a decision on record again, bit for bit, and says by which rules."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from countersign.cli.connection import config_option, load, run
+from countersign.cli.facts import UUID
+from countersign.cli.ground import ground_of, ground_options
+from countersign.cli.output import (
+    CONTRADICTED,
+    OK,
+    REFUSED,
+    json_option,
+    message_dict,
+    out,
+    print_json,
+)
+from countersign.cli.search_view import print_decision
+from countersign.cli.worlds import worlds_options
+from countersign.client import ClientSettings, VerificationError
+from countersign.client.disclosure import DisclosureClient
+from countersign.client.ledger import LedgerClient
+from countersign.client.verify import verify_receipt
+from countersign.ledger.v1 import disclosure_pb2 as pb
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.ledger.v1.ledger_pb2 import ListEntriesRequest
+from directive.explain import Explanation
+from directive.explain import explain as made_again
+from directive.recorded import NotRederivable, RecordedSearch, openings_needed, recorded
+from directive.rules import Rule
+from directive.vocabulary import Vocabulary
+from directive.worlds import World, Worlds
+from shared.errors import NotFound
+from shared.registry import TrustRoots
+
+
+@click.command()
+@click.argument("search_id", type=UUID, metavar="[ID]", required=False)
+@click.option(
+    "--index", type=click.IntRange(0), default=None, help="Of a dry run: the index of its entry."
+)
+@worlds_options
+@ground_options
+@config_option
+@json_option
+def explain(
+    search_id: str | None,
+    index: int | None,
+    config: Path,
+    as_json: bool,
+    worlds: Worlds,
+    vocabulary: Vocabulary,
+    **chosen: Any,
+) -> int:
+    """Make the decision on search ID again, from the record, and compare it bit for bit.
+
+    Reads those openings of its entry that the rules of the time could read: by right, and itself on record.
+    Says by which rules, citations and sentences each party spoke, or exactly what differs.
+
+    Exit code 1 when it cannot be made again as it was (a text is missing, the engine is another one), 7 when
+    all is at hand and it comes out otherwise.
+
+    \b
+    Example:
+      countersign search explain 0b8f6f0e-7a44-4c55-9f5e-3a2f0a6c1d11 \\
+        --directives .countersign/directives --registry .countersign/registry.toml \\
+        --authority "Los Angeles City Charter s. 573" --reason "Complaint 26-114"
+    """
+    if (search_id is None) == (index is None):
+        raise click.UsageError("name either the search, or the --index of an entry")
+    settings = load(config)
+    found = run(_read(settings, search_id or "", index, ground_of(settings, chosen), worlds.facts))
+    if isinstance(found, NotRederivable):
+        _cannot(found, as_json)
+        return REFUSED
+    world = worlds.of(found.decision)
+    explanation = made_again(found, world)
+    if as_json:
+        print_json(_document(explanation, world))
+    else:
+        _print(out(), explanation, world)
+    if explanation.explained:
+        return OK
+    return CONTRADICTED if explanation.contradicts else REFUSED
+
+
+async def _read(
+    settings: ClientSettings,
+    search_id: str,
+    index: int | None,
+    ground: pb.Ground,
+    facts: frozenset[str],
+) -> RecordedSearch | NotRederivable:
+    """The decision with its openings; each proved, and the reading on record."""
+    async with LedgerClient.connect(settings) as ledger:
+        if index is None:
+            wanted = ListEntriesRequest(search_id=search_id.lower(), kind="search_decided")
+            index = await anext((one.index async for one in ledger.entries(wanted)), None)
+        if index is None:
+            raise NotFound("SEARCH_UNKNOWN", f"there is no decision on search {search_id}")
+        entry = (await ledger.entry(index)).entry
+    needed = openings_needed(facts)
+    fields = [one.field for one in entry.commitments if one.field in needed]
+    if not fields:
+        raise NotFound("SEARCH_UNKNOWN", f"entry {index} is no decision on a search")
+    trust = TrustRoots.load(settings.trust_roots)
+    async with DisclosureClient.connect(settings) as client:
+        try:
+            disclosed = await client.disclose(index, fields, ground)
+        except NotFound as error:
+            if error.reason != "OPENING_EXPUNGED":
+                raise
+            return _recorded(index, entry, {}, fields)
+    # From here on what counts is what was proved, and not what was listed.
+    proved = verify_receipt(disclosed.entry_receipt, trust)
+    if search_id and proved.search_id != search_id.lower():
+        raise VerificationError("DECISION_MISMATCH", f"entry {index} is of another search")
+    return _recorded(index, proved, {o.field: o.value for o in disclosed.openings}, fields)
+
+
+def _recorded(
+    index: int, entry: Entry, openings: Mapping[str, str], fields: list[str]
+) -> RecordedSearch | NotRederivable:
+    found = recorded(index, entry, openings, fields)
+    if found is None:
+        raise NotFound("SEARCH_UNKNOWN", f"entry {index} is no decision on a search")
+    return found
+
+
+def _cannot(found: NotRederivable, as_json: bool) -> None:
+    if as_json:
+        print_json({"index": found.index, "explained": False, "reason": found.reason})
+    else:
+        out().print(
+            f"[bold red]NOT EXPLAINED[/]: entry {found.index}: {escape(found.reason)}",
+            soft_wrap=True,
+        )
+
+
+def _rules(world: World) -> dict[str, Rule]:
+    return {rule.id: rule for one in world.book.directives.values() for rule in one.rules}
+
+
+def _print(console: Console, explanation: Explanation, world: World) -> None:
+    search = explanation.search
+    if not explanation.explained:
+        console.print(
+            f"[bold red]NOT EXPLAINED[/]: entry {search.index}: the decision does not come out as it is "
+            "on record",
+            soft_wrap=True,
+        )
+        for one in explanation.differences:
+            console.print(f"  {escape(str(one))}", soft_wrap=True)
+        if explanation.contradicts:
+            console.print(
+                "[bold red]Everything that it was made by is at hand[/]: the record or the engine is at "
+                "fault (docs/directives.md).",
+                soft_wrap=True,
+            )
+        return
+    decision = search.decision
+    console.print(
+        f"[bold green]EXPLAINED[/]: entry {search.index}: made again bit for bit by "
+        f"{escape(decision.engine)}, policy set {decision.policy_set_sha256.hex()}",
+        soft_wrap=True,
+    )
+    print_decision(console, decision)
+    rules = _rules(world)
+    for said in dict.fromkeys(one.id for verdict in decision.verdicts for one in verdict.rules):
+        sentence = rules[said].source_sentence
+        if sentence:
+            console.print(f'{escape(said)}: "{escape(sentence)}"', soft_wrap=True)
+
+
+def _document(explanation: Explanation, world: World) -> dict[str, Any]:
+    search, rules = explanation.search, _rules(world)
+    named = {one.id for said in search.decision.verdicts for one in said.rules} & rules.keys()
+    return {
+        "index": search.index,
+        "search_id": search.facts.search_id,
+        "explained": explanation.explained,
+        "contradicts": explanation.contradicts,
+        "decision": message_dict(search.decision),
+        "sentences": {
+            one: rules[one].source_sentence for one in sorted(named) if rules[one].source_sentence
+        },
+        "differences": [
+            {
+                "what": str(one.what),
+                "about": one.about,
+                "recorded": one.recorded,
+                "now": one.now,
+            }
+            for one in explanation.differences
+        ],
+    }

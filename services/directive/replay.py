@@ -1,0 +1,315 @@
+"""What a proposed directive would have said: searches of the past, decided again with it and without.
+
+Invariants:
+- A decision of the past is first made again as it was. One that does not come out bit for bit, though all
+  that it was made by is at hand, is a contradiction: record or engine are broken, and no count is worth much.
+- What was not recorded is not guessed: a search of which the proposal asks for more than is on record, whose
+  openings were destroyed, or that was decided by texts that are not at hand, is one of which nobody can say.
+- Compiled rules sift; the engine confirms every search that comes out otherwise, and a sample of the others.
+"""
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import Final
+
+from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Verdict
+from directive.book import Book, Directive
+from directive.evaluate import Evaluator, SeatVerdict, conjunction
+from directive.explain import Differs, causes
+from directive.question import Fault, Question
+from directive.recorded import NotRederivable, RecordedSearch
+from directive.replay_counts import SAME, Change, Example, Outcome, Replayed
+from directive.sieve import Sieve, Sifted
+from directive.worlds import World, Worlds
+
+SAMPLE: Final = 0.002
+"""How many of those that come out the same are asked of the engine all the same: of 100,000, some 200."""
+EXAMPLES_MAX: Final = 1000
+"""Of the searches that come out otherwise, so many are listed one by one; all are counted."""
+CONTRADICTIONS_LISTED_MAX: Final = 100
+KEPT_MAX: Final = 50_000
+"""Kinds of change, and of texts that are not at hand."""
+
+_PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
+
+
+SOUND: Final = -1
+"""In place of a kind of change: the decision came out again as it was."""
+DISAGREES: Final = -2
+"""In place of a kind of change: the engine says something else than the record."""
+
+
+def proposed_book(book: Book, proposal: Directive, *, keep_dates: bool) -> tuple[Book, list[str]]:
+    """The directives with the proposal, and the names of those that it takes the place of.
+
+    Those are its party's of the same name, and those of which it has a rule. Unless its dates are kept, it is
+    in force throughout: the question is what it would have said. Raises DirectiveRefused.
+    """
+    manifest = proposal.document.manifest
+    own = {rule.id for rule in proposal.rules}
+    replaced = [
+        name
+        for name, one in book.directives.items()
+        if one.document.manifest.party == manifest.party
+        and (name == manifest.name or own & {rule.id for rule in one.rules})
+    ]
+    if not keep_dates:
+        always = {"effective_from": date.min, "effective_until": None}
+        document = dataclasses.replace(
+            proposal.document, manifest=manifest.model_copy(update=always)
+        )
+        proposal = dataclasses.replace(proposal, document=document)
+    others = [one for name, one in book.directives.items() if name not in replaced]
+    return Book([*others, proposal], book.vocabulary), replaced
+
+
+class _Lanes:
+    """One world with and without the proposal: what sifts, and what the engine says."""
+
+    def __init__(
+        self, world: World, proposal: Directive, sieve: type[Sieve], *, keep_dates: bool
+    ) -> None:
+        self.world = world
+        new, self.replaced = proposed_book(world.book, proposal, keep_dates=keep_dates)
+        self.sieve = sieve(world.book, world.registry)
+        self.sieve_new = sieve(new, world.registry)
+        self.engine_new = Evaluator(new, world.registry)
+        self.asked_anew = Evaluator(world.book, world.registry, keep=False)
+        self.asked_anew_new = Evaluator(new, world.registry, keep=False)
+
+
+class Replay:
+    """Takes searches one after the other. Methods raise what an Evaluator and a Book raise."""
+
+    def __init__(
+        self,
+        worlds: Worlds,
+        proposal: Directive,
+        *,
+        keep_dates: bool = False,
+        sample: float = SAMPLE,
+        seed: int = 0,
+        examples_max: int = EXAMPLES_MAX,
+        sieve: type[Sieve] = Sieve,
+    ) -> None:
+        self._worlds = worlds
+        self._proposal = proposal
+        self._keep_dates = keep_dates
+        self._sample = sample
+        self._examples_max = examples_max
+        self._sieve = sieve
+        self._chance = random.Random(seed)  # noqa: S311  # which are sampled is no secret
+        self._lanes: dict[int, _Lanes] = {}
+        self._kinds: list[Change] = [SAME]
+        self._kind_numbers: dict[Change, int] = {SAME: 0}
+        self._counted: Counter[tuple[str, str, int]] = Counter()
+        self._changes: dict[tuple[int, bytes, object], int] = {}
+        self._confirmations: dict[tuple[bytes, bytes], int] = {}
+        self._causes: dict[tuple[int, bytes, date], int] = {}
+        self.party = proposal.document.manifest.party
+        self._found = Replayed(self.party, (), ())
+
+    def check(self, world: World) -> None:
+        """Raises DirectiveRefused when the proposal cannot be in force beside the others of this world."""
+        self._lanes_of(world)
+
+    def add(self, search: RecordedSearch | NotRederivable) -> None:
+        """One more search of the past."""
+        self._found.searches += 1
+        if isinstance(search, NotRederivable):
+            kind = self._kind(Change(Outcome.CANNOT_SAY, reason=search.reason))
+            self._counted[search.agency, search.month, kind] += 1
+            return
+        lanes = self._lanes_of(self._worlds.of(search.decision))
+        question = lanes.sieve.ask(search.facts, search.officer, search.at)
+        made = lanes.sieve.sift(question)
+        kind = self._as_recorded(lanes, question, search, made)
+        if kind == SOUND:
+            kind = self._proposed(lanes, question, search, made)
+        self._counted[search.facts.origin_agency, search.month, kind] += 1
+        if kind == 0:
+            if self._chance.random() < self._sample:
+                self._confirm(lanes, question, search, kind, asked_anew=True)
+            return
+        change = self._kinds[kind]
+        if change.outcome is not Outcome.CANNOT_SAY:
+            self._confirm(lanes, question, search, kind, asked_anew=False)
+            if len(self._found.examples) < self._examples_max:
+                agency = search.facts.origin_agency
+                self._found.examples.append(Example(search.index, search.month, agency, change))
+
+    def _kind(self, change: Change) -> int:
+        """A number for changes that are alike: hashing one costs more than counting it."""
+        number = self._kind_numbers.setdefault(change, len(self._kinds))
+        if number == len(self._kinds):
+            self._kinds.append(change)
+        return number
+
+    def finish(self) -> Replayed:
+        """What came of all."""
+        found = self._found
+        found.counts = Counter(
+            {(who, month, self._kinds[kind]): n for (who, month, kind), n in self._counted.items()}
+        )
+        for lanes in self._lanes.values():
+            found.disagreements += lanes.sieve.disagreements + lanes.sieve_new.disagreements
+            found.left_to_engine += lanes.sieve.left_to_engine + lanes.sieve_new.left_to_engine
+        replaced = sorted({name for lanes in self._lanes.values() for name in lanes.replaced})
+        known = {
+            name
+            for lanes in self._lanes.values()
+            for name, one in lanes.world.book.directives.items()
+            if one.document.manifest.party == self.party
+        }
+        return dataclasses.replace(
+            found, replaces=tuple(replaced), beside=tuple(sorted(known - set(replaced)))
+        )
+
+    def _lanes_of(self, world: World) -> _Lanes:
+        lanes = self._lanes.get(id(world))
+        if lanes is None:
+            lanes = _Lanes(world, self._proposal, self._sieve, keep_dates=self._keep_dates)
+            self._lanes[id(world)] = lanes
+        return lanes
+
+    def _as_recorded(
+        self, lanes: _Lanes, question: Question, search: RecordedSearch, made: Sifted
+    ) -> int:
+        """Why the decision cannot be made again as it was; SOUND when it was."""
+        at = search.decision.evaluated_at
+        same_time = question.at == search.at and at.nanos % 1_000_000 == 0
+        if search.content == made.content and same_time:
+            return SOUND
+        kind = self._cause(lanes.world, search, made)
+        if kind != SOUND:
+            return kind
+        if same_time and _but_for_the_engine(search.decision) == _but_for_the_engine(made.decision):
+            self._found.other_engine[search.decision.engine] += 1
+            return SOUND
+        self._found.contradictions += 1
+        if len(self._found.contradictions_listed) < CONTRADICTIONS_LISTED_MAX:
+            self._found.contradictions_listed.append(search.index)
+        return self._kind(Change(Outcome.CANNOT_SAY, reason="the record contradicts itself"))
+
+    def _cause(self, world: World, search: RecordedSearch, made: Sifted) -> int:
+        """What the decision was made by that is not at hand, besides the engine; SOUND when all is."""
+        key = id(world), search.content, search.at.date()
+        kind = self._causes.get(key)
+        if kind is None:
+            kind = SOUND
+            for one in causes(search.decision, made.decision, world):
+                if one.what is not Differs.ENGINE:
+                    about = f" ({one.about})" if one.about else ""
+                    reason = f"{_NOT_AT_HAND[one.what]}{about}"
+                    kind = self._kind(Change(Outcome.CANNOT_SAY, reason=reason))
+                    break
+            if len(self._causes) >= KEPT_MAX:
+                self._causes.clear()
+            self._causes[key] = kind
+        return kind
+
+    def _proposed(
+        self, lanes: _Lanes, question: Question, search: RecordedSearch, made: Sifted
+    ) -> int:
+        if all(seat.party != self.party for seat in question.seats):
+            return 0
+        alike = lanes.sieve_new.alike(question, self.party)
+        key = id(lanes), made.content, alike
+        kind = self._changes.get(key) if alike is not None else None
+        if kind is None:
+            said = lanes.sieve_new.party_says(question, self.party)
+            kind = self._kind(self._compared(search.decision, said))
+            if alike is not None:
+                if len(self._changes) >= KEPT_MAX:
+                    self._changes.clear()
+                self._changes[key] = kind
+        return kind
+
+    def _compared(self, recorded: Decision, said: Sequence[SeatVerdict]) -> Change:
+        others = [one for one in recorded.verdicts if one.party != self.party]
+        own = [one for one in recorded.verdicts if one.party == self.party]
+        new = [one.verdict for one in said]
+        unknown = _unknown(new) - _unknown(own)
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            return Change(Outcome.CANNOT_SAY, reason=f"not recorded: {names}")
+        before, after = _reasons(own), _reasons(new)
+        was = recorded.outcome == _PERMITTED
+        would = conjunction([*others, *new]) == _PERMITTED
+        if was != would:
+            return Change(Outcome.TO_PERMITTED if would else Outcome.TO_REFUSED, before, after)
+        return SAME if before == after else Change(Outcome.OTHER_REASONS, before, after)
+
+    def _confirm(
+        self,
+        lanes: _Lanes,
+        question: Question,
+        search: RecordedSearch,
+        kind: int,
+        *,
+        asked_anew: bool,
+    ) -> None:
+        """Have the engine say it. What it says without the proposal is asked in the sample only: on record is
+        what it said then.
+        """
+        new = (lanes.asked_anew_new if asked_anew else lanes.engine_new).party_says(
+            question, self.party
+        )
+        # What the engine said is compared once for all to which it said the same.
+        said = b"".join(one.verdict.SerializeToString(deterministic=True) + b"\0" for one in new)
+        key = search.content, said
+        confirmed = self._confirmations.get(key)
+        if confirmed is None:
+            confirmed = self._kind(self._compared(search.decision, new))
+            if len(self._confirmations) >= KEPT_MAX:
+                self._confirmations.clear()
+            self._confirmations[key] = confirmed
+        if asked_anew:
+            was = [one.verdict for one in lanes.asked_anew.party_says(question, self.party)]
+            recorded = [one for one in search.decision.verdicts if one.party == self.party]
+            confirmed = confirmed if was == recorded else DISAGREES
+        if confirmed != kind:
+            self._found.disagreements += 1
+        elif asked_anew:
+            self._found.sampled += 1
+        else:
+            self._found.confirmed += 1
+
+
+_NOT_AT_HAND: Final = {
+    Differs.DIRECTIVE_MISSING: "decided by a directive that is not at hand",
+    Differs.DIRECTIVE_TEXT: "decided by another text of a directive",
+    Differs.DIRECTIVE_NOT_IN_FORCE: "decided with other directives in force",
+    Differs.VOCABULARY_OR_REGISTRY: "decided with another vocabulary or registry",
+}
+
+
+def _but_for_the_engine(decision: Decision) -> Decision:
+    copy = Decision()
+    copy.CopyFrom(decision)
+    copy.ClearField("evaluated_at")
+    copy.ClearField("engine")
+    copy.ClearField("policy_set_sha256")
+    return copy
+
+
+def _unknown(verdicts: Iterable[Verdict]) -> set[str]:
+    return {
+        fact
+        for one in verdicts
+        if Fault.FACT_UNKNOWN in one.faults
+        for fact in (one.unknown_facts or ["a fact that every search states"])
+    }
+
+
+def _reasons(verdicts: Iterable[Verdict]) -> tuple[str, ...]:
+    """What a party says, each thing once: rules, requirements that were not met, faults."""
+    found: dict[str, None] = {}
+    for said in verdicts:
+        found.update(dict.fromkeys(one.id for one in said.rules))
+        found.update(dict.fromkeys(f"{one.rule_id}#{one.clause}" for one in said.unmet))
+        found.update(dict.fromkeys(said.faults))
+    return tuple(sorted(found))

@@ -1,0 +1,223 @@
+"""`search explain` and `directive replay` over a ledger that runs: by right, on record, with exit codes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from countersign.cli.main import exit_code
+from countersign.ledger.v1.append_pb2 import PendingEntry
+from countersign.type.v1.decision_pb2 import DecisionOutcome, VerdictOutcome
+from countersign.type.v1.search_pb2 import OffenceSeverity
+from directive.evaluate import Evaluator
+from shared.registry import Registry
+from support.directives import (
+    DIRECTIVES,
+    FORBID,
+    NOON,
+    TRAINED,
+    manifest,
+    ordinary,
+    registry,
+    shipped_book,
+)
+from support.disclosures import (
+    AUTHORITY,
+    COMMISSION,
+    POLICE,
+    REASON,
+    Caller,
+    LedgerUnderTest,
+    ledger_in,
+)
+from support.ledgers import search_id
+from support.nats_servers import NatsUnderTest
+from support.recorded_history import Drawn, pending_entry
+from support.terminals import Said
+
+GROUND = ("--authority", AUTHORITY, "--reason", REASON)
+FELONIES = FORBID.replace("LAPD-9", "LAPD-77") + (
+    'unless { context.severity == Countersign::OffenceSeverity::"violentFelony" };'
+)
+
+
+def searched(number: int, *, checked: bool = False, **facts: Any) -> PendingEntry:
+    """A search as the shipped directives decide it."""
+    asked = ordinary(search_id=search_id(number), **facts)
+    evaluator = Evaluator(shipped_book(), registry())
+    return pending_entry(Drawn(asked, TRAINED, NOON), evaluator, registry(), checked=checked)
+
+
+def felony(number: int) -> PendingEntry:
+    offence = ordinary().offence
+    offence.severity = OffenceSeverity.OFFENCE_SEVERITY_FELONY
+    return searched(number, offence=offence)
+
+
+def false(number: int) -> PendingEntry:
+    """A permit of what every party forbids."""
+    pending = searched(number, purpose=8)
+    decision = pending.entry.search_decided.decision
+    decision.outcome = DecisionOutcome.DECISION_OUTCOME_PERMITTED
+    for verdict in decision.verdicts:
+        verdict.outcome = VerdictOutcome.VERDICT_OUTCOME_PERMIT
+    return pending
+
+
+@dataclass
+class Commands:
+    """The command line, with a configuration for who calls."""
+
+    ledger: LedgerUnderTest
+    capsys: pytest.CaptureFixture[str]
+
+    async def run(self, *arguments: object, who: Caller = COMMISSION) -> Said:
+        self.capsys.readouterr()
+        config = ("--config", str(self.ledger.config(who)))
+        code = await asyncio.to_thread(exit_code, [*map(str, arguments), *config])
+        return Said(code, *self.capsys.readouterr())
+
+    async def kinds(self) -> list[str]:
+        return [str(entry.WhichOneof("event")) for _, entry in await self.ledger.entries()]
+
+
+@pytest.fixture(name="commands")
+async def _commands(
+    tmp_path: Path, nats_server: NatsUnderTest, capsys: pytest.CaptureFixture[str]
+) -> AsyncIterator[Commands]:
+    """Over a ledger with an ordinary search (0), a refused one (1), a felony (2) and a dry run (3)."""
+    async with ledger_in(tmp_path, nats_server) as ledger:
+        await ledger.append(
+            searched(0), searched(1, purpose=7), felony(2), searched(3, checked=True)
+        )
+        yield Commands(ledger, capsys)
+
+
+@pytest.fixture(name="proposal")
+def _proposal(tmp_path: Path) -> Path:
+    folder = tmp_path / "felonies-only"
+    folder.mkdir()
+    text = manifest(name="felonies-only", effective_from="2030-01-01")
+    (folder / "directive.toml").write_text(text)
+    (folder / "rules.cedar").write_text(FELONIES)
+    (folder / "cases.yaml").write_text("cases: []\n")
+    return folder
+
+
+async def test_a_decision_is_explained_with_its_rules_and_sentences(commands: Commands) -> None:
+    said = await commands.run("search", "explain", search_id(1), *GROUND)
+    assert said.code == 0
+    assert "EXPLAINED" in said.out
+    assert "LAPD-PC-1" in said.out
+    said = await commands.run("search", "explain", search_id(0), *GROUND, "--json")
+    assert said.code == 0
+    assert (said.document["explained"], said.document["differences"]) == (True, [])
+    assert said.document["decision"]["outcome"] == "DECISION_OUTCOME_PERMITTED"
+    assert (await commands.kinds()).count("opening_read") == 2
+
+
+async def test_the_sentence_of_the_source_is_shown(commands: Commands) -> None:
+    await commands.ledger.append(searched(9, system="facefind", gallery="facefind-web"))
+    said = await commands.run("search", "explain", search_id(9), *GROUND)
+    assert "shall not use third-party commercial facial recognition services" in said.out
+
+
+async def test_a_dry_run_is_explained_by_its_entry(commands: Commands) -> None:
+    said = await commands.run("search", "explain", "--index", 3, *GROUND)
+    assert (said.code, "EXPLAINED" in said.out) == (0, True)
+
+
+async def test_what_is_not_at_hand_is_said(commands: Commands, tmp_path: Path) -> None:
+    other = tmp_path / "registry.toml.other"
+    text = (DIRECTIVES / "demo-registry.toml").read_text()
+    other.write_text(text.replace("active = false", "active = true"))
+    assert Registry.load(other).sha256 != registry().sha256
+    said = await commands.run(
+        "search", "explain", search_id(0), *GROUND, "--registry", other, "--json"
+    )
+    assert said.code == 1
+    assert [one["what"] for one in said.document["differences"]] == ["VOCABULARY_OR_REGISTRY"]
+    assert not said.document["contradicts"]
+
+
+async def test_a_decision_that_contradicts_its_rules_has_an_exit_code_of_its_own(
+    commands: Commands, proposal: Path
+) -> None:
+    await commands.ledger.append(false(8))
+    said = await commands.run("search", "explain", search_id(8), *GROUND)
+    assert said.code == 7
+    assert "NOT EXPLAINED" in said.out
+    said = await commands.run("directive", "replay", proposal, *GROUND, "--json")
+    assert (said.code, said.document["sound"]) == (7, False)
+    assert said.document["self_check"]["entries"] == [4]
+    said = await commands.run("directive", "replay", proposal, *GROUND)
+    assert "NOT TO BE RELIED ON" in said.out
+
+
+async def test_what_was_destroyed_is_not_explained(commands: Commands, proposal: Path) -> None:
+    await commands.ledger.approve(POLICE, await commands.ledger.request(COMMISSION, 0))
+    said = await commands.run("search", "explain", search_id(0), *GROUND)
+    assert (said.code, "its openings were destroyed" in said.out) == (1, True)
+    said = await commands.run("directive", "replay", proposal, *GROUND, "--json")
+    assert (said.code, said.document["cannot_say"]) == (0, {"its openings were destroyed": 1})
+
+
+async def test_explaining_takes_a_right_and_a_search(commands: Commands) -> None:
+    assert (await commands.run("search", "explain", *GROUND)).code == 2
+    said = await commands.run("search", "explain", search_id(77), *GROUND)
+    assert (said.code, "SEARCH_UNKNOWN" in said.err) == (3, True)
+    texas: Caller = ("oversight", "texas")
+    said = await commands.run("search", "explain", search_id(0), *GROUND, who=texas)
+    assert (said.code, "NOT_ENTITLED" in said.err) == (3, True)
+
+
+async def test_a_replay_says_what_would_have_been_refused(
+    commands: Commands, proposal: Path, tmp_path: Path
+) -> None:
+    report, page = tmp_path / "report.md", tmp_path / "report.html"
+    said = await commands.run(
+        *("directive", "replay", proposal, "--since", "2020-01-01", "--until", "2999-01-01"),
+        *("--with-checks", "--sample", 1, "--markdown", report, "--html", page, *GROUND),
+    )
+    assert said.code == 0, said.err
+    assert "SOUND" in said.out
+    assert "permitted, would be refused" in said.out
+    for written in (report.read_text(), page.read_text()):
+        assert "LAPD-77" in written
+        assert TRAINED not in written
+        assert "26-0001" not in written
+    assert (tmp_path / "report.svg").read_text().startswith("<svg")
+    read = [entry.requests_read for _, entry in await commands.ledger.entries("requests_read")]
+    assert [(one.found, list(one.fields), one.with_checks) for one in read] == [
+        (4, ["officer", "case_number"], True)
+    ]
+    said = await commands.run("directive", "replay", proposal, *GROUND, "--json")
+    document = json.loads(said.out)
+    assert document["outcomes"] == {
+        "SAME": 2,
+        "OTHER_REASONS": 0,
+        "TO_REFUSED": 1,
+        "TO_PERMITTED": 0,
+        "CANNOT_SAY": 0,
+    }
+    assert document["by_rule"]["LAPD-77"]["TO_REFUSED"] == 1
+    assert [one["index"] for one in document["examples"]] == [2]
+    assert document["engine"]["changes_confirmed"] == 1
+    said = await commands.run(
+        "directive", "replay", proposal, "--until", "2020-01-01", *GROUND, "--json"
+    )
+    assert said.document["searches"] == 0
+
+
+async def test_a_proposal_that_a_guard_refuses_is_not_replayed(
+    commands: Commands, proposal: Path
+) -> None:
+    (proposal / "rules.cedar").write_text(FELONIES.replace("@citation", "@note"))
+    said = await commands.run("directive", "replay", proposal, *GROUND, "--json")
+    assert said.code == 1
+    assert said.document["findings"]
+    assert "requests_read" not in await commands.kinds()
