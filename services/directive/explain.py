@@ -75,6 +75,9 @@ def explain(search: RecordedSearch, world: World) -> Explanation:
     """Make the decision again, by the engine itself. Raises what an Evaluator raises."""
     evaluator = Evaluator(world.book, world.registry, keep=False)
     again = evaluator.evaluate(search.facts, search.officer, search.at)
+    if search.decision.HasField("documents_index"):
+        # Folders do not know of documents; what the ledger held is looked up by this very index.
+        again.documents_index = search.decision.documents_index
     return Explanation(search, again, tuple(differences(search.decision, again, world)))
 
 

@@ -68,7 +68,7 @@ class RecordedSearch:
     at: datetime
     decision: Decision
     content: bytes
-    """The decision's bytes without its time, which is another in each."""
+    """The decision's bytes without its time and what was known of documents: many have the same."""
 
     @classmethod
     def of(
@@ -130,12 +130,16 @@ def moment_of(stamp: Timestamp) -> datetime:
 
 
 def _without_time(decision: Decision) -> bytes:
-    """The bytes without the time, which is taken out and put back: a copy of it all would cost more."""
+    """The bytes without time and documents, which are taken out and put back: a copy would cost more."""
     time = Timestamp()
     time.CopyFrom(decision.evaluated_at)
     decision.ClearField("evaluated_at")
+    known = decision.documents_index if decision.HasField("documents_index") else None
+    decision.ClearField("documents_index")
     content = decision.SerializeToString(deterministic=True)
     decision.evaluated_at.CopyFrom(time)
+    if known is not None:
+        decision.documents_index = known
     return content
 
 

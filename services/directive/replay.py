@@ -23,7 +23,7 @@ from directive.question import Fault, Question
 from directive.recorded import NotRederivable, RecordedSearch
 from directive.replay_counts import SAME, Change, Example, Outcome, Replayed
 from directive.sieve import Sieve, Sifted
-from directive.worlds import World, Worlds
+from directive.worlds import NoSuchWorld, World, Worlds
 
 SAMPLE: Final = 0.002
 """How many of those that come out the same are asked of the engine all the same: of 100,000, some 200."""
@@ -123,7 +123,12 @@ class Replay:
             kind = self._kind(Change(Outcome.CANNOT_SAY, reason=search.reason))
             self._counted[search.agency, search.month, kind] += 1
             return
-        lanes = self._lanes_of(self._worlds.of(search.decision))
+        try:
+            lanes = self._lanes_of(self._worlds.of(search.decision))
+        except NoSuchWorld as unknown:
+            kind = self._kind(Change(Outcome.CANNOT_SAY, reason=str(unknown)))
+            self._counted[search.facts.origin_agency, search.month, kind] += 1
+            return
         question = lanes.sieve.ask(search.facts, search.officer, search.at)
         made = lanes.sieve.sift(question)
         kind = self._as_recorded(lanes, question, search, made)
@@ -291,6 +296,7 @@ def _but_for_the_engine(decision: Decision) -> Decision:
     copy = Decision()
     copy.CopyFrom(decision)
     copy.ClearField("evaluated_at")
+    copy.ClearField("documents_index")
     copy.ClearField("engine")
     copy.ClearField("policy_set_sha256")
     return copy

@@ -289,8 +289,9 @@ class Sieve(Evaluator):
 
 
 def sifted_of(decision: Decision) -> Sifted:
-    """A decision without its time."""
+    """A decision without its time, and without what was known of documents."""
     timeless = Decision()
     timeless.CopyFrom(decision)
     timeless.ClearField("evaluated_at")
+    timeless.ClearField("documents_index")
     return Sifted(timeless, timeless.SerializeToString(deterministic=True))

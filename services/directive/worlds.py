@@ -1,12 +1,17 @@
 """What directives, vocabulary and registry were in force when something was decided."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import Decision
+from directive import holdings
 from directive.book import Book, load_book
+from directive.holdings import Holdings
+from directive.projection import facts_read
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
 
@@ -17,6 +22,8 @@ class World:
 
     book: Book
     registry: Registry
+    documents_index: int | None = None
+    """The newest document of the ledger in it; None when nobody knows, or directives are files."""
 
     @cached_property
     def facts(self) -> frozenset[str]:
@@ -28,7 +35,7 @@ class Worlds(Protocol):
     """Finds what a decision was made by."""
 
     def of(self, decision: Decision) -> World:
-        """The world in which it was decided, as far as it is known here."""
+        """The world in which it was decided; raises NoSuchWorld when it is not known here."""
 
     @property
     def newest(self) -> World:
@@ -61,6 +68,66 @@ class OneWorld:
     def facts(self) -> frozenset[str]:
         """Of the folders."""
         return self.world.facts
+
+
+class NoSuchWorld(Exception):
+    """What a decision was made by is not known here; the message says why."""
+
+
+class HeldWorlds:
+    """What the ledger holds, as it was after each of its documents."""
+
+    def __init__(
+        self,
+        documents: Iterable[tuple[int, Entry]],
+        against: holdings.World,
+        registry: Registry,
+        files: Worlds | None = None,
+    ) -> None:
+        """`files` for decisions of before directives were in the ledger. Raises DirectiveRefused."""
+        self._registry = registry
+        self._vocabulary = against.vocabulary
+        self._files = files
+        self._held: dict[int, Holdings] = {}
+        now = Holdings()
+        for index, entry in documents:
+            now = holdings.apply(now, index, entry, against)
+            self._held[index] = now
+        self._worlds: dict[int, World] = {}
+
+    def of(self, decision: Decision) -> World:
+        """What the ledger held when it was decided; raises NoSuchWorld, or DirectiveRefused."""
+        if not decision.HasField("documents_index"):
+            if self._files is None:
+                raise NoSuchWorld("it was decided by directives that were files: name their folder")
+            return self._files.of(decision)
+        return self._after(decision.documents_index)
+
+    def _after(self, index: int) -> World:
+        held = self._held.get(index)
+        if held is None:
+            raise NoSuchWorld(f"entry {index} is no document that is known here")
+        if index not in self._worlds:
+            book = held.book(self._vocabulary)
+            self._worlds[index] = World(book, self._registry, index)
+        return self._worlds[index]
+
+    @property
+    def newest(self) -> World:
+        """After the last document; raises NoSuchWorld when there is none."""
+        if not self._held:
+            if self._files is None:
+                raise NoSuchWorld("the ledger holds no directive")
+            return self._files.newest
+        return self._after(max(self._held))
+
+    @property
+    def facts(self) -> frozenset[str]:
+        """Of all directives that the ledger ever held."""
+        facts = self._files.facts if self._files is not None else frozenset()
+        held = self._held[max(self._held)].held.values() if self._held else ()
+        rules = [rule for one in held for rule in one.directive.rules]
+        return facts | facts_read(rules, self._vocabulary.facts)
 
 
 def folders(directives: Path, vocabulary: Vocabulary, registry: Registry) -> OneWorld:

@@ -77,7 +77,7 @@ class Commands:
 
     async def run(self, *arguments: object, who: Caller = COMMISSION) -> Said:
         self.capsys.readouterr()
-        config = ("--config", str(self.ledger.config(who)))
+        config = ("--config", str(self.ledger.config(who)), "--directives", str(DIRECTIVES))
         code = await asyncio.to_thread(exit_code, [*map(str, arguments), *config])
         return Said(code, *self.capsys.readouterr())
 
@@ -211,6 +211,17 @@ async def test_a_replay_says_what_would_have_been_refused(
         "directive", "replay", proposal, "--until", "2020-01-01", *GROUND, "--json"
     )
     assert said.document["searches"] == 0
+
+
+async def test_without_a_folder_and_without_documents_nothing_is_known(
+    commands: Commands, proposal: Path
+) -> None:
+    config = ("--config", str(commands.ledger.config(COMMISSION)))
+    explained = ["search", "explain", search_id(0), *GROUND, *config, "--json"]
+    assert await asyncio.to_thread(exit_code, explained) == 1
+    assert "name their folder" in commands.capsys.readouterr().out
+    tried = ["directive", "replay", str(proposal), *GROUND, *config]
+    assert await asyncio.to_thread(exit_code, tried) == 2
 
 
 async def test_a_proposal_that_a_guard_refuses_is_not_replayed(

@@ -33,7 +33,10 @@ LAPD = "CA0194200"
 
 COMPLETER = Completer(BROKER, ClockThatStandsStill(), sealer=SEALER)
 PUBLISHER = Completer(
-    "spiffe://countersign.test/service/policy", ClockThatStandsStill(), sealer=SEALER, publisher=True
+    "spiffe://countersign.test/service/policy",
+    ClockThatStandsStill(),
+    sealer=SEALER,
+    publisher=True,
 )
 
 

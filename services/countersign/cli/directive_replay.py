@@ -22,12 +22,13 @@ from countersign.cli.output import (
     print_json,
     table,
 )
-from countersign.cli.worlds import worlds_options
+from countersign.cli.worlds import Source, worlds_options
 from countersign.client import ClientSettings
 from countersign.client.disclosure import DisclosureClient
 from countersign.installation.files import write_public
 from countersign.ledger.v1 import disclosure_pb2 as pb
 from directive.book import load_directive
+from directive.document import Document
 from directive.entities import known_names
 from directive.findings import DirectiveRefused
 from directive.projection import facts_read
@@ -35,9 +36,8 @@ from directive.recorded import openings_needed, recorded
 from directive.rendering import replayed
 from directive.rendering.replayed import Span
 from directive.replay import SAMPLE, Replay
-from directive.replay_counts import Outcome
-from directive.vocabulary import Vocabulary
-from directive.worlds import Worlds
+from directive.replay_counts import Outcome, Replayed
+from directive.worlds import NoSuchWorld
 from shared.clock import stamp
 from shared.settings import SettingsError
 from tlog.verify import Progress
@@ -86,8 +86,7 @@ def replay(
     html: Path | None,
     config: Path,
     as_json: bool,
-    worlds: Worlds,
-    vocabulary: Vocabulary,
+    source: Source,
     **chosen: Any,
 ) -> int:
     """Say what the directive in FOLDER would have refused, and permitted, of the searches on record.
@@ -106,12 +105,16 @@ def replay(
         --html report.html --authority "City Council resolution 26-31" --reason "Proposed order"
     """
     settings = load(config)
-    world = worlds.newest
+    worlds = run(source.read(settings))
     where = folder.resolve()
+    vocabulary = source.vocabulary
     try:
+        world = worlds.newest
         proposal = load_directive(where, vocabulary, known_names(world.registry))
         again = Replay(worlds, proposal, keep_dates=keep_dates, sample=sample)
         again.check(world)
+    except NoSuchWorld as unknown:
+        raise SettingsError(f"{unknown} (--directives FOLDER)") from unknown
     except DirectiveRefused as refused:
         return _refused(refused, as_json)
     request = pb.ReadRequestsRequest(
@@ -120,21 +123,30 @@ def replay(
         fields=openings_needed(worlds.facts | facts_read(proposal.rules, vocabulary.facts)),
         ground=ground_of(settings, chosen),
     )
-    for name, moment in (("recorded_from", since), ("recorded_until", until)):
-        if moment is not None:
-            getattr(request, name).CopyFrom(stamp(moment.replace(tzinfo=UTC)))
+    _bound(request, since, until)
     with bar("deciding again") as progress:
         run(_replay(settings, request, again, progress))
-    document = proposal.document
-    span = Span(*(f"{day:%Y-%m-%d}" if day else "" for day in (since, until)))
     found = again.finish()
-    report = replayed.document(found, document.manifest, document.sha256, span)
+    report = _report(found, proposal.document, since, until)
     _write(report, markdown, html)
     if as_json:
         print_json(report)
     else:
         _print(out(), report)
     return OK if found.sound else CONTRADICTED
+
+
+def _bound(request: pb.ReadRequestsRequest, since: datetime | None, until: datetime | None) -> None:
+    for name, moment in (("recorded_from", since), ("recorded_until", until)):
+        if moment is not None:
+            getattr(request, name).CopyFrom(stamp(moment.replace(tzinfo=UTC)))
+
+
+def _report(
+    found: Replayed, proposal: Document, since: datetime | None, until: datetime | None
+) -> dict[str, Any]:
+    span = Span(*(f"{day:%Y-%m-%d}" if day else "" for day in (since, until)))
+    return replayed.document(found, proposal.manifest, proposal.sha256, span)
 
 
 async def _replay(

@@ -21,7 +21,7 @@ from countersign.cli.output import (
     print_json,
 )
 from countersign.cli.search_view import print_decision
-from countersign.cli.worlds import worlds_options
+from countersign.cli.worlds import Source, worlds_options
 from countersign.client import ClientSettings, VerificationError
 from countersign.client.disclosure import DisclosureClient
 from countersign.client.ledger import LedgerClient
@@ -33,8 +33,7 @@ from directive.explain import Explanation
 from directive.explain import explain as made_again
 from directive.recorded import NotRederivable, RecordedSearch, openings_needed, recorded
 from directive.rules import Rule
-from directive.vocabulary import Vocabulary
-from directive.worlds import World, Worlds
+from directive.worlds import NoSuchWorld, World, Worlds
 from shared.errors import NotFound
 from shared.registry import TrustRoots
 
@@ -53,8 +52,7 @@ def explain(
     index: int | None,
     config: Path,
     as_json: bool,
-    worlds: Worlds,
-    vocabulary: Vocabulary,
+    source: Source,
     **chosen: Any,
 ) -> int:
     """Make the decision on search ID again, from the record, and compare it bit for bit.
@@ -74,11 +72,17 @@ def explain(
     if (search_id is None) == (index is None):
         raise click.UsageError("name either the search, or the --index of an entry")
     settings = load(config)
-    found = run(_read(settings, search_id or "", index, ground_of(settings, chosen), worlds.facts))
+    worlds, found = run(
+        _read(settings, search_id or "", index, ground_of(settings, chosen), source)
+    )
     if isinstance(found, NotRederivable):
-        _cannot(found, as_json)
+        _cannot(found.index, found.reason, as_json)
         return REFUSED
-    world = worlds.of(found.decision)
+    try:
+        world = worlds.of(found.decision)
+    except NoSuchWorld as unknown:
+        _cannot(found.index, str(unknown), as_json)
+        return REFUSED
     explanation = made_again(found, world)
     if as_json:
         print_json(_document(explanation, world))
@@ -94,9 +98,10 @@ async def _read(
     search_id: str,
     index: int | None,
     ground: pb.Ground,
-    facts: frozenset[str],
-) -> RecordedSearch | NotRederivable:
-    """The decision with its openings; each proved, and the reading on record."""
+    source: Source,
+) -> tuple[Worlds, RecordedSearch | NotRederivable]:
+    """What was in force, and the decision with its openings: each proved, and the reading on record."""
+    worlds = await source.read(settings)
     async with LedgerClient.connect(settings) as ledger:
         if index is None:
             wanted = ListEntriesRequest(search_id=search_id.lower(), kind="search_decided")
@@ -104,7 +109,7 @@ async def _read(
         if index is None:
             raise NotFound("SEARCH_UNKNOWN", f"there is no decision on search {search_id}")
         entry = (await ledger.entry(index)).entry
-    needed = openings_needed(facts)
+    needed = openings_needed(worlds.facts)
     fields = [one.field for one in entry.commitments if one.field in needed]
     if not fields:
         raise NotFound("SEARCH_UNKNOWN", f"entry {index} is no decision on a search")
@@ -115,12 +120,13 @@ async def _read(
         except NotFound as error:
             if error.reason != "OPENING_EXPUNGED":
                 raise
-            return _recorded(index, entry, {}, fields)
+            return worlds, _recorded(index, entry, {}, fields)
     # From here on what counts is what was proved, and not what was listed.
     proved = verify_receipt(disclosed.entry_receipt, trust)
     if search_id and proved.search_id != search_id.lower():
         raise VerificationError("DECISION_MISMATCH", f"entry {index} is of another search")
-    return _recorded(index, proved, {o.field: o.value for o in disclosed.openings}, fields)
+    openings = {one.field: one.value for one in disclosed.openings}
+    return worlds, _recorded(index, proved, openings, fields)
 
 
 def _recorded(
@@ -132,14 +138,11 @@ def _recorded(
     return found
 
 
-def _cannot(found: NotRederivable, as_json: bool) -> None:
+def _cannot(index: int, reason: str, as_json: bool) -> None:
     if as_json:
-        print_json({"index": found.index, "explained": False, "reason": found.reason})
+        print_json({"index": index, "explained": False, "reason": reason})
     else:
-        out().print(
-            f"[bold red]NOT EXPLAINED[/]: entry {found.index}: {escape(found.reason)}",
-            soft_wrap=True,
-        )
+        out().print(f"[bold red]NOT EXPLAINED[/]: entry {index}: {escape(reason)}", soft_wrap=True)
 
 
 def _rules(world: World) -> dict[str, Rule]:
