@@ -32,11 +32,11 @@ from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED, DECISIO
 from ledger.entry import CompletedEntry, Completer, index_columns
 from ledger.index_messages import FollowerSettings
 from ledger.index_process import IndexProcess, running_index
-from ledger.index_queries import Question
 from ledger.keys import FileKey, LogKeys
 from ledger.last_signed import Signed
 from ledger.log import OpenLog, begin_log, opened
 from ledger.query_service import LedgerQueryServicer
+from ledger.questions import Question
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.standing import NoOpenings
 from ledger.storage import Head

@@ -25,6 +25,7 @@ from ledger.index import IndexLocked, QueryIndex
 from ledger.index_messages import Answer, Ask, Behind, FollowerSettings, Progress, Unusable
 from ledger.index_queries import count, last, page, span
 from ledger.reading import Head, Reading, StorageFailed
+from ledger.shopping import shopping
 from ledger.tree import Tiles, load_published
 from shared import logs
 from shared.errors import ServiceError
@@ -48,6 +49,7 @@ QUESTIONS: Final[dict[str, Callable[..., Any]]] = {
     "last": last,
     "count": count,
     "span": span,
+    "shopping": shopping,
 }
 
 

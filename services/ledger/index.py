@@ -27,7 +27,7 @@ from tlog.merkle import Frontier, leaf_hash
 
 log = logging.getLogger(__name__)
 
-INDEX_VERSION: Final = 2
+INDEX_VERSION: Final = 3
 """Raised with every change of columns or of their meaning: an index of another version is made anew."""
 
 MEMORY_MAX: Final = "512MB"
@@ -46,7 +46,9 @@ CREATE TABLE entries (
     origin_agency VARCHAR, beneficiary_agency VARCHAR, operator_agency VARCHAR,
     gallery_owner VARCHAR, caller_agency VARCHAR, system VARCHAR, gallery VARCHAR,
     gallery_class USMALLINT, purpose USMALLINT, suspicion USMALLINT, offence VARCHAR,
-    severity USMALLINT, provenance USMALLINT, capture_mode USMALLINT, outcome USMALLINT,
+    statute VARCHAR, severity USMALLINT, provenance USMALLINT, capture_mode USMALLINT,
+    route USMALLINT, protected_basis USMALLINT, probe_edit USMALLINT, investigation USMALLINT,
+    charge_status USMALLINT, instrument USMALLINT, emergency USMALLINT, outcome USMALLINT,
     reason VARCHAR, candidates UINTEGER
 );
 CREATE TABLE agencies (i BIGINT, value VARCHAR, candidates UINTEGER);
@@ -74,8 +76,9 @@ SEVERAL: Final = ("agencies", "jurisdictions", "rules", "citations")
 """Of what an entry may have several; the names of tables, and of facts."""
 _SHARED: Final = (
     *("beneficiary_agency", "operator_agency", "gallery_owner", "system", "gallery"),
-    *("gallery_class", "purpose", "suspicion", "offence", "severity", "provenance"),
-    *("capture_mode", "outcome"),
+    *("gallery_class", "purpose", "suspicion", "offence", "statute", "severity", "provenance"),
+    *("capture_mode", "route", "protected_basis", "probe_edit", "investigation", "charge_status"),
+    *("instrument", "emergency", "outcome"),
 )
 """What an entry has from the decision that it belongs to, where it does not say it itself."""
 

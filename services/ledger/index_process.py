@@ -19,7 +19,15 @@ from multiprocessing.connection import Connection
 from typing import Any, Final
 
 from ledger.index_messages import Answer, Ask, Behind, FollowerSettings, Progress, Unusable
-from ledger.index_queries import Counts, Dimension, Found, Question, SpanCounts
+from ledger.questions import (
+    Counts,
+    Dimension,
+    Found,
+    FoundShopping,
+    Question,
+    ShoppingQuestion,
+    SpanCounts,
+)
 from shared import telemetry
 from shared.errors import Overloaded, Unavailable
 
@@ -111,6 +119,11 @@ class IndexProcess:
         """Count a span of indexes (see index_queries). Raises Unavailable, Overloaded."""
         counts: SpanCounts = await self._ask("span", size, first, until_us, size)
         return counts
+
+    async def shopping(self, asked: ShoppingQuestion, count_max: int) -> FoundShopping:
+        """Find permits that came after refusals (see `shopping`). Raises Unavailable, Overloaded."""
+        found: FoundShopping = await self._ask("shopping", asked.size, asked, count_max)
+        return found
 
     async def _ask(self, question: str, size: int, *arguments: Any) -> Any:
         if self._unusable is not None:

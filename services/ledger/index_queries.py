@@ -5,10 +5,19 @@ the same size has the same answer, from this index or from one made anew.
 """
 
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Any, Final
 
 from ledger.index import QueryIndex
+from ledger.questions import (
+    Counts,
+    Dimension,
+    EndState,
+    Found,
+    Group,
+    Question,
+    Role,
+    SpanCounts,
+)
 from shared.entry_facts import DECIDED, ENDS
 
 GROUPS_MAX: Final = 10_000
@@ -16,67 +25,6 @@ GROUPS_MAX: Final = 10_000
 
 PERMITTED, REFUSED = 1, 2
 """DecisionOutcome."""
-
-
-class EndState(Enum):
-    """How a search ended, or that it has not."""
-
-    REFUSED = 1
-    OPEN = 2
-    ANSWERED = 3
-    FAILED = 4
-    EXPIRED = 5
-    WITHDRAWN = 6
-
-
-class DutyState(Enum):
-    """What became of a duty, by the last entry that says so; OPEN while none does."""
-
-    OPEN = 1
-    DONE = 2
-    WAIVED = 3
-    FAILED = 4
-
-
-class Role(Enum):
-    """In what role an agency takes part."""
-
-    ORIGIN = "origin_agency"
-    BENEFICIARY = "beneficiary_agency"
-    OPERATOR = "operator_agency"
-    GALLERY_OWNER = "gallery_owner"
-    CALLER = "caller_agency"
-
-
-class Dimension(Enum):
-    """What counts can be grouped by; the value is its expression."""
-
-    KIND = "e.kind"
-    ORIGIN_AGENCY = "e.origin_agency"
-    BENEFICIARY_AGENCY = "e.beneficiary_agency"
-    OPERATOR_AGENCY = "e.operator_agency"
-    GALLERY_OWNER = "e.gallery_owner"
-    AGENCY = "a.value"
-    JURISDICTION = "j.value"
-    SYSTEM = "e.system"
-    GALLERY = "e.gallery"
-    GALLERY_CLASS = "e.gallery_class"
-    PURPOSE = "e.purpose"
-    OFFENCE = "e.offence"
-    SEVERITY = "e.severity"
-    SUSPICION = "e.suspicion"
-    PROVENANCE = "e.provenance"
-    CAPTURE_MODE = "e.capture_mode"
-    OUTCOME = "e.outcome"
-    RULE = "r.value"
-    CITATION = "c.value"
-    REASON = "e.reason"
-    END_STATE = "end_state"
-    DUTY = "u.kind"
-    DUTY_STATE = "u.state"
-    DAY = "e.day"
-    MONTH = "e.day // 100"
-    YEAR = "e.day // 10000"
 
 
 _TABLES: Final = {  # a row for each value of each entry
@@ -89,87 +37,9 @@ _SEVERAL: Final = frozenset((*_TABLES, Dimension.DUTY, Dimension.DUTY_STATE))
 """Dimensions of which an entry may have several values."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Which entries are wanted; empty, zero and None for no bound. All bounds hold together."""
-
-    size: int
-    """Size of the tree that is asked about."""
-    start_index: int = 0
-    end_index: int | None = None
-    from_us: int | None = None
-    until_us: int | None = None
-    agency: str = ""
-    role: Role | None = None
-    """In this role; in any when None."""
-    origins: tuple[str, ...] | None = None
-    jurisdiction: str = ""
-    kinds: tuple[int, ...] = ()
-    search_id: str = ""
-    system: str = ""
-    gallery: str = ""
-    gallery_classes: tuple[int, ...] = ()
-    purposes: tuple[int, ...] = ()
-    offence: str = ""
-    severities: tuple[int, ...] = ()
-    suspicions: tuple[int, ...] = ()
-    outcome: int = 0
-    rule: str = ""
-    citation: str = ""
-    """Citations that begin with this."""
-    reason: str = ""
-    end_state: EndState | None = None
-    duty: str = ""
-    duty_state: DutyState | None = None
-    indexes: tuple[int, ...] | None = None
-    """Only these: what was found by openings, which are not in the index."""
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """The first index wanted, and the one after the last."""
-        end = self.size if self.end_index is None else min(self.end_index, self.size)
-        return self.start_index, end
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Indexes in order, and where to go on; None at the end."""
-
-    indexes: list[int]
-    next_index: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A count. Values are in the order of the dimensions asked for."""
-
-    values: tuple[str | int | None, ...]
-    entries: int
-    candidates: int
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Groups in the order of their values; None when there are too many."""
-
-    groups: list[Group] | None
-    entries: int
-    """Entries counted, each once, in however many groups it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpanCounts:
-    """What a span of indexes comes to."""
-
-    end_index: int
-    totals: list[tuple[str, int, int]]
-    """Origin agency, kind, count; in order."""
-    open_decisions: list[int]
-
-
 def page(index: QueryIndex, question: Question, count_max: int) -> Found:
     """Find entries by index, at most so many."""
-    sql = _Sql(question)
+    sql = Sql(question)
     rows = index.connection.execute(
         f"SELECT e.i FROM entries e{sql.joins} WHERE {sql.conditions}"  # noqa: S608
         " ORDER BY e.i LIMIT ?",
@@ -183,7 +53,7 @@ def page(index: QueryIndex, question: Question, count_max: int) -> Found:
 
 def last(index: QueryIndex, question: Question) -> int | None:
     """Find the last entry; None when there is none."""
-    sql = _Sql(question)
+    sql = Sql(question)
     row = index.connection.execute(
         f"SELECT max(e.i) FROM entries e{sql.joins} WHERE {sql.conditions}",  # noqa: S608
         sql.values,
@@ -195,7 +65,7 @@ def count(index: QueryIndex, question: Question, dimensions: tuple[Dimension, ..
     """Count entries in groups."""
     if len(dimensions) == 1 and dimensions[0] in _TABLES:
         return _counts(index, question, dimensions, _rows_alone(index, question, dimensions[0]))
-    sql = _Sql(question, dimensions)
+    sql = Sql(question, dimensions)
     values = ", ".join(dimension.value for dimension in dimensions) or "1"
     order = ", ".join(str(number + 1) for number in range(len(dimensions))) or "1"
     rows = index.connection.execute(
@@ -223,7 +93,7 @@ def _rows_alone(index: QueryIndex, question: Question, dimension: Dimension) -> 
     chosen = ""
     values: list[object] = [start, end]
     if replace(question, start_index=0, end_index=None) != Question(size=question.size):
-        sql = _Sql(question)
+        sql = Sql(question)
         chosen = f" AND i IN (SELECT e.i FROM entries e{sql.joins} WHERE {sql.conditions})"  # noqa: S608
         values += sql.values
     return index.connection.execute(
@@ -234,7 +104,7 @@ def _rows_alone(index: QueryIndex, question: Question, dimension: Dimension) -> 
 
 
 def _entries(index: QueryIndex, question: Question) -> int:
-    sql = _Sql(question)
+    sql = Sql(question)
     asked = f"SELECT count(*) FROM entries e{sql.joins} WHERE {sql.conditions}"  # noqa: S608
     return int((index.connection.execute(asked, sql.values).fetchone() or (0,))[0])
 
@@ -259,7 +129,7 @@ def span(index: QueryIndex, first: int, until_us: int, size: int) -> SpanCounts:
 
 
 @dataclass
-class _Sql:
+class Sql:
     """The parts of a statement. Text comes from constants only; what was asked for is in `values`."""
 
     question: Question
@@ -332,6 +202,13 @@ class _Sql:
             ("purpose", asked.purposes),
             ("severity", asked.severities),
             ("suspicion", asked.suspicions),
+            ("route", asked.routes),
+            ("protected_basis", asked.protected_bases),
+            ("probe_edit", asked.probe_edits),
+            ("investigation", asked.investigations),
+            ("charge_status", asked.charge_statuses),
+            ("instrument", asked.instruments),
+            ("emergency", (asked.emergency,) if asked.emergency else ()),
             ("outcome", (asked.outcome,) if asked.outcome else ()),
         ):
             if wanted:

@@ -18,7 +18,7 @@ from countersign.ledger.v1.event_pb2 import PeriodClosed
 from ledger.archive import Archive
 from ledger.entry import Completer
 from ledger.index_process import IndexProcess
-from ledger.index_queries import Question, SpanCounts
+from ledger.questions import Question, SpanCounts
 from ledger.sequencer import Sequencer
 from shared.clock import Clock
 from shared.errors import ServiceError

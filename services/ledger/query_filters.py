@@ -8,10 +8,10 @@ from google.protobuf.json_format import MessageToDict
 
 from countersign.ledger.v1 import query_pb2 as pb
 from countersign.ledger.v1.disclosure_pb2 import ReadRequestsRequest
-from countersign.type.v1 import decision_pb2, search_pb2
-from ledger.index_queries import Dimension, DutyState, EndState, Question, Role
+from countersign.type.v1 import circumstances_pb2, decision_pb2, search_pb2
+from ledger.questions import Dimension, DutyState, EndState, Question, Role, ShoppingQuestion
 from ledger.requests import invalid, known_index
-from shared.entry_facts import kind_text, short_name
+from shared.entry_facts import Claim, kind_text, short_name
 from shared.kinds import KINDS, kind_of
 
 _ROLES: Final = {
@@ -28,6 +28,13 @@ _DIMENSIONS: Final = {
     if (name := short_name(pb.Dimension, number))
 }
 
+ALIKE: Final = (
+    *(Dimension.BENEFICIARY_AGENCY, Dimension.PURPOSE, Dimension.OFFENCE, Dimension.SEVERITY),
+    *(Dimension.SUSPICION, Dimension.PROVENANCE, Dimension.CAPTURE_MODE),
+)
+"""Facts in which two attempts are like each other, unless fewer are asked for."""
+DAY_US: Final = 86_400_000_000
+
 _ENUMS: Final[dict[Dimension, Any]] = {
     Dimension.GALLERY_CLASS: search_pb2.GalleryClass,
     Dimension.PURPOSE: search_pb2.Purpose,
@@ -35,6 +42,12 @@ _ENUMS: Final[dict[Dimension, Any]] = {
     Dimension.SUSPICION: search_pb2.SuspicionLevel,
     Dimension.PROVENANCE: search_pb2.ProbeProvenance,
     Dimension.CAPTURE_MODE: search_pb2.CaptureMode,
+    Dimension.ROUTE: circumstances_pb2.RequestRoute,
+    Dimension.PROTECTED_BASIS: circumstances_pb2.ProtectedBasis,
+    Dimension.PROBE_EDIT: circumstances_pb2.ProbeEdit,
+    Dimension.INVESTIGATION: circumstances_pb2.InvestigationStage,
+    Dimension.CHARGE_STATUS: circumstances_pb2.ChargeStatus,
+    Dimension.INSTRUMENT: circumstances_pb2.InstrumentKind,
     Dimension.OUTCOME: decision_pb2.DecisionOutcome,
     Dimension.END_STATE: pb.EndState,
     Dimension.DUTY_STATE: pb.ObligationState,
@@ -63,6 +76,13 @@ def question_of(
         offence=wanted.offence,
         severities=tuple(wanted.severities),
         suspicions=tuple(wanted.suspicions),
+        routes=tuple(wanted.routes),
+        protected_bases=tuple(wanted.protected_bases),
+        probe_edits=tuple(wanted.probe_edits),
+        investigations=tuple(wanted.investigations),
+        charge_statuses=tuple(wanted.charge_statuses),
+        instruments=tuple(wanted.instruments),
+        emergency=_claim(wanted),
         outcome=wanted.outcome,
         rule=wanted.rule_id,
         citation=wanted.citation,
@@ -70,6 +90,26 @@ def question_of(
         end_state=EndState(wanted.end_state) if wanted.end_state else None,
         duty=wanted.obligation,
         duty_state=DutyState(wanted.obligation_state) if wanted.obligation_state else None,
+        indexes=None if indexes is None else tuple(indexes),
+    )
+
+
+def shopping_question_of(
+    wanted: pb.FindRouteShoppingRequest, size: int, start: int, indexes: Collection[int] | None
+) -> ShoppingQuestion:
+    """The question for a tree of this size, from a permit on."""
+    within_us = DAY_US
+    if wanted.HasField("within"):
+        within_us = wanted.within.seconds * 1_000_000 + wanted.within.nanos // 1000
+    return ShoppingQuestion(
+        size=size,
+        start_index=start,
+        from_us=micros(wanted, "recorded_from"),
+        until_us=micros(wanted, "recorded_until"),
+        within_us=within_us,
+        agency=wanted.origin_agency,
+        alike=dimensions_of(wanted.alike_in) or ALIKE,
+        routes_min=wanted.refused_routes_min or 1,
         indexes=None if indexes is None else tuple(indexes),
     )
 
@@ -85,6 +125,8 @@ def text_of(dimension: Dimension, value: str | int | None) -> str:
         return ""
     if dimension is Dimension.KIND:
         return kind_text(int(value))
+    if dimension is Dimension.EMERGENCY:
+        return Claim(int(value)).name if value else ""
     if dimension in _ENUMS:
         return short_name(_ENUMS[dimension], int(value))
     if dimension is Dimension.DAY:
@@ -115,7 +157,15 @@ def _kind(name: str) -> int:
     return kind
 
 
-def micros(wanted: pb.EntryFilter | ReadRequestsRequest, name: str) -> int | None:
+def _claim(wanted: pb.EntryFilter) -> int:
+    if not wanted.HasField("emergency"):
+        return 0
+    return Claim.CLAIMED if wanted.emergency else Claim.NOT_CLAIMED
+
+
+def micros(
+    wanted: pb.EntryFilter | pb.FindRouteShoppingRequest | ReadRequestsRequest, name: str
+) -> int | None:
     """A bound in microseconds. Entries are recorded in whole ones: a bound within one is the next."""
     if not wanted.HasField(name):  # type: ignore[arg-type]  # one of two names
         return None

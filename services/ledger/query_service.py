@@ -4,7 +4,10 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final, Protocol
+
+from google.protobuf.message import Message
 
 from countersign.ledger.v1 import query_pb2 as pb
 from countersign.ledger.v1.append_pb2 import PendingEntry
@@ -14,14 +17,16 @@ from countersign.ledger.v1.query_pb2_grpc import LedgerQueryServiceServicer
 from ledger.archive import Archive, Receipt
 from ledger.entry import Completer
 from ledger.index_process import IndexProcess
-from ledger.index_queries import GROUPS_MAX, Question
+from ledger.index_queries import GROUPS_MAX
 from ledger.page_tokens import not_given, read_token, token
 from ledger.query_filters import (
     dimensions_of,
     public_json,
     question_of,
+    shopping_question_of,
     text_of,
 )
+from ledger.questions import Question
 from ledger.sequencer import Placed
 from ledger.tree import Published
 from ledger.writer import Writer
@@ -31,9 +36,13 @@ from shared.kinds import KINDS
 from shared.rpc import Context, caller
 
 SERVICE: Final = "countersign.ledger.v1.LedgerQueryService"
-RPCS: Final = ("QueryEntries", "CountEntries", "WatchQuery", "ExportEntries")
+RPCS: Final = (
+    *("QueryEntries", "CountEntries", "WatchQuery", "ExportEntries"),
+    "FindRouteShopping",
+)
 
 PAGE_DEFAULT: Final = 100
+SHOPPING_PAGE: Final = 20
 WATCH_PAGE: Final = 100
 WATCH_EVERY_S: Final = 0.25
 """A watcher looks at most this often: many entries may come in between, and few may match."""
@@ -76,12 +85,7 @@ class LedgerQueryServicer(LedgerQueryServiceServicer):
     ) -> pb.QueryEntriesResponse:
         """See query.proto."""
         wanted = request.filter
-        start, size = 0, self._sequencer.published.size
-        if request.page_token:
-            start, asked_of = read_token(request.page_token, wanted)
-            if not start <= asked_of <= size:
-                raise not_given()
-            size = asked_of
+        start, size = self._continued(request.page_token, wanted)
         question = await self._question(wanted, size, context, start)
         page = await self._index.page(question, request.page_size or PAGE_DEFAULT)
         found = await self._archive.found(size, page.indexes, with_proofs=request.with_receipts)
@@ -175,6 +179,52 @@ class LedgerQueryServicer(LedgerQueryServiceServicer):
                 overlapping = [one for one in part.rows if _overlaps(one.leaf, question)]
                 if overlapping:
                     yield pb.ExportEntriesResponse(periods=pb.ExportRows(rows=overlapping))
+
+    async def FindRouteShopping(  # noqa: N802
+        self, request: pb.FindRouteShoppingRequest, context: Context
+    ) -> pb.FindRouteShoppingResponse:
+        """See query.proto."""
+        asked_anew = pb.FindRouteShoppingRequest()
+        asked_anew.CopyFrom(request)
+        for field in ("page_token", "page_size", "with_receipts"):
+            asked_anew.ClearField(field)
+        start, size = self._continued(request.page_token, asked_anew)
+        indexes = None
+        if request.HasField("opening"):
+            indexes = await self._openings.find(caller(context), request.opening)
+        wanted = shopping_question_of(request, size, start, indexes)
+        page = await self._index.shopping(wanted, request.page_size or SHOPPING_PAGE)
+        # What does not fit into an answer is of the first refusals.
+        listed = [(one.permit, *reversed(one.last_refusals)) for one in page.cases]
+        found = await self._archive.found(
+            size, [index for one in listed for index in one], with_proofs=request.with_receipts
+        )
+        records = iter(found.records)
+        response = pb.FindRouteShoppingResponse(
+            basis=pb.Basis(tree_size=size, root=found.root, checkpoint=found.note)
+        )
+        following = page.next_index
+        for case, wanted_of in zip(page.cases, listed, strict=True):
+            attempts = [_found(one) for one in islice(records, len(wanted_of))]
+            if len(attempts) < len(wanted_of) and response.found:
+                following = case.permit  # the answer is full
+                break
+            response.found.add(
+                attempts=reversed(attempts), refusals=case.refusals, refused_routes=case.routes
+            )
+        if following is not None:
+            response.next_page_token = token(following, size, asked_anew)
+        return response
+
+    def _continued(self, page_token: str, question: Message) -> tuple[int, int]:
+        """Where a list goes on, in the tree of which size; raises InvalidRequest."""
+        size = self._sequencer.published.size
+        if not page_token:
+            return 0, size
+        start, asked_of = read_token(page_token, question)
+        if not start <= asked_of <= size:
+            raise not_given()
+        return start, asked_of
 
     async def _question(
         self, wanted: pb.EntryFilter, size: int, context: Context, start: int = 0

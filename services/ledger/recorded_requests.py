@@ -17,8 +17,8 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.event_pb2 import RequestsRead
 from ledger.custody import Custody, stated, used
 from ledger.entry import Opening
-from ledger.index_queries import Found, Question
 from ledger.query_filters import micros
+from ledger.questions import Found, Question
 from ledger.requests import invalid, known_index
 from ledger.sequencer import Placed, Sequencer
 from ledger.tree import Published

@@ -6,6 +6,7 @@ An event that this code does not know has its number and no further facts; none 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final
 
 from countersign.ledger.v1.entry_pb2 import Entry, SearchSummary
@@ -42,6 +43,13 @@ _WITH_SYSTEM = _with("system")
 _WITH_REASON = frozenset({"search_undecided", "request_rejected", "alarm_raised"})
 
 
+class Claim(IntEnum):
+    """Whether an emergency is claimed; 0 when nobody said."""
+
+    NOT_CLAIMED = 1
+    CLAIMED = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Duty:
     """An obligation that came with a decision."""
@@ -76,6 +84,15 @@ class EntryFacts:
     severity: int = 0
     provenance: int = 0
     capture_mode: int = 0
+    route: int = 0
+    protected_basis: int = 0
+    probe_edit: int = 0
+    investigation: int = 0
+    charge_status: int = 0
+    instrument: int = 0
+    """Its kind."""
+    emergency: int = 0
+    """Of `Claim`."""
     outcome: int = 0
     reason: str = ""
     candidates: int = 0
@@ -158,6 +175,15 @@ def _summary(facts: EntryFacts, summary: SearchSummary) -> None:
     facts.severity = summary.offence.severity
     facts.provenance = summary.provenance
     facts.capture_mode = summary.capture_mode
+    said = summary.circumstances
+    facts.route = said.route
+    facts.protected_basis = said.protected_basis
+    facts.probe_edit = said.probe_edit
+    facts.investigation = said.investigation
+    facts.charge_status = said.charge_status
+    facts.instrument = said.instrument.kind
+    if said.HasField("emergency"):
+        facts.emergency = Claim.CLAIMED if said.emergency.claimed else Claim.NOT_CLAIMED
 
 
 def _decision(facts: EntryFacts, decision: Decision) -> None:

@@ -21,8 +21,8 @@ from countersign.ledger.v1.append_pb2 import AppendRequest, AppendResponse
 from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.__main__ import running
 from ledger.config import LedgerSettings
-from ledger.index_queries import SpanCounts
 from ledger.periods import closing_entries
+from ledger.questions import SpanCounts
 from shared.bus import Bus
 from shared.entry_facts import facts_of
 from support.exports import export_of, lay_out

@@ -15,17 +15,9 @@ from ledger.follower import BATCH_ENTRIES, NotAsSigned, consistent_index, follow
 from ledger.index import IndexLocked, QueryIndex
 from ledger.index_messages import FollowerSettings
 from ledger.index_process import IndexProcess, running_index
-from ledger.index_queries import (
-    Dimension,
-    DutyState,
-    EndState,
-    Question,
-    Role,
-    count,
-    page,
-    span,
-)
+from ledger.index_queries import count, page, span
 from ledger.log import opened
+from ledger.questions import Dimension, DutyState, EndState, Question, Role
 from ledger.reading import Reading
 from ledger.sqlite_reading import SqliteReading
 from ledger.sqlite_storage import SqliteDatabase

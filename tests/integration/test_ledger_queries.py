@@ -21,10 +21,10 @@ from ledger.from_settings import database_of
 from ledger.index import QueryIndex
 from ledger.index_messages import FollowerSettings
 from ledger.index_process import running_index
-from ledger.index_queries import SpanCounts
 from ledger.log import OpenLog, opened
 from ledger.periods import PeriodCloser, closing_entries
 from ledger.querying import index_file
+from ledger.questions import SpanCounts
 from shared.bus import Bus
 from shared.errors import InvalidRequest, NotAllowed
 from shared.rpc import call, open_channel

@@ -15,16 +15,8 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.event_pb2 import DischargeResult
 from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED, DECISION_OUTCOME_REFUSED
 from ledger.index import QueryIndex
-from ledger.index_queries import (
-    PERMITTED,
-    Dimension,
-    DutyState,
-    EndState,
-    Question,
-    count,
-    page,
-    span,
-)
+from ledger.index_queries import PERMITTED, count, page, span
+from ledger.questions import Dimension, DutyState, EndState, Question
 from shared.kinds import KINDS
 from support.ledgers import ORIGIN
 

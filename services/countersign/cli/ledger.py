@@ -19,6 +19,7 @@ from countersign.cli.ledger_mirror import mirror
 from countersign.cli.ledger_monitor import evidence, monitor
 from countersign.cli.ledger_prove import entry_and_proof, prove, verified
 from countersign.cli.ledger_query import count, query
+from countersign.cli.ledger_shopping import shopping
 from countersign.cli.ledger_table import export_table, verify_export_table, verify_periods_command
 from countersign.cli.ledger_verify import verify
 from countersign.cli.ledger_view import checkpoint_dict, entry_rows, show_entry
@@ -175,6 +176,7 @@ ledger.add_command(monitor)
 ledger.add_command(evidence)
 ledger.add_command(query)
 ledger.add_command(count)
+ledger.add_command(shopping)
 ledger.add_command(export_table)
 ledger.add_command(verify_export_table)
 ledger.add_command(verify_periods_command)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import uuid4
 
 import click
@@ -27,7 +27,7 @@ from countersign.cli.output import (
 from countersign.client import ClientSettings, VerificationError
 from countersign.client.ledger_query import LedgerQueryClient
 from countersign.ledger.v1 import query_pb2 as pb
-from countersign.type.v1 import decision_pb2, search_pb2
+from countersign.type.v1 import circumstances_pb2, decision_pb2, search_pb2
 from shared.entry_facts import short_name
 from shared.tokens import LEDGER_AUDIENCE
 from tlog.checkpoint import open_checkpoint
@@ -37,6 +37,8 @@ from tlog.proof import verify_receipt
 PAGE_SIZE: Final = 500
 LIST_DEFAULT: Final = 50
 
+LooksUp: TypeAlias = pb.EntryFilter | pb.FindRouteShoppingRequest
+"""What may ask for a value that only openings hold."""
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -55,6 +57,15 @@ _CLASSES: Final = _words(search_pb2.GalleryClass)
 _PURPOSES: Final = _words(search_pb2.Purpose)
 _SEVERITIES: Final = _words(search_pb2.OffenceSeverity)
 _SUSPICIONS: Final = _words(search_pb2.SuspicionLevel)
+_CIRCUMSTANCES: Final = {
+    "routes": _words(circumstances_pb2.RequestRoute),
+    "protected_bases": _words(circumstances_pb2.ProtectedBasis),
+    "probe_edits": _words(circumstances_pb2.ProbeEdit),
+    "investigations": _words(circumstances_pb2.InvestigationStage),
+    "charge_statuses": _words(circumstances_pb2.ChargeStatus),
+    "instruments": _words(circumstances_pb2.InstrumentKind),
+}
+"""Field of the filter to its words."""
 _OUTCOMES: Final = _words(decision_pb2.DecisionOutcome)
 _END_STATES: Final = _words(pb.EndState)
 _DUTY_STATES: Final = _words(pb.ObligationState)
@@ -75,6 +86,22 @@ class Time(click.ParamType[datetime]):
             self.fail(f"{value} is not a time such as 2026-11-22 or 2026-11-22T14:30:00Z")
         return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
+
+LOOK_UP: Final = (
+    click.option("--officer", metavar="ID", help="The officer; for entitled readers, and on record."),
+    click.option("--case", "case_number", metavar="NUMBER",
+                 help="The case number; for entitled readers, and on record."),
+    click.option("--authority", metavar="TEXT", default="",
+                 help="By what authority openings are looked through; needs --agency."),
+    click.option("--as-officer", metavar="ID",
+                 help="Of an agency that asks by --officer or --case: the officer for whom the "
+                 "development identity provider issues a token."),
+    click.option("--officer-token", "token_file", type=click.File(), metavar="FILE",
+                 help="Likewise: file with the token of the officer who asks, issued for --request-id."),
+    click.option("--request-id", type=UUID, metavar="UUID",
+                 help="Id of the look-up, for which the token is issued. A new one when left out."),
+)  # fmt: skip
+"""For questions that look openings up."""
 
 _OPTIONS: Final = (
     click.option("--from", "start", type=Time(), metavar="TIME", help="Recorded at or after (UTC)."),
@@ -97,6 +124,19 @@ _OPTIONS: Final = (
                  help="Severity of the offence."),
     click.option("--suspicion", "suspicions", type=click.Choice(list(_SUSPICIONS)), multiple=True,
                  help="Suspicion against the person in the probe."),
+    *(
+        click.option(option, field, type=click.Choice(list(_CIRCUMSTANCES[field])), multiple=True,
+                     help=text)
+        for option, field, text in (
+            ("--route", "routes", "The channel of the request."),
+            ("--protected-basis", "protected_bases", "What protected activity or trait it rests on."),
+            ("--probe-edit", "probe_edits", "What was done to the probe."),
+            ("--investigation", "investigations", "How far the investigation was."),
+            ("--charge-status", "charge_statuses", "What stood against the person."),
+            ("--instrument", "instruments", "Kind of the instrument; none when it was stated."),
+        )
+    ),
+    click.option("--emergency/--no-emergency", default=None, help="Whether one was claimed."),
     click.option("--outcome", type=click.Choice(list(_OUTCOMES)), help="Of the decision."),
     click.option("--rule", "rule_id", metavar="ID", help="A rule that determined it."),
     click.option("--citation", metavar="TEXT", help="What such a rule cites begins with this."),
@@ -105,18 +145,7 @@ _OPTIONS: Final = (
     click.option("--obligation", metavar="KIND", help="A kind of obligation that came with it."),
     click.option("--obligation-state", type=click.Choice(list(_DUTY_STATES)),
                  help="What became of it; open while no entry says."),
-    click.option("--officer", metavar="ID", help="The officer; for entitled readers, and on record."),
-    click.option("--case", "case_number", metavar="NUMBER",
-                 help="The case number; for entitled readers, and on record."),
-    click.option("--authority", metavar="TEXT", default="",
-                 help="By what authority openings are looked through; needs --agency."),
-    click.option("--as-officer", metavar="ID",
-                 help="Of an agency that asks by --officer or --case: the officer for whom the "
-                 "development identity provider issues a token."),
-    click.option("--officer-token", "token_file", type=click.File(), metavar="FILE",
-                 help="Likewise: file with the token of the officer who asks, issued for --request-id."),
-    click.option("--request-id", type=UUID, metavar="UUID",
-                 help="Id of the look-up, for which the token is issued. A new one when left out."),
+    *LOOK_UP,
 )  # fmt: skip
 
 
@@ -143,6 +172,10 @@ def filter_of(options: dict[str, Any]) -> pb.EntryFilter:
         end_state=_number(_END_STATES, given["end_state"]),
         obligation_state=_number(_DUTY_STATES, given["obligation_state"]),
     )
+    for field, words in _CIRCUMSTANCES.items():
+        getattr(wanted, field).extend(words[one] for one in given[field])
+    if given["emergency"] is not None:
+        wanted.emergency = given["emergency"]
     for name in _TEXTS:
         if given[name]:
             setattr(wanted, name, given[name])
@@ -150,11 +183,11 @@ def filter_of(options: dict[str, Any]) -> pb.EntryFilter:
         wanted.recorded_from.FromDatetime(given["start"])
     if given["until"]:
         wanted.recorded_until.FromDatetime(given["until"])
-    _opening(wanted, given)
+    opening_of(wanted, given)
     return wanted
 
 
-def say_who_asks(wanted: pb.EntryFilter, settings: ClientSettings, options: dict[str, Any]) -> None:
+def say_who_asks(wanted: LooksUp, settings: ClientSettings, options: dict[str, Any]) -> None:
     """Takes from the options for which officer an agency looks openings up; raises click.UsageError."""
     officer, token_file, request_id = (options.pop(name) for name in _WHO_ASKS)
     if not wanted.HasField("opening"):
@@ -172,7 +205,8 @@ def say_who_asks(wanted: pb.EntryFilter, settings: ClientSettings, options: dict
         raise click.UsageError("an oversight body's certificate says who asks; it has no officers")
 
 
-def _opening(wanted: pb.EntryFilter, given: dict[str, Any]) -> None:
+def opening_of(wanted: LooksUp, given: dict[str, Any]) -> None:
+    """Puts what is sought in openings into a question; raises click.UsageError."""
     sought = [name for name in ("officer", "case_number") if given[name]]
     if not sought:
         return
@@ -197,6 +231,7 @@ _WHO_ASKS: Final = ("as_officer", "token_file", "request_id")
 _NAMES: Final = (
     *("start", "until", "start_index", "end_index", "agency", "role", "jurisdiction", "kinds"),
     *("search_id", "system", "gallery", "classes", "purposes", "offence", "severities"),
+    *(*_CIRCUMSTANCES, "emergency"),
     *("suspicions", "outcome", "rule_id", "citation", "reason", "end_state", "obligation"),
     *("obligation_state", "officer", "case_number", "authority"),
 )
@@ -232,7 +267,7 @@ def query(config: Path, as_json: bool, limit: int, **options: Any) -> None:
     found, basis, more = run(_query(settings, wanted, limit))
     verifiers = trusted(settings)
     for one in found:
-        _verified(one, verifiers)
+        verified(one, verifiers)
     if as_json:
         entries = [
             {"index": one.record.index, "entry": message_dict(one.record.entry)} for one in found
@@ -264,7 +299,8 @@ async def _query(
             request.page_token = page.next_page_token
 
 
-def _verified(one: pb.FoundEntry, verifiers: Sequence[Verifier]) -> None:
+def verified(one: pb.FoundEntry, verifiers: Sequence[Verifier]) -> None:
+    """Verify that what is shown is in the ledger; raises VerificationError."""
     record = one.record
     index, _ = with_any_key(verifiers, lambda key: verify_receipt(record.leaf, one.tlog_proof, key))
     if index != record.index:

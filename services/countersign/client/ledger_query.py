@@ -47,6 +47,11 @@ class LedgerQueryClient:
             timeout_s=TIMEOUT_S,
         )
 
+    async def shopping(self, request: pb.FindRouteShoppingRequest) -> pb.FindRouteShoppingResponse:
+        """One page of permits that came after refusals."""
+        name = f"{SERVICE}/FindRouteShopping"
+        return await call(self._stub.FindRouteShopping, request, name=name, timeout_s=TIMEOUT_S)
+
     async def watch(self, wanted: pb.EntryFilter) -> AsyncIterator[pb.WatchQueryResponse]:
         """Entries as they are found, until the caller has had enough."""
         try:

@@ -10,9 +10,11 @@ each. That nothing was left out can be told from the PeriodClosed entries.
 from collections import abc as _abc
 from countersign.ledger.v1 import event_pb2 as _event_pb2
 from countersign.ledger.v1 import ledger_pb2 as _ledger_pb2
+from countersign.type.v1 import circumstances_pb2 as _circumstances_pb2
 from countersign.type.v1 import decision_pb2 as _decision_pb2
 from countersign.type.v1 import search_pb2 as _search_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -196,6 +198,20 @@ class _DimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dimension.V
     """Month of recording in UTC ("2026-11")."""
     DIMENSION_YEAR: _Dimension.ValueType  # 26
     """Year of recording in UTC ("2026")."""
+    DIMENSION_ROUTE: _Dimension.ValueType  # 27
+    """The channel of the request."""
+    DIMENSION_PROTECTED_BASIS: _Dimension.ValueType  # 28
+    """The protected activity or trait on which it rests."""
+    DIMENSION_PROBE_EDIT: _Dimension.ValueType  # 29
+    """What was done to the probe."""
+    DIMENSION_INVESTIGATION: _Dimension.ValueType  # 30
+    """How far the investigation is."""
+    DIMENSION_CHARGE_STATUS: _Dimension.ValueType  # 31
+    """What stands against the person."""
+    DIMENSION_INSTRUMENT: _Dimension.ValueType  # 32
+    """Kind of the instrument."""
+    DIMENSION_EMERGENCY: _Dimension.ValueType  # 33
+    """Whether an emergency is claimed ("CLAIMED", "NOT_CLAIMED")."""
 
 class Dimension(_Dimension, metaclass=_DimensionEnumTypeWrapper):
     """What counts can be grouped by. An entry with several rules, citations, jurisdictions, agencies or obligations
@@ -256,6 +272,20 @@ DIMENSION_MONTH: Dimension.ValueType  # 25
 """Month of recording in UTC ("2026-11")."""
 DIMENSION_YEAR: Dimension.ValueType  # 26
 """Year of recording in UTC ("2026")."""
+DIMENSION_ROUTE: Dimension.ValueType  # 27
+"""The channel of the request."""
+DIMENSION_PROTECTED_BASIS: Dimension.ValueType  # 28
+"""The protected activity or trait on which it rests."""
+DIMENSION_PROBE_EDIT: Dimension.ValueType  # 29
+"""What was done to the probe."""
+DIMENSION_INVESTIGATION: Dimension.ValueType  # 30
+"""How far the investigation is."""
+DIMENSION_CHARGE_STATUS: Dimension.ValueType  # 31
+"""What stands against the person."""
+DIMENSION_INSTRUMENT: Dimension.ValueType  # 32
+"""Kind of the instrument."""
+DIMENSION_EMERGENCY: Dimension.ValueType  # 33
+"""Whether an emergency is claimed ("CLAIMED", "NOT_CLAIMED")."""
 Global___Dimension: _TypeAlias = Dimension  # noqa: Y015
 
 @_typing.final
@@ -340,6 +370,13 @@ class EntryFilter(_message.Message):
     OBLIGATION_FIELD_NUMBER: _builtins.int
     OBLIGATION_STATE_FIELD_NUMBER: _builtins.int
     OPENING_FIELD_NUMBER: _builtins.int
+    ROUTES_FIELD_NUMBER: _builtins.int
+    PROTECTED_BASES_FIELD_NUMBER: _builtins.int
+    PROBE_EDITS_FIELD_NUMBER: _builtins.int
+    INVESTIGATIONS_FIELD_NUMBER: _builtins.int
+    CHARGE_STATUSES_FIELD_NUMBER: _builtins.int
+    INSTRUMENTS_FIELD_NUMBER: _builtins.int
+    EMERGENCY_FIELD_NUMBER: _builtins.int
     start_index: _builtins.int
     """First index wanted."""
     end_index: _builtins.int
@@ -372,6 +409,8 @@ class EntryFilter(_message.Message):
     """Kind of an obligation that came with the decision."""
     obligation_state: Global___ObligationState.ValueType
     """What became of it; of any obligation when no kind is given."""
+    emergency: _builtins.bool
+    """Whether an emergency is claimed; absent for no bound. Searches that do not say are found by neither."""
     @_builtins.property
     def recorded_from(self) -> _timestamp_pb2.Timestamp:
         """Recorded at or after this time."""
@@ -404,6 +443,30 @@ class EntryFilter(_message.Message):
     def opening(self) -> Global___OpeningMatch:
         """A value that only openings hold; for entitled readers."""
 
+    @_builtins.property
+    def routes(self) -> _containers.RepeatedScalarFieldContainer[_circumstances_pb2.RequestRoute.ValueType]:
+        """Any of these channels."""
+
+    @_builtins.property
+    def protected_bases(self) -> _containers.RepeatedScalarFieldContainer[_circumstances_pb2.ProtectedBasis.ValueType]:
+        """Resting on any of these."""
+
+    @_builtins.property
+    def probe_edits(self) -> _containers.RepeatedScalarFieldContainer[_circumstances_pb2.ProbeEdit.ValueType]:
+        """The probe edited in any of these ways."""
+
+    @_builtins.property
+    def investigations(self) -> _containers.RepeatedScalarFieldContainer[_circumstances_pb2.InvestigationStage.ValueType]:
+        """The investigation at any of these stages."""
+
+    @_builtins.property
+    def charge_statuses(self) -> _containers.RepeatedScalarFieldContainer[_circumstances_pb2.ChargeStatus.ValueType]:
+        """Any of these against the person."""
+
+    @_builtins.property
+    def instruments(self) -> _containers.RepeatedScalarFieldContainer[_circumstances_pb2.InstrumentKind.ValueType]:
+        """Instruments of any of these kinds; "none" is stated too."""
+
     def __init__(
         self,
         *,
@@ -431,12 +494,21 @@ class EntryFilter(_message.Message):
         obligation: _builtins.str = ...,
         obligation_state: Global___ObligationState.ValueType = ...,
         opening: Global___OpeningMatch | None = ...,
+        routes: _abc.Iterable[_circumstances_pb2.RequestRoute.ValueType] | None = ...,
+        protected_bases: _abc.Iterable[_circumstances_pb2.ProtectedBasis.ValueType] | None = ...,
+        probe_edits: _abc.Iterable[_circumstances_pb2.ProbeEdit.ValueType] | None = ...,
+        investigations: _abc.Iterable[_circumstances_pb2.InvestigationStage.ValueType] | None = ...,
+        charge_statuses: _abc.Iterable[_circumstances_pb2.ChargeStatus.ValueType] | None = ...,
+        instruments: _abc.Iterable[_circumstances_pb2.InstrumentKind.ValueType] | None = ...,
+        emergency: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["opening", b"opening", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_emergency", b"_emergency", "emergency", b"emergency", "opening", b"opening", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agency", b"agency", "agency_role", b"agency_role", "citation", b"citation", "end_index", b"end_index", "end_state", b"end_state", "gallery", b"gallery", "gallery_classes", b"gallery_classes", "jurisdiction", b"jurisdiction", "kinds", b"kinds", "obligation", b"obligation", "obligation_state", b"obligation_state", "offence", b"offence", "opening", b"opening", "outcome", b"outcome", "purposes", b"purposes", "reason", b"reason", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until", "rule_id", b"rule_id", "search_id", b"search_id", "severities", b"severities", "start_index", b"start_index", "suspicions", b"suspicions", "system", b"system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_emergency", b"_emergency", "agency", b"agency", "agency_role", b"agency_role", "charge_statuses", b"charge_statuses", "citation", b"citation", "emergency", b"emergency", "end_index", b"end_index", "end_state", b"end_state", "gallery", b"gallery", "gallery_classes", b"gallery_classes", "instruments", b"instruments", "investigations", b"investigations", "jurisdiction", b"jurisdiction", "kinds", b"kinds", "obligation", b"obligation", "obligation_state", b"obligation_state", "offence", b"offence", "opening", b"opening", "outcome", b"outcome", "probe_edits", b"probe_edits", "protected_bases", b"protected_bases", "purposes", b"purposes", "reason", b"reason", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until", "routes", b"routes", "rule_id", b"rule_id", "search_id", b"search_id", "severities", b"severities", "start_index", b"start_index", "suspicions", b"suspicions", "system", b"system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__emergency: _TypeAlias = _typing.Literal["emergency"]  # noqa: Y015
+    _WhichOneofArgType__emergency: _TypeAlias = _typing.Literal["_emergency", b"_emergency"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__emergency) -> _WhichOneofReturnType__emergency | None: ...
 
 Global___EntryFilter: _TypeAlias = EntryFilter  # noqa: Y015
 
@@ -873,3 +945,141 @@ class ExportEntriesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
 Global___ExportEntriesResponse: _TypeAlias = ExportEntriesResponse  # noqa: Y015
+
+@_typing.final
+class FindRouteShoppingRequest(_message.Message):
+    """Asks where a permit came after other routes had refused. A route is a system with a gallery; dry runs and decisions are
+    attempts alike.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDED_FROM_FIELD_NUMBER: _builtins.int
+    RECORDED_UNTIL_FIELD_NUMBER: _builtins.int
+    ORIGIN_AGENCY_FIELD_NUMBER: _builtins.int
+    ALIKE_IN_FIELD_NUMBER: _builtins.int
+    WITHIN_FIELD_NUMBER: _builtins.int
+    REFUSED_ROUTES_MIN_FIELD_NUMBER: _builtins.int
+    OPENING_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    WITH_RECEIPTS_FIELD_NUMBER: _builtins.int
+    origin_agency: _builtins.str
+    """ORI of the agency that asked; empty for any."""
+    refused_routes_min: _builtins.int
+    """How many other routes had refused, at least; 0 asks for 1."""
+    page_size: _builtins.int
+    """How many at most, 1 to 50; 0 asks for 20."""
+    page_token: _builtins.str
+    """From the last answer; empty for the first page. All pages rest on the tree of the first."""
+    with_receipts: _builtins.bool
+    """Whether each attempt is to come with its receipt."""
+    @_builtins.property
+    def recorded_from(self) -> _timestamp_pb2.Timestamp:
+        """The permit recorded at or after this time."""
+
+    @_builtins.property
+    def recorded_until(self) -> _timestamp_pb2.Timestamp:
+        """The permit recorded before this time."""
+
+    @_builtins.property
+    def alike_in(self) -> _containers.RepeatedScalarFieldContainer[Global___Dimension.ValueType]:
+        """In which facts attempts are like each other: beneficiary, purpose, offence (with the statute), severity, suspicion,
+        provenance, capture mode. None asks for all of these.
+        """
+
+    @_builtins.property
+    def within(self) -> _duration_pb2.Duration:
+        """How long before the permit a refusal was at most; absent asks for a day."""
+
+    @_builtins.property
+    def opening(self) -> Global___OpeningMatch:
+        """Only attempts that bear a value which only openings hold, such as one officer's; for entitled readers."""
+
+    def __init__(
+        self,
+        *,
+        recorded_from: _timestamp_pb2.Timestamp | None = ...,
+        recorded_until: _timestamp_pb2.Timestamp | None = ...,
+        origin_agency: _builtins.str = ...,
+        alike_in: _abc.Iterable[Global___Dimension.ValueType] | None = ...,
+        within: _duration_pb2.Duration | None = ...,
+        refused_routes_min: _builtins.int = ...,
+        opening: Global___OpeningMatch | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        with_receipts: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opening", b"opening", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until", "within", b"within"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alike_in", b"alike_in", "opening", b"opening", "origin_agency", b"origin_agency", "page_size", b"page_size", "page_token", b"page_token", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until", "refused_routes_min", b"refused_routes_min", "with_receipts", b"with_receipts", "within", b"within"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindRouteShoppingRequest: _TypeAlias = FindRouteShoppingRequest  # noqa: Y015
+
+@_typing.final
+class RouteShopping(_message.Message):
+    """A permit, and the refusals of other attempts for like facts since the permit before it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    REFUSED_ROUTES_FIELD_NUMBER: _builtins.int
+    refusals: _builtins.int
+    """How many refusals there were."""
+    refused_routes: _builtins.int
+    """How many routes had refused, without that of the permit."""
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FoundEntry]:
+        """By index: the last refusals, at most 20 and as many as fit, whichever route they are of, and at the end the permit."""
+
+    def __init__(
+        self,
+        *,
+        attempts: _abc.Iterable[Global___FoundEntry] | None = ...,
+        refusals: _builtins.int = ...,
+        refused_routes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "refusals", b"refusals", "refused_routes", b"refused_routes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteShopping: _TypeAlias = RouteShopping  # noqa: Y015
+
+@_typing.final
+class FindRouteShoppingResponse(_message.Message):
+    """Cases of it in the order of their permits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASIS_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty at the end."""
+    @_builtins.property
+    def basis(self) -> Global___Basis:
+        """What it rests on."""
+
+    @_builtins.property
+    def found(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteShopping]:
+        """What was found."""
+
+    def __init__(
+        self,
+        *,
+        basis: Global___Basis | None = ...,
+        found: _abc.Iterable[Global___RouteShopping] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "found", b"found", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindRouteShoppingResponse: _TypeAlias = FindRouteShoppingResponse  # noqa: Y015

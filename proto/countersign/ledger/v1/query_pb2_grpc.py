@@ -55,6 +55,11 @@ class LedgerQueryServiceStub:
                 request_serializer=countersign_dot_ledger_dot_v1_dot_query__pb2.ExportEntriesRequest.SerializeToString,
                 response_deserializer=countersign_dot_ledger_dot_v1_dot_query__pb2.ExportEntriesResponse.FromString,
                 _registered_method=True)
+        self.FindRouteShopping = channel.unary_unary(
+                '/countersign.ledger.v1.LedgerQueryService/FindRouteShopping',
+                request_serializer=countersign_dot_ledger_dot_v1_dot_query__pb2.FindRouteShoppingRequest.SerializeToString,
+                response_deserializer=countersign_dot_ledger_dot_v1_dot_query__pb2.FindRouteShoppingResponse.FromString,
+                _registered_method=True)
 
 
 class LedgerQueryServiceServicer:
@@ -89,6 +94,13 @@ class LedgerQueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindRouteShopping(self, request, context):
+        """Finds where an agency asked several routes for like facts until one permitted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LedgerQueryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_LedgerQueryServiceServicer_to_server(servicer, server):
                     servicer.ExportEntries,
                     request_deserializer=countersign_dot_ledger_dot_v1_dot_query__pb2.ExportEntriesRequest.FromString,
                     response_serializer=countersign_dot_ledger_dot_v1_dot_query__pb2.ExportEntriesResponse.SerializeToString,
+            ),
+            'FindRouteShopping': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindRouteShopping,
+                    request_deserializer=countersign_dot_ledger_dot_v1_dot_query__pb2.FindRouteShoppingRequest.FromString,
+                    response_serializer=countersign_dot_ledger_dot_v1_dot_query__pb2.FindRouteShoppingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +239,33 @@ class LedgerQueryService:
             '/countersign.ledger.v1.LedgerQueryService/ExportEntries',
             countersign_dot_ledger_dot_v1_dot_query__pb2.ExportEntriesRequest.SerializeToString,
             countersign_dot_ledger_dot_v1_dot_query__pb2.ExportEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindRouteShopping(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/countersign.ledger.v1.LedgerQueryService/FindRouteShopping',
+            countersign_dot_ledger_dot_v1_dot_query__pb2.FindRouteShoppingRequest.SerializeToString,
+            countersign_dot_ledger_dot_v1_dot_query__pb2.FindRouteShoppingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,6 +28,8 @@ class LedgerQueryServiceStub:
     """Streams entries as they are found: first those on record, then each new one."""
     ExportEntries: _aio.UnaryStreamMultiCallable[_query_pb2.ExportEntriesRequest, _query_pb2.ExportEntriesResponse]
     """Streams what is found with a proof of each row, after an ExportMade entry is on record."""
+    FindRouteShopping: _aio.UnaryUnaryMultiCallable[_query_pb2.FindRouteShoppingRequest, _query_pb2.FindRouteShoppingResponse]
+    """Finds where an agency asked several routes for like facts until one permitted."""
 
 class LedgerQueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Questions about what is on record."""
@@ -63,5 +65,13 @@ class LedgerQueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_query_pb2.ExportEntriesRequest, _abc.AsyncIterator[_query_pb2.ExportEntriesResponse]],
     ) -> _abc.AsyncIterator[_query_pb2.ExportEntriesResponse]:
         """Streams what is found with a proof of each row, after an ExportMade entry is on record."""
+
+    @_abc_1.abstractmethod
+    def FindRouteShopping(
+        self,
+        request: _query_pb2.FindRouteShoppingRequest,
+        context: _aio.ServicerContext[_query_pb2.FindRouteShoppingRequest, _abc.Awaitable[_query_pb2.FindRouteShoppingResponse]],
+    ) -> _abc.Awaitable[_query_pb2.FindRouteShoppingResponse]:
+        """Finds where an agency asked several routes for like facts until one permitted."""
 
 def add_LedgerQueryServiceServicer_to_server(servicer: LedgerQueryServiceServicer, server: _aio.Server) -> None: ...
