@@ -65,7 +65,9 @@ class Ledger:
             _append_duration.record(time.perf_counter() - started)
 
     async def _send(self, entries: list[PendingEntry]) -> Sequence[Appended]:
-        request = AppendRequest(entries=entries)
+        request = AppendRequest()
+        for entry in entries:
+            request.entries.add().CopyFrom(entry)
         response = await self._bus.request("ledger.append", request, AppendResponse, TIMEOUT_S)
         return response.appended
 

@@ -115,16 +115,16 @@ class Record:
 
     def as_search(self) -> Search:
         """The search as agency systems see it, without its answer."""
-        search = Search(
-            search_id=self.search_id,
-            state=self.state,
-            summary=self.decision.summary,
-            decision=self.decision.decision,
-            decision_receipt=self.decided,
-            decide_time=self.decided_at,
-            deadline=self.decision.deadline if self.permitted else None,
-            end_receipt=self.ended,
-        )
+        # Messages are copied into place: given to the constructor, they are serialised and read again.
+        search = Search(search_id=self.search_id, state=self.state)
+        search.summary.CopyFrom(self.decision.summary)
+        search.decision.CopyFrom(self.decision.decision)
+        search.decision_receipt.CopyFrom(self.decided)
+        search.decide_time.CopyFrom(self.decided_at)
+        if self.permitted:
+            search.deadline.CopyFrom(self.decision.deadline)
+        if self.ended is not None:
+            search.end_receipt.CopyFrom(self.ended)
         if self.end is not None:
             search.failure_reason = self.end.search_failed.reason
         return search
@@ -197,18 +197,17 @@ def decided_entry(
     deadline: datetime,
 ) -> PendingEntry:
     """The decision. Its key makes the search id mean one search for ever."""
-    event = SearchDecided(
-        summary=summary_of(facts, evaluated),
-        request_sha256=request_sha256,
-        decision=evaluated.decision,
+    pending = PendingEntry(
+        sensitive=_sensitive(facts, officer), idempotency_key=f"decided/{facts.search_id}"
     )
+    pending.entry.search_id = facts.search_id
+    event = pending.entry.search_decided
+    event.summary.CopyFrom(summary_of(facts, evaluated))
+    event.request_sha256 = request_sha256
+    event.decision.CopyFrom(evaluated.decision)
     if is_permitted(evaluated.decision):
         event.deadline.CopyFrom(stamp(deadline))
-    return PendingEntry(
-        entry=Entry(search_id=facts.search_id, search_decided=event),
-        sensitive=_sensitive(facts, officer),
-        idempotency_key=f"decided/{facts.search_id}",
-    )
+    return pending
 
 
 def undecided_entry(facts: SearchFacts, officer: str, reason: str) -> PendingEntry:

@@ -215,8 +215,8 @@ class Searching:
             order=data,
             key_id=self._signing_key.key_id,
             signature=self._signing_key.sign(ORDER_CONTEXT, data),
-            sealed_probe=request.sealed_probe,
         )
+        signed.sealed_probe.CopyFrom(request.sealed_probe)
         await self._bus.publish_durable(
             order_subject(record.system, record.search_id),
             signed.SerializeToString(),

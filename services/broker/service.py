@@ -63,7 +63,9 @@ class BrokerServicer(BrokerServiceServicer):
         """See broker.proto."""
         record = await self._searching.submit(Call(caller(context), "SubmitSearch"), request)
         record = await self._ended_within(record, _seconds(request.wait))
-        return pb.SubmitSearchResponse(search=await self._with_answer(record))
+        response = pb.SubmitSearchResponse()
+        response.search.CopyFrom(await self._with_answer(record))
+        return response
 
     async def GetSearch(  # noqa: N802
         self, request: pb.GetSearchRequest, context: Context
