@@ -75,7 +75,10 @@ class Deciding:
         outcome = DecisionOutcome.Name(decision.outcome).removeprefix("DECISION_OUTCOME_").lower()
         _duration.record(time.perf_counter() - started, {"outcome": outcome})
         _tell(request.facts.search_id, decision)
-        return EvaluateResponse(decision=decision, parties=_parties(applied.registry, request))
+        response = EvaluateResponse(parties=_parties(applied.registry, request))
+        # Not by the constructor, which would have it serialised and read again.
+        response.decision.CopyFrom(decision)
+        return response
 
     async def evaluate_batch(self, batch: EvaluateBatchRequest) -> EvaluateBatchResponse:
         """The decisions; raises InvalidRequest when one of the requests is not acceptable."""
@@ -85,8 +88,10 @@ class Deciding:
                 "the batch has the wrong size",
                 violations=[FieldViolation("requests", f"must be 1 to {BATCH_MAX}")],
             )
-        responses = [await self.evaluate(request) for request in batch.requests]
-        return EvaluateBatchResponse(responses=responses)
+        together = EvaluateBatchResponse()
+        for request in batch.requests:
+            together.responses.add().CopyFrom(await self.evaluate(request))
+        return together
 
 
 def _parties(registry: Registry, request: EvaluateRequest) -> Parties:
