@@ -121,6 +121,8 @@ def apply(holdings: Holdings, index: int, entry: Entry, world: World) -> Holding
             held = _publish(holdings, index, entry, world)
         case "directive_withdrawn":
             held = _withdraw(holdings, index, entry.directive_withdrawn, world)
+        case "registry_published" | "officers_published":
+            held = holdings.held
         case kind:
             message = f"entry {index} is a document that this program does not know ({kind})"
             raise DocumentError("DOCUMENT_UNKNOWN", LEDGER, message)

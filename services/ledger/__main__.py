@@ -23,7 +23,7 @@ from ledger.begin import run_begin
 from ledger.bus_service import BusService
 from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
-from ledger.disclosing import disclosing
+from ledger.disclosing import Disclosing, disclosing
 from ledger.documents import DocumentService
 from ledger.entry import Completer
 from ledger.export_tiles import run_export_tiles
@@ -138,8 +138,8 @@ async def writing(
         bus = await stack.enter_async_context(connected(settings.bus, "ledger"))
         witnessed = WitnessedReceipts(log.archive, witnessing)
         servicer = LedgerServicer(log.archive, log.sequencer, keys.vkeys[0], witnessed)
-        appends = await _on_bus(settings, log, openings, witnessed, storage, bus)
         disclosed = await stack.enter_async_context(disclosing(settings, log, openings, index))
+        appends = await _on_bus(settings, log, openings, disclosed, witnessed, storage, bus)
         queries = await stack.enter_async_context(
             querying(settings, index, log, disclosed.finder, openings.sealer)
         )
@@ -175,6 +175,7 @@ async def _on_bus(
     settings: LedgerSettings,
     log: OpenLog,
     openings: Openings,
+    disclosed: Disclosing,
     witnessed: WitnessedReceipts,
     storage: Storage,
     bus: Bus,
@@ -182,7 +183,9 @@ async def _on_bus(
     """Answer the broker and the policy service."""
     fresh = None if isinstance(storage, SqliteStorage) else log.still_writes
     publishing = _completer(settings, "policy", openings, publisher=True)
-    documents = DocumentService(publishing, log.sequencer, log.archive, fresh)
+    documents = DocumentService(
+        publishing, log.sequencer, log.archive, disclosed.openings_of, fresh
+    )
     await documents.begin()
     appending = _completer(settings, "broker", openings)
     appends = BusService(

@@ -1,7 +1,7 @@
 """What disclosing openings and destroying them share: who may, the vault on its thread, the record."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ from countersign.ledger.v1 import disclosure_pb2 as pb
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.archive import Archive
-from ledger.entry import Completer
+from ledger.entry import Completer, Opening
 from ledger.reading import StorageFailed
 from ledger.rights import People, Person, Rights
 from ledger.sequencer import Placed, Sequencer
@@ -52,6 +52,12 @@ class Custody:
         """Put on record what is about to be done, or the entry that bears its key already."""
         (placed,) = await self._sequencer.append(await self._completer.completed([pending]))
         return placed
+
+    async def openings_of(self, indexes: Sequence[int]) -> Mapping[int, Sequence[Opening]]:
+        """Open entries, for what the ledger itself needs of them: who reads them, asks elsewhere."""
+        if not indexes:
+            return {}
+        return await self.in_vault(lambda: {index: self.vault.open(index) for index in indexes})
 
     async def in_vault(self, work: Callable[[], Answer]) -> Answer:
         """Have something done in the vault, on its thread."""

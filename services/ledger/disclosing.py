@@ -1,14 +1,14 @@
 """Puts the disclosure of openings to work in a running ledger."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ledger.config import LedgerSettings
 from ledger.custody import Custody
 from ledger.disclosure import Disclosure
 from ledger.disclosure_service import LedgerDisclosureServicer, RecordedFinder, TurnedAway
-from ledger.entry import Completer
+from ledger.entry import Completer, Opening
 from ledger.expungement import Expungement
 from ledger.log import OpenLog
 from ledger.openings import Openings
@@ -27,6 +27,8 @@ class Disclosing:
 
     servicer: LedgerDisclosureServicer
     finder: RecordedFinder
+    openings_of: Callable[[Sequence[int]], Awaitable[Mapping[int, Sequence[Opening]]]]
+    """For the policy service, which decides by what stands in documents."""
 
 
 @contextlib.asynccontextmanager
@@ -64,6 +66,7 @@ async def disclosing(
                 disclosure, requests, Expungement(custody), log.archive, turned_away
             ),
             RecordedFinder(disclosure, turned_away),
+            custody.openings_of,
         )
 
 

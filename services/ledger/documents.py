@@ -5,7 +5,7 @@ that name, so that at most one document ever follows another: of two publishers 
 document, one is told what the other has published. Whoever follows the chain knows that nothing was left out.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from countersign.ledger.v1 import append_pb2 as pb
@@ -13,7 +13,7 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1 import decision_pb2
 from countersign.type.v1.decision_pb2 import Decision
 from ledger.archive import Archive
-from ledger.entry import DOCUMENT_KEYS, Completer
+from ledger.entry import DOCUMENT_KEYS, Completer, Opening
 from ledger.requests import invalid, known_index
 from ledger.writer import Writer
 from shared.bus import Bus
@@ -35,8 +35,11 @@ class DocumentService:
         completer: Completer,
         sequencer: Writer,
         archive: Archive,
+        opened: Callable[[Sequence[int]], Awaitable[Mapping[int, Sequence[Opening]]]],
         fresh: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`opened` gives the openings of entries that have any."""
+        self._opened = opened
         self._completer = completer
         self._sequencer = sequencer
         self._archive = archive
@@ -71,10 +74,6 @@ class DocumentService:
         await bus.serve(
             "ledger.publish", QUEUE, pb.PublishDocumentRequest, self.publish, IN_FLIGHT_MAX
         )
-        await self.serve_look_ups(bus)
-
-    async def serve_look_ups(self, bus: Bus) -> None:
-        """Answer what writes nothing, as every replica does."""
         await bus.serve(
             "ledger.list_documents", QUEUE, pb.ListDocumentsRequest, self.list, IN_FLIGHT_MAX
         )
@@ -108,9 +107,17 @@ class DocumentService:
             after = known_index(request.after_index, "after_index")
         if self._fresh is not None:
             await self._fresh()
+        found = await self._archive.chain(key_after, after, PAGE_DOCUMENTS_MAX)
+        openings = await self._opened(
+            [one.index for one in found if Entry.FromString(one.leaf).commitments]
+        )
         response = pb.ListDocumentsResponse()
-        for one in await self._archive.chain(key_after, after, PAGE_DOCUMENTS_MAX):
-            response.documents.add(index=one.index, leaf=one.leaf, tlog_proof=one.tlog_proof)
+        for one in found:
+            told = response.documents.add()
+            receipt = told.receipt
+            receipt.index, receipt.leaf, receipt.tlog_proof = one.index, one.leaf, one.tlog_proof
+            for opening in openings.get(one.index, ()):
+                told.openings.add(field=opening.field, value=opening.value)
         return response
 
 

@@ -22,7 +22,6 @@ from ledger import disclosure_service, query_service
 from ledger.archive import Archive
 from ledger.bus_service import BusService
 from ledger.config import LedgerSettings
-from ledger.documents import DocumentService
 from ledger.entry import Completer
 from ledger.index_process import IndexProcess
 from ledger.keys import LogKeys
@@ -175,8 +174,6 @@ async def standing_by(
             # A hot standby of the database may be behind: it is not asked what became of a search.
             look_ups = BusService(own, standby, archive, witnessed, fresh=standby.refresh)
             await look_ups.serve_look_ups(bus)
-            documents = DocumentService(own, standby, archive, fresh=standby.refresh)
-            await documents.serve_look_ups(bus)
         yield StandingBy(server, bus, standby)
 
 

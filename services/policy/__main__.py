@@ -9,9 +9,8 @@ from countersign.policy.v1.policy_pb2 import EvaluateBatchRequest
 from countersign.policy.v1.policy_pb2_grpc import add_PolicyServiceServicer_to_server
 from directive import signature
 from directive.book import BookError, load_book
-from directive.entities import EntitiesError, known_names
+from directive.entities import EntitiesError
 from directive.evaluate import Evaluator
-from directive.holdings import World
 from directive.self_test import EngineUntrustworthy
 from directive.signature import Signers
 from directive.vocabulary import Vocabulary, VocabularyError
@@ -21,10 +20,14 @@ from policy.authzen.port import Port, serving
 from policy.authzen.searches import SearchDomain, access
 from policy.config import PolicySettings
 from policy.deciding import Deciding
+from policy.documents import Documents
 from policy.following import Following, followed
 from policy.publishing import Publishing
+from policy.recording import Recording
+from policy.registering import Registering
 from policy.reviewing import Reviewer
-from policy.service import ACCESS, SERVICE, PolicyServicer
+from policy.service import ACCESS, SERVICE, PolicyServicer, TakingIn
+from registry.folding import Fold
 from shared.bus import Bus, connected
 from shared.clock import SystemClock
 from shared.identity import SpiffeId
@@ -58,9 +61,11 @@ class RunningPolicy:
         return self.bus.is_connected and (self.following is None or self.following.is_fresh)
 
 
-def load(settings: PolicySettings, registry: Registry) -> Applied:
+def load(settings: PolicySettings) -> Applied:
     """Directives that are files, and what applies them; raises SettingsError. Never a part of them."""
+    registry = _registry(settings)
     assert settings.directives is not None, "asked only then"
+    assert registry is not None, "the settings see to it"
     try:
         vocabulary = Vocabulary.load(settings.vocabulary_folder)
         book = load_book(settings.directives, vocabulary, registry, _signers(settings))
@@ -86,20 +91,22 @@ class _Rules:
     """Where decisions take their rules from."""
 
     current: Current
-    registry: Registry
     following: Following | None = None
-    publishing: Publishing | None = None
+    taking_in: TakingIn | None = None
 
 
 def _rules(settings: PolicySettings, bus: Bus) -> _Rules:
-    registry = Registry.load(settings.registry)
     if settings.directives is not None:
-        applied = load(settings, registry)
-        return _Rules(lambda: applied, registry)
-    following = following_of(settings, registry, bus)
+        applied = load(settings)
+        return _Rules(lambda: applied)
+    following = following_of(settings, bus)
+    recording = Recording(bus)
     reviewer = Reviewer(settings.vocabulary_folder)
-    publishing = Publishing(bus, following, reviewer, SystemClock())
-    return _Rules(following.current, registry, following, publishing)
+    taking_in = TakingIn(
+        Publishing(following, recording, reviewer, SystemClock()),
+        Registering(following, recording),
+    )
+    return _Rules(following.current, following, taking_in)
 
 
 async def _either(bus_closed: asyncio.Event, ended: asyncio.Event) -> None:
@@ -108,18 +115,23 @@ async def _either(bus_closed: asyncio.Event, ended: asyncio.Event) -> None:
     ended.set()
 
 
-def following_of(settings: PolicySettings, registry: Registry, bus: Bus) -> Following:
+def following_of(settings: PolicySettings, bus: Bus) -> Following:
     """What follows the ledger's documents; raises SettingsError."""
     assert settings.trust_roots is not None, "the settings see to it"
     try:
         vocabulary = Vocabulary.load(settings.vocabulary_folder)
-        keys = TrustRoots.load(settings.trust_roots).log_verifier_keys
-        logs = [Verifier.parse(key) for key in keys]
+        trust = TrustRoots.load(settings.trust_roots)
+        logs = [Verifier.parse(key) for key in trust.log_verifier_keys]
+        # Who may take part, and whose keys sign an owner's first document.
+        registry = _registry(settings) or Fold(trust.directive_signers or {})
     except (VocabularyError, TlogError) as error:
         raise SettingsError(f"the ledger's documents cannot be followed: {error}") from error
-    world = World(vocabulary, known_names(registry), _signers(settings))
     publisher = str(SpiffeId(settings.trust_domain, "service", "policy"))
-    return Following(bus, world, registry, logs, publisher)
+    return Following(bus, Documents(vocabulary, _signers(settings), registry), logs, publisher)
+
+
+def _registry(settings: PolicySettings) -> Registry | None:
+    return None if settings.registry is None else Registry.load(settings.registry)
 
 
 @contextlib.asynccontextmanager
@@ -130,7 +142,7 @@ async def running(settings: PolicySettings) -> AsyncIterator[RunningPolicy]:
         rules = _rules(settings, bus)
         following = rules.following
         deciding = Deciding(rules.current, following.catch_up if following else None)
-        servicer = PolicyServicer(deciding, rules.current, SystemClock(), rules.publishing)
+        servicer = PolicyServicer(deciding, rules.current, SystemClock(), rules.taking_in)
         server = await start_server(
             lambda grpc_server: add_PolicyServiceServicer_to_server(servicer, grpc_server),
             services=[SERVICE],
@@ -158,21 +170,21 @@ async def running(settings: PolicySettings) -> AsyncIterator[RunningPolicy]:
             deciding.evaluate_batch,
             IN_FLIGHT_MAX,
         )
-        authzen = await stack.enter_async_context(
-            _authzen(settings, deciding, rules.current, rules.registry)
-        )
+        authzen = await stack.enter_async_context(_authzen(settings, deciding, rules.current))
         yield RunningPolicy(server, bus, ended, following, authzen)
 
 
 @contextlib.asynccontextmanager
 async def _authzen(
-    settings: PolicySettings, deciding: Deciding, current: Current, registry: Registry
+    settings: PolicySettings, deciding: Deciding, current: Current
 ) -> AsyncIterator[Port | None]:
     """The same decisions over HTTPS, if the settings say so. Raises SettingsError."""
     if settings.authzen is None:
         yield None
         return
-    unknown = sorted(set(settings.authzen.agencies) - registry.agencies.keys())
+    registry = _registry(settings)
+    known = set(settings.authzen.agencies) if registry is None else registry.agencies.keys()
+    unknown = sorted(set(settings.authzen.agencies) - known)
     if unknown:
         raise SettingsError(f"authzen.agencies: {unknown[0]} is not in the registry")
     domain = SearchDomain(

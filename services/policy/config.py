@@ -41,8 +41,9 @@ class PolicySettings(ProcessSettings):
     """SPIFFE trust domain of every caller; certificates of another are refused."""
     listen: ListenSettings
     bus: BusSettings
-    registry: ConfigPath
-    """Registry of agencies, systems, galleries and officers (TOML)."""
+    registry: ConfigPath | None = None
+    """Registry of agencies, systems, galleries and officers (TOML). Without it, owners publish what they
+    register in the ledger, and `directives` must be absent too."""
     vocabulary: ConfigPath | None = None
     """Folder with the vocabulary and its earlier versions; `directives` when absent."""
     directives: ConfigPath | None = None
@@ -61,6 +62,8 @@ class PolicySettings(ProcessSettings):
             raise ValueError(
                 "without directives, which then come from the ledger, vocabulary and trust_roots are needed"
             )
+        if self.directives is not None and self.registry is None:
+            raise ValueError("directives that are files are read against a registry that is one")
         return self
 
     @property

@@ -19,16 +19,14 @@ from google.protobuf.message import DecodeError
 from countersign.ledger.v1 import append_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import Receipt
-from directive import holdings
 from directive.entities import EntitiesError
 from directive.findings import DirectiveRefused
-from directive.holdings import Holdings, World
 from directive.self_test import EngineUntrustworthy
-from policy.applied import Applied, made
+from policy.applied import Applied
+from policy.documents import Documents
 from shared import telemetry
 from shared.bus import Bus
 from shared.errors import NotReady, ServiceError, Unavailable
-from shared.registry import Registry
 from tlog.errors import TlogError
 from tlog.note import Verifier
 from tlog.proof import verify_receipt
@@ -52,11 +50,11 @@ class Following:
     """Follows the documents of one ledger."""
 
     def __init__(
-        self, bus: Bus, world: World, registry: Registry, logs: Sequence[Verifier], publisher: str
+        self, bus: Bus, documents: Documents, logs: Sequence[Verifier], publisher: str
     ) -> None:
+        """`documents` without any; it is changed here alone."""
         self._bus = bus
-        self.world = world
-        self._registry = registry
+        self.documents = documents
         self._logs = tuple(logs)
         self._publisher = publisher
         self._busy = asyncio.Lock()
@@ -84,20 +82,19 @@ class Following:
     async def catch_up(self) -> Applied:
         """Apply what the ledger has by now. Raises Unavailable, and NotReady for what cannot be applied."""
         async with self._busy:
-            known = self._applied.holdings if self._applied is not None else None
-            now = known or Holdings()
             asked = time.monotonic()
             while True:
-                request = pb.ListDocumentsRequest(after_index=now.head)
+                request = pb.ListDocumentsRequest(after_index=self.documents.holdings.head)
                 page = await self._bus.request(
                     "ledger.list_documents", request, pb.ListDocumentsResponse, TIMEOUT_S
                 )
                 if not page.documents:
                     break
-                for receipt in page.documents:
-                    now = self._with(now, receipt)
-            if self._applied is None or now is not known:
-                self._applied = await asyncio.to_thread(self._made, now)
+                for one in page.documents:
+                    self._follow(one)
+            now = self.documents.holdings
+            if self._applied is None or self._applied.holdings is not now:
+                self._applied = await asyncio.to_thread(self._made)
                 _known_index.set(-1 if now.head is None else now.head)
                 fields = {"index": now.head, "directives": len(now.held)}
                 log.info("documents applied", extra={"fields": fields})
@@ -127,10 +124,11 @@ class Following:
                 return
             await asyncio.sleep(POLL_S)
 
-    def _with(self, now: Holdings, receipt: Receipt) -> Holdings:
+    def _follow(self, one: pb.Document) -> None:
+        receipt = one.receipt
         try:
-            entry = self._proved(receipt)
-            return holdings.apply(now, receipt.index, entry, self.world)
+            openings = {opening.field: opening.value for opening in one.openings}
+            self.documents.follow(receipt.index, self._proved(receipt), openings)
         except (DirectiveRefused, TlogError, DecodeError) as error:
             raise NotReady(
                 "DOCUMENT_NOT_APPLIED",
@@ -153,9 +151,9 @@ class Following:
             return entry
         raise TlogError("; ".join(refusals))
 
-    def _made(self, now: Holdings) -> Applied:
+    def _made(self) -> Applied:
         try:
-            return made(now, self.world, self._registry)
+            return self.documents.made()
         except (DirectiveRefused, EntitiesError, EngineUntrustworthy) as error:
             raise NotReady(
                 "DIRECTIVES_NOT_APPLIED",

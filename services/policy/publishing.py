@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, date
 from typing import Final
 
-from countersign.ledger.v1 import append_pb2 as ledger_pb
+from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.policy.v1 import policy_pb2 as pb
 from countersign.type.v1.decision_pb2 import Receipt
@@ -23,10 +23,9 @@ from directive.entities import EntitiesError
 from directive.findings import DirectiveRefused, Finding
 from directive.holdings import Held, Holdings
 from directive.self_test import EngineUntrustworthy
-from policy.applied import made
-from policy.following import TIMEOUT_S, Following
+from policy.following import Following
+from policy.recording import Recording
 from policy.reviewing import Reviewer
-from shared.bus import Bus
 from shared.clock import Clock
 from shared.errors import (
     Broken,
@@ -63,9 +62,11 @@ class OnRecord:
 class Publishing:
     """Publishes for whoever calls."""
 
-    def __init__(self, bus: Bus, following: Following, reviewer: Reviewer, clock: Clock) -> None:
-        self._bus = bus
+    def __init__(
+        self, following: Following, recording: Recording, reviewer: Reviewer, clock: Clock
+    ) -> None:
         self._following = following
+        self._recording = recording
         self._reviewer = reviewer
         self._clock = clock
 
@@ -82,7 +83,7 @@ class Publishing:
             if held is not None:
                 return OnRecord(_same(held, read, request), None)
             entry = holdings.published(read, request.cases, request.note, now, now.head)
-            await asyncio.to_thread(self._look_at, entry, now, request, read)
+            await asyncio.to_thread(self._look_at, entry, request, read)
             if not reviewed:
                 found = await self._reviewer.findings(
                     read, request.cases, self._following.current().registry
@@ -90,7 +91,7 @@ class Publishing:
                 if found:
                     raise _refused(found)
                 reviewed = True
-            receipt = await self._record(entry)
+            receipt = await self._recording.after(now.head, PendingEntry(entry=entry))
             if receipt is not None:
                 applied = await self._following.catch_up()
                 return OnRecord(_held(applied.holdings, read.name), receipt)
@@ -112,18 +113,16 @@ class Publishing:
                 raise _invalid("effective_until", what)
             entry = holdings.withdrawn(held, until, request.note, now.head)
             try:
-                await asyncio.to_thread(self._applied_after, now, entry)
+                await asyncio.to_thread(self._applied_after, entry)
             except DirectiveRefused as refused:
                 raise _refused(refused.findings, "WITHDRAWAL_REFUSED") from refused
-            receipt = await self._record(entry)
+            receipt = await self._recording.after(now.head, PendingEntry(entry=entry))
             if receipt is not None:
                 applied = await self._following.catch_up()
                 return OnRecord(_held(applied.holdings, request.name), receipt)
         raise Unavailable("DOCUMENTS_BUSY", "others published meanwhile", retry_after_s=1)
 
-    def _look_at(
-        self, entry: Entry, now: Holdings, request: pb.PublishDirectiveRequest, read: Document
-    ) -> None:
+    def _look_at(self, entry: Entry, request: pb.PublishDirectiveRequest, read: Document) -> None:
         today = self._clock.now().astimezone(UTC).date()
         found = publication.check_dates(read, today, received_late=request.received_late)
         if found:
@@ -137,25 +136,18 @@ class Publishing:
             raise _refused([Finding("TOO_LARGE", file, "", message)])
         try:
             cases.parse(read.name, request.cases.encode())
-            self._applied_after(now, entry)
+            self._applied_after(entry)
         except DirectiveRefused as refused:
             raise _refused(refused.findings) from refused
 
-    def _applied_after(self, now: Holdings, entry: Entry) -> None:
+    def _applied_after(self, entry: Entry) -> None:
         """Raise DirectiveRefused unless the document would be applied, alone and with the others."""
         try:
-            after = holdings.apply(now, _UNRECORDED, entry, self._following.world)
-            made(after, self._following.world, self._following.current().registry)
+            tried = self._following.documents.copy()
+            tried.apply(_UNRECORDED, entry, {})
+            tried.made()
         except (EntitiesError, EngineUntrustworthy) as error:
             raise Broken("ENGINE", f"the engine cannot be trusted with it: {error}") from error
-
-    async def _record(self, entry: Entry) -> Receipt | None:
-        """The receipt of the document; None when another came first."""
-        request = ledger_pb.PublishDocumentRequest(document=ledger_pb.PendingEntry(entry=entry))
-        response = await self._bus.request(
-            "ledger.publish", request, ledger_pb.PublishDocumentResponse, TIMEOUT_S
-        )
-        return None if response.appended.existing else response.appended.receipt
 
 
 def _same(held: Held, read: Document, request: pb.PublishDirectiveRequest) -> Held:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC
 from typing import Final
 
@@ -13,6 +14,7 @@ from directive.holdings import Held, midnight
 from policy.applied import Applied, Current
 from policy.deciding import Deciding
 from policy.publishing import OnRecord, Publishing
+from policy.registering import Registering
 from shared.clock import Clock, stamp
 from shared.errors import FieldViolation, InvalidRequest, NotFound, NotReady
 from shared.identity import SpiffeId
@@ -46,23 +48,33 @@ ACCESS: Final[dict[str, AccessRule]] = {
     # Looking at what is handed in takes seconds of CPU.
     f"/{SERVICE}/PublishDirective": _may_hand_in,
     f"/{SERVICE}/WithdrawDirective": _may_hand_in,
+    f"/{SERVICE}/PublishRegistration": _may_hand_in,
+    f"/{SERVICE}/GetRegistration": _any_authenticated,
 }
 
 
+@dataclass(frozen=True)
+class TakingIn:
+    """What takes documents in."""
+
+    directives: Publishing
+    registrations: Registering
+
+
 class PolicyServicer(PolicyServiceServicer):
-    """Translates; `Deciding` and what is applied answer. Without `publishing`, directives are files."""
+    """Translates; `Deciding` and what is applied answer. Without `taking_in`, directives are files."""
 
     def __init__(
         self,
         deciding: Deciding,
         current: Current,
         clock: Clock,
-        publishing: Publishing | None = None,
+        taking_in: TakingIn | None = None,
     ) -> None:
         self._deciding = deciding
         self._current = current
         self._clock = clock
-        self._publishing = publishing
+        self._taking_in = taking_in
 
     async def Evaluate(  # noqa: N802
         self, request: pb.EvaluateRequest, context: Context
@@ -74,7 +86,7 @@ class PolicyServicer(PolicyServiceServicer):
         self, request: pb.PublishDirectiveRequest, context: Context
     ) -> pb.PublishDirectiveResponse:
         """See policy.proto."""
-        done = await self._taking_in().publish(request)
+        done = await self._taken_in().directives.publish(request)
         return pb.PublishDirectiveResponse(
             directive=self._described_held(done), receipt=done.receipt
         )
@@ -83,18 +95,30 @@ class PolicyServicer(PolicyServiceServicer):
         self, request: pb.WithdrawDirectiveRequest, context: Context
     ) -> pb.WithdrawDirectiveResponse:
         """See policy.proto."""
-        done = await self._taking_in().withdraw(request)
+        done = await self._taken_in().directives.withdraw(request)
         return pb.WithdrawDirectiveResponse(
             directive=self._described_held(done), receipt=done.receipt
         )
 
-    def _taking_in(self) -> Publishing:
-        if self._publishing is None:
+    async def PublishRegistration(  # noqa: N802
+        self, request: pb.PublishRegistrationRequest, context: Context
+    ) -> pb.PublishRegistrationResponse:
+        """See policy.proto."""
+        return await self._taken_in().registrations.publish(request)
+
+    async def GetRegistration(  # noqa: N802
+        self, request: pb.GetRegistrationRequest, context: Context
+    ) -> pb.GetRegistrationResponse:
+        """See policy.proto."""
+        return await self._taken_in().registrations.get(request.owner)
+
+    def _taken_in(self) -> TakingIn:
+        if self._taking_in is None:
             raise NotReady(
                 "DIRECTIVES_ARE_FILES",
                 "this policy service reads its directives from a folder: put them there",
             )
-        return self._publishing
+        return self._taking_in
 
     def _described_held(self, done: OnRecord) -> pb.Directive:
         return self._described(done.held.directive, done.held)

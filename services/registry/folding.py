@@ -11,6 +11,7 @@ Invariants:
   can work it out, and the officers behind the commitments are part of it.
 """
 
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -104,6 +105,14 @@ class _Sections:
             self._given.discard(section)
         return self._held[section]
 
+    def copy(self) -> "_Sections":
+        """The same tables, which whoever writes first copies."""
+        other = _Sections()
+        other._held = dict(self._held)
+        self._given.update(self._held)
+        other._given.update(self._held)
+        return other
+
     def give(self) -> Mapping[str, Mapping[str, Any]]:
         """All of them, to be kept by somebody else."""
         self._given.update(self._held)
@@ -124,6 +133,19 @@ class Fold:
         """Commitment to the officer, of those whose openings were there."""
         self._days: frozenset[date] = frozenset()
         self._registry: Registry | None = None
+
+    def copy(self) -> "Fold":
+        """The same, to try something on; what is applied to one is not in the other."""
+        other = Fold({})
+        other._admitted = self._admitted
+        other._published = dict(self._published)
+        other._pending = {owner: copy.deepcopy(one) for owner, one in self._pending.items()}
+        other._names = self._names.copy()
+        other._sections = self._sections.copy()
+        other._behind = dict(self._behind)
+        other._days = self._days
+        other._registry = self._registry
+        return other
 
     @property
     def registry(self) -> Registry:
@@ -146,6 +168,10 @@ class Fold:
     def published(self, owner: str) -> Published | None:
         """What counts of one owner."""
         return self._published.get(owner)
+
+    def is_under_way(self, owner: str) -> bool:
+        """Whether a publication of the owner has begun and is not complete."""
+        return owner in self._pending
 
     def signers(self, owner: str) -> tuple[Verifier, ...]:
         """The keys with which the owner's next document is signed."""

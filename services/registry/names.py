@@ -41,6 +41,16 @@ class Names:
     held: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How many galleries of an owner are in a system, by system and owner."""
 
+    def copy(self) -> "Names":
+        """The same; what is changed in one is not in the other."""
+        return Names(
+            dict(self.publics),
+            dict(self.owners),
+            dict(self.officers),
+            Counter(self.listed),
+            Counter(self.held),
+        )
+
     def check_public(self, public: PublicPart) -> Iterator[Finding]:
         """What is wrong with an owner's new public part beside what the others have."""
         owner = public.owner

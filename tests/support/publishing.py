@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from countersign.client.directives import DirectiveClient
+from countersign.client.documents import DirectiveClient
 from countersign.installation.ports import address
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.policy.v1 import policy_pb2 as pb
@@ -25,12 +25,12 @@ from policy.config import PolicySettings
 from policy.deciding import Deciding
 from shared.bus import connected
 from shared.errors import Unavailable
-from shared.registry import Registry
 from shared.settings import ListenSettings
 from support.directives import DIRECTIVES, LAPD, TRAINED, ordinary
 from support.documents import KNOWN, NAME, handed_in, held_of
 from support.ledgers import SIGNER, LedgerProcess, write_settings
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
+from support.registrations import demonstration, signer
 from support.waiting import until
 from tlog.proof import verify_receipt
 
@@ -45,6 +45,8 @@ class Scene:
     nats: NatsUnderTest
     ledger: LedgerProcess
     folder: Path
+    registry: Path | None = DIRECTIVES / "demo-registry.toml"
+    """None for a registry that owners publish."""
 
     def settings(self) -> PolicySettings:
         bus = self.nats.bus_settings("service", "policy")
@@ -53,7 +55,7 @@ class Scene:
             trust_domain=TRUST_DOMAIN,
             listen=ListenSettings(address="127.0.0.1:0", tls=tls),
             bus=bus.model_copy(update={"tls": tls}),
-            registry=DIRECTIVES / "demo-registry.toml",
+            registry=self.registry,
             vocabulary=DIRECTIVES,
             trust_roots=self.folder / "trust-roots.json",
         )
@@ -76,7 +78,7 @@ class Scene:
         """What decides in a policy service, caught up once and then only when it is told to."""
         settings = self.settings()
         async with connected(settings.bus, "policy") as bus:
-            following = following_of(settings, Registry.load(settings.registry), bus)
+            following = following_of(settings, bus)
             await following.catch_up()
             yield Deciding(following.current, following.catch_up)
 
@@ -111,7 +113,8 @@ async def _documents_scene(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncI
         "log_verifier_keys": [SIGNER.verifier.vkey],
         "broker_verify_keys": ["A" * 43 + "="],
         "directive_signers": {
-            party: [key.vkey for key in keys] for party, keys in KNOWN.by_party.items()
+            party: [*(key.vkey for key in KNOWN.by_party.get(party, ())), signer(party).vkey]
+            for party in demonstration()
         },
     }
     (tmp_path / "trust-roots.json").write_text(json.dumps(trust))

@@ -14,6 +14,7 @@ from registry.findings import RegistryRefused
 from registry.folding import Applied, Fold
 from registry.publication import pending_entries
 from registry.signature import Signed
+from support.directives import registry
 from tlog.note import Signer
 
 LAPD, LASD, BURBANK, CALIFORNIA = "CA0194200", "CA0190000", "CA0191200", "US-CA"
@@ -150,3 +151,37 @@ def refusal(fold: Fold, ready: Signed) -> str:
         assert str(followed.value) == str(asked.value)
     assert state(fold) == before
     return str(asked.value)
+
+
+def demonstration() -> dict[str, tuple[str, str]]:
+    """The demonstration's registry as its owners would register it: owner to agency.toml and officers.toml.
+
+    Operators first: a gallery is in a system that somebody operates.
+    """
+    known = registry().model_dump(mode="json")
+    made = {}
+    for ori, one in sorted(known["agencies"].items(), reverse=True):
+        public = f'owner = "{ori}"\n[agency]\nname = "{one["name"]}"\njurisdiction = "US-CA"\n'
+        public += f'[keys]\nregistry = ["{signer(ori).vkey}"]\n'
+        for name, its in known["systems"].items():
+            if its["operator"] == ori:
+                said = str(its["commercial"]).lower()
+                public += f'[systems.{name}]\nname = "{its["name"]}"\ncommercial = {said}\n'
+        for name, its in known["galleries"].items():
+            if its["owner"] == ori:
+                public += gallery(name, its["system"]).replace(
+                    "booking_photos", its["gallery_class"]
+                )
+        for name, its in known["lists"].items():
+            if its["owner"] == ori:
+                public += f'[lists.{name}]\ntitle = "{its["title"]}"\n'
+        officers = ""
+        for name, its in known["officers"].items():
+            if its["agency"] == ori:
+                dated = ", ".join(
+                    f"{course} = {day}" for course, day in its["certificates"].items()
+                )
+                officers += f"[officers.{name}]\nactive = {str(its['active']).lower()}\n"
+                officers += f"lists = {its['lists']}\ncertificates = {{ {dated} }}\n"
+        made[ori] = public, officers
+    return made | {"US-CA": (agency("US-CA"), "")}

@@ -32,8 +32,7 @@ Attack = Callable[[Layout], object]
 
 
 def policy_service(layout: Layout) -> object:
-    settings = PolicySettings.load(layout.config("policy"))
-    return load(settings, Registry.load(settings.registry))
+    return load(PolicySettings.load(layout.config("policy")))
 
 
 def connector(layout: Layout) -> object:

@@ -29,7 +29,6 @@ from support.directives import (
     book_where_others_permit,
     manifest,
     ordinary,
-    registry,
     shipped_book,
     unguarded,
 )
@@ -200,17 +199,19 @@ def test_t77_the_service_does_not_start_with_a_directive_that_it_cannot_read(
     text = (DIRECTIVES / "vocabulary.cedarschema").read_text()
     (tmp_path / "vocabulary.cedarschema").write_text(text)
     with pytest.raises(SettingsError, match=r"bad/rules\.cedar:3:16: LAPD-9.*moonPhase"):
-        load(settings_with(tmp_path), registry())
+        load(settings_with(tmp_path))
 
 
 def test_the_service_does_not_start_without_directives_or_vocabulary(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="vocabulary"):
-        load(settings_with(tmp_path), registry())
+        load(settings_with(tmp_path))
     text = (DIRECTIVES / "vocabulary.cedarschema").read_text()
     (tmp_path / "vocabulary.cedarschema").write_text(text)
     with pytest.raises(SettingsError, match="holds no directive"):
-        load(settings_with(tmp_path), registry())
+        load(settings_with(tmp_path))
 
 
 def settings_with(directives: Path) -> PolicySettings:
-    return PolicySettings.model_construct(directives=directives)
+    return PolicySettings.model_construct(
+        directives=directives, registry=DIRECTIVES / "demo-registry.toml"
+    )

@@ -22,7 +22,7 @@ from countersign.cli.output import (
     progress,
 )
 from countersign.cli.receipts import folder_for_receipts, save_receipt
-from countersign.client.directives import DirectiveClient, handed_in
+from countersign.client.documents import DirectiveClient, handed_in
 from countersign.client.verify import VerificationError, verify_receipt
 from countersign.policy.v1 import policy_pb2 as pb
 from countersign.type.v1.decision_pb2 import Receipt

@@ -8,7 +8,7 @@ elsewhere, and publishes when it wants to.
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from countersign.client.directives import DirectiveClient, handed_in
+from countersign.client.documents import DirectiveClient, handed_in
 from countersign.installation.files import write_public
 from countersign.installation.keys import directive_signer, parties
 from countersign.installation.layout import Layout

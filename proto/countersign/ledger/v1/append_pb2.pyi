@@ -441,6 +441,38 @@ class ListDocumentsRequest(_message.Message):
 Global___ListDocumentsRequest: _TypeAlias = ListDocumentsRequest  # noqa: Y015
 
 @_typing.final
+class Document(_message.Message):
+    """A document as the policy service follows it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    OPENINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _decision_pb2.Receipt:
+        """The entry with its proof."""
+
+    @_builtins.property
+    def openings(self) -> _containers.RepeatedCompositeFieldContainer[Global___SensitiveField]:
+        """What stands behind its commitments, by field: how officers stand. Those that were destroyed are not there. To
+        decide by them is what they are recorded for, and no reading that is recorded.
+        """
+
+    def __init__(
+        self,
+        *,
+        receipt: _decision_pb2.Receipt | None = ...,
+        openings: _abc.Iterable[Global___SensitiveField] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["openings", b"openings", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Document: _TypeAlias = Document  # noqa: Y015
+
+@_typing.final
 class ListDocumentsResponse(_message.Message):
     """Documents, as many as fit."""
 
@@ -448,13 +480,13 @@ class ListDocumentsResponse(_message.Message):
 
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def documents(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Receipt]:
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
         """Each names the one before it. None when there are no more."""
 
     def __init__(
         self,
         *,
-        documents: _abc.Iterable[_decision_pb2.Receipt] | None = ...,
+        documents: _abc.Iterable[Global___Document] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

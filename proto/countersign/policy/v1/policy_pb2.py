@@ -23,12 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from countersign.ledger.v1 import append_pb2 as countersign_dot_ledger_dot_v1_dot_append__pb2
+from countersign.ledger.v1 import event_pb2 as countersign_dot_ledger_dot_v1_dot_event__pb2
 from countersign.type.v1 import decision_pb2 as countersign_dot_type_dot_v1_dot_decision__pb2
 from countersign.type.v1 import search_pb2 as countersign_dot_type_dot_v1_dot_search__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"countersign/policy/v1/policy.proto\x12\x15\x63ountersign.policy.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"countersign/type/v1/decision.proto\x1a countersign/type/v1/search.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x01\n\x0f\x45valuateRequest\x12\x37\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32 .countersign.type.v1.SearchFactsB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\x07officer\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12.\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\x0f\x64ocuments_index\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x12\n\x10_documents_index\"\xbd\x01\n\x07Parties\x12\x15\n\rorigin_agency\x18\x01 \x01(\t\x12\x1a\n\x12\x62\x65neficiary_agency\x18\x02 \x01(\t\x12\x17\n\x0foperator_agency\x18\x03 \x01(\t\x12\x15\n\rgallery_owner\x18\x04 \x01(\t\x12\x15\n\rjurisdictions\x18\x05 \x03(\t\x12\x38\n\rgallery_class\x18\x06 \x01(\x0e\x32!.countersign.type.v1.GalleryClass\"t\n\x10\x45valuateResponse\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.countersign.type.v1.Decision\x12/\n\x07parties\x18\x02 \x01(\x0b\x32\x1e.countersign.policy.v1.Parties\"P\n\x14\x45valuateBatchRequest\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.countersign.policy.v1.EvaluateRequest\"S\n\x15\x45valuateBatchResponse\x12:\n\tresponses\x18\x01 \x03(\x0b\x32\'.countersign.policy.v1.EvaluateResponse\"j\n\x15ListDirectivesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xc8\x01\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x16\n\x05party\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18 \"\xf2\x03\n\tDirective\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05party\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x15\n\rsource_sha256\x18\x05 \x01(\x0c\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_from\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x65\x66\x66\x65\x63tive_until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06sha256\x18\x08 \x01(\x0c\x12\x33\n\x05rules\x18\t \x03(\x0b\x32$.countersign.type.v1.DeterminingRule\x12\x10\n\x08in_force\x18\n \x01(\x08\x12\x1c\n\x0fpublished_index\x18\x0b \x01(\x04H\x00\x88\x01\x01\x12/\n\x0breceived_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0breplaced_by\x18\r \x01(\t\x12\x1c\n\x0fwithdrawn_index\x18\x0e \x01(\x04H\x01\x88\x01\x01\x12(\n\x04\x65nds\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x12\n\x10_published_indexB\x12\n\x10_withdrawn_index\"g\n\x16ListDirectivesResponse\x12\x34\n\ndirectives\x18\x01 \x03(\x0b\x32 .countersign.policy.v1.Directive\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\x13GetDirectiveRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{1,62}$\"\x89\x01\n\x14GetDirectiveResponse\x12\x33\n\tdirective\x18\x01 \x01(\x0b\x32 .countersign.policy.v1.Directive\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12\r\n\x05rules\x18\x03 \x01(\t\x12\r\n\x05\x63\x61ses\x18\x04 \x01(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\"\x9b\x01\n\x17PublishDirectiveRequest\x12\x1d\n\x08manifest\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\xff\xff\x03\x12\x18\n\x05rules\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\xff\xff\x03\x12\x18\n\x05\x63\x61ses\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\xff\xff\x03\x12\x16\n\x04note\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80@\x12\x15\n\rreceived_late\x18\x05 \x01(\x08\"~\n\x18PublishDirectiveResponse\x12\x33\n\tdirective\x18\x01 \x01(\x0b\x32 .countersign.policy.v1.Directive\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"\xa0\x01\n\x18WithdrawDirectiveRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{1,62}$\x12<\n\x0f\x65\x66\x66\x65\x63tive_until\x18\x02 \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x16\n\x04note\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80@\"\x7f\n\x19WithdrawDirectiveResponse\x12\x33\n\tdirective\x18\x01 \x01(\x0b\x32 .countersign.policy.v1.Directive\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt2\xb1\x04\n\rPolicyService\x12[\n\x08\x45valuate\x12&.countersign.policy.v1.EvaluateRequest\x1a\'.countersign.policy.v1.EvaluateResponse\x12s\n\x10PublishDirective\x12..countersign.policy.v1.PublishDirectiveRequest\x1a/.countersign.policy.v1.PublishDirectiveResponse\x12v\n\x11WithdrawDirective\x12/.countersign.policy.v1.WithdrawDirectiveRequest\x1a\x30.countersign.policy.v1.WithdrawDirectiveResponse\x12m\n\x0eListDirectives\x12,.countersign.policy.v1.ListDirectivesRequest\x1a-.countersign.policy.v1.ListDirectivesResponse\x12g\n\x0cGetDirective\x12*.countersign.policy.v1.GetDirectiveRequest\x1a+.countersign.policy.v1.GetDirectiveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"countersign/policy/v1/policy.proto\x12\x15\x63ountersign.policy.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\"countersign/ledger/v1/append.proto\x1a!countersign/ledger/v1/event.proto\x1a\"countersign/type/v1/decision.proto\x1a countersign/type/v1/search.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x01\n\x0f\x45valuateRequest\x12\x37\n\x05\x66\x61\x63ts\x18\x01 \x01(\x0b\x32 .countersign.type.v1.SearchFactsB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\x07officer\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12.\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\x0f\x64ocuments_index\x18\x04 \x01(\x04H\x00\x88\x01\x01\x42\x12\n\x10_documents_index\"\xbd\x01\n\x07Parties\x12\x15\n\rorigin_agency\x18\x01 \x01(\t\x12\x1a\n\x12\x62\x65neficiary_agency\x18\x02 \x01(\t\x12\x17\n\x0foperator_agency\x18\x03 \x01(\t\x12\x15\n\rgallery_owner\x18\x04 \x01(\t\x12\x15\n\rjurisdictions\x18\x05 \x03(\t\x12\x38\n\rgallery_class\x18\x06 \x01(\x0e\x32!.countersign.type.v1.GalleryClass\"t\n\x10\x45valuateResponse\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.countersign.type.v1.Decision\x12/\n\x07parties\x18\x02 \x01(\x0b\x32\x1e.countersign.policy.v1.Parties\"P\n\x14\x45valuateBatchRequest\x12\x38\n\x08requests\x18\x01 \x03(\x0b\x32&.countersign.policy.v1.EvaluateRequest\"S\n\x15\x45valuateBatchResponse\x12:\n\tresponses\x18\x01 \x03(\x0b\x32\'.countersign.policy.v1.EvaluateResponse\"j\n\x15ListDirectivesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\rB\x08\xbaH\x05*\x03\x18\xc8\x01\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x16\n\x05party\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18 \"\xf2\x03\n\tDirective\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05party\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x15\n\rsource_sha256\x18\x05 \x01(\x0c\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_from\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x65\x66\x66\x65\x63tive_until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06sha256\x18\x08 \x01(\x0c\x12\x33\n\x05rules\x18\t \x03(\x0b\x32$.countersign.type.v1.DeterminingRule\x12\x10\n\x08in_force\x18\n \x01(\x08\x12\x1c\n\x0fpublished_index\x18\x0b \x01(\x04H\x00\x88\x01\x01\x12/\n\x0breceived_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0breplaced_by\x18\r \x01(\t\x12\x1c\n\x0fwithdrawn_index\x18\x0e \x01(\x04H\x01\x88\x01\x01\x12(\n\x04\x65nds\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x12\n\x10_published_indexB\x12\n\x10_withdrawn_index\"g\n\x16ListDirectivesResponse\x12\x34\n\ndirectives\x18\x01 \x03(\x0b\x32 .countersign.policy.v1.Directive\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"E\n\x13GetDirectiveRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{1,62}$\"\x89\x01\n\x14GetDirectiveResponse\x12\x33\n\tdirective\x18\x01 \x01(\x0b\x32 .countersign.policy.v1.Directive\x12\x10\n\x08manifest\x18\x02 \x01(\t\x12\r\n\x05rules\x18\x03 \x01(\t\x12\r\n\x05\x63\x61ses\x18\x04 \x01(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\"\x9b\x01\n\x17PublishDirectiveRequest\x12\x1d\n\x08manifest\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01(\xff\xff\x03\x12\x18\n\x05rules\x18\x02 \x01(\tB\t\xbaH\x06r\x04(\xff\xff\x03\x12\x18\n\x05\x63\x61ses\x18\x03 \x01(\tB\t\xbaH\x06r\x04(\xff\xff\x03\x12\x16\n\x04note\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80@\x12\x15\n\rreceived_late\x18\x05 \x01(\x08\"~\n\x18PublishDirectiveResponse\x12\x33\n\tdirective\x18\x01 \x01(\x0b\x32 .countersign.policy.v1.Directive\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"\xa0\x01\n\x18WithdrawDirectiveRequest\x12.\n\x04name\x18\x01 \x01(\tB \xbaH\x1dr\x1b\x32\x19^[a-z0-9][a-z0-9-]{1,62}$\x12<\n\x0f\x65\x66\x66\x65\x63tive_until\x18\x02 \x01(\tB#\xbaH r\x1e\x32\x1c^[0-9]{4}-[0-9]{2}-[0-9]{2}$\x12\x16\n\x04note\x18\x03 \x01(\tB\x08\xbaH\x05r\x03(\x80@\"\x7f\n\x19WithdrawDirectiveResponse\x12\x33\n\tdirective\x18\x01 \x01(\x0b\x32 .countersign.policy.v1.Directive\x12-\n\x07receipt\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"_\n\x1aPublishRegistrationRequest\x12\x41\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.countersign.ledger.v1.PendingEntryB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\"\x8a\x01\n\x1bPublishRegistrationResponse\x12;\n\tstatement\x18\x01 \x01(\x0b\x32(.countersign.ledger.v1.RegistryStatement\x12.\n\x08receipts\x18\x02 \x03(\x0b\x32\x1c.countersign.type.v1.Receipt\"Y\n\x16GetRegistrationRequest\x12?\n\x05owner\x18\x01 \x01(\tB0\xbaH-r+2)^([A-Z0-9]{9}|[A-Z]{2}(-[A-Z0-9]{1,3})?)$\"k\n\x17GetRegistrationResponse\x12;\n\tstatement\x18\x01 \x01(\x0b\x32(.countersign.ledger.v1.RegistryStatement\x12\x13\n\x0b\x63ommitments\x18\x02 \x03(\x0c\x32\xa1\x06\n\rPolicyService\x12[\n\x08\x45valuate\x12&.countersign.policy.v1.EvaluateRequest\x1a\'.countersign.policy.v1.EvaluateResponse\x12s\n\x10PublishDirective\x12..countersign.policy.v1.PublishDirectiveRequest\x1a/.countersign.policy.v1.PublishDirectiveResponse\x12v\n\x11WithdrawDirective\x12/.countersign.policy.v1.WithdrawDirectiveRequest\x1a\x30.countersign.policy.v1.WithdrawDirectiveResponse\x12|\n\x13PublishRegistration\x12\x31.countersign.policy.v1.PublishRegistrationRequest\x1a\x32.countersign.policy.v1.PublishRegistrationResponse\x12p\n\x0fGetRegistration\x12-.countersign.policy.v1.GetRegistrationRequest\x1a..countersign.policy.v1.GetRegistrationResponse\x12m\n\x0eListDirectives\x12,.countersign.policy.v1.ListDirectivesRequest\x1a-.countersign.policy.v1.ListDirectivesResponse\x12g\n\x0cGetDirective\x12*.countersign.policy.v1.GetDirectiveRequest\x1a+.countersign.policy.v1.GetDirectiveResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,34 +65,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WITHDRAWDIRECTIVEREQUEST'].fields_by_name['effective_until']._serialized_options = b'\272H r\0362\034^[0-9]{4}-[0-9]{2}-[0-9]{2}$'
   _globals['_WITHDRAWDIRECTIVEREQUEST'].fields_by_name['note']._loaded_options = None
   _globals['_WITHDRAWDIRECTIVEREQUEST'].fields_by_name['note']._serialized_options = b'\272H\005r\003(\200@'
-  _globals['_EVALUATEREQUEST']._serialized_start=194
-  _globals['_EVALUATEREQUEST']._serialized_end=395
-  _globals['_PARTIES']._serialized_start=398
-  _globals['_PARTIES']._serialized_end=587
-  _globals['_EVALUATERESPONSE']._serialized_start=589
-  _globals['_EVALUATERESPONSE']._serialized_end=705
-  _globals['_EVALUATEBATCHREQUEST']._serialized_start=707
-  _globals['_EVALUATEBATCHREQUEST']._serialized_end=787
-  _globals['_EVALUATEBATCHRESPONSE']._serialized_start=789
-  _globals['_EVALUATEBATCHRESPONSE']._serialized_end=872
-  _globals['_LISTDIRECTIVESREQUEST']._serialized_start=874
-  _globals['_LISTDIRECTIVESREQUEST']._serialized_end=980
-  _globals['_DIRECTIVE']._serialized_start=983
-  _globals['_DIRECTIVE']._serialized_end=1481
-  _globals['_LISTDIRECTIVESRESPONSE']._serialized_start=1483
-  _globals['_LISTDIRECTIVESRESPONSE']._serialized_end=1586
-  _globals['_GETDIRECTIVEREQUEST']._serialized_start=1588
-  _globals['_GETDIRECTIVEREQUEST']._serialized_end=1657
-  _globals['_GETDIRECTIVERESPONSE']._serialized_start=1660
-  _globals['_GETDIRECTIVERESPONSE']._serialized_end=1797
-  _globals['_PUBLISHDIRECTIVEREQUEST']._serialized_start=1800
-  _globals['_PUBLISHDIRECTIVEREQUEST']._serialized_end=1955
-  _globals['_PUBLISHDIRECTIVERESPONSE']._serialized_start=1957
-  _globals['_PUBLISHDIRECTIVERESPONSE']._serialized_end=2083
-  _globals['_WITHDRAWDIRECTIVEREQUEST']._serialized_start=2086
-  _globals['_WITHDRAWDIRECTIVEREQUEST']._serialized_end=2246
-  _globals['_WITHDRAWDIRECTIVERESPONSE']._serialized_start=2248
-  _globals['_WITHDRAWDIRECTIVERESPONSE']._serialized_end=2375
-  _globals['_POLICYSERVICE']._serialized_start=2378
-  _globals['_POLICYSERVICE']._serialized_end=2939
+  _globals['_PUBLISHREGISTRATIONREQUEST'].fields_by_name['entries']._loaded_options = None
+  _globals['_PUBLISHREGISTRATIONREQUEST'].fields_by_name['entries']._serialized_options = b'\272H\010\222\001\005\010\001\020\350\007'
+  _globals['_GETREGISTRATIONREQUEST'].fields_by_name['owner']._loaded_options = None
+  _globals['_GETREGISTRATIONREQUEST'].fields_by_name['owner']._serialized_options = b'\272H-r+2)^([A-Z0-9]{9}|[A-Z]{2}(-[A-Z0-9]{1,3})?)$'
+  _globals['_EVALUATEREQUEST']._serialized_start=265
+  _globals['_EVALUATEREQUEST']._serialized_end=466
+  _globals['_PARTIES']._serialized_start=469
+  _globals['_PARTIES']._serialized_end=658
+  _globals['_EVALUATERESPONSE']._serialized_start=660
+  _globals['_EVALUATERESPONSE']._serialized_end=776
+  _globals['_EVALUATEBATCHREQUEST']._serialized_start=778
+  _globals['_EVALUATEBATCHREQUEST']._serialized_end=858
+  _globals['_EVALUATEBATCHRESPONSE']._serialized_start=860
+  _globals['_EVALUATEBATCHRESPONSE']._serialized_end=943
+  _globals['_LISTDIRECTIVESREQUEST']._serialized_start=945
+  _globals['_LISTDIRECTIVESREQUEST']._serialized_end=1051
+  _globals['_DIRECTIVE']._serialized_start=1054
+  _globals['_DIRECTIVE']._serialized_end=1552
+  _globals['_LISTDIRECTIVESRESPONSE']._serialized_start=1554
+  _globals['_LISTDIRECTIVESRESPONSE']._serialized_end=1657
+  _globals['_GETDIRECTIVEREQUEST']._serialized_start=1659
+  _globals['_GETDIRECTIVEREQUEST']._serialized_end=1728
+  _globals['_GETDIRECTIVERESPONSE']._serialized_start=1731
+  _globals['_GETDIRECTIVERESPONSE']._serialized_end=1868
+  _globals['_PUBLISHDIRECTIVEREQUEST']._serialized_start=1871
+  _globals['_PUBLISHDIRECTIVEREQUEST']._serialized_end=2026
+  _globals['_PUBLISHDIRECTIVERESPONSE']._serialized_start=2028
+  _globals['_PUBLISHDIRECTIVERESPONSE']._serialized_end=2154
+  _globals['_WITHDRAWDIRECTIVEREQUEST']._serialized_start=2157
+  _globals['_WITHDRAWDIRECTIVEREQUEST']._serialized_end=2317
+  _globals['_WITHDRAWDIRECTIVERESPONSE']._serialized_start=2319
+  _globals['_WITHDRAWDIRECTIVERESPONSE']._serialized_end=2446
+  _globals['_PUBLISHREGISTRATIONREQUEST']._serialized_start=2448
+  _globals['_PUBLISHREGISTRATIONREQUEST']._serialized_end=2543
+  _globals['_PUBLISHREGISTRATIONRESPONSE']._serialized_start=2546
+  _globals['_PUBLISHREGISTRATIONRESPONSE']._serialized_end=2684
+  _globals['_GETREGISTRATIONREQUEST']._serialized_start=2686
+  _globals['_GETREGISTRATIONREQUEST']._serialized_end=2775
+  _globals['_GETREGISTRATIONRESPONSE']._serialized_start=2777
+  _globals['_GETREGISTRATIONRESPONSE']._serialized_end=2884
+  _globals['_POLICYSERVICE']._serialized_start=2887
+  _globals['_POLICYSERVICE']._serialized_end=3688
 # @@protoc_insertion_point(module_scope)

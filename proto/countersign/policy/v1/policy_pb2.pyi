@@ -4,6 +4,8 @@ isort:skip_file
 The policy service: directives in force, and what they say of a search."""
 
 from collections import abc as _abc
+from countersign.ledger.v1 import append_pb2 as _append_pb2
+from countersign.ledger.v1 import event_pb2 as _event_pb2
 from countersign.type.v1 import decision_pb2 as _decision_pb2
 from countersign.type.v1 import search_pb2 as _search_pb2
 from google.protobuf import descriptor as _descriptor
@@ -531,3 +533,111 @@ class WithdrawDirectiveResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WithdrawDirectiveResponse: _TypeAlias = WithdrawDirectiveResponse  # noqa: Y015
+
+@_typing.final
+class PublishRegistrationRequest(_message.Message):
+    """Hands in what an owner registers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_append_pb2.PendingEntry]:
+        """Entries of the kinds registry_published and officers_published, of one publication, in their order: the officers
+        that they enter stand in their sensitive values. Keys and places in the ledger are left empty.
+        """
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_append_pb2.PendingEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishRegistrationRequest: _TypeAlias = PublishRegistrationRequest  # noqa: Y015
+
+@_typing.final
+class PublishRegistrationResponse(_message.Message):
+    """A registration on record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statement(self) -> _event_pb2.RegistryStatement:
+        """What the owner signed."""
+
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Receipt]:
+        """Proof of each entry, in their order. None when the same was on record already."""
+
+    def __init__(
+        self,
+        *,
+        statement: _event_pb2.RegistryStatement | None = ...,
+        receipts: _abc.Iterable[_decision_pb2.Receipt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipts", b"receipts", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishRegistrationResponse: _TypeAlias = PublishRegistrationResponse  # noqa: Y015
+
+@_typing.final
+class GetRegistrationRequest(_message.Message):
+    """Asks for what an owner registered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    """An ORI, or an ISO 3166-2 code for a jurisdiction."""
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRegistrationRequest: _TypeAlias = GetRegistrationRequest  # noqa: Y015
+
+@_typing.final
+class GetRegistrationResponse(_message.Message):
+    """What counts of an owner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    COMMITMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statement(self) -> _event_pb2.RegistryStatement:
+        """What it signed last, without its signature."""
+
+    @_builtins.property
+    def commitments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The commitments to its officers, ascending, 32 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        statement: _event_pb2.RegistryStatement | None = ...,
+        commitments: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commitments", b"commitments", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRegistrationResponse: _TypeAlias = GetRegistrationResponse  # noqa: Y015

@@ -50,6 +50,16 @@ class PolicyServiceStub:
                 request_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.WithdrawDirectiveRequest.SerializeToString,
                 response_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.WithdrawDirectiveResponse.FromString,
                 _registered_method=True)
+        self.PublishRegistration = channel.unary_unary(
+                '/countersign.policy.v1.PolicyService/PublishRegistration',
+                request_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.PublishRegistrationRequest.SerializeToString,
+                response_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.PublishRegistrationResponse.FromString,
+                _registered_method=True)
+        self.GetRegistration = channel.unary_unary(
+                '/countersign.policy.v1.PolicyService/GetRegistration',
+                request_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.GetRegistrationRequest.SerializeToString,
+                response_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.GetRegistrationResponse.FromString,
+                _registered_method=True)
         self.ListDirectives = channel.unary_unary(
                 '/countersign.policy.v1.PolicyService/ListDirectives',
                 request_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.ListDirectivesRequest.SerializeToString,
@@ -91,6 +101,24 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PublishRegistration(self, request, context):
+        """Puts what an owner registers on record, if its owner has signed it and nothing that is in force comes apart by it.
+        It counts from the next search on. The entries are those that `countersign registry publish` makes of the owner's
+        folder and of what it published before.
+        Errors: REGISTRY_REFUSED with what was found and where, REGISTRY_IS_A_FILE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRegistration(self, request, context):
+        """Gives what counts of one owner: what its next publication is made beside. The texts are in the ledger.
+        Errors: REGISTRATION_UNKNOWN, REGISTRY_IS_A_FILE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDirectives(self, request, context):
         """Lists the directives that are loaded, by name.
         """
@@ -122,6 +150,16 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.WithdrawDirective,
                     request_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.WithdrawDirectiveRequest.FromString,
                     response_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.WithdrawDirectiveResponse.SerializeToString,
+            ),
+            'PublishRegistration': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishRegistration,
+                    request_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.PublishRegistrationRequest.FromString,
+                    response_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.PublishRegistrationResponse.SerializeToString,
+            ),
+            'GetRegistration': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRegistration,
+                    request_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.GetRegistrationRequest.FromString,
+                    response_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.GetRegistrationResponse.SerializeToString,
             ),
             'ListDirectives': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDirectives,
@@ -216,6 +254,60 @@ class PolicyService:
             '/countersign.policy.v1.PolicyService/WithdrawDirective',
             countersign_dot_policy_dot_v1_dot_policy__pb2.WithdrawDirectiveRequest.SerializeToString,
             countersign_dot_policy_dot_v1_dot_policy__pb2.WithdrawDirectiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishRegistration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/countersign.policy.v1.PolicyService/PublishRegistration',
+            countersign_dot_policy_dot_v1_dot_policy__pb2.PublishRegistrationRequest.SerializeToString,
+            countersign_dot_policy_dot_v1_dot_policy__pb2.PublishRegistrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRegistration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/countersign.policy.v1.PolicyService/GetRegistration',
+            countersign_dot_policy_dot_v1_dot_policy__pb2.GetRegistrationRequest.SerializeToString,
+            countersign_dot_policy_dot_v1_dot_policy__pb2.GetRegistrationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,6 +28,16 @@ class PolicyServiceStub:
     """Ends the effect of a directive, on its party's signature.
     Errors: DIRECTIVE_UNKNOWN, WITHDRAWAL_REFUSED, DIRECTIVES_ARE_FILES.
     """
+    PublishRegistration: _aio.UnaryUnaryMultiCallable[_policy_pb2.PublishRegistrationRequest, _policy_pb2.PublishRegistrationResponse]
+    """Puts what an owner registers on record, if its owner has signed it and nothing that is in force comes apart by it.
+    It counts from the next search on. The entries are those that `countersign registry publish` makes of the owner's
+    folder and of what it published before.
+    Errors: REGISTRY_REFUSED with what was found and where, REGISTRY_IS_A_FILE.
+    """
+    GetRegistration: _aio.UnaryUnaryMultiCallable[_policy_pb2.GetRegistrationRequest, _policy_pb2.GetRegistrationResponse]
+    """Gives what counts of one owner: what its next publication is made beside. The texts are in the ledger.
+    Errors: REGISTRATION_UNKNOWN, REGISTRY_IS_A_FILE.
+    """
     ListDirectives: _aio.UnaryUnaryMultiCallable[_policy_pb2.ListDirectivesRequest, _policy_pb2.ListDirectivesResponse]
     """Lists the directives that are loaded, by name."""
     GetDirective: _aio.UnaryUnaryMultiCallable[_policy_pb2.GetDirectiveRequest, _policy_pb2.GetDirectiveResponse]
@@ -64,6 +74,28 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_policy_pb2.WithdrawDirectiveResponse]:
         """Ends the effect of a directive, on its party's signature.
         Errors: DIRECTIVE_UNKNOWN, WITHDRAWAL_REFUSED, DIRECTIVES_ARE_FILES.
+        """
+
+    @_abc_1.abstractmethod
+    def PublishRegistration(
+        self,
+        request: _policy_pb2.PublishRegistrationRequest,
+        context: _aio.ServicerContext[_policy_pb2.PublishRegistrationRequest, _abc.Awaitable[_policy_pb2.PublishRegistrationResponse]],
+    ) -> _abc.Awaitable[_policy_pb2.PublishRegistrationResponse]:
+        """Puts what an owner registers on record, if its owner has signed it and nothing that is in force comes apart by it.
+        It counts from the next search on. The entries are those that `countersign registry publish` makes of the owner's
+        folder and of what it published before.
+        Errors: REGISTRY_REFUSED with what was found and where, REGISTRY_IS_A_FILE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRegistration(
+        self,
+        request: _policy_pb2.GetRegistrationRequest,
+        context: _aio.ServicerContext[_policy_pb2.GetRegistrationRequest, _abc.Awaitable[_policy_pb2.GetRegistrationResponse]],
+    ) -> _abc.Awaitable[_policy_pb2.GetRegistrationResponse]:
+        """Gives what counts of one owner: what its next publication is made beside. The texts are in the ledger.
+        Errors: REGISTRATION_UNKNOWN, REGISTRY_IS_A_FILE.
         """
 
     @_abc_1.abstractmethod

@@ -1,4 +1,4 @@
-"""Calls to the policy service about directives, and what is handed in."""
+"""Calls to the policy service about directives and registrations, and what is handed in."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -11,6 +11,10 @@ from countersign.policy.v1 import policy_pb2 as pb
 from countersign.policy.v1.policy_pb2_grpc import PolicyServiceStub
 from directive.document import CASES_FILE, MANIFEST_FILE, RULES_FILE, read_file, text_of
 from directive.signature import SIGNATURE_FILE
+from registry.commitments import Commitments
+from registry.publication import Previous, pending_entries
+from registry.signature import Signed, Statement
+from shared.errors import NotFound
 from shared.rpc import call, open_channel
 from shared.settings import TlsFiles
 
@@ -94,4 +98,58 @@ class DirectiveClient:
             request,
             name=f"{SERVICE}/WithdrawDirective",
             timeout_s=TIMEOUT_S,
+        )
+
+
+class RegistrationClient:
+    """A connection to the policy service, for what owners register. Every method raises ServiceError."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = PolicyServiceStub(channel)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(cls, address: str, tls: TlsFiles) -> AsyncIterator["RegistrationClient"]:
+        """A client that is closed at the end."""
+        async with open_channel(address, tls) as channel:
+            yield cls(channel)
+
+    async def previous(self, owner: str) -> Previous | None:
+        """What counts of an owner; None when it has registered nothing."""
+        try:
+            found = await call(
+                self._stub.GetRegistration,
+                pb.GetRegistrationRequest(owner=owner),
+                name=f"{SERVICE}/GetRegistration",
+                timeout_s=TIMEOUT_S,
+            )
+        except NotFound:
+            return None
+        said = found.statement
+        statement = Statement(
+            said.owner, said.serial, said.document_sha256, said.officers, said.officers_sha256
+        )
+        return Previous(statement, Commitments().changed((), found.commitments))
+
+    async def publish(self, signed: Signed) -> pb.PublishRegistrationResponse:
+        """Puts on record what has changed. Raises RegistryRefused for a serial number that is past."""
+        previous = await self.previous(signed.statement.owner)
+        if previous is not None and previous.statement == signed.statement:
+            return pb.PublishRegistrationResponse(statement=signed.as_proto)
+        entries = pending_entries(signed, previous)
+        for pending in entries:
+            pending.idempotency_key = (
+                ""  # where they stand among the documents is the service's to say
+            )
+        return await self.hand_in(pb.PublishRegistrationRequest(entries=entries))
+
+    async def hand_in(
+        self, request: pb.PublishRegistrationRequest
+    ) -> pb.PublishRegistrationResponse:
+        """Puts these entries on record."""
+        return await call(
+            self._stub.PublishRegistration,
+            request,
+            name=f"{SERVICE}/PublishRegistration",
+            timeout_s=REVIEW_TIMEOUT_S,
         )
