@@ -27,15 +27,15 @@ from registry.document import AGENCY_BYTES_MAX, AGENCY_FILE, PublicPart, parse_p
 from registry.findings import RegistryRefused, refused
 from registry.names import Names
 from registry.publication import ADDED_MAX, FIELDS, REMOVED_MAX, Previous
+from registry.sections import Sections, sections_of
 from registry.signature import Signed, Statement, check_statement, parse_keys
-from shared.registry import Gallery, NamedList, OffenceSet, Officer, Registry, System
+from shared.registry import Officer, Registry
 from tlog.note import Verifier
 
 PARTS_MAX: Final = 100_000
 """More than a million officers in one publication."""
 
 _DIGEST_CONTEXT: Final = b"countersign/registry/v1\0"
-_SECTIONS: Final = tuple(Registry.model_fields)
 _OFFICERS: Final = "officers"
 
 
@@ -88,37 +88,6 @@ class _Candidate:
     added: Sequence[tuple[bytes, Committed | None]]
 
 
-class _Sections:
-    """The registry's tables. Those that were given out are copied before they are written to."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
-        self._given: set[str] = set()
-
-    def __getitem__(self, section: str) -> Mapping[str, Any]:
-        return self._held[section]
-
-    def writable(self, section: str) -> dict[str, Any]:
-        """A table to write to."""
-        if section in self._given:
-            self._held[section] = dict(self._held[section])
-            self._given.discard(section)
-        return self._held[section]
-
-    def copy(self) -> "_Sections":
-        """The same tables, which whoever writes first copies."""
-        other = _Sections()
-        other._held = dict(self._held)
-        self._given.update(self._held)
-        other._given.update(self._held)
-        return other
-
-    def give(self) -> Mapping[str, Mapping[str, Any]]:
-        """All of them, to be kept by somebody else."""
-        self._given.update(self._held)
-        return dict(self._held)
-
-
 class Fold:
     """The registry as far as entries were applied, in their order."""
 
@@ -128,7 +97,7 @@ class Fold:
         self._published: dict[str, Published] = {}
         self._pending: dict[str, _Pending] = {}
         self._names = Names()
-        self._sections = _Sections()
+        self._sections = Sections()
         self._behind: dict[bytes, str] = {}
         """Commitment to the officer, of those whose openings were there."""
         self._days: frozenset[date] = frozenset()
@@ -362,29 +331,6 @@ class Fold:
         named = {day for days in dated for day in days.values()}
         if not named <= self._days:
             self._days |= named
-
-
-def sections_of(public: PublicPart) -> Mapping[str, Mapping[str, Any]]:
-    """What a public part brings into the registry."""
-    owner = public.owner
-    return {
-        "agencies": {owner: public.agency} if public.agency is not None else {},
-        "systems": {
-            name: System(operator=owner, **one.model_dump()) for name, one in public.systems.items()
-        },
-        "galleries": {
-            name: Gallery(owner=owner, **one.model_dump(exclude={"records", "as_of"}))
-            for name, one in public.galleries.items()
-        },
-        "lists": {
-            name: NamedList(owner=owner, title=one.title) for name, one in public.lists.items()
-        },
-        "offence_sets": {
-            name: OffenceSet(owner=owner, **one.model_dump())
-            for name, one in public.offence_sets.items()
-        },
-        "oversight": dict(public.oversight),
-    }
 
 
 def _content(event: RegistryPublished) -> bytes:
