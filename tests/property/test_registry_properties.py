@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from countersign.ledger.v1.entry_pb2 import Entry
 from registry.document import Document
 from registry.findings import RegistryRefused
-from registry.folding import sections_of
+from registry.sections import sections_of
 from shared.registry import Registry
 from support.registrations import (
     BURBANK,
