@@ -41,7 +41,7 @@ in_namespace() {
     kubectl --namespace "$namespace" "$@"
 }
 
-kubectl apply --server-side -f "$overlay/../../base/namespace.yaml"
+kubectl apply --server-side -f "$overlay/../../namespace/namespace.yaml"
 countersign kubernetes trial --dir "$here/keys" | kubectl apply --server-side -f -
 kubectl apply --server-side -k "$here/given"
 in_namespace create job --from=cronjob/ledger-begin "ledger-begin-$$"

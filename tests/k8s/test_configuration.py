@@ -79,7 +79,7 @@ def test_each_process_takes_its_configuration_and_finds_what_that_names(
     for pod, container in configured(manifests.pods):
         folder = PodFolder.make(pod, world, tmp_path / pod.owner, {})
         folder.move_texts()
-        for name, value in world.environment(container, pod).items():
+        for name, value in world.environment(container, pod.owner).items():
             monkeypatch.setenv(name, value)
         (config,) = (one for one in container["command"] if one.endswith(".toml"))
         settings = SETTINGS[program(container)].load(Path(folder.moved(config)))
@@ -134,7 +134,7 @@ def test_probes_ask_for_what_the_process_answers(
             continue
         folder = PodFolder.make(pod, world, tmp_path / pod.owner, {})
         folder.move_texts()
-        for name, value in world.environment(container, pod).items():
+        for name, value in world.environment(container, pod.owner).items():
             monkeypatch.setenv(name, value)
         settings = SETTINGS[program(container)].load(Path(folder.moved(container["command"][-1])))
         assert settings.probes is not None
@@ -176,7 +176,7 @@ def test_the_bus_takes_its_configuration(
                     "-t",
                     *map(folder.moved, container["args"]),
                 ],
-                env=world.environment(container, pod),
+                env=world.environment(container, pod.owner),
                 capture_output=True,
                 text=True,
                 check=False,

@@ -1,191 +1,132 @@
-"""The single-node overlay as it would run: each pod's own files, environment, command and probes, here.
+"""The overlays as they would run, each pod by what its manifest says (`support.clusters`)."""
 
-What a cluster would do is done by hand: mounts become folders, names of services the loopback interface, and
-each port one that is free. Everything else is what the manifests say.
-"""
-
-import contextlib
-import http.client
-import os
-import re
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from support.manifests import DEPLOY, Manifest, Pod, PodFolder, World, rendered, trial_objects
-from support.nats_servers import free_port
+from broker.config import BrokerSettings
+from broker.streams import ANSWERS_CONSUMER, ANSWERS_STREAM, ensure_answers, ensure_orders
+from shared.bus import Delivery, connected
+from shared.settings import BusSettings, TlsFiles
+from support.clusters import Cluster, Replica
+from support.manifests import DEPLOY, World, rendered, trial_objects
 from support.waiting import until
 
-ENDS_S_MAX = 60
-JOB_S_MAX = 120
+TIMEOUT_S = 60.0
 
 
-@dataclass
-class Cluster:
-    """One machine that plays one."""
-
-    world: World
-    root: Path
-    services: Mapping[str, Pod]
-    """By the names under which they are connected to."""
-    ports: dict[tuple[str, int], int] = field(default_factory=dict)
-    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-
-    def port(self, pod: Pod, port: int) -> int:
-        """The port of this machine that stands for a pod's."""
-        return self.ports.setdefault((pod.owner, port), free_port())
-
-    def folder(self, pod: Pod) -> PodFolder:
-        """A pod's files, in which every path and address is one of this machine."""
-        claims = {
-            f"{name}-{pod.owner}-0": self.root / "claims" / f"{name}-{pod.owner}-0"
-            for pod in self.services.values()
-            for name in pod.claims
-        }
-        folder = PodFolder.make(pod, self.world, self.root / pod.owner, claims)
-        folder.move_texts()
-        for mount in folder.mounts:
-            for path in (folder.root / mount.lstrip("/")).glob("*"):
-                if path.suffix in (".toml", ".conf") and "config" in path.parts:
-                    path.write_text(self._addressed(pod, path.read_text()))
-        return folder
-
-    def _addressed(self, pod: Pod, text: str) -> str:
-        for host, owner in [(r"0\.0\.0\.0", pod), *self.services.items()]:
-            for address in set(re.findall(rf'(?<=["/]){host}:\d+(?=")', text)):
-                port = self.port(owner, int(address.rpartition(":")[2]))
-                text = re.sub(rf'(?<=["/]){re.escape(address)}(?=")', f"127.0.0.1:{port}", text)
-        return text
-
-    def command(self, pod: Pod, container: Manifest, folder: PodFolder) -> list[str]:
-        """What the container runs, by the programs of this environment."""
-        given = [*container.get("command", ["nats-server"]), *container.get("args", ())]
-        program = (
-            sys.executable if given[0] == "python" else Path(sys.executable).with_name(given[0])
-        )
-        return [str(program), *(folder.moved(one) for one in given[1:])]
-
-    def environment(self, pod: Pod, container: Manifest) -> dict[str, str]:
-        """What the image and the manifest set, and nothing of ours."""
-        kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
-        return kept | self.world.environment(container, pod)
-
-    def complete(self, pod: Pod) -> "subprocess.CompletedProcess[str]":
-        """Run a pod that ends."""
-        folder = self.folder(pod)
-        self._prepare(pod, folder)
-        (container,) = pod.spec["containers"]
-        return self._run(pod, container, folder)
-
-    def start(self, pod: Pod) -> None:
-        """Start a pod that stays."""
-        folder = self.folder(pod)
-        self._prepare(pod, folder)
-        (container,) = pod.spec["containers"]
-        with (self.root / f"{pod.owner}.log").open("ab") as log:
-            self.running[pod.owner] = subprocess.Popen(
-                self.command(pod, container, folder),
-                env=self.environment(pod, container),
-                stdout=log,
-                stderr=log,
-            )
-
-    def _prepare(self, pod: Pod, folder: PodFolder) -> None:
-        for container in pod.spec.get("initContainers", ()):
-            done = self._run(pod, container, folder)
-            assert done.returncode == 0, done.stderr
-
-    def _run(
-        self, pod: Pod, container: Manifest, folder: PodFolder
-    ) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            self.command(pod, container, folder),
-            env=self.environment(pod, container),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=JOB_S_MAX,
-        )
-
-    async def ready(self, pod: Pod) -> None:
-        """Wait until every probe of the manifest succeeds."""
-        (container,) = pod.spec["containers"]
-        for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
-
-            async def succeeds(probe: Manifest = container[kind]) -> bool | None:
-                assert self.running[pod.owner].poll() is None, self.log(pod)
-                return True if await self._asked(pod, probe) else None
-
-            try:
-                await until(succeeds)
-            except AssertionError as error:
-                raise AssertionError(f"{pod.owner}: {kind}: {error}\n{self.log(pod)}") from None
-
-    async def _asked(self, pod: Pod, probe: Manifest) -> bool:
-        if "httpGet" in probe:
-            asked = probe["httpGet"]
-            connection = http.client.HTTPConnection(
-                "127.0.0.1", self.port(pod, pod.ports[asked["port"]]), timeout=5
-            )
-            with contextlib.closing(connection), contextlib.suppress(OSError):
-                connection.request("GET", asked["path"])
-                return connection.getresponse().status == 200
-            return False
-        port = self.port(pod, probe["grpc"]["port"])
-        request = health_pb2.HealthCheckRequest(service=probe["grpc"]["service"])
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            try:
-                answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)
-            except grpc.aio.AioRpcError:
-                return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-    def log(self, pod: Pod) -> str:
-        """What a pod has written."""
-        return (self.root / f"{pod.owner}.log").read_text()
-
-    def stop(self, owner: str) -> int:
-        """What the kubelet does; gives the exit code."""
-        process = self.running.pop(owner)
-        process.terminate()
-        return process.wait(ENDS_S_MAX)
-
-    def kill(self) -> None:
-        """End what is left."""
-        for process in self.running.values():
-            process.kill()
-            process.wait()
+def cluster_of(overlay: str, folder: Path) -> Cluster:
+    manifests = rendered(DEPLOY / "overlays" / overlay)
+    world = World([*manifests.objects, *trial_objects(folder / "trial")])
+    return Cluster(manifests, world, folder / overlay)
 
 
-@pytest.fixture(name="cluster")
-def _cluster(tmp_path: Path) -> Iterator[Cluster]:
-    manifests = rendered(DEPLOY / "overlays" / "single-node")
-    world = World([*manifests.objects, *trial_objects(tmp_path / "trial")])
-    services = {pod.name: pod for pod in manifests.pods if pod.kind != "CronJob"}
-    made = Cluster(world, tmp_path / "pods", services)
+@pytest.fixture(name="single_node")
+def _single_node(tmp_path: Path) -> Iterator[Cluster]:
+    made = cluster_of("single-node", tmp_path)
     try:
         yield made
     finally:
         made.kill()
 
 
-async def test_a_search_goes_through_the_pods_of_the_single_node_overlay(cluster: Cluster) -> None:
-    manifests = rendered(DEPLOY / "overlays" / "single-node")
-    pods = cluster.services
-    begun = cluster.complete(manifests.pod("ledger-begin"))
+async def test_a_search_goes_through_the_pods_of_the_single_node_overlay(
+    single_node: Cluster,
+) -> None:
+    begun = single_node.complete("ledger-begin")
     assert begun.stdout.startswith("BEGUN"), begun.stderr
     for name in ("nats", "ledger", "policy", "broker", "connector"):
-        cluster.start(pods[name])
-        await cluster.ready(pods[name])
-    done = cluster.complete(manifests.pod("smoke"))
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{cluster.log(pods['broker'])}"
-    again = cluster.complete(manifests.pod("ledger-begin"))
+        await single_node.start(name)
+    done = single_node.complete("smoke")
+    said = single_node.log(Replica(single_node.part("broker")))
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{said}"
+    again = single_node.complete("ledger-begin")
     assert again.stdout.startswith("THERE"), again.stderr
     for name in ("connector", "broker", "policy", "ledger"):
-        assert cluster.stop(name) == 0, cluster.log(pods[name])
+        assert single_node.stop(name) == 0, single_node.log(Replica(single_node.part(name)))
+
+
+@pytest.fixture(name="state_and_agency")
+def _state_and_agency(tmp_path: Path) -> Iterator[tuple[Cluster, Cluster]]:
+    state = cluster_of("production", tmp_path)
+    agency = cluster_of("connector", tmp_path)
+    agency.elsewhere = {"nats.countersign.example": (state, "nats")}
+    try:
+        yield state, agency
+    finally:
+        agency.kill()
+        state.kill()
+
+
+def as_part(cluster: Cluster, name: str, folder: Path) -> BusSettings:
+    """How a part of a cluster connects to that cluster's bus."""
+    files = cluster.world.files("Secret", f"{name}-tls")
+    folder.mkdir(parents=True)
+    for key, content in files.items():
+        (folder / key).write_bytes(content)
+    tls = TlsFiles(
+        certificate=folder / "tls.crt", key=folder / "tls.key", authority=folder / "ca.crt"
+    )
+    port = cluster.port(Replica(cluster.part("nats")), 4222)
+    return BusSettings(servers=(f"tls://127.0.0.1:{port}",), tls=tls)
+
+
+async def test_orders_reach_an_agency_over_its_leaf_node_and_answers_come_back(
+    state_and_agency: tuple[Cluster, Cluster], tmp_path: Path
+) -> None:
+    """Three nodes of production, each stream on all of them, and the agency's own server."""
+    state, agency = state_and_agency
+    await state.start("nats", replicas=3)
+    await agency.start("nats")
+    orders: asyncio.Queue[bytes] = asyncio.Queue()
+    answers: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def take_order(delivery: Delivery) -> None:
+        await orders.put(delivery.data)
+
+    async def take_answer(delivery: Delivery) -> None:
+        await answers.put(delivery.data)
+
+    broker_settings = BrokerSettings.model_construct(
+        streams_replicas=3,
+        orders_bytes_max=1024**3,
+        answers_kept=BrokerSettings.model_fields["answers_kept"].default,
+    )
+    at_state = as_part(state, "broker", tmp_path / "as-broker")
+    at_agency = as_part(agency, "connector", tmp_path / "as-connector")
+    async with (
+        connected(at_state, "broker") as broker,
+        connected(at_agency, "connector-lacris") as connector,
+    ):
+        await ensure_answers(broker, broker_settings)
+        await ensure_orders(broker, "lacris", broker_settings)
+        await broker.consume(ANSWERS_STREAM, ANSWERS_CONSUMER, take_answer, 8, "answers")
+        await connector.consume("ORDERS_LACRIS", "connector", take_order, 8, "orders")
+        await broker.publish_durable("orders.lacris.1", b"an order", "1", "orders")
+        assert await asyncio.wait_for(orders.get(), TIMEOUT_S) == b"an order"
+        await connector.publish_durable("answers.lacris.1", b"an answer", "1", "answers")
+        assert await asyncio.wait_for(answers.get(), TIMEOUT_S) == b"an answer"
+
+        async def acknowledged() -> bool | None:
+            return await broker.last_message("ORDERS_LACRIS", "orders.lacris.1") is None or None
+
+        await until(acknowledged)
+
+
+async def test_a_stranger_s_leaf_node_hears_nothing(
+    state_and_agency: tuple[Cluster, Cluster], tmp_path: Path
+) -> None:
+    """A certificate of the same authority that is no connector's leads into no account."""
+    state, agency = state_and_agency
+    stranger = agency.world.files("Secret", "policy-tls")
+    agency.world.files("Secret", "connector-tls").update(stranger)
+    await state.start("nats", replicas=3)
+    await agency.start("nats")
+
+    async def turned_away() -> bool | None:
+        return "Authorization Violation" in agency.log(Replica(agency.part("nats"))) or None
+
+    await until(turned_away)
+    assert "account: CONNECTOR" in agency.log(Replica(agency.part("nats")))

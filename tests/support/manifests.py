@@ -151,7 +151,7 @@ class World:
             if one["kind"] in ("ConfigMap", "Secret")
         }
 
-    def environment(self, container: Manifest, pod: Pod) -> dict[str, str]:
+    def environment(self, container: Manifest, pod_name: str) -> dict[str, str]:
         """The variables of a container."""
         made = {}
         for variable in container.get("env", ()):
@@ -162,8 +162,12 @@ class World:
                 key = source["configMapKeyRef"]
                 made[variable["name"]] = self._files["ConfigMap", key["name"]][key["key"]].decode()
             else:
-                made[variable["name"]] = f"{pod.owner}-0"
+                made[variable["name"]] = pod_name
         return made
+
+    def files(self, kind: str, name: str) -> dict[str, bytes]:
+        """What one object holds."""
+        return self._files[kind, name]
 
     def volume(self, volume: Manifest) -> dict[str, bytes] | None:
         """The files of a volume; None for one that the pod fills itself."""
@@ -229,12 +233,17 @@ class PodFolder:
         named = "|".join(re.escape(one) for one in sorted(moves, key=len, reverse=True))
         return re.sub(rf'(?<![\w/.])({named})(?=[/"\s]|$)', lambda found: moves[found[1]], text)
 
-    def move_texts(self) -> None:
-        """Move what our own configuration files name."""
-        for mount in self.mounts:
-            for path in (self.root / mount.lstrip("/")).iterdir():
-                if path.suffix in (".toml", ".conf") and "config" in path.parts:
-                    path.write_text(self.moved(path.read_text()))
+    def move_texts(self) -> list[Path]:
+        """Move what our own configuration files name; give them."""
+        files = [
+            path
+            for mount in self.mounts
+            for path in (self.root / mount.lstrip("/")).iterdir()
+            if path.suffix in (".toml", ".conf") and "config" in path.parts
+        ]
+        for path in files:
+            path.write_text(self.moved(path.read_text()))
+        return files
 
 
 def trial_objects(folder: Path) -> list[Manifest]:

@@ -126,6 +126,11 @@ def orders_stream(system: str) -> str:
     return f"ORDERS_{system.upper().replace('-', '_')}"
 
 
+def next_orders(system: str) -> str:
+    """Under which a leaf node asks for a system's orders."""
+    return f"next.{orders_stream(system)}"
+
+
 def account(system: str) -> str:
     """Name of a system's account."""
     return f"SYSTEM_{system.upper().replace('-', '_')}"
@@ -204,5 +209,9 @@ def _connector(trust_domain: str, system: str) -> dict[str, Any]:
         "users": [
             _user(identity, {"allow": list(subjects)}, [f"_INBOX_connector-{system}.>"]),
         ],
-        "imports": [{"service": {"account": _CORE, "subject": subject}} for subject in subjects],
+        "imports": [
+            *({"service": {"account": _CORE, "subject": subject}} for subject in subjects),
+            # Leaf nodes let nothing below $JS.API pass: the same under a name of its own.
+            {"service": {"account": _CORE, "subject": subjects[0]}, "to": next_orders(system)},
+        ],
     }
