@@ -178,6 +178,11 @@ class Book:
         """The same for days on which the same rules of all parties are in force."""
         return bisect_right(self._starts, day)
 
+    def has_ordered(self, party: str, day: date) -> bool:
+        """Whether a directive of the party has come into force by that day, in force still or not."""
+        calendar = self._calendars.get(party)
+        return calendar is not None and calendar.starts[0] <= day
+
     def slice(self, party: str, day: date) -> Slice | None:
         """The party's rules in force on that day; None when none are."""
         calendar = self._calendars.get(party)

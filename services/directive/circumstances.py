@@ -53,15 +53,16 @@ _OF_INSTRUMENT: Final = {
     "instrumentIssuer": ("issuer", "InstrumentIssuer"),
     "instrumentScope": ("scope", "InstrumentScope"),
 }
-_INSTRUMENT: Final = (
+INSTRUMENT: Final = (
     *("instrument", *_OF_INSTRUMENT),
     *("instrumentJurisdiction", "instrumentInForce"),
 )
+"""Those that tell of the instrument."""
 _EMERGENCY: Final = ("emergency", "emergencyHours", "emergencyBasisGiven", "ratificationOverdue")
 _REGISTERED: Final = ("requesterClass", "galleryOrigin", "lowestGroupAccuracy")
 
 CIRCUMSTANCES: Final = frozenset(
-    (*_SETS, *_STATED, *_FLAGS, *_INSTRUMENT, *_EMERGENCY, *_REGISTERED)
+    (*_SETS, *_STATED, *_FLAGS, *INSTRUMENT, *_EMERGENCY, *_REGISTERED)
 )
 """The facts that are told here."""
 CLOSED_CIRCUMSTANCES: Final[Mapping[str, str]] = {
@@ -137,7 +138,7 @@ class Circumstanced:
         """What of it may rightly be absent."""
         self._word(values, "instrument", "InstrumentKind", instrument.kind)
         if instrument.kind == _NONE:
-            return set(_INSTRUMENT[1:])
+            return set(INSTRUMENT[1:])
         for fact, (name, enum) in _OF_INSTRUMENT.items():
             self._word(values, fact, enum, getattr(instrument, name))
         if instrument.jurisdiction:

@@ -40,7 +40,7 @@ def known_names(registry: Registry) -> KnownNames:
     """What rules may name."""
     return KnownNames(
         members={
-            "Jurisdiction": frozenset(a.jurisdiction for a in registry.agencies.values()),
+            "Jurisdiction": registry.jurisdictions,
             "Agency": frozenset(registry.agencies),
             "NamedList": frozenset(registry.lists),
             "Officer": frozenset(registry.officers),
@@ -151,7 +151,7 @@ def records(registry: Registry, vocabulary: Vocabulary) -> Iterator[dict[str, An
 
 def records_but_officers(registry: Registry, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
     """Those of which there are few."""
-    for code in sorted({agency.jurisdiction for agency in registry.agencies.values()}):
+    for code in sorted(registry.jurisdictions):
         yield _record("Jurisdiction", code)
     for name in registry.offence_sets:
         yield _record("OffenceSet", name)
@@ -175,8 +175,9 @@ def record_of(
         return _officer(name, registry.officers[name])
     if kind == "Agency" and name in registry.agencies:
         agency = registry.agencies[name]
-        jurisdiction = ref("Jurisdiction", agency.jurisdiction)
-        return _record(kind, name, parents=[jurisdiction], tags=_instants(agency.agreements))
+        above = sorted(registry.above(agency.jurisdiction))
+        binding = [ref("Jurisdiction", code) for code in (agency.jurisdiction, *above)]
+        return _record(kind, name, parents=binding, tags=_instants(agency.agreements))
     if kind == "NamedList" and name in registry.lists:
         return _record(kind, name, {"owner": ref("Agency", registry.lists[name].owner)})
     if kind == "System" and name in registry.systems:

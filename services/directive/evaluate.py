@@ -10,20 +10,22 @@ Invariants:
   tell apart. There is still a verdict for each seat.
 - What was answered before is answered again without asking, for questions that the party's rules
   cannot tell apart (`directive.likeness`). A verdict that could not be told is never kept.
-- What was missing is worked out after the verdict and never changes it.
+- What was missing, and whether an instrument would cure it, is worked out after the verdict and never
+  changes it.
 """
 
 import copy
 import hashlib
 import importlib.metadata
 from collections import OrderedDict
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 
 import cedarpy
 
+from countersign.type.v1.circumstances_pb2 import InstrumentKind
 from countersign.type.v1.decision_pb2 import (
     Decision,
     DecisionOutcome,
@@ -36,6 +38,7 @@ from countersign.type.v1.decision_pb2 import (
 from countersign.type.v1.search_pb2 import SearchFacts
 from directive import entities, self_test
 from directive.book import Book, Slice
+from directive.cures import instruments_that_cure, unmet
 from directive.entities import Uid
 from directive.likeness import Likeness, likeness
 from directive.nearby import Nearby, named_and_read
@@ -140,7 +143,7 @@ class Evaluator:
         """
         self._book = book
         self._seat_words = book.vocabulary.words("Seat")
-        self._asking = Asking(registry, book.vocabulary)
+        self._asking = Asking(registry, book.vocabulary, book.has_ordered)
         self._digest_begun = _begun(book.vocabulary, registry, ENGINE)
         entities.check(registry, book.vocabulary)
         self._registry = registry
@@ -228,6 +231,8 @@ class Evaluator:
         if rules is None or faults:
             said = _cannot_tell(seat, faults, rules)
             said.unknown_facts.extend(unknown)
+            if rules is not None and unknown:
+                said.cured_by_instruments.extend(self._cures(question, seat, rules))
             return SeatVerdict(said, ())
         asked = seat.party, rules.seat_class(self._seat_words[seat.seat])
         known = answered.get(asked)
@@ -268,19 +273,11 @@ class Evaluator:
 
     def _apply(self, question: Question, seat: SeatOf, rules: Slice) -> SeatVerdict:
         request = question.request(seat.seat, rules.projection.facts)
-        result = self._engine(question, request, rules.policies, rules)
-        answer = result.decision
-        if answer is cedarpy.Decision.NoDecision:
-            return SeatVerdict(_cannot_tell(seat, [Fault.NO_DECISION], rules), ())
-        named = sorted(result.diagnostics.reasons)
-        determining = [rules.rules[name] for name in named if name in rules.rules]
-        allowed = answer is cedarpy.Decision.Allow
-        # Cedar skips a rule that errs; had it been a prohibition, it would be gone.
-        if result.diagnostics.errors or not follows(allowed, len(named), determining):
-            verdict = _cannot_tell(seat, [Fault.EVALUATION_ERROR], rules)
+        outcome, determining = self._said(question, request, rules)
+        if isinstance(outcome, Fault):
+            verdict = _cannot_tell(seat, [outcome], rules)
             verdict.rules.extend(rule.as_proto for rule in determining)
             return SeatVerdict(verdict, ())
-        outcome = _PERMIT if allowed else _FORBID
         verdict = Verdict(
             seat=seat.seat,
             party=seat.party,
@@ -290,7 +287,34 @@ class Evaluator:
         )
         if not determining:
             verdict.unmet.extend(self._unmet(question, request, rules))
+        if outcome != _PERMIT:
+            verdict.cured_by_instruments.extend(self._cures(question, seat, rules))
         return SeatVerdict(verdict, tuple(_obligations(determining, seat.party)))
+
+    def _said(
+        self, question: Question, request: dict[str, object], rules: Slice
+    ) -> tuple[VerdictOutcome.ValueType | Fault, list[Rule]]:
+        """What the rules say of a request, and those that determined it."""
+        result = self._engine(question, request, rules.policies, rules)
+        answer = result.decision
+        if answer is cedarpy.Decision.NoDecision:
+            return Fault.NO_DECISION, []
+        named = sorted(result.diagnostics.reasons)
+        determining = [rules.rules[name] for name in named if name in rules.rules]
+        allowed = answer is cedarpy.Decision.Allow
+        # Cedar skips a rule that errs; had it been a prohibition, it would be gone.
+        if result.diagnostics.errors or not follows(allowed, len(named), determining):
+            return Fault.EVALUATION_ERROR, determining
+        return _PERMIT if allowed else _FORBID, determining
+
+    def _cures(
+        self, question: Question, seat: SeatOf, rules: Slice
+    ) -> list[InstrumentKind.ValueType]:
+        def permits(supposed: Question) -> bool:
+            request = supposed.request(seat.seat, rules.projection.facts)
+            return self._said(supposed, request, rules)[0] == _PERMIT
+
+        return instruments_that_cure(question, seat.seat, rules, self._book.vocabulary, permits)
 
     def _engine(
         self,
@@ -341,23 +365,6 @@ def _ended(sha256: "hashlib._Hash", verdicts: Iterable[Verdict]) -> bytes:
     for name, digest in sorted(applied.items()):
         sha256.update(name.encode() + b"\0" + digest)
     return sha256.digest()
-
-
-def unmet(rules: Slice, met: Collection[str]) -> list[UnmetRequirement]:
-    """The requirements that are not among those met."""
-    missing = [part for part in rules.requirements if part.key not in met]
-    # A rule for another seat is no way to cure this refusal, unless there is no other.
-    elsewhere = {part.rule.id for part in missing if part.reads_seat}
-    here = [part for part in missing if part.rule.id not in elsewhere]
-    return [
-        UnmetRequirement(
-            rule_id=part.rule.id,
-            clause=part.clause,
-            requirement=part.words,
-            citation=part.rule.citation,
-        )
-        for part in here or missing
-    ]
 
 
 def _cannot_tell(seat: SeatOf, faults: Sequence[Fault], rules: Slice | None) -> Verdict:

@@ -142,7 +142,8 @@ class _Trial:
         registry: Registry,
     ) -> None:
         self._vocabulary = vocabulary
-        self._asking = Asking(registry, vocabulary)
+        # Which seats are held does not matter here: a case says which is asked.
+        self._asking = Asking(registry, vocabulary, lambda party, day: False)
         self._entities = entities.build(registry, vocabulary)
         self._base = {rule.id: f"rule{number}" for number, rule in enumerate(rules)}
         templates = {self._base[rule.id]: rule.template for rule in rules}

@@ -6,8 +6,8 @@ asked about searches in which every name and every value is known.
 
 import copy
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Final
@@ -27,7 +27,7 @@ from directive.circumstances import (
 from directive.entities import ref
 from directive.likeness import Likeness
 from directive.vocabulary import Vocabulary
-from shared.registry import Registry
+from shared.registry import PartiesOf, Registry
 from shared.unknown_fields import has_unknown_fields
 
 CANDIDATES_DEFAULT: Final = 20
@@ -127,6 +127,12 @@ class Question:
             found += circumstances & self._circumstances.unknown
         return sorted(found)
 
+    def supposing(self, circumstances: Mapping[str, str]) -> "Question":
+        """The same search, were the engine told these circumstances of it instead."""
+        told = self._circumstances
+        supposed = Told({**told.phrases, **circumstances}, told.unknown.difference(circumstances))
+        return replace(self, _tell=lambda: supposed)
+
     def request(self, seat: Seat.ValueType, facts: Iterable[str]) -> dict[str, Any]:
         """The engine's request for one seat, in which these facts are told as far as they are known."""
         phrases = [told for fact in facts if (told := self._phrase(fact, seat)) is not None]
@@ -202,9 +208,14 @@ class Question:
 class Asking:
     """Puts searches into the words of one vocabulary and one registry."""
 
-    def __init__(self, registry: Registry, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, registry: Registry, vocabulary: Vocabulary, has_ordered: Callable[[str, date], bool]
+    ) -> None:
+        """`has_ordered` says of a country or union whether it has had a directive in force by a day."""
         self._registry = registry
-        self._seats: dict[tuple[str | None, ...], tuple[SeatOf, ...]] = {}
+        self._has_ordered = has_ordered
+        self._parties: dict[tuple[str | None, ...], PartiesOf] = {}
+        self._seats: dict[tuple[object, ...], tuple[SeatOf, ...]] = {}
         self._words_fit = vocabulary.words_fit
         self._phrases: dict[str, dict[int, str]] = {}
         for fact in _CLOSED:
@@ -261,7 +272,7 @@ class Asking:
             told[_GALLERY_CLASS] = self._classes[facts.gallery]
         return Question(
             at=moment,
-            seats=self._seats_of(facts),
+            seats=self._seats_of(facts, moment.date()),
             faults=faults,
             officer=officer,
             gallery=facts.gallery,
@@ -276,15 +287,21 @@ class Asking:
             _tell=lambda: self._circumstanced.tell(facts, moment),
         )
 
-    def _seats_of(self, facts: SearchFacts) -> tuple[SeatOf, ...]:
-        """What `_seats` gives, kept: they follow from four names, and the registry never changes."""
+    def _seats_of(self, facts: SearchFacts, day: date) -> tuple[SeatOf, ...]:
+        """What `_seats` gives, kept: it follows from four names and from who above them has ordered
+        anything by that day, and the registry never changes."""
         beneficiary = facts.beneficiary_agency if facts.HasField("beneficiary_agency") else None
         names = facts.origin_agency, beneficiary, facts.system, facts.gallery
-        seats = self._seats.get(names)
-        if seats is None:
-            if len(self._seats) >= SEATS_KEPT_MAX:
+        parties = self._parties.get(names)
+        if parties is None:
+            if len(self._parties) >= SEATS_KEPT_MAX:
+                self._parties.clear()
                 self._seats.clear()
-            seats = self._seats[names] = _seats(facts, self._registry)
+            parties = self._parties[names] = self._registry.parties(facts)
+        above = tuple(one for one in parties.jurisdictions_above if self._has_ordered(one, day))
+        seats = self._seats.get((*names, above))
+        if seats is None:
+            seats = self._seats[*names, above] = _seats(parties, above, self._registry)
         return seats
 
     def _faults(self, facts: SearchFacts, officer: str, *, all_known: bool) -> tuple[Fault, ...]:
@@ -317,16 +334,16 @@ def _time_phrase(fact: str, moment: datetime) -> str:
     return f'"{fact}": "{moment.isoformat(timespec="milliseconds")[:-6]}Z"'
 
 
-def _seats(facts: SearchFacts, registry: Registry) -> tuple[SeatOf, ...]:
+def _seats(parties: PartiesOf, above: Iterable[str], registry: Registry) -> tuple[SeatOf, ...]:
     """Who must be asked, in the order of the seats. The same party may hold several."""
-    parties = registry.parties(facts)
 
     def agency(seat: Seat.ValueType, ori: str | None, unknown: Fault) -> SeatOf:
         if not ori:
             return SeatOf(seat, "", unknown)
         return SeatOf(seat, ori, None if ori in registry.agencies else Fault.UNKNOWN_AGENCY)
 
-    jurisdictions = [SeatOf(_JURISDICTION, code, None) for code in parties.jurisdictions]
+    binding = sorted((*parties.jurisdictions, *above))
+    jurisdictions = [SeatOf(_JURISDICTION, code, None) for code in binding]
     return (
         agency(_ORIGIN, parties.origin, Fault.UNKNOWN_AGENCY),
         agency(_BENEFICIARY, parties.beneficiary, Fault.BENEFICIARY_UNKNOWN),

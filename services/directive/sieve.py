@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from countersign.type.v1.circumstances_pb2 import InstrumentKind
 from countersign.type.v1.decision_pb2 import Decision, VerdictOutcome
 from directive import entities
 from directive.book import Book, Slice
@@ -29,7 +30,8 @@ from directive.cedar_values import (
     value_of,
 )
 from directive.compiled import CompiledRules
-from directive.evaluate import Evaluator, SeatVerdict, unmet
+from directive.cures import instruments_that_cure, unmet
+from directive.evaluate import Evaluator, SeatVerdict
 from directive.question import Question, SeatOf
 from directive.vocabulary import NAMESPACE
 from shared.registry import Registry
@@ -69,9 +71,14 @@ class _SliceCompiled:
     permits: int
     """A bit for each rule that permits."""
 
+    def permit(self, fired: int) -> bool:
+        """Whether the party permits when these rules fire."""
+        return fired != 0 and not fired & ~self.permits
 
-_Class: TypeAlias = tuple[int, int, int]
-"""Questions about which a slice says the same: which slice, what fired, what was met."""
+
+_Cures: TypeAlias = tuple[InstrumentKind.ValueType, ...]
+_Class: TypeAlias = tuple[int, int, int, _Cures]
+"""Questions about which a slice says the same: which slice, what fired, what was met, what would cure it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +152,14 @@ class Sieve(Evaluator):
             if doubts or _SEAT in rules.lacking:
                 unknown = question.unknown(seat.seat, rules.circumstances, rules.lacking)
                 if unknown:
-                    key.append(tuple(unknown))
+                    cures = self._cures_found(question, seat, rules)
+                    if cures is None:
+                        return None
+                    key.append((*unknown, cures))
                     continue
             if asked is None:
                 asked = self._asked(question, plan.facts)
-            one = self._class(asked, seat, rules) if asked is not None else None
+            one = self._class(question, asked, seat, rules) if asked is not None else None
             if one is None:
                 return None
             key.append(one)
@@ -198,7 +208,7 @@ class Sieve(Evaluator):
         self, question: Question, seat: SeatOf, rules: Slice, seat_class: Hashable
     ) -> SeatVerdict:
         asked = self._asked(question, rules.projection.facts)
-        alike = self._class(asked, seat, rules) if asked is not None else None
+        alike = self._class(question, asked, seat, rules) if asked is not None else None
         if alike is None:
             self.left_to_engine += 1
             return super()._asked_before_or_now(question, seat, rules, seat_class)
@@ -222,7 +232,7 @@ class Sieve(Evaluator):
             return None
         return Asked(Uid(_OFFICER, question.officer), Uid(_GALLERY, question.gallery), told)
 
-    def _class(self, asked: Asked, seat: SeatOf, rules: Slice) -> _Class | None:
+    def _class(self, question: Question, asked: Asked, seat: SeatOf, rules: Slice) -> _Class | None:
         """None when the engine must be asked."""
         compiled = self._compiled(rules)
         if compiled is None:
@@ -234,7 +244,29 @@ class Sieve(Evaluator):
             met = 0 if fired or failed else compiled.requirements.run(asked).fired
         except Unsure:
             return None
-        return None if failed else (id(rules), fired, met)
+        if failed:
+            return None
+        cures = () if compiled.permit(fired) else self._cures_found(question, seat, rules)
+        return None if cures is None else (id(rules), fired, met, cures)
+
+    def _cures_found(self, question: Question, seat: SeatOf, rules: Slice) -> _Cures | None:
+        """What `cured_by_instruments` says; None when the engine must be asked."""
+        compiled = self._compiled(rules)
+
+        def permits(supposed: Question) -> bool:
+            asked = self._asked(supposed, rules.projection.facts)
+            if compiled is None or asked is None:
+                raise Unsure
+            asked.context[_SEAT] = self._seats_named[seat.seat]
+            fired, failed = compiled.rules.run(asked)
+            return not failed and compiled.permit(fired)
+
+        try:
+            return tuple(
+                instruments_that_cure(question, seat.seat, rules, self._book.vocabulary, permits)
+            )
+        except Unsure:
+            return None
 
     def _compiled(self, rules: Slice) -> _SliceCompiled | None:
         # The book holds its slices as long as we live, so an identity is never another slice's.
@@ -273,7 +305,7 @@ class Sieve(Evaluator):
         compiled = self._slices[id(rules)]
         if compiled is None:
             return False
-        _, fired, fulfilled = found
+        _, fired, fulfilled, cures = found
         forbidding = fired & ~compiled.permits
         wanted = forbidding or fired
         expected = sorted(one for n, one in enumerate(compiled.ids) if wanted >> n & 1)
@@ -282,7 +314,8 @@ class Sieve(Evaluator):
         verdict = said.verdict
         return (
             not verdict.faults
-            and said.permits == bool(wanted and not forbidding)
+            and said.permits == compiled.permit(fired)
+            and tuple(verdict.cured_by_instruments) == cures
             and [one.id for one in verdict.rules] == expected
             and list(verdict.unmet) == missing
         )

@@ -15,7 +15,7 @@ from countersign.policy.v1.policy_pb2 import (
     EvaluateResponse,
     Parties,
 )
-from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
+from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Seat, VerdictOutcome
 from directive.evaluate import seat_name
 from directive.question import Fault
 from policy.applied import Current
@@ -29,6 +29,8 @@ BATCH_MAX: Final = 64
 """An eighth of a second of work at worst, in which nobody else is heard."""
 INCIDENTS: Final = frozenset({Fault.EVALUATION_ERROR, Fault.NO_DECISION})
 """Faults of ours or of a directive, not of the request: somebody must look."""
+
+_LAW: Final = Seat.SEAT_JURISDICTION
 
 _duration = telemetry.meter.create_histogram(
     "countersign.policy.evaluation.duration",
@@ -75,7 +77,7 @@ class Deciding:
         outcome = DecisionOutcome.Name(decision.outcome).removeprefix("DECISION_OUTCOME_").lower()
         _duration.record(time.perf_counter() - started, {"outcome": outcome})
         _tell(request.facts.search_id, decision)
-        response = EvaluateResponse(parties=_parties(applied.registry, request))
+        response = EvaluateResponse(parties=_parties(applied.registry, request, decision))
         # Not by the constructor, which would have it serialised and read again.
         response.decision.CopyFrom(decision)
         return response
@@ -94,14 +96,14 @@ class Deciding:
         return together
 
 
-def _parties(registry: Registry, request: EvaluateRequest) -> Parties:
+def _parties(registry: Registry, request: EvaluateRequest, decision: Decision) -> Parties:
     parties = registry.parties(request.facts)
     return Parties(
         origin_agency=parties.origin,
         beneficiary_agency=parties.beneficiary or "",
         operator_agency=parties.operator or "",
         gallery_owner=parties.gallery_owner or "",
-        jurisdictions=parties.jurisdictions,
+        jurisdictions=[v.party for v in decision.verdicts if v.seat == _LAW and v.party],
         gallery_class=parties.gallery_class,
     )
 

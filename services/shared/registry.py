@@ -207,6 +207,9 @@ class PartiesOf:
     operator: str | None
     gallery_owner: str | None
     jurisdictions: tuple[str, ...]
+    """Those that the agencies are in."""
+    jurisdictions_above: tuple[str, ...]
+    """Their countries and unions, as far as no agency is in them itself."""
     gallery_class: GalleryClass.ValueType
 
 
@@ -220,6 +223,8 @@ class Registry(_Strict):
     officers: Mapping[OfficerId, Officer] = Field(default_factory=dict)
     offence_sets: Mapping[Name, OffenceSet] = Field(default_factory=dict)
     oversight: Mapping[Name, OversightBody] = Field(default_factory=dict)
+    unions: Mapping[Jurisdiction, tuple[Jurisdiction, ...]] = Field(default_factory=dict)
+    """Union to its members: "EU" to "DE". A state's country follows from its code."""
     _published: bytes | None = PrivateAttr(default=None)
     _published_days: frozenset[date] | None = PrivateAttr(default=None)
 
@@ -289,6 +294,18 @@ class Registry(_Strict):
             for day in dated.values()
         )
 
+    def above(self, jurisdiction: str) -> frozenset[str]:
+        """The country of a state, and the unions of which either is a member."""
+        own = {jurisdiction, jurisdiction.partition("-")[0]}
+        unions = {union for union, members in self.unions.items() if not own.isdisjoint(members)}
+        return frozenset((own | unions) - {jurisdiction})
+
+    @cached_property
+    def jurisdictions(self) -> frozenset[str]:
+        """Each that an agency is in, and those above it."""
+        own = {agency.jurisdiction for agency in self.agencies.values()}
+        return frozenset(own.union(*map(self.above, own)))
+
     def parties(self, facts: SearchFacts) -> PartiesOf:
         """Who must be asked about a search. Computed here, never taken from the caller."""
         beneficiary = facts.beneficiary_agency if facts.HasField("beneficiary_agency") else None
@@ -300,12 +317,15 @@ class Registry(_Strict):
         owner = gallery.owner if gallery else None
         involved = [facts.origin_agency, beneficiary, operator, owner]
         known = [self.agencies[ori] for ori in involved if ori is not None and ori in self.agencies]
+        own = {agency.jurisdiction for agency in known}
+        above = {one for code in own for one in self.above(code)}
         return PartiesOf(
             origin=facts.origin_agency,
             beneficiary=beneficiary,
             operator=operator,
             gallery_owner=owner,
-            jurisdictions=tuple(sorted({agency.jurisdiction for agency in known})),
+            jurisdictions=tuple(sorted(own)),
+            jurisdictions_above=tuple(sorted(above - own)),
             gallery_class=gallery.proto_class
             if gallery
             else GalleryClass.GALLERY_CLASS_UNSPECIFIED,

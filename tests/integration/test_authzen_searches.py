@@ -31,6 +31,7 @@ from support.directives import (
 )
 from support.doors import Pki
 from support.policies import current
+from support.signals import Signals
 
 EVALUATION = "/access/v1/evaluation"
 LAPSED = "lapd-40777"
@@ -280,6 +281,29 @@ async def test_the_action_is_found_where_it_is_permitted(pki: Pki) -> None:
         assert [one["name"] for one in found["results"]] == ["submitSearch"]
         refused = await pep.search("action", asks(action=None, subject=officer(LAPSED)))
         assert refused["results"] == []
+
+
+async def test_nothing_of_what_is_asked_is_in_logs_traces_or_metrics(
+    pki: Pki, signals: Signals
+) -> None:
+    secret = "Jane-Doe-26-0001"
+    unreadable = [
+        asks(context=context(purpose=secret)),
+        asks(context=context(**{secret: secret})),
+        asks(subject=officer(secret, secret)),
+        asks(context=context(narrative=[secret])),
+    ]
+    async with asked(search_domain(), pki) as pep:
+        told = asks(
+            subject=officer(secret.lower()), context=context(caseNumber=secret, narrative=secret)
+        )
+        answer = await pep.post(EVALUATION, told, X_Request_ID=secret)
+        assert answer.json["decision"] is False
+        for question in unreadable:
+            assert (await pep.post(EVALUATION, question, X_Request_ID=secret)).status == 400
+        assert (await pep.post(f"/{secret}?{secret}", told)).status == 404
+    assert len([one for one in signals.spans if one.name == "POST /access/v1/evaluation"]) == 5
+    assert secret.lower() not in signals.everything().lower()
 
 
 def crowded(officers: int) -> Registry:

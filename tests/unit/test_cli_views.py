@@ -14,6 +14,7 @@ from countersign.cli.output import cells, print_error, table
 from countersign.cli.search_view import print_decision, print_searches
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2 import EntryRecord
+from countersign.type.v1.circumstances_pb2 import InstrumentKind
 from countersign.type.v1.decision_pb2 import (
     Decision,
     DecisionOutcome,
@@ -175,3 +176,15 @@ def test_value_of_another_form_is_a_usage_error(
     said = capsys.readouterr().err
     assert option in said
     assert expected in said
+
+
+def test_a_refusal_names_the_instruments_that_would_cure_it_once() -> None:
+    kinds = [
+        InstrumentKind.INSTRUMENT_KIND_SEARCH_WARRANT,
+        InstrumentKind.INSTRUMENT_KIND_COURT_ORDER,
+    ]
+    refused = Verdict(party="US-MA", outcome=FORBID, cured_by_instruments=kinds)
+    decision = Decision(outcome=DecisionOutcome.DECISION_OUTCOME_REFUSED, verdicts=[refused] * 2)
+    said = printed(120, lambda console: print_decision(console, decision))
+    line = "An instrument in force would cure it for US-MA: search warrant or court order."
+    assert said.count(line) == 1

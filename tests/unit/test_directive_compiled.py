@@ -1,6 +1,7 @@
 """Compiled rules mean what Cedar means, trap after trap; what they do not know is left to the engine."""
 
 import json
+from typing import Any
 
 import cedarpy
 import pytest
@@ -22,6 +23,7 @@ from directive.cedar_values import (
 from directive.compiled import CompiledRules
 from directive.evaluate import Evaluator
 from directive.sieve import Sieve, sifted_of
+from support.circumstances import known
 from support.directives import (
     FORBID,
     LAPD,
@@ -236,12 +238,33 @@ def test_rules_that_are_not_compiled_or_err_are_asked_of_the_engine(condition: s
     assert not sieve.disagreements
 
 
+@pytest.mark.parametrize("stated", [True, False])
+def test_what_would_cure_a_refusal_is_told_apart_although_the_same_rules_fire(
+    *, stated: bool
+) -> None:
+    """Who attempted it would be permitted with a warrant, and the other would not."""
+    written = PERMIT.replace("9", "8") + "when { context.attempt };" + FORBID
+    written += "unless { context has instrumentInForce && context.instrumentInForce };"
+    book = book_where_others_permit(unguarded(written))
+    sieve, plain = Sieve(book, registry()), Evaluator(book, registry())
+    cured = set()
+    for attempt in (True, False, True, False):
+        facts = known() if stated else ordinary()
+        facts.offence.attempt = attempt
+        expected = plain.evaluate(facts, TRAINED, NOON)
+        assert sieve.sift(sieve.ask(facts, TRAINED, NOON)) == sifted_of(expected)
+        cured.add(tuple(expected.verdicts[0].cured_by_instruments))
+    assert len(cured) == 2
+    assert not sieve.left_to_engine
+    assert not sieve.disagreements
+
+
 class SieveThatIsWrong(Sieve):
     """Believes that every rule fires."""
 
-    def _class(self, *question: object) -> tuple[int, int, int] | None:
-        found = super()._class(*question)  # type: ignore[arg-type]  # as it was given
-        return found and (found[0], 0b11, found[2])
+    def _class(self, *question: Any) -> Any:
+        found = super()._class(*question)
+        return found and (found[0], 0b11, *found[2:])
 
 
 def test_compiled_rules_that_are_wrong_are_found_out_and_not_believed() -> None:

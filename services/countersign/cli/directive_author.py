@@ -61,7 +61,7 @@ def init(
     jurisdictions = {ori: agency.jurisdiction for ori, agency in registry.agencies.items()}
     chosen = party or min(jurisdictions, default="")
     jurisdiction = jurisdictions.get(chosen, chosen)
-    if chosen not in {*jurisdictions, *jurisdictions.values()}:
+    if chosen not in {*jurisdictions, *registry.jurisdictions}:
         raise SettingsError(f"the registry has no agency and no jurisdiction {chosen!r}")
     begin = prefix or skeleton.default_prefix(chosen)
     if not re.fullmatch(PREFIX_PATTERN, begin):

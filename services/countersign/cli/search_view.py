@@ -13,6 +13,7 @@ from countersign.cli.facts import word
 from countersign.cli.output import cells, table
 from countersign.cli.search_faults import every_fault, fault_text, faults_of_all
 from countersign.connector.v1.connector_pb2 import CandidateList, FailureReason
+from countersign.type.v1.circumstances_pb2 import InstrumentKind
 from countersign.type.v1.decision_pb2 import (
     Decision,
     DecisionOutcome,
@@ -22,6 +23,7 @@ from countersign.type.v1.decision_pb2 import (
     VerdictOutcome,
 )
 from countersign.type.v1.search_pb2 import Purpose
+from shared.entry_facts import short_name
 
 _STYLES = {
     SearchState.SEARCH_STATE_REFUSED: "bold red",
@@ -138,6 +140,14 @@ def _refusal(decision: Decision) -> str:
 
 
 def _print_cures(console: Console, decision: Decision) -> None:
+    # A party in two seats misses the same in both.
+    cured = dict.fromkeys(
+        (said.party, " or ".join(map(_instrument, said.cured_by_instruments)))
+        for said in decision.verdicts
+        if said.cured_by_instruments
+    )
+    for party, kinds in cured:
+        console.print(f"\nAn instrument in force would cure it for {escape(party)}: {kinds}.")
     missing = [
         (said.party, unmet.rule_id, unmet.requirement, unmet.citation)
         for said in decision.verdicts
@@ -152,11 +162,14 @@ def _print_cures(console: Console, decision: Decision) -> None:
         text={"what is missing", "where it is written"},
         below={"where it is written": "what is missing"},
     )
-    # A party in two seats misses the same in both.
     for row in dict.fromkeys(missing):
         cures.add_row(*cells(*row))
     console.print()
     console.print(cures)
+
+
+def _instrument(kind: int) -> str:
+    return short_name(InstrumentKind, kind).lower().replace("_", " ")
 
 
 def print_receipt(console: Console, what: str, receipt: Receipt) -> None:

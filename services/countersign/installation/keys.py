@@ -87,7 +87,7 @@ def directive_signer(files: KeyFiles, party: str) -> NoteSigner:
 
 def parties(registry: Registry) -> list[str]:
     """Everybody who may have ordered something: agencies and jurisdictions."""
-    return sorted({*registry.agencies, *(a.jurisdiction for a in registry.agencies.values())})
+    return sorted({*registry.agencies, *registry.jurisdictions})
 
 
 def issuer_of(ori: str) -> str:

@@ -4,6 +4,7 @@ isort:skip_file
 What the parties' directives say of a search, and the proof that it was recorded."""
 
 from collections import abc as _abc
+from countersign.type.v1 import circumstances_pb2 as _circumstances_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -274,6 +275,7 @@ class Verdict(_message.Message):
     FAULTS_FIELD_NUMBER: _builtins.int
     DIRECTIVES_FIELD_NUMBER: _builtins.int
     UNKNOWN_FACTS_FIELD_NUMBER: _builtins.int
+    CURED_BY_INSTRUMENTS_FIELD_NUMBER: _builtins.int
     seat: Global___Seat.ValueType
     """The seat that the party holds."""
     party: _builtins.str
@@ -302,6 +304,12 @@ class Verdict(_message.Message):
         vocabulary ("instrument"). Empty when it is one that every search must state, or one that has no name there yet.
         """
 
+    @_builtins.property
+    def cured_by_instruments(self) -> _containers.RepeatedScalarFieldContainer[_circumstances_pb2.InstrumentKind.ValueType]:
+        """When it refuses: kinds of instrument (a warrant, a court order) of which one that is in force would have this party
+        permit, were all else the same. Empty when none would.
+        """
+
     def __init__(
         self,
         *,
@@ -313,10 +321,11 @@ class Verdict(_message.Message):
         faults: _abc.Iterable[_builtins.str] | None = ...,
         directives: _abc.Iterable[Global___DirectiveVersion] | None = ...,
         unknown_facts: _abc.Iterable[_builtins.str] | None = ...,
+        cured_by_instruments: _abc.Iterable[_circumstances_pb2.InstrumentKind.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["directives", b"directives", "faults", b"faults", "outcome", b"outcome", "party", b"party", "rules", b"rules", "seat", b"seat", "unknown_facts", b"unknown_facts", "unmet", b"unmet"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cured_by_instruments", b"cured_by_instruments", "directives", b"directives", "faults", b"faults", "outcome", b"outcome", "party", b"party", "rules", b"rules", "seat", b"seat", "unknown_facts", b"unknown_facts", "unmet", b"unmet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
