@@ -123,7 +123,7 @@ def following_of(settings: PolicySettings, bus: Bus) -> Following:
         trust = TrustRoots.load(settings.trust_roots)
         logs = [Verifier.parse(key) for key in trust.log_verifier_keys]
         # Who may take part, and whose keys sign an owner's first document.
-        registry = _registry(settings) or Fold(trust.directive_signers or {})
+        registry = _registry(settings) or Fold(trust.registry_signers)
     except (VocabularyError, TlogError) as error:
         raise SettingsError(f"the ledger's documents cannot be followed: {error}") from error
     publisher = str(SpiffeId(settings.trust_domain, "service", "policy"))

@@ -113,9 +113,9 @@ async def _documents_scene(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncI
         "log_verifier_keys": [SIGNER.verifier.vkey],
         "broker_verify_keys": ["A" * 43 + "="],
         "directive_signers": {
-            party: [*(key.vkey for key in KNOWN.by_party.get(party, ())), signer(party).vkey]
-            for party in demonstration()
+            party: [key.vkey for key in keys] for party, keys in KNOWN.by_party.items()
         },
+        "registry_signers": {party: [signer(party).vkey] for party in demonstration()},
     }
     (tmp_path / "trust-roots.json").write_text(json.dumps(trust))
     ledger = LedgerProcess(write_settings(tmp_path, nats_server))

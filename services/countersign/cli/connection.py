@@ -19,6 +19,7 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "expunge": (),
     "officer": (),
     "directive": ("policy",),
+    "registry": ("policy",),
     "search explain": (),
     "directive replay": (),
 }

@@ -36,7 +36,7 @@ def print_list(console: Console, directives: Iterable[Directive]) -> None:
                 one.party,
                 "yes" if one.in_force else "no",
                 _day(one.effective_from),
-                _day(one.effective_until) if one.HasField("effective_until") else "-",
+                _day(one.ends) if one.HasField("ends") else "-",
                 len(one.rules),
                 one.title,
             )
@@ -48,7 +48,7 @@ def print_directive(console: Console, response: GetDirectiveResponse) -> None:
     """Source and rules, as far as this version can read them; the digest is checked here."""
     one = response.directive
     console.print(f"[bold]{escape(one.title)}[/]")
-    ends = f", until {_day(one.effective_until)}" if one.HasField("effective_until") else ""
+    ends = f", until {_day(one.ends)}" if one.HasField("ends") else ""
     state = "in force" if one.in_force else "not in force"
     facts = {
         "name": one.name,
@@ -56,6 +56,7 @@ def print_directive(console: Console, response: GetDirectiveResponse) -> None:
         "legal effect": f"from {_day(one.effective_from)}{ends} ({state})",
         "source": one.source,
     }
+    facts |= _on_record(one)
     try:
         text = document.parse(one.name, response.manifest.encode(), response.rules.encode())
         rules = read_rules(text.rules_text)
@@ -71,6 +72,19 @@ def print_directive(console: Console, response: GetDirectiveResponse) -> None:
         console.print(f"  {name}: {escape(value)}")
     for rule in rules:
         _print_rule(console, rule)
+
+
+def _on_record(one: Directive) -> dict[str, str]:
+    """Where it stands in the ledger; nothing for directives that are files."""
+    if not one.HasField("published_index"):
+        return {}
+    received = one.received_at.ToDatetime(UTC)
+    facts = {"on record": f"ledger entry {one.published_index}, {received:%Y-%m-%d %H:%M:%S} UTC"}
+    if one.replaced_by:
+        facts["replaced by"] = one.replaced_by
+    if one.HasField("withdrawn_index"):
+        facts["withdrawn"] = f"ledger entry {one.withdrawn_index}"
+    return facts
 
 
 def _digest_verdict(one: Directive, text: Document | None) -> str:

@@ -9,6 +9,7 @@ import click
 from rich.markup import escape
 
 from countersign.cli.output import OK, REFUSED, json_option, out, print_json, table
+from countersign.cli.registry_publish import publish
 from countersign.installation.files import write_public, write_secret
 from directive.findings import Finding
 from registry import difference, document, publication, secret, signature, skeleton
@@ -237,6 +238,9 @@ def diff(old: Path, new: Path, as_json: bool) -> int:
         rows.add_row(escape(one.what), escape(one.old), escape(one.new))
     out().print(rows)
     return OK
+
+
+registry.add_command(publish)
 
 
 def _reviewed(folders: tuple[Path, ...], beside: tuple[Path, ...]) -> list[Reviewed]:
