@@ -6,18 +6,16 @@ from typing import Any, Final
 from registry.document import PublicPart
 from shared.registry import Gallery, NamedList, OffenceSet, Registry, System
 
-_SECTIONS: Final = tuple(Registry.model_fields)
+OFFICERS: Final = "officers"
+_SECTIONS: Final = tuple(name for name in Registry.model_fields if name != OFFICERS)
 
 
 class Sections:
-    """The registry's tables. Those that were given out are copied before they are written to."""
+    """The registry's tables but for the officers. Those that were given out are copied before a change."""
 
     def __init__(self) -> None:
         self._held: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
         self._given: set[str] = set()
-
-    def __getitem__(self, section: str) -> Mapping[str, Any]:
-        return self._held[section]
 
     def writable(self, section: str) -> dict[str, Any]:
         """A table to write to."""

@@ -27,8 +27,10 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
+    field_serializer,
     model_validator,
 )
 
@@ -245,6 +247,11 @@ class Registry(_Strict):
             if name not in known:
                 raise ValueError(f"{where} names {name!r}, which the registry does not have")
         return self
+
+    @field_serializer("officers", mode="wrap")
+    def _plain(self, officers: Mapping[str, Officer], write: SerializerFunctionWrapHandler) -> Any:
+        """Whatever kind of table they are in."""
+        return write(dict(officers))
 
     @classmethod
     def load(cls, path: Path) -> "Registry":
