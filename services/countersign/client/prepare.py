@@ -50,13 +50,15 @@ class PreparedSearch:
 
     def request(self, officer_token: str) -> SubmitSearchRequest:
         """The request, for this officer."""
-        return SubmitSearchRequest(
+        request = SubmitSearchRequest(
             facts=self.facts,
             officer_token=officer_token,
-            sealed_probe=self.sealed_probe,
             answer_public_key=self.answer_key.public_key,
             salt=self.salt,
         )
+        # Not by the constructor, which would have it serialised and read again.
+        request.sealed_probe.CopyFrom(self.sealed_probe)
+        return request
 
     def save(self, folder: Path) -> Path:
         """Keeps it, with the key that opens the answer, in a file that only the owner can read."""
