@@ -365,7 +365,8 @@ async def test_a_page_is_bounded_in_decisions_and_pages_lose_nobody(pki: Pki) ->
 
 
 async def test_who_is_registered_meanwhile_is_found(pki: Pki) -> None:
-    registries = [registry()]
+    """Also from none on: a policy service starts before it has heard from the ledger."""
+    registries: list[Registry] = []
     deciding = Deciding(current(shipped_book(), crowded(1)))
     domain = SearchDomain(deciding, lambda: registries[-1], vocabulary, ClockThatStandsStill(NOON))
     question = asks(subject={"type": "officer", "properties": {"agency": LAPD}})

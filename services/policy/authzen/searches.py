@@ -89,13 +89,16 @@ class SearchDomain:
         vocabulary: Callable[[], Vocabulary],
         clock: Clock,
     ) -> None:
-        """Registry and vocabulary are asked for at each question: those that `deciding` applies by then."""
+        """Registry and vocabulary are asked for at each question: those that `deciding` applies by then.
+
+        Not before the first: a policy service that has not heard from the ledger yet has neither.
+        """
         self._deciding = deciding
         self._registry = registry
         self._vocabulary = vocabulary
         self._clock = clock
         self._validator = protovalidate.Validator()
-        self._candidates = _Candidates(registry())
+        self._candidates: _Candidates | None = None
 
     async def decide(self, asker: SpiffeId, question: Question) -> Answer:
         """See `Domain`."""
@@ -122,12 +125,13 @@ class SearchDomain:
         if sought == "action":
             return (ACTION,)
         registry = self._registry()
-        if self._candidates.registry is not registry:
-            self._candidates = _Candidates(registry)
+        candidates = self._candidates
+        if candidates is None or candidates.registry is not registry:
+            candidates = self._candidates = _Candidates(registry)
         if sought == "subject":
-            return self._candidates.officers.get(origin, ())
+            return candidates.officers.get(origin, ())
         galleries = registry.galleries
-        return [n for n in self._candidates.galleries if system in (None, galleries[n].system)]
+        return [n for n in candidates.galleries if system in (None, galleries[n].system)]
 
     def _request(self, asker: SpiffeId, question: Question) -> EvaluateRequest:
         _only(question.action.properties, "action.properties", ())
