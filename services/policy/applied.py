@@ -30,7 +30,15 @@ Current: TypeAlias = Callable[[], Applied]
 """Gives the state by which to decide now; raises Unavailable when it may be out of date."""
 
 
-def made(holdings: Holdings, world: World, registry: Registry) -> Applied:
-    """The state that these documents make; raises DirectiveRefused, EntitiesError, EngineUntrustworthy."""
+def made(
+    holdings: Holdings, world: World, registry: Registry, last: Applied | None = None
+) -> Applied:
+    """The state that these documents make; raises DirectiveRefused, EntitiesError, EngineUntrustworthy.
+
+    After `last`, of the same vocabulary, directives that are still the same are not made anew: an officer's
+    suspension would wait for all of them.
+    """
+    if last is not None and last.holdings is not None and last.holdings.held is holdings.held:
+        return Applied(last.book, last.evaluator.over(registry), registry, holdings)
     book = holdings.book(world.vocabulary)
     return Applied(book, Evaluator(book, registry), registry, holdings)

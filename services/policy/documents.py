@@ -37,6 +37,7 @@ class Documents:
         self._signers = signers
         self._registry = registry
         self._world: World | None = None
+        self._made: Applied | None = None
         self.holdings = Holdings()
 
     @property
@@ -73,7 +74,7 @@ class Documents:
         tried = Documents(
             self._vocabulary, self._signers, self._registry if fold is None else fold.copy()
         )
-        tried.holdings, tried._world = self.holdings, self._world
+        tried.holdings, tried._world, tried._made = self.holdings, self._world, self._made
         return tried
 
     def apply(self, index: int, entry: Entry, openings: Mapping[str, str]) -> None:
@@ -106,4 +107,5 @@ class Documents:
 
     def made(self) -> Applied:
         """What to decide by; raises DirectiveRefused, EntitiesError, EngineUntrustworthy."""
-        return made(self.holdings, self.world, self.registry)
+        self._made = made(self.holdings, self.world, self.registry, self._made)
+        return self._made
