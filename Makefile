@@ -15,9 +15,16 @@ EMBEDDED := $(VENV)/.installed-embedded
 # The development environment holds all that the demonstration needs.
 # Apart from the rest: the linter of manifests brings eighty packages of its own.
 K8S := $(SCRATCH)/kubernetes
+# What builds images, without a network, and Python's version in them.
+BUILD ?= buildah build --pull-never --network none
+BUILDER ?=
+RUNTIME ?=
+UNPINNED ?=
+IMAGE_PYTHON ?= 3.11
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 RUNNABLE := $(if $(wildcard $(DEV)),$(DEV),$(EMBEDDED))
 
-.PHONY: help setup demo up test test-fault test-k8s lint contracts types proto proto-check conformance k8s-check bench promises requirements audit clean
+.PHONY: help setup demo up test test-fault test-k8s lint contracts types proto proto-check conformance k8s-check images sbom bench promises requirements audit clean
 
 help: ## List the targets
 	@if [ -t 1 ]; then bold=$$'\033[1m' plain=$$'\033[0m'; else bold= plain=; fi; \
@@ -36,6 +43,10 @@ $(EMBEDDED): requirements/embedded.txt requirements/build.txt pyproject.toml too
 
 $(K8S)/.installed: requirements/kubernetes.txt tools/setup_tools.sh
 	tools/setup_tools.sh $(K8S) requirements/kubernetes.txt
+	@touch $@
+
+$(SCRATCH)/sbom/.installed: requirements/sbom.txt tools/setup_tools.sh
+	tools/setup_tools.sh $(SCRATCH)/sbom requirements/sbom.txt
 	@touch $@
 
 demo: $(RUNNABLE) ## Show real searches permitted, refused and proved, on this machine
@@ -81,6 +92,19 @@ conformance: $(DEV) ## Try the directives on the catalogue of cases from real ru
 k8s-check: $(DEV) $(K8S)/.installed ## Render the manifests; check schemas, policies, names and flows
 	$(K8S)/bin/python tools/check_manifests.py 1.34 1.37
 	$(PY) -m pytest -q tests/k8s/test_manifests.py tests/k8s/test_configuration.py
+
+images: $(DEV) ## Build both images, offline, from BUILDER and RUNTIME (each NAME@sha256:...)
+	@[[ "$(BUILDER)$(RUNTIME)" == *@sha256:*@sha256:* || "$(UNPINNED)" == yes ]] \
+	  || { echo "make images BUILDER=NAME@sha256:... RUNTIME=NAME@sha256:... (deploy/images/README.md)" >&2; exit 2; }
+	tools/image_context.sh $(VENV) $(SCRATCH)/images
+	for target in services connector; do \
+	  $(BUILD) --build-arg BUILDER="$(BUILDER)" --build-arg RUNTIME="$(RUNTIME)" --target $$target \
+	    --tag countersign/$$target:$(VERSION) --file $(SCRATCH)/images/Containerfile $(SCRATCH)/images; \
+	done
+
+sbom: $(SCRATCH)/sbom/.installed ## List what the images hold, as CycloneDX in dist/
+	$(SCRATCH)/sbom/bin/python tools/write_sbom.py requirements/run.txt $(IMAGE_PYTHON) dist/countersign-services.cdx.json
+	$(SCRATCH)/sbom/bin/python tools/write_sbom.py requirements/connector.txt $(IMAGE_PYTHON) dist/countersign-connector.cdx.json
 
 bench: $(DEV) ## Measure searches and appends beside their bare counterparts
 	$(PY) bench/ledger_appends.py

@@ -18,6 +18,7 @@ pin() {
 
 pin dev pyproject.toml --extra embedded --extra pkcs11 --group dev --group build
 pin run pyproject.toml --constraint requirements/dev.txt
+pin connector pyproject.toml --extra matcher --extra images --constraint requirements/dev.txt
 pin embedded pyproject.toml --extra embedded --constraint requirements/dev.txt
 pin build --group build --constraint requirements/dev.txt
 pin kubernetes --group kubernetes
