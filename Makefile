@@ -112,6 +112,8 @@ bench: $(DEV) ## Measure searches and appends beside their bare counterparts
 	$(PY) bench/ledger_queries.py
 	$(PY) bench/ledger_verify.py
 	$(PY) bench/search.py
+	$(PY) bench/decisions.py
+	$(PY) bench/replay.py
 
 promises: $(DEV) ## Write into docs/promises.md which tests prove what
 	$(PY) tools/list_promises.py

@@ -122,7 +122,12 @@ class Question:
         lacking: Mapping[str, frozenset[str]],
     ) -> list[str]:
         """Which of these circumstances nobody knows, and which facts are told in a word that is lacking."""
-        found = [fact for fact, told in lacking.items() if self._phrase(fact, seat) in told]
+        known = self._told
+        found = [
+            fact
+            for fact, told in lacking.items()
+            if (known.get(fact) or self._phrase(fact, seat)) in told
+        ]
         if circumstances:
             found += circumstances & self._circumstances.unknown
         return sorted(found)
@@ -151,18 +156,17 @@ class Question:
         """
         values: dict[str, Value] = {}
         for fact in facts:
-            if fact in self._texts:
+            told = self._told.get(fact)
+            if told is not None:
+                values[fact] = read(told)
+            elif fact in self._texts:
                 values[fact] = self._texts[fact]
             elif fact == _NOW:
                 values[fact] = self.at.replace(tzinfo=None)
             elif fact == YEAR_AGO:
                 values[fact] = year_before(self.at).replace(tzinfo=None)
-            elif fact != _SEAT:
-                told = (
-                    self._circumstances.phrases.get(fact)
-                    if fact in CIRCUMSTANCES
-                    else self._told.get(fact)
-                )
+            elif fact in CIRCUMSTANCES:
+                told = self._circumstances.phrases.get(fact)
                 if told is not None:
                     values[fact] = read(told)
         return values

@@ -5,13 +5,14 @@ Invariants:
   that it was made by is at hand, is a contradiction: record or engine are broken, and no count is worth much.
 - What was not recorded is not guessed: a search of which the proposal asks for more than is on record, whose
   openings were destroyed, or that was decided by texts that are not at hand, is one of which nobody can say.
-- Compiled rules sift; the engine confirms every search that comes out otherwise, and a sample of the others.
+- Searches that no rule can tell apart are decided once, and compiled rules sift the others. The engine
+  confirms every search that comes out otherwise, and a sample of the rest.
 """
 
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from datetime import date
 from typing import Final
 
@@ -22,6 +23,7 @@ from directive.explain import Differs, causes
 from directive.question import Fault, Question
 from directive.recorded import NotRederivable, RecordedSearch
 from directive.replay_counts import SAME, Change, Example, Outcome, Replayed
+from directive.replay_likeness import Alike
 from directive.sieve import Sieve, Sifted
 from directive.worlds import NoSuchWorld, World, Worlds
 
@@ -31,7 +33,7 @@ EXAMPLES_MAX: Final = 1000
 """Of the searches that come out otherwise, so many are listed one by one; all are counted."""
 CONTRADICTIONS_LISTED_MAX: Final = 100
 KEPT_MAX: Final = 50_000
-"""Kinds of change, and of texts that are not at hand."""
+"""Searches that are unlike, kinds of change, and texts that are not at hand."""
 
 _PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
 
@@ -77,6 +79,9 @@ class _Lanes:
         self.sieve = sieve(world.book, world.registry)
         self.sieve_new = sieve(new, world.registry)
         self.engine_new = Evaluator(new, world.registry)
+        self.alike = Alike((world.book, new), world.registry)
+        self.known: dict[Hashable, tuple[bytes, int]] = {}
+        """What became of a search like it: the decision, and the kind of change."""
         self.asked_anew = Evaluator(world.book, world.registry, keep=False)
         self.asked_anew_new = Evaluator(new, world.registry, keep=False)
 
@@ -129,11 +134,7 @@ class Replay:
             kind = self._kind(Change(Outcome.CANNOT_SAY, reason=str(unknown)))
             self._counted[search.facts.origin_agency, search.month, kind] += 1
             return
-        question = lanes.sieve.ask(search.facts, search.officer, search.at)
-        made = lanes.sieve.sift(question)
-        kind = self._as_recorded(lanes, question, search, made)
-        if kind == SOUND:
-            kind = self._proposed(lanes, question, search, made)
+        kind, question = self._kind_of(lanes, search)
         self._counted[search.facts.origin_agency, search.month, kind] += 1
         if kind == 0:
             if self._chance.random() < self._sample:
@@ -145,6 +146,24 @@ class Replay:
             if len(self._found.examples) < self._examples_max:
                 agency = search.facts.origin_agency
                 self._found.examples.append(Example(search.index, search.month, agency, change))
+
+    def _kind_of(self, lanes: _Lanes, search: RecordedSearch) -> tuple[int, Question | None]:
+        """The kind of change; and the question, where one had to be made."""
+        alike = lanes.alike.key(search)
+        known = lanes.known.get(alike) if alike is not None else None
+        whole = search.decision.evaluated_at.nanos % 1_000_000 == 0
+        if known is not None and known[0] == search.content and whole:
+            return known[1], None
+        question = lanes.sieve.ask(search.facts, search.officer, search.at)
+        made = lanes.sieve.sift(question)
+        kind = self._as_recorded(lanes, question, search, made)
+        if kind == SOUND:
+            kind = self._proposed(lanes, question, search, made)
+            if alike is not None and made.content == search.content:
+                if len(lanes.known) >= KEPT_MAX:
+                    lanes.known.clear()
+                lanes.known[alike] = made.content, kind
+        return kind, question
 
     def _kind(self, change: Change) -> int:
         """A number for changes that are alike: hashing one costs more than counting it."""
@@ -251,7 +270,7 @@ class Replay:
     def _confirm(
         self,
         lanes: _Lanes,
-        question: Question,
+        made: Question | None,
         search: RecordedSearch,
         kind: int,
         *,
@@ -260,6 +279,7 @@ class Replay:
         """Have the engine say it. What it says without the proposal is asked in the sample only: on record is
         what it said then.
         """
+        question = made or lanes.sieve.ask(search.facts, search.officer, search.at)
         new = (lanes.asked_anew_new if asked_anew else lanes.engine_new).party_says(
             question, self.party
         )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from countersign.type.v1.decision_pb2 import DecisionOutcome, VerdictOutcome
+from countersign.type.v1.search_pb2 import Offence, OffenceSeverity
 from directive.book import Book, Directive
 from directive.evaluate import Evaluator, policy_set_sha256
 from directive.recorded import NotRederivable, RecordedSearch, recorded
@@ -283,3 +284,63 @@ def test_the_engine_confirms_each_change_of_a_history() -> None:
     assert found.totals()[Outcome.TO_REFUSED] > 10
     assert found.confirmed == changed == sum(found.by("rule")["LAPD-77"].values())
     assert found.sound
+
+
+WORD = 'Countersign::{}::"{}"'.format
+TOLD_APART = {
+    f"context.purpose == {WORD('Purpose', 'missingPerson')}": {"purpose": 5},
+    f"context.suspicion == {WORD('SuspicionLevel', 'none')}": {"suspicion": 1},
+    f"context.provenance == {WORD('ProbeProvenance', 'sketch')}": {"provenance": 8},
+    f"context.captureMode == {WORD('CaptureMode', 'drone')}": {"capture_mode": 6},
+    f"context.severity == {WORD('OffenceSeverity', 'felony')}": {
+        "offence": Offence(nibrs_code="120", severity=OffenceSeverity.OFFENCE_SEVERITY_FELONY)
+    },
+    "context.attempt": {"attempt": True},
+    "context.narrativeGiven": {"narrative": "a witness saw him"},
+    "context.candidatesMax > 20": {"candidates_max": 50},
+    'context.nibrsCode == "09A"': {"nibrs": "09A"},
+    'context.nibrsCode like "0*"': {"nibrs": "09B"},
+    'context.statute != ""': {"statute": "Cal. Penal Code s. 211"},
+    'context.caseNumber == ""': {"case_number": ""},
+    'context.caseNumber like "27*"': {"case_number": "27-1"},
+    'context.now > datetime("2026-06-15")': {"day": 40},
+    'context.yearAgo > datetime("2025-06-15")': {"day": 40},
+    f"context has beneficiary && context.beneficiary == {WORD('Agency', BURBANK)}": {
+        "beneficiary_agency": BURBANK
+    },
+    f"principal == {WORD('Officer', 'lapd-50999')}": {"officer": "lapd-50999"},
+    f"context.route == {WORD('RequestRoute', 'informal')}": {"route": 7},
+}
+
+
+def permitted(
+    *,
+    attempt: bool = False,
+    nibrs: str = "120",
+    statute: str = "",
+    day: int = 0,
+    officer: str = TRAINED,
+    route: int = 1,
+    **facts: Any,
+) -> RecordedSearch:
+    """A search that everybody permits."""
+    said = known(route=route)
+    asked = ordinary(**{"circumstances": said.circumstances, **facts})
+    asked.offence.attempt = attempt
+    asked.offence.nibrs_code, asked.offence.statute = nibrs, statute
+    decides = Evaluator(book_where_others_permit(), registry())
+    decision = decides.evaluate(asked, officer, NOON + timedelta(days=day))
+    return RecordedSearch.of(day, asked, officer, decision)
+
+
+@pytest.mark.parametrize(("condition", "changed"), TOLD_APART.items())
+def test_searches_that_a_proposal_tells_apart_are_not_taken_for_alike(
+    condition: str, changed: dict[str, Any]
+) -> None:
+    strict = proposal(FORBID.replace("9", "8") + f"when {{ {condition} }};")
+    one, other = permitted(), permitted(**changed)
+    for searches in ((one, other), (other, one), (one, one, other, other)):
+        found = replayed(strict, *searches, book=book_where_others_permit(), sample=0.0)
+        refused = len(searches) // 2
+        assert counts(found) == {Outcome.TO_REFUSED: refused, Outcome.SAME: refused}
+        assert found.sound
