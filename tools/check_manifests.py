@@ -50,7 +50,8 @@ def faults(one: dict[str, Any], versions: list[str]) -> list[str]:
         try:
             kubernetes_validate.validate(one, release, strict=True)
         except kubernetes_validate.ValidationError as error:
-            found.append(f"Kubernetes {release}: {error}")
+            # Its other lines are the whole schema.
+            found.append(f"Kubernetes {release}: {str(error).splitlines()[0]}")
     return found
 
 
