@@ -106,7 +106,9 @@ def expectations(
         gallery=settings.gallery,
         broker_keys={key.key_id: key for key in brokers},
         logs=logs,
-        own_directives=load_own_directives(settings.directives, registry, system.operator, signers),
+        own_directives=load_own_directives(
+            settings.directives, registry, system.operator, signers, trust.vocabulary_signers
+        ),
     )
 
 

@@ -11,18 +11,23 @@ from pathlib import Path
 from connector.proof import OwnDirectives
 from countersign.type.v1.decision_pb2 import Verdict
 from countersign.type.v1.search_pb2 import BoundRequest
+from directive import vocabulary_signature
 from directive.book import BookError, load_book
 from directive.entities import EntitiesError
 from directive.evaluate import Evaluator
 from directive.self_test import EngineUntrustworthy
 from directive.signature import Signers
-from directive.vocabulary import Vocabulary, VocabularyError
+from directive.vocabulary import VocabularyError
 from shared.registry import Registry
 from shared.settings import SettingsError
 
 
 def load_own_directives(
-    folder: Path, registry: Registry, agency: str, signers: Signers | None = None
+    folder: Path,
+    registry: Registry,
+    agency: str,
+    signers: Signers | None = None,
+    vocabulary_signers: tuple[str, ...] = (),
 ) -> OwnDirectives:
     """What judges a request by the agency's directives; raises SettingsError.
 
@@ -30,7 +35,7 @@ def load_own_directives(
     the system.
     """
     try:
-        vocabulary = Vocabulary.load(folder)
+        vocabulary = vocabulary_signature.load(folder, vocabulary_signers)
         evaluator = Evaluator(load_book(folder, vocabulary, registry, signers), registry)
     except (BookError, EntitiesError, EngineUntrustworthy, VocabularyError) as error:
         raise SettingsError(f"cannot use the directives in {folder}: {error}") from error

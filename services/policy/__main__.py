@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from countersign.policy.v1.policy_pb2 import EvaluateBatchRequest
 from countersign.policy.v1.policy_pb2_grpc import add_PolicyServiceServicer_to_server
-from directive import signature
+from directive import signature, vocabulary_signature
 from directive.book import BookError, load_book
 from directive.entities import EntitiesError
 from directive.evaluate import Evaluator
 from directive.self_test import EngineUntrustworthy
 from directive.signature import Signers
-from directive.vocabulary import Vocabulary, VocabularyError
+from directive.vocabulary import VocabularyError
 from policy.applied import Applied, Current
 from policy.authzen.front import Front
 from policy.authzen.port import Port, serving
@@ -67,7 +67,10 @@ def load(settings: PolicySettings) -> Applied:
     assert settings.directives is not None, "asked only then"
     assert registry is not None, "the settings see to it"
     try:
-        vocabulary = Vocabulary.load(settings.vocabulary_folder)
+        trust = _trust(settings)
+        vocabulary = vocabulary_signature.load(
+            settings.vocabulary_folder, trust.vocabulary_signers if trust else ()
+        )
         book = load_book(settings.directives, vocabulary, registry, _signers(settings))
         return Applied(book, Evaluator(book, registry), registry)
     except BookError as error:
@@ -77,11 +80,14 @@ def load(settings: PolicySettings) -> Applied:
         raise SettingsError(f"the directives are not loaded: {error}") from error
 
 
+def _trust(settings: PolicySettings) -> TrustRoots | None:
+    return None if settings.trust_roots is None else TrustRoots.load(settings.trust_roots)
+
+
 def _signers(settings: PolicySettings) -> Signers | None:
     """The keys that directives must be signed with; raises SettingsError."""
-    trust = TrustRoots.load(settings.trust_roots) if settings.trust_roots is not None else None
     try:
-        return signature.required(trust)
+        return signature.required(_trust(settings))
     except TlogError as error:
         raise SettingsError(f"trust_roots: directive_signers: {error}") from error
 
@@ -119,8 +125,8 @@ def following_of(settings: PolicySettings, bus: Bus) -> Following:
     """What follows the ledger's documents; raises SettingsError."""
     assert settings.trust_roots is not None, "the settings see to it"
     try:
-        vocabulary = Vocabulary.load(settings.vocabulary_folder)
         trust = TrustRoots.load(settings.trust_roots)
+        vocabulary = vocabulary_signature.load(settings.vocabulary_folder, trust.vocabulary_signers)
         logs = [Verifier.parse(key) for key in trust.log_verifier_keys]
         # Who may take part, and whose keys sign an owner's first document.
         registry = _registry(settings) or Fold(trust.registry_signers)

@@ -368,6 +368,9 @@ class TrustRoots(_Strict):
     directive_signers: Mapping[Party, tuple[str, ...]] | None = None
     """C2SP signed-note verifier keys with which each party signs its directives. While this is absent,
     nobody asks who wrote a directive; once it is there, an unsigned one is refused."""
+    vocabulary_signers: tuple[str, ...] = ()
+    """C2SP signed-note verifier keys of whoever owns the vocabulary. While there are none, nobody asks who
+    wrote it; once there is one, an unsigned vocabulary is not loaded."""
     registry_signers: Mapping[Party, tuple[str, ...]] = Field(default_factory=dict)
     """C2SP signed-note verifier keys with which each owner signs its first registry document: who may take
     part at all. From then on the owner's own document says with which keys the next is signed."""

@@ -11,7 +11,7 @@ import pytest
 from countersign.cli.main import exit_code
 from countersign.installation.files import write_secret
 from policy.__main__ import RunningPolicy
-from support.directives import LAPD
+from support.directives import DIRECTIVES, LAPD
 from support.documents import KEYS, NAME, handed_in, write
 from support.publishing import OTHERS, Scene, outcome, ready
 from support.registrations import demonstration
@@ -75,6 +75,9 @@ async def test_a_party_publishes_and_withdraws(
         code, told = await say(*withdraw, f"{LAPD}/directives", "--json")
         assert code == 0
         assert json.loads(told)["directive"]["withdrawn_index"] == "1"
+        code, told = await say("vocabulary", "test", DIRECTIVES, "--json")
+        (tried,) = json.loads(told)["directives"]
+        assert (code, tried["name"], tried["passed"]) == (0, NAME, True)
         code, told = await say("directive", "show", NAME)
         assert f"until {TODAY}" in told
         code, _ = await say("directive", "withdraw", "nobodys", "--key", key, "--key-name", "a/b")

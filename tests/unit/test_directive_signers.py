@@ -10,11 +10,11 @@ import pytest
 
 from connector.__main__ import expectations
 from connector.config import ConnectorSettings
-from countersign.installation.keys import directive_signer
+from countersign.installation.keys import directive_signer, vocabulary_signer
 from countersign.installation.layout import Layout
 from countersign.installation.ports import Ports
 from countersign.installation.prepare import ensure_documents, prepare, systems_run_here
-from directive import document, signature
+from directive import document, signature, vocabulary_signature
 from directive.signature import SIGNATURE_FILE
 from directive.vocabulary import Vocabulary
 from policy.__main__ import load
@@ -94,6 +94,16 @@ def let_its_vocabulary_have_known_a_later_word(layout: Layout) -> None:
     purposes = text.replace('"otherNonCriminal"', '"otherNonCriminal", "fugitiveApprehension"')
     assert purposes != text
     earlier.write_text(purposes)
+    # Its owner has signed it: that alone must not do.
+    note = vocabulary_signature.sign(
+        Vocabulary.load(layout.directives), vocabulary_signer(layout.keys)
+    )
+    (layout.directives / vocabulary_signature.SIGNATURE_FILE).write_text(note)
+
+
+def change_the_vocabulary(layout: Layout) -> None:
+    path = layout.directives / "vocabulary.cedarschema"
+    path.write_text(path.read_text() + "// a remark\n")
 
 
 def register_no_key(layout: Layout) -> None:
@@ -113,6 +123,7 @@ ATTACKS = [
         let_its_vocabulary_have_known_a_later_word,
         r"differs is vocabulary \[SIGNATURE_OF_OTHER_BYTES",
     ),
+    (change_the_vocabulary, r"vocabulary\.sig: signs another vocabulary"),
     (register_no_key, "SIGNER_UNKNOWN"),
     (register_nobody, "SIGNER_UNKNOWN"),
 ]

@@ -20,6 +20,7 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "officer": (),
     "directive": ("policy",),
     "registry": ("policy",),
+    "vocabulary": ("policy",),
     "search explain": (),
     "directive replay": (),
 }

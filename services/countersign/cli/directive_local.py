@@ -117,7 +117,7 @@ def lint(
     reviews = [review.lint(one, vocabulary, registry, signers) for one in _named(folders)]
     if beside is not None:
         reviews = _beside(reviews, beside, vocabulary, registry)
-    return _report(reviews, as_json)
+    return report(reviews, as_json)
 
 
 def _beside(
@@ -163,10 +163,11 @@ def test(
     """
     signers = _signers(trust_file)
     found = [review.review(one, vocabulary, registry, bar, signers) for one in _named(folders)]
-    return _report(found, as_json)
+    return report(found, as_json)
 
 
-def _report(reviews: list[Review], as_json: bool) -> int:
+def report(reviews: list[Review], as_json: bool) -> int:
+    """Prints what was found; gives the exit code."""
     if as_json:
         print_json({"directives": [_as_json(one) for one in reviews]})
     else:

@@ -17,6 +17,10 @@ COMMANDS: Final = {
     "search": ("countersign.cli.search", "Ask for face searches and follow them."),
     "system": ("countersign.cli.system", "See the systems that can be searched."),
     "directive": ("countersign.cli.directive", "Read what each party has ordered."),
+    "vocabulary": (
+        "countersign.cli.vocabulary",
+        "Sign the words of directives; try new ones.",
+    ),
     "registry": ("countersign.cli.registry", "Register an agency, its systems and its officers."),
     "ledger": ("countersign.cli.ledger", "Read the record, and verify it without trusting anyone."),
     "witness": ("countersign.cli.witness", "Run a witness of ledgers, or make its keys."),

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from countersign.client.documents import DirectiveClient, handed_in
 from countersign.installation.files import write_public
-from countersign.installation.keys import directive_signer, parties
+from countersign.installation.keys import directive_signer, parties, vocabulary_signer
 from countersign.installation.layout import Layout
-from directive import document, signature
+from directive import document, signature, vocabulary_signature
 from directive.book import directive_folders
 from directive.document import Document
 from directive.findings import DirectiveRefused
@@ -31,6 +31,8 @@ def sign_directives(layout: Layout, registry: Registry) -> None:
         vocabulary = Vocabulary.load(layout.directives)
     except VocabularyError:
         return
+    note = vocabulary_signature.sign(vocabulary, vocabulary_signer(layout.keys))
+    write_public(layout.directives / vocabulary_signature.SIGNATURE_FILE, note.encode())
     for folder in directive_folders(layout.directives):
         try:
             read = document.read(folder)

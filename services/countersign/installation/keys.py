@@ -28,6 +28,9 @@ LEDGER_ORIGIN: Final = "countersign.test/ledger"
 DIRECTIVE_SIGNERS: Final = "countersign.test/directives"
 """Before a party's name: under which its development key signs its directives."""
 
+VOCABULARY_SIGNER: Final = "countersign.test/vocabulary"
+"""The name under which the development key signs the vocabulary."""
+
 WITNESS_NAME: Final = "countersign.test/witness"
 """The name that an installation's own witness signs under."""
 
@@ -75,6 +78,11 @@ class KeyFiles:
         """Ed25519: the agency's development identity provider signs officer tokens with it."""
         return self.folder / f"identity-provider-{ori}.pem"
 
+    @property
+    def vocabulary(self) -> Path:
+        """Ed25519: the vocabulary's owner signs it with it."""
+        return self.folder / "vocabulary.pem"
+
     def directives(self, party: str) -> Path:
         """Ed25519: the party signs its directives with it."""
         return self.folder / f"directives-{party}.pem"
@@ -83,6 +91,11 @@ class KeyFiles:
 def directive_signer(files: KeyFiles, party: str) -> NoteSigner:
     """Makes the key with which a party signs its directives if it is missing; raises BadKey."""
     return _signing_key(files.directives(party)).note_signer(f"{DIRECTIVE_SIGNERS}/{party}")
+
+
+def vocabulary_signer(files: KeyFiles) -> NoteSigner:
+    """Makes the key with which the vocabulary is signed if it is missing; raises BadKey."""
+    return _signing_key(files.vocabulary).note_signer(VOCABULARY_SIGNER)
 
 
 def parties(registry: Registry) -> list[str]:
@@ -115,6 +128,7 @@ def ensure_keys(files: KeyFiles, registry: Registry) -> dict[str, object]:
             ).registration()
             for ori in registry.agencies
         },
+        "vocabulary_signers": [vocabulary_signer(files).vkey],
         "directive_signers": {
             party: [directive_signer(files, party).vkey] for party in parties(registry)
         },
