@@ -182,7 +182,9 @@ class Searching:
             except InvalidRequest as error:
                 if error.reason != "DECISION_OUTDATED":
                     raise
-                request.documents_index = int(error.metadata["documents_index"])
+                newest = error.metadata.get("documents_index", "")
+                if newest.isdecimal():
+                    request.documents_index = int(newest)
         raise Unavailable(
             "POLICY_UNAVAILABLE",
             "directives change faster than a decision can be made; try again with the same id",

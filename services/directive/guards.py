@@ -67,8 +67,11 @@ def written_against(document: Document, vocabulary: Vocabulary) -> Vocabulary:
     return written
 
 
-def check(document: Document, vocabulary: Vocabulary, known: KnownNames) -> tuple[Rule, ...]:
-    """The rules of a directive that passes every guard; raises DirectiveRefused."""
+def check(document: Document, vocabulary: Vocabulary, known: KnownNames | None) -> tuple[Rule, ...]:
+    """The rules of a directive that passes every guard; raises DirectiveRefused.
+
+    With None for what is known, the names that it uses are not looked up: it was, when it was handed in.
+    """
     written = written_against(document, vocabulary)
     # Read in the words that its author had, and applied in those that searches are told in.
     examination = _Examination(document, written, known)
@@ -90,7 +93,9 @@ def check(document: Document, vocabulary: Vocabulary, known: KnownNames) -> tupl
 
 
 class _Examination:
-    def __init__(self, document: Document, vocabulary: Vocabulary, known: KnownNames) -> None:
+    def __init__(
+        self, document: Document, vocabulary: Vocabulary, known: KnownNames | None
+    ) -> None:
         self._document = document
         self._vocabulary = vocabulary
         self._known = known
@@ -217,15 +222,17 @@ class _Examination:
             kind = uid.type.basename
             if uid.type.namespace != (NAMESPACE,) or kind == "Action":
                 continue  # The type checker has seen to these.
-            known = self._vocabulary.closed_lists.get(kind, self._known.members.get(kind, ()))
-            if uid.id not in known:
+            known: Iterable[str] | None = self._vocabulary.closed_lists.get(kind)
+            if known is None and self._known is not None:
+                known = self._known.members.get(kind, ())
+            if known is not None and uid.id not in known:
                 message = f"{uid} is not in the registry{_nearest(uid.id, known)}"
                 self._find("UNKNOWN_NAME", rule, message, where.of(*_words(str(uid))))
         for course in _courses(rule.template):
             if not isinstance(course, pst.StringLit):
                 place = where.of("hasTag")
                 self._find("COURSE_NOT_LITERAL", rule, "a course must be written out", place)
-            elif course.value not in self._known.courses:
+            elif self._known is not None and course.value not in self._known.courses:
                 near = _nearest(course.value, self._known.courses)
                 message = f'no officer holds a certificate "{course.value}"{near}'
                 self._find("UNKNOWN_NAME", rule, message, where.of(f'"{course.value}"'))

@@ -35,7 +35,8 @@ class World:
     """What a directive is read against."""
 
     vocabulary: Vocabulary
-    known: KnownNames
+    known: KnownNames | None
+    """What rules may name; None for a document on record, whose names were looked up before."""
     signers: Signers | None
     """Whose signature counts; None when nobody is asked who wrote a directive."""
 

@@ -85,10 +85,12 @@ class BusService:
         """Make entries durable together."""
         if not 1 <= len(request.entries) <= ENTRIES_MAX:
             raise invalid("entries", f"{len(request.entries)} given; 1 to {ENTRIES_MAX} allowed")
+        completed = await self._completer.completed(request.entries)
+        # Last, with nothing waited for until they are queued.
         if self._check is not None:
             for number, pending in enumerate(request.entries):
                 self._check(pending.entry, f"entries[{number}]")
-        placed = await self._sequencer.append(await self._completer.completed(request.entries))
+        placed = await self._sequencer.append(completed)
         if request.promise == pb.PROMISE_WITNESSED:
             return await self._with_witnesses(request, placed)
         return _response(placed)

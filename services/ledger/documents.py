@@ -24,6 +24,8 @@ QUEUE: Final = "ledger"
 IN_FLIGHT_MAX: Final = 16
 """A few policy services, each of which asks one question at a time."""
 PAGE_DOCUMENTS_MAX: Final = 256
+PAGE_BYTES_MAX: Final = 1024 * 1024
+"""With one more document of at most 200 kB still far below the bus's bound on a message."""
 _DECISIONS: Final = frozenset({"search_decided", "search_checked"})
 
 
@@ -61,12 +63,13 @@ class DocumentService:
         if kind not in _DECISIONS:
             return
         decision: Decision = getattr(entry, kind).decision
-        if decision.HasField("documents_index") and decision.documents_index != self._head:
+        known = decision.documents_index if decision.HasField("documents_index") else None
+        # Also where directives are files: once some are on record, a folder is not what binds any more.
+        if known != self._head:
             raise InvalidRequest(
                 "DECISION_OUTDATED",
-                f"{place} was decided by the documents up to {decision.documents_index}; the newest is "
-                f"{self._head}",
-                metadata={"documents_index": str(self._head)},
+                f"{place} was decided by the documents up to {known}; the newest is {self._head}",
+                metadata={} if self._head is None else {"documents_index": str(self._head)},
             )
 
     async def serve(self, bus: Bus) -> None:
@@ -111,8 +114,13 @@ class DocumentService:
         openings = await self._opened(
             [one.index for one in found if Entry.FromString(one.leaf).commitments]
         )
+        if found:
+            # Also what was recorded though its publisher was told that it was not.
+            self._head = max(found[-1].index, -1 if self._head is None else self._head)
         response = pb.ListDocumentsResponse()
         for one in found:
+            if response.ByteSize() > PAGE_BYTES_MAX:
+                break  # with their openings, documents may be larger than a page of entries
             told = response.documents.add()
             receipt = told.receipt
             receipt.index, receipt.leaf, receipt.tlog_proof = one.index, one.leaf, one.tlog_proof

@@ -110,7 +110,7 @@ def _rules(settings: PolicySettings, bus: Bus) -> _Rules:
     reviewer = Reviewer(settings.vocabulary_folder)
     taking_in = TakingIn(
         Publishing(following, recording, reviewer, SystemClock()),
-        Registering(following, recording),
+        Registering(following, recording, SystemClock()),
     )
     return _Rules(following.current, following, taking_in)
 

@@ -7,16 +7,20 @@ follower finds alike, and what was registered before stays.
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
 from typing import Final
 
 from countersign.ledger.v1.entry_pb2 import Entry
 from directive import guards, holdings
 from directive.entities import known_names
+from directive.guards import KnownNames
 from directive.holdings import Holdings, World
 from directive.signature import Signers
 from directive.vocabulary import Vocabulary
 from policy.applied import Applied, made
 from registry.findings import RegistryRefused
+from registry.folding import Applied as Changed
 from registry.folding import Fold
 from shared.registry import Registry
 from tlog.note import Verifier
@@ -64,8 +68,9 @@ class Documents:
             return self._signers
         by_party: dict[str, tuple[Verifier, ...]] = dict(self._signers.by_party)
         for owner, published in self.fold.owners.items():
-            registered = map(Verifier.parse, published.public.keys.directives)
-            by_party[owner] = (*by_party.get(owner, ()), *registered)
+            registered = tuple(map(Verifier.parse, published.public.keys.directives))
+            if registered:  # from then on, a key of the trust roots that was retired signs nothing
+                by_party[owner] = registered
         return Signers(by_party)
 
     def copy(self) -> "Documents":
@@ -77,33 +82,61 @@ class Documents:
         tried.holdings, tried._world, tried._made = self.holdings, self._world, self._made
         return tried
 
-    def apply(self, index: int, entry: Entry, openings: Mapping[str, str]) -> None:
-        """Apply a document; raises DirectiveRefused, and RegistryRefused.
-
-        In the second case a registration does not count; the document is passed, and the next may follow.
-        """
-        self.holdings = holdings.apply(self.holdings, index, entry, self.world)
-        if self.fold is not None and entry.WhichOneof("event") in REGISTRATIONS:
-            changed = self.fold.apply(entry, openings)
-            if changed is not None:
-                self._world = None
+    def apply(self, index: int, entry: Entry, openings: Mapping[str, str]) -> Changed | None:
+        """Try a document; raises DirectiveRefused, and RegistryRefused. Gives what a registration changed."""
+        held = holdings.apply(self.holdings, index, entry, self.world)
+        changed = self._folded(entry, openings)
+        self.holdings = held
+        return changed
 
     def follow(self, index: int, entry: Entry, openings: Mapping[str, str]) -> None:
-        """Apply a document that is on record; raises DirectiveRefused."""
+        """Apply a document that is on record; raises DirectiveRefused.
+
+        What it names was there when it was taken in. It may be gone since (an officer who left), and that
+        must not keep the others from being applied.
+        """
+        held = holdings.apply(self.holdings, index, entry, replace(self.world, known=None))
         try:
-            self.apply(index, entry, openings)
+            self._folded(entry, openings)
         except RegistryRefused as refused:
-            fields = {"index": index, "why": str(refused)}
+            # Not what was found: it may name officers.
+            guards_said = sorted({finding.guard for finding in refused.findings})
+            fields = {"index": index, "guards": guards_said}
             log.warning("a registration does not count", extra={"fields": fields})
+        self.holdings = held
+
+    def _folded(self, entry: Entry, openings: Mapping[str, str]) -> Changed | None:
+        if self.fold is None or entry.WhichOneof("event") not in REGISTRATIONS:
+            return None
+        changed = self.fold.apply(entry, openings)
+        if changed is not None:
+            self._world = None
+        return changed
 
     def is_under_way(self, owner: str) -> bool:
         """Whether an owner's publication has begun and is not complete."""
         return self.fold is not None and self.fold.is_under_way(owner)
 
-    def check_directives(self) -> None:
-        """Raise DirectiveRefused when a directive names what the registry no longer has."""
+    def check_directives(self, before: KnownNames, today: date) -> None:
+        """Raise DirectiveRefused when a directive that is not over names what was there before and is gone.
+
+        Officers and courses may go: whoever is unknown, or holds no certificate, is refused anyway.
+        """
+        now = self.world.known
+        assert now is not None, "what is tried is read with the names that are known"
+        kept = {
+            kind: before.members[kind] | now.members[kind]
+            if kind == "Officer"
+            else now.members[kind]
+            for kind in now.members
+        }
+        if all(before.members[kind] <= names for kind, names in kept.items()):
+            return
+        known = KnownNames(kept, before.courses | now.courses)
         for held in self.holdings.held.values():
-            guards.check(held.document, self._vocabulary, self.world.known)
+            ends = held.directive.ends
+            if ends is None or ends > today:
+                guards.check(held.document, self._vocabulary, known)
 
     def made(self) -> Applied:
         """What to decide by; raises DirectiveRefused, EntitiesError, EngineUntrustworthy."""

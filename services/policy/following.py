@@ -80,7 +80,25 @@ class Following:
         return self._applied is not None and time.monotonic() - self._heard <= FRESH_S
 
     async def catch_up(self) -> Applied:
-        """Apply what the ledger has by now. Raises Unavailable, and NotReady for what cannot be applied."""
+        """Apply what the ledger has by now. Raises Unavailable, and NotReady for what cannot be applied.
+
+        A caller that gives up does not leave it half-way.
+        """
+        return await asyncio.shield(asyncio.ensure_future(self._caught_up()))
+
+    async def _caught_up(self) -> Applied:
+        try:
+            return await self._apply_new()
+        except ServiceError:
+            raise
+        except Exception as error:
+            # What was applied in part must not be gone on from.
+            log.exception("a document was applied in a way that nobody foresaw")
+            self._applied = None
+            self.ended.set()
+            raise NotReady("DOCUMENT_NOT_APPLIED", "a document could not be applied") from error
+
+    async def _apply_new(self) -> Applied:
         async with self._busy:
             asked = time.monotonic()
             while True:

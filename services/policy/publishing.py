@@ -23,6 +23,7 @@ from directive.entities import EntitiesError
 from directive.findings import DirectiveRefused, Finding
 from directive.holdings import Held, Holdings
 from directive.self_test import EngineUntrustworthy
+from policy.documents import Documents
 from policy.following import Following
 from policy.recording import Recording
 from policy.reviewing import Reviewer
@@ -78,12 +79,15 @@ class Publishing:
             raise _refused(refused.findings) from refused
         reviewed = False
         for _ in range(TRIES_MAX):
-            now = (await self._following.catch_up()).holdings or Holdings()
+            await self._following.catch_up()
+            # Copied at once: a document that comes while it is tried must not be half in it.
+            tried = self._following.documents.copy()
+            now = tried.holdings
             held = now.held.get(read.name)
             if held is not None:
                 return OnRecord(_same(held, read, request), None)
             entry = holdings.published(read, request.cases, request.note, now, now.head)
-            await asyncio.to_thread(self._look_at, entry, request, read)
+            await asyncio.to_thread(self._look_at, tried, entry, request, read)
             if not reviewed:
                 found = await self._reviewer.findings(
                     read, request.cases, self._following.current().registry
@@ -101,7 +105,9 @@ class Publishing:
         """End a directive's effect; raises ServiceError, and nothing is changed then."""
         until = _day(request.effective_until)
         for _ in range(TRIES_MAX):
-            now = (await self._following.catch_up()).holdings or Holdings()
+            await self._following.catch_up()
+            tried = self._following.documents.copy()
+            now = tried.holdings
             held = now.held.get(request.name)
             if held is None:
                 raise NotFound("DIRECTIVE_UNKNOWN", f"there is no directive {request.name!r}")
@@ -113,7 +119,7 @@ class Publishing:
                 raise _invalid("effective_until", what)
             entry = holdings.withdrawn(held, until, request.note, now.head)
             try:
-                await asyncio.to_thread(self._applied_after, entry)
+                await asyncio.to_thread(_apply, tried, entry)
             except DirectiveRefused as refused:
                 raise _refused(refused.findings, "WITHDRAWAL_REFUSED") from refused
             receipt = await self._recording.after(now.head, PendingEntry(entry=entry))
@@ -122,7 +128,13 @@ class Publishing:
                 return OnRecord(_held(applied.holdings, request.name), receipt)
         raise Unavailable("DOCUMENTS_BUSY", "others published meanwhile", retry_after_s=1)
 
-    def _look_at(self, entry: Entry, request: pb.PublishDirectiveRequest, read: Document) -> None:
+    def _look_at(
+        self,
+        tried: Documents,
+        entry: Entry,
+        request: pb.PublishDirectiveRequest,
+        read: Document,
+    ) -> None:
         today = self._clock.now().astimezone(UTC).date()
         found = publication.check_dates(read, today, received_late=request.received_late)
         if found:
@@ -136,18 +148,18 @@ class Publishing:
             raise _refused([Finding("TOO_LARGE", file, "", message)])
         try:
             cases.parse(read.name, request.cases.encode())
-            self._applied_after(entry)
+            _apply(tried, entry)
         except DirectiveRefused as refused:
             raise _refused(refused.findings) from refused
 
-    def _applied_after(self, entry: Entry) -> None:
-        """Raise DirectiveRefused unless the document would be applied, alone and with the others."""
-        try:
-            tried = self._following.documents.copy()
-            tried.apply(_UNRECORDED, entry, {})
-            tried.made()
-        except (EntitiesError, EngineUntrustworthy) as error:
-            raise Broken("ENGINE", f"the engine cannot be trusted with it: {error}") from error
+
+def _apply(tried: Documents, entry: Entry) -> None:
+    """Raise DirectiveRefused unless the document would be applied, alone and with the others."""
+    try:
+        tried.apply(_UNRECORDED, entry, {})
+        tried.made()
+    except (EntitiesError, EngineUntrustworthy) as error:
+        raise Broken("ENGINE", f"the engine cannot be trusted with it: {error}") from error
 
 
 def _same(held: Held, read: Document, request: pb.PublishDirectiveRequest) -> Held:

@@ -8,6 +8,7 @@ Invariants:
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, date
 from typing import Final
 
 from countersign.ledger.v1.append_pb2 import PendingEntry
@@ -22,17 +23,29 @@ from policy.following import Following
 from policy.recording import Recording
 from registry.findings import RegistryRefused
 from registry.folding import Fold
+from registry.publication import FIELDS
 from registry.signature import Statement
-from shared.errors import Broken, FieldViolation, InvalidRequest, NotFound, NotReady
+from shared.clock import Clock
+from shared.errors import (
+    Broken,
+    FieldViolation,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    Unavailable,
+)
 
-INTERLEAVED_MAX: Final = 1000
-"""Documents of others that may come between the parts of one publication."""
+TRIES_MAX: Final = 5
+"""Others may publish meanwhile: beside what they published, it is tried again from its first part on."""
+OPENING_CHARACTERS_MAX: Final = 8000
+"""As the ledger takes them."""
 
 
 class Registering:
     """Publishes for whoever calls."""
 
-    def __init__(self, following: Following, recording: Recording) -> None:
+    def __init__(self, following: Following, recording: Recording, clock: Clock) -> None:
+        self._clock = clock
         self._following = following
         self._recording = recording
 
@@ -51,51 +64,60 @@ class Registering:
     ) -> pb.PublishRegistrationResponse:
         """Put a registration on record; raises ServiceError."""
         said = _statement(request.entries)
-        await self._following.catch_up()
-        before = _fold(self._following.documents).published(said.owner)
-        if before is not None and _as_proto(before.statement) == _unsigned(said):
-            return pb.PublishRegistrationResponse(statement=said)
-        await asyncio.to_thread(self._try, request.entries)
-        receipts = [await self._record(pending) for pending in request.entries]
-        await self._following.catch_up()
-        after = _fold(self._following.documents).published(said.owner)
-        if after is None or _as_proto(after.statement) != _unsigned(said):
-            # Somebody else's document came between, beside which it does not pass: it says so again.
-            await asyncio.to_thread(self._try, request.entries)
-            raise Broken("LEDGER_ANSWER", "the registration was recorded and does not count")
-        return pb.PublishRegistrationResponse(statement=said, receipts=receipts)
-
-    def _try(self, entries: Sequence[PendingEntry]) -> None:
-        """Raise InvalidRequest unless the registration would count, and all that is in force beside it."""
-        tried = self._following.documents.copy()
-        try:
-            for pending in entries:
-                head = tried.holdings.head
-                pending.entry.ClearField("previous_document")
-                if head is not None:
-                    pending.entry.previous_document = head
-                openings = {one.field: one.value for one in pending.sensitive}
-                # Whatever its place will be, each comes after the one before.
-                tried.apply(0 if head is None else head + 1, pending.entry, openings)
-            if tried.is_under_way(_statement(entries).owner):
-                raise _invalid("entries", "are not a whole publication")
-            tried.check_directives()
-            tried.made()
-        except RegistryRefused as refused:
-            raise refused.as_error from refused
-        except DirectiveRefused as refused:
-            raise RegistryRefused(refused.findings).as_error from refused
-        except (EntitiesError, EngineUntrustworthy) as error:
-            raise Broken("ENGINE", f"the engine cannot be trusted with it: {error}") from error
-
-    async def _record(self, pending: PendingEntry) -> Receipt:
-        for _ in range(INTERLEAVED_MAX):
-            head = self._following.documents.holdings.head
-            receipt = await self._recording.after(head, pending)
+        entries = [_bare(number, pending) for number, pending in enumerate(request.entries)]
+        for _ in range(TRIES_MAX):
             await self._following.catch_up()
-            if receipt is not None:
-                return receipt
-        raise NotReady("DOCUMENTS_BUSY", "others publish without end")
+            tried = self._following.documents.copy()
+            before = _fold(tried).published(said.owner)
+            if before is not None and _as_proto(before.statement) == _unsigned(said):
+                return pb.PublishRegistrationResponse(statement=said)
+            head, today = tried.holdings.head, self._clock.now().astimezone(UTC).date()
+            await asyncio.to_thread(_try, tried, entries, today)
+            receipts = await self._record(head, entries)
+            if len(receipts) == len(entries):
+                await self._following.catch_up()
+                return pb.PublishRegistrationResponse(statement=said, receipts=receipts)
+        raise Unavailable("DOCUMENTS_BUSY", "others published meanwhile", retry_after_s=1)
+
+    async def _record(self, head: int | None, entries: Sequence[PendingEntry]) -> list[Receipt]:
+        """The receipts, as far as nobody else's document came between: beside that it was not tried."""
+        receipts: list[Receipt] = []
+        for pending in entries:
+            receipt = await self._recording.after(head, pending)
+            if receipt is None:
+                break
+            receipts.append(receipt)
+            head = receipt.index
+        return receipts
+
+
+def _try(tried: Documents, entries: Sequence[PendingEntry], today: date) -> None:
+    """Raise InvalidRequest unless the registration would count, and all that is in force beside it."""
+    known = tried.world.known
+    assert known is not None, "what is tried is read with the names that are known"
+    unopened = 0
+    try:
+        for pending in entries:
+            head = tried.holdings.head
+            pending.entry.ClearField("previous_document")
+            if head is not None:
+                pending.entry.previous_document = head
+            openings = {one.field: one.value for one in pending.sensitive}
+            # Whatever its place will be, each comes after the one before.
+            changed = tried.apply(0 if head is None else head + 1, pending.entry, openings)
+            unopened += changed.unopened if changed is not None else 0
+        if tried.is_under_way(_statement(entries).owner):
+            raise _invalid("entries", "are not a whole publication")
+        if unopened:
+            raise _invalid("entries", f"lack what opens {unopened} of the commitments added")
+        tried.check_directives(known, today)
+        tried.made()
+    except RegistryRefused as refused:
+        raise refused.as_error from refused
+    except DirectiveRefused as refused:
+        raise RegistryRefused(refused.findings).as_error from refused
+    except (EntitiesError, EngineUntrustworthy) as error:
+        raise Broken("ENGINE", f"the engine cannot be trusted with it: {error}") from error
 
 
 def _fold(documents: Documents) -> Fold:
@@ -122,6 +144,22 @@ def _statement(entries: Sequence[PendingEntry]) -> RegistryStatement:
     if said is None:
         raise _invalid("entries", "are not given")
     return said
+
+
+def _bare(number: int, pending: PendingEntry) -> PendingEntry:
+    """The event and what opens its commitments, and nothing else; raises InvalidRequest."""
+    kind = pending.entry.WhichOneof("event")
+    assert kind is not None, "it was looked at before"
+    bare = PendingEntry()
+    getattr(bare.entry, kind).CopyFrom(getattr(pending.entry, kind))
+    fields = [one.field for one in pending.sensitive]
+    wanted = FIELDS[: len(bare.entry.officers_published.added)]
+    if sorted(fields) != sorted(wanted):
+        raise _invalid(f"entries[{number}].sensitive", "are not those that open what is added")
+    if any(len(one.value) > OPENING_CHARACTERS_MAX for one in pending.sensitive):
+        raise _invalid(f"entries[{number}].sensitive", "are too long")
+    bare.sensitive.extend(pending.sensitive)
+    return bare
 
 
 def _as_proto(said: Statement) -> RegistryStatement:

@@ -247,6 +247,16 @@ async def test_attack_a_decision_that_does_not_know_the_newest_document(scene: S
             await bus.request("ledger.append", append, ledger_pb.AppendResponse, TIMEOUT_S)
         assert refused.value.reason == "DECISION_OUTDATED"
         assert refused.value.metadata == {"documents_index": str(ended.receipt.index)}
+        # Nor one that knows of none, as of a policy service that reads a folder.
+        of_folder = decided(2)
+        of_folder.entry.search_decided.decision.outcome = old.decision.outcome
+        with pytest.raises(InvalidRequest, match="up to None"):
+            await bus.request(
+                "ledger.append",
+                ledger_pb.AppendRequest(entries=[of_folder]),
+                ledger_pb.AppendResponse,
+                TIMEOUT_S,
+            )
         # Nor after a restart, when the ledger looks up what is newest.
         scene.ledger.kill()
         await scene.ledger.start()

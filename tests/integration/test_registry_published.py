@@ -169,7 +169,8 @@ async def test_what_a_directive_names_cannot_be_taken_away(scene: Scene) -> None
 
 async def test_half_a_publication_is_refused(scene: Scene) -> None:
     said = ours(ACTIVE, 1)
-    first, *_ = published(Fold({}), said)
+    first, *rest = published(Fold({}), said)
+    unopened = [PendingEntry(entry=one.entry) for one in (first, *rest)]
     other = Entry()
     other.directive_published.name = "a"
     async with (
@@ -178,7 +179,7 @@ async def test_half_a_publication_is_refused(scene: Scene) -> None:
         connect(scene, policy) as owners,
     ):
         await ready(client.list)
-        for entries in ([first], [PendingEntry(entry=other)], [first, first]):
+        for entries in ([first], [PendingEntry(entry=other)], [first, first], unopened):
             with pytest.raises(ServiceError):
                 await hand_in(owners, entries)
     assert scene.documents() == []

@@ -1,9 +1,14 @@
 """What the documents come to is made anew only as far as they have changed."""
 
+import pytest
+
+from countersign.type.v1.decision_pb2 import DecisionOutcome
+from directive.findings import DirectiveRefused
 from policy.documents import Documents
 from registry.publication import pending_entries
 from registry.signature import Signed
 from support.directives import NOON, TRAINED, ordinary, vocabulary
+from support.documents import NAME, handed_in, published
 from support.registrations import (
     LAPD,
     LAPD_PUBLIC,
@@ -63,3 +68,48 @@ def test_what_is_tried_on_is_not_kept() -> None:
     follow(tried, signed(document(LAPD_PUBLIC), 2))
     assert not tried.made().registry.officers
     assert documents.made().registry.officers == before.registry.officers
+
+
+@pytest.mark.promise(9)
+def test_whose_standing_was_expunged_does_not_keep_directives_from_being_followed() -> None:
+    """The one officer who held the course that a directive names is forgotten: the directive still binds."""
+    first = registered()
+    entry = published(handed_in(), first.holdings)
+    first.follow(5, entry, {})
+    assert NAME in first.holdings.held
+    again = Documents(vocabulary(), None, admitting(LAPD, LASD))
+    for ready in (signed(document(LASD_PUBLIC), 1), signed(document(LAPD_PUBLIC, OFFICERS), 1)):
+        for pending in pending_entries(ready, None):
+            head = again.holdings.head
+            if head is not None:
+                pending.entry.previous_document = head
+            again.follow(0 if head is None else head + 1, pending.entry, {})
+    assert not again.registry.officers
+    again.follow(5, published(handed_in(), again.holdings), {})
+    assert NAME in again.holdings.held
+    decision = again.made().evaluator.evaluate(ordinary(), TRAINED, NOON)
+    assert decision.outcome == DecisionOutcome.DECISION_OUTCOME_REFUSED
+
+
+def test_what_is_handed_in_may_name_only_what_there_is() -> None:
+    documents = registered()
+    follow(documents, signed(document(LAPD_PUBLIC, ""), 2))
+    with pytest.raises(DirectiveRefused, match="LACRIS-FR"):
+        documents.apply(9, published(handed_in(), documents.holdings), {})
+
+
+def test_a_registration_that_does_not_count_is_passed_without_a_name_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    documents = registered()
+    before = documents.registry
+    stolen = signed(document(LASD_PUBLIC, OFFICERS.replace('["lapd-fr-users"]', "[]")), 2)
+    head = documents.holdings.head
+    for pending in pending_entries(stolen, documents.fold.published(LASD).previous):  # type: ignore[union-attr]
+        pending.entry.previous_document = head or 0
+        head = (head or 0) + 1
+        documents.follow(head, pending.entry, openings(pending))
+    assert documents.holdings.head == head
+    assert documents.registry == before
+    assert "NAME_TAKEN" in str([record.fields for record in caplog.records])  # type: ignore[attr-defined]
+    assert TRAINED not in str([record.fields for record in caplog.records])  # type: ignore[attr-defined]

@@ -106,11 +106,11 @@ def test(folder: Path, config: Path, registry_file: Path | None, as_json: bool) 
     reviews = []
     with tempfile.TemporaryDirectory(prefix="countersign-vocabulary-") as scratch:
         for one in found:
-            where = Path(scratch) / one.directive.name
+            where = Path(scratch) / Path(one.directive.name).name
             where.mkdir()
-            (where / MANIFEST_FILE).write_text(one.manifest)
-            (where / RULES_FILE).write_text(one.rules)
-            (where / CASES_FILE).write_text(one.cases)
+            (where / MANIFEST_FILE).write_bytes(one.manifest.encode())
+            (where / RULES_FILE).write_bytes(one.rules.encode())
+            (where / CASES_FILE).write_bytes(one.cases.encode())
             reviews.append(review.review(where, loaded, registry, bar))
     return report(reviews, as_json)
 
