@@ -11,7 +11,6 @@ killed and replaced before the next search; the connector stays up whatever a pi
 """
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import os
@@ -37,6 +36,7 @@ from connector.worker_messages import (
     frame,
     read_reply,
 )
+from shared.children import Child
 from shared.images import FILE_BYTES_MAX
 
 ALGORITHM = "yunet-2023mar+sface-2021dec int8bq"
@@ -45,9 +45,6 @@ connector's own process; a test keeps the two equal."""
 
 START_S_MAX = 600.0
 """Longest start of a worker: ten thousand new pictures at 50 ms, with room."""
-
-END_S_MAX = 5.0
-"""How long a killed worker may take to be gone. Only the kernel can keep it longer."""
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +68,7 @@ class _WorkerGone(Exception):
 class WorkerProcess:
     """One worker, from its start to its end."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Child) -> None:
         self._process = process
         self.decoded = False
         """Whether the worker got as far as comparing in the present search."""
@@ -79,19 +76,9 @@ class WorkerProcess:
     @classmethod
     async def start(cls, settings: ReferenceSettings) -> tuple["WorkerProcess", Ready]:
         """Start a worker and wait until it can search; raises SystemUnusable."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-m",
-            "connector.worker",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            # What a crashing library prints may hold parts of the picture.
-            stderr=asyncio.subprocess.DEVNULL,
-            env=_environment(),
-            # A terminal's Ctrl-C is the connector's to handle.
-            start_new_session=True,
-        )
+        # What a crashing library prints goes nowhere: it may hold parts of the picture.
+        command = (sys.executable, "-I", "-m", "connector.worker")
+        process = await Child.start(command, _environment())
         worker = cls(process)
         first = WorkerSettings(
             gallery=settings.gallery.absolute(),
@@ -144,25 +131,9 @@ class WorkerProcess:
 
     async def end(self) -> int | None:
         """Kill the process if it runs, and wait until it is gone; return how it ended."""
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                # Not `Popen.kill`, which looks first whether the process has ended, and so can take its
-                # exit code away from the event loop, which then does not know how it ended.
-                os.kill(self._process.pid, signal.SIGKILL)
-        with contextlib.suppress(TimeoutError):
-            # Reads what is left, so that both pipes are closed when this returns.
-            await asyncio.wait_for(self._drain(), END_S_MAX)
-        return self._process.returncode
-
-    async def _drain(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            await self._process.communicate()
-        await self._process.wait()
+        return await self._process.end()
 
     async def _send(self, message: bytes) -> None:
-        assert self._process.stdin is not None
         try:
             self._process.stdin.write(frame(message))
             await self._process.stdin.drain()
@@ -170,7 +141,6 @@ class WorkerProcess:
             raise _WorkerGone("the worker closed its pipe") from error
 
     async def _receive(self) -> Reply:
-        assert self._process.stdout is not None
         try:
             (length,) = LENGTH.unpack(await self._process.stdout.readexactly(LENGTH.size))
             if length > REPLY_BYTES_MAX:

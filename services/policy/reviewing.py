@@ -6,9 +6,10 @@ process has bounds on time and memory, and ends when they are reached.
 
 import argparse
 import asyncio
-import contextlib
 import json
+import logging
 import resource
+import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
@@ -28,6 +29,8 @@ TIME_S_MAX: Final = 60
 """The longest directive of the library takes three."""
 MEMORY_BYTES_MAX: Final = 2 * 1024**3
 
+log = logging.getLogger(__name__)
+
 _FINDINGS: Final = TypeAdapter(tuple[Finding, ...])
 
 
@@ -36,58 +39,61 @@ class Reviewer:
 
     def __init__(self, vocabulary_folder: Path) -> None:
         self._vocabulary_folder = vocabulary_folder
-        self._busy = asyncio.Lock()
+        self._busy = False
 
     async def findings(self, read: Document, cases: str, registry: Registry) -> tuple[Finding, ...]:
         """What cases and gates find; raises Overloaded while another directive is looked at."""
-        if self._busy.locked():
+        if self._busy:
             raise Overloaded("REVIEW_BUSY", "another directive is being reviewed", retry_after_s=5)
-        async with self._busy:
-            with tempfile.TemporaryDirectory(prefix="countersign-review-") as scratch:
-                folder = Path(scratch) / read.name
-                folder.mkdir()
-                (folder / MANIFEST_FILE).write_bytes(read.manifest_text.encode())
-                (folder / RULES_FILE).write_bytes(read.rules_text.encode())
-                (folder / CASES_FILE).write_bytes(cases.encode())
-                file = Path(scratch) / "registry.json"
-                file.write_text(registry.model_dump_json(round_trip=True))
-                return await self._apart(folder, file)
+        self._busy = True
+        # To its end, also when its caller gives up: until then there is no room for another.
+        done = asyncio.ensure_future(asyncio.to_thread(self._apart, read, cases, registry))
+        done.add_done_callback(self._finished)
+        return await asyncio.shield(done)
 
-    async def _apart(self, folder: Path, registry: Path) -> tuple[Finding, ...]:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "policy.reviewing"),
-            *(str(folder), str(self._vocabulary_folder), str(registry)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            async with asyncio.timeout(2 * TIME_S_MAX):
-                said, _ = await process.communicate()
-            if process.returncode == 0:
-                return _FINDINGS.validate_json(said)
-        except (TimeoutError, ValidationError):
-            pass
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+    def _finished(self, done: asyncio.Future[tuple[Finding, ...]]) -> None:
+        self._busy = False
+        if not done.cancelled():
+            done.exception()  # a caller that has gone must not leave a warning
+
+    def _apart(self, read: Document, cases: str, registry: Registry) -> tuple[Finding, ...]:
+        """On a thread. Not by the event loop's own way to start a program (see `shared.children`)."""
+        with tempfile.TemporaryDirectory(prefix="countersign-review-") as scratch:
+            folder = Path(scratch) / read.name
+            folder.mkdir()
+            (folder / MANIFEST_FILE).write_bytes(read.manifest_text.encode())
+            (folder / RULES_FILE).write_bytes(read.rules_text.encode())
+            (folder / CASES_FILE).write_bytes(cases.encode())
+            command = (sys.executable, "-P", "-m", "policy.reviewing")
+            try:
+                process = subprocess.run(  # noqa: S603  # ourselves
+                    [*command, str(folder), str(self._vocabulary_folder)],
+                    # How officers stand is in no file.
+                    input=registry.model_dump_json(round_trip=True).encode(),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    timeout=2 * TIME_S_MAX,
+                    check=True,
+                )
+                return _FINDINGS.validate_json(process.stdout)
+            except (subprocess.SubprocessError, ValidationError):
+                log.warning("a review came to no end", extra={"fields": {"name": read.name}})
         message = (
             f"its cases and gates could not be tried within {TIME_S_MAX} s of processor time and "
             f"{MEMORY_BYTES_MAX // 1024**3} GiB: make it smaller"
         )
-        return (Finding("REVIEW", f"{folder.name}/{CASES_FILE}", "", message),)
+        return (Finding("REVIEW", f"{read.name}/{CASES_FILE}", "", message),)
 
 
 def main() -> None:
-    """`python -m policy.reviewing FOLDER VOCABULARY REGISTRY`: prints what was found, as JSON."""
+    """`python -m policy.reviewing FOLDER VOCABULARY < REGISTRY`: prints what was found, as JSON."""
     resource.setrlimit(resource.RLIMIT_CPU, (TIME_S_MAX, TIME_S_MAX))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     parser = argparse.ArgumentParser(description="Puts a directive through its cases and gates.")
-    for name in ("folder", "vocabulary", "registry"):
+    for name in ("folder", "vocabulary"):
         parser.add_argument(name, type=Path)
     paths = parser.parse_args()
-    registry = Registry.model_validate_json(paths.registry.read_bytes())
+    registry = Registry.model_validate_json(sys.stdin.buffer.read())
     said = review(paths.folder, Vocabulary.load(paths.vocabulary), registry)
     sys.stdout.write(json.dumps([asdict(finding) for finding in said.findings]))
 

@@ -124,3 +124,17 @@ def test_tests_wait_for_conditions_and_not_for_time() -> None:
             if sleeps and not yields and not source.name.startswith("tests/support/"):
                 offenders.append(place)
     assert not offenders, listed(offenders)
+
+
+def test_no_service_forks() -> None:
+    """A fork of a process whose threads are inside gRPC may hang: see `shared.children`."""
+    forking = {"create_subprocess_exec", "create_subprocess_shell", "fork", "subprocess_exec"}
+    offenders = []
+    for source in below("services/"):
+        if source.name.startswith("services/countersign/"):
+            continue  # it serves no gRPC, and its loop is asyncio's own, which takes `subprocess`
+        for place, node in nodes(source):
+            name = getattr(node, "attr", None) or getattr(node, "id", None)
+            if name in forking:
+                offenders.append(f"{place} {name}")
+    assert not offenders, listed(offenders)
