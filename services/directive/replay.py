@@ -12,7 +12,7 @@ Invariants:
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from datetime import date
 from typing import Final
 
@@ -47,8 +47,9 @@ DISAGREES: Final = -2
 def proposed_book(book: Book, proposal: Directive, *, keep_dates: bool) -> tuple[Book, list[str]]:
     """The directives with the proposal, and the names of those that it takes the place of.
 
-    Those are its party's of the same name, and those of which it has a rule. Unless its dates are kept, it is
-    in force throughout: the question is what it would have said. Raises DirectiveRefused.
+    Those are its party's of the same name, the one that it says it replaces, and those that have one of its
+    rules. Unless its dates are kept, it is in force throughout: the question is what it would have said.
+    Otherwise they stay in force until it begins, as when it is published. Raises DirectiveRefused.
     """
     manifest = proposal.document.manifest
     own = {rule.id for rule in proposal.rules}
@@ -56,16 +57,29 @@ def proposed_book(book: Book, proposal: Directive, *, keep_dates: bool) -> tuple
         name
         for name, one in book.directives.items()
         if one.document.manifest.party == manifest.party
-        and (name == manifest.name or own & {rule.id for rule in one.rules})
+        and (name in (manifest.name, manifest.replaces) or own & {rule.id for rule in one.rules})
     ]
-    if not keep_dates:
-        always = {"effective_from": date.min, "effective_until": None}
-        document = dataclasses.replace(
-            proposal.document, manifest=manifest.model_copy(update=always)
-        )
-        proposal = dataclasses.replace(proposal, document=document)
     others = [one for name, one in book.directives.items() if name not in replaced]
-    return Book([*others, proposal], book.vocabulary), replaced
+    if keep_dates:
+        kept = (book.directives[name] for name in replaced if name != manifest.name)
+        return Book([*others, *_besides(proposal, kept), proposal], book.vocabulary), replaced
+    always = {"effective_from": date.min, "effective_until": None}
+    document = dataclasses.replace(proposal.document, manifest=manifest.model_copy(update=always))
+    return Book(
+        [*others, dataclasses.replace(proposal, document=document)], book.vocabulary
+    ), replaced
+
+
+def _besides(proposal: Directive, replaced: Iterable[Directive]) -> Iterator[Directive]:
+    """What has effect of these at other times than the proposal: before it, or after its end."""
+    begins, ends = proposal.document.manifest.effective_from, proposal.ends
+    for one in replaced:
+        since = one.document.manifest.effective_from
+        if since < begins:
+            cut_off = min(begins, one.cut_off or begins)
+            yield dataclasses.replace(one, cut_off=cut_off)
+        elif ends is not None and ends <= since:
+            yield one
 
 
 class _Lanes:

@@ -129,6 +129,42 @@ def test_a_proposal_takes_the_place_of_what_it_overlaps_and_stands_beside_the_re
     assert counts(found) == {Outcome.SAME: 1}
 
 
+def test_a_proposal_takes_the_place_of_what_it_says_it_replaces() -> None:
+    strict = FORBID.replace("LAPD-9", "LAPD-7") + "when { context.attempt };"
+    own = [directive(PERMIT + ";", name="one"), directive(strict, name="two")]
+    book = book_where_others_permit(*own)
+    milder = PERMIT.replace("LAPD-9", "LAPD-6") + ";"
+    attempt = searched(attempt=True, book=book)
+    found = replayed(proposal(milder, replaces='"two"'), attempt, book=book)
+    assert (found.replaces, found.beside) == (("two",), ("one",))
+    assert counts(found) == {Outcome.TO_PERMITTED: 1}
+    found = replayed(proposal(milder, replaces='"lasd-permits"'), attempt, book=book)
+    assert (found.replaces, found.beside) == ((), ("one", "two"))
+
+
+@pytest.mark.parametrize("until", [{}, {"effective_until": "2026-07-15"}])
+def test_with_its_dates_a_proposal_leaves_in_force_what_it_replaces_until_it_begins(
+    until: dict[str, str],
+) -> None:
+    was = '@requirement_1("done") ' + PERMIT + "when { !context.attempt };"
+    own = [
+        directive(was, name="one", effective_until="2026-06-11"),
+        directive(was, name="two", effective_from="2026-06-11", effective_until="2026-07-15"),
+        directive(was, name="three", effective_from="2026-07-15"),
+    ]
+    book = book_where_others_permit(*own)
+    later = proposal(PERMIT + ";", effective_from="2026-07-01", **until)
+    searches = [searched(day, attempt=True, book=book) for day in (0, 15, 35, 50)]
+    found = replayed(later, *searches, book=book, keep_dates=True)
+    assert found.replaces == ("one", "three", "two")
+    permitted = [35] if until else [35, 50]
+    assert [one.index for one in found.examples] == permitted
+    assert counts(found) == {
+        Outcome.SAME: 4 - len(permitted),
+        Outcome.TO_PERMITTED: len(permitted),
+    }
+
+
 def test_a_requirement_that_would_be_missing_is_named() -> None:
     stricter = '@requirement_1("a case number") ' + PERMIT + 'when { context.caseNumber != "" };'
     without = searched(case_number="", book=book_where_others_permit())

@@ -91,9 +91,9 @@ def replay(
 ) -> int:
     """Say what the directive in FOLDER would have refused, and permitted, of the searches on record.
 
-    It takes the place of its party's directive of the same name, and of those with one of its rules. Each
-    decision of the past is made again first, as it was; the engine confirms every change. Reads the openings
-    that the rules can read, of every search: by right, and on record as one entry.
+    It takes the place of its party's directive of the same name, of the one that it replaces, and of those
+    with one of its rules. Each decision of the past is made again first, as it was; the engine confirms every
+    change. Reads the openings that the rules can read, of every search: by right, and on record as one entry.
 
     Exit code 1 when a guard refuses the directive, 7 when a decision on record does not follow from what it
     was made by: then no count can be relied on.
