@@ -13,6 +13,7 @@ from directive.likeness import likeness
 from directive.projection import facts_read
 from directive.recorded import RecordedSearch
 from shared.registry import Registry
+from shared.unknown_fields import has_unknown_fields
 
 
 class Alike:
@@ -29,7 +30,7 @@ class Alike:
 
     def key(self, search: RecordedSearch) -> Hashable | None:
         """Equal for searches of which all rules say the same; None when that cannot be told."""
-        if self._never:
+        if self._never or has_unknown_fields(search.facts):
             return None
         facts, offence, read = search.facts, search.facts.offence, self._facts
         at = search.at

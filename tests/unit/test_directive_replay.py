@@ -260,6 +260,13 @@ def by_engine_of_old(search: RecordedSearch) -> RecordedSearch:
     return read_again(search)
 
 
+def test_a_search_with_a_field_that_nobody_knows_is_not_taken_for_one_without() -> None:
+    false = searched(1)
+    false.facts.offence.MergeFromString(b"\xf8\x3f\x01")
+    assert replayed(proposal(), read_again(false)).contradictions == 1
+    assert replayed(proposal(), searched(0), read_again(false)).contradictions == 1
+
+
 def test_what_another_engine_decided_alike_counts_and_is_told() -> None:
     found = replayed(proposal(), by_engine_of_old(searched(attempt=True)))
     assert counts(found) == {Outcome.TO_REFUSED: 1}
