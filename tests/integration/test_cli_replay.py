@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from support.disclosures import (
     LedgerUnderTest,
     ledger_in,
 )
+from support.documents import handed_in, renamed, write
 from support.ledgers import search_id
 from support.nats_servers import NatsUnderTest
 from support.recorded_history import Drawn, pending_entry
@@ -75,9 +77,11 @@ class Commands:
     ledger: LedgerUnderTest
     capsys: pytest.CaptureFixture[str]
 
-    async def run(self, *arguments: object, who: Caller = COMMISSION) -> Said:
+    async def run(
+        self, *arguments: object, who: Caller = COMMISSION, directives: Path = DIRECTIVES
+    ) -> Said:
         self.capsys.readouterr()
-        config = ("--config", str(self.ledger.config(who)), "--directives", str(DIRECTIVES))
+        config = ("--config", str(self.ledger.config(who)), "--directives", str(directives))
         code = await asyncio.to_thread(exit_code, [*map(str, arguments), *config])
         return Said(code, *self.capsys.readouterr())
 
@@ -124,6 +128,25 @@ async def test_the_sentence_of_the_source_is_shown(commands: Commands) -> None:
     await commands.ledger.append(searched(9, system="facefind", gallery="facefind-web"))
     said = await commands.run("search", "explain", search_id(9), *GROUND)
     assert "shall not use third-party commercial facial recognition services" in said.out
+
+
+async def test_the_sentence_is_that_of_the_text_that_was_applied(
+    commands: Commands, tmp_path: Path
+) -> None:
+    """A later text of the directive is there already, with another sentence beside the same rule."""
+    folder = tmp_path / "directives"
+    shutil.copytree(DIRECTIVES, folder)
+    sentence = "Department personnel shall not use third-party commercial"
+    later = handed_in(
+        manifest=renamed("lapd-later", "2030-01-01"), rules=[(sentence, "Nobody ever used")]
+    )
+    write(folder, later)
+    await commands.ledger.append(searched(9, system="facefind", gallery="facefind-web"))
+    said = await commands.run("search", "explain", search_id(9), *GROUND, directives=folder)
+    assert (said.code, sentence in said.out, "Nobody ever used" in said.out) == (0, True, False)
+    as_json = ("search", "explain", search_id(9), *GROUND, "--json")
+    said = await commands.run(*as_json, directives=folder)
+    assert said.document["sentences"]["LAPD-2"].startswith(sentence)
 
 
 async def test_a_dry_run_is_explained_by_its_entry(commands: Commands) -> None:

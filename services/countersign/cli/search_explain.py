@@ -29,10 +29,10 @@ from countersign.client.verify import verify_receipt
 from countersign.ledger.v1 import disclosure_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2 import ListEntriesRequest
+from countersign.type.v1.decision_pb2 import Decision
 from directive.explain import Explanation
 from directive.explain import explain as made_again
 from directive.recorded import NotRederivable, RecordedSearch, openings_needed, recorded
-from directive.rules import Rule
 from directive.worlds import NoSuchWorld, World, Worlds
 from shared.errors import NotFound
 from shared.registry import TrustRoots
@@ -145,8 +145,19 @@ def _cannot(index: int, reason: str, as_json: bool) -> None:
         out().print(f"[bold red]NOT EXPLAINED[/]: entry {index}: {escape(reason)}", soft_wrap=True)
 
 
-def _rules(world: World) -> dict[str, Rule]:
-    return {rule.id: rule for one in world.book.directives.values() for rule in one.rules}
+def _sentences(decision: Decision, world: World) -> dict[str, str]:
+    """The source's sentence of each rule that spoke, from the text that was applied: another version of the
+    same directive has rules of the same names.
+    """
+    applied = {(one.name, one.sha256) for said in decision.verdicts for one in said.directives}
+    sentences = {
+        rule.id: rule.source_sentence
+        for name, one in world.book.directives.items()
+        if (name, one.document.sha256) in applied
+        for rule in one.rules
+    }
+    spoke = dict.fromkeys(rule.id for said in decision.verdicts for rule in said.rules)
+    return {one: sentences[one] for one in spoke if sentences.get(one)}
 
 
 def _print(console: Console, explanation: Explanation, world: World) -> None:
@@ -173,25 +184,19 @@ def _print(console: Console, explanation: Explanation, world: World) -> None:
         soft_wrap=True,
     )
     print_decision(console, decision)
-    rules = _rules(world)
-    for said in dict.fromkeys(one.id for verdict in decision.verdicts for one in verdict.rules):
-        sentence = rules[said].source_sentence
-        if sentence:
-            console.print(f'{escape(said)}: "{escape(sentence)}"', soft_wrap=True)
+    for rule, sentence in _sentences(decision, world).items():
+        console.print(f'{escape(rule)}: "{escape(sentence)}"', soft_wrap=True)
 
 
 def _document(explanation: Explanation, world: World) -> dict[str, Any]:
-    search, rules = explanation.search, _rules(world)
-    named = {one.id for said in search.decision.verdicts for one in said.rules} & rules.keys()
+    search = explanation.search
     return {
         "index": search.index,
         "search_id": search.facts.search_id,
         "explained": explanation.explained,
         "contradicts": explanation.contradicts,
         "decision": message_dict(search.decision),
-        "sentences": {
-            one: rules[one].source_sentence for one in sorted(named) if rules[one].source_sentence
-        },
+        "sentences": _sentences(search.decision, world),
         "differences": [
             {
                 "what": str(one.what),
