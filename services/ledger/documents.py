@@ -47,11 +47,21 @@ class DocumentService:
         self._archive = archive
         self._fresh = fresh
         self._head: int | None = None
+        self._counting: int | None = None
+        """The newest that changes what is decided: a part of a registration does not, before its last."""
 
     async def begin(self) -> None:
         """Find the newest document, as the only writer."""
-        newest = [await self._archive.newest(kind, 0, 1) for kind in sorted(DOCUMENTS)]
-        self._head = max((found[0][0] for found in newest if found), default=None)
+        for kind in DOCUMENTS:
+            for index, leaf in await self._archive.newest(kind, 0, 1):
+                self._take(index, Entry.FromString(leaf))
+        # Parts that were recorded last may have others of their kind before them that count.
+        self._counting = self._head
+
+    def _take(self, index: int, document: Entry) -> None:
+        self._head = index if self._head is None else max(index, self._head)
+        if _counts(document):
+            self._counting = index if self._counting is None else max(index, self._counting)
 
     def check_newest(self, entry: Entry, place: str) -> None:
         """Raise InvalidRequest for a decision that was made without the newest document.
@@ -65,7 +75,8 @@ class DocumentService:
         decision: Decision = getattr(entry, kind).decision
         known = decision.documents_index if decision.HasField("documents_index") else None
         # Also where directives are files: once some are on record, a folder is not what binds any more.
-        if known != self._head:
+        before, newest = (-1 if at is None else at for at in (self._counting, self._head))
+        if not before <= (-1 if known is None else known) <= newest:
             raise InvalidRequest(
                 "DECISION_OUTDATED",
                 f"{place} was decided by the documents up to {known}; the newest is {self._head}",
@@ -95,7 +106,7 @@ class DocumentService:
             await self._archive.document(previous)
         pending.idempotency_key = key_after(previous)
         (placed,) = await self._sequencer.append(await self._completer.completed([pending]))
-        self._head = max(placed.index, -1 if self._head is None else self._head)
+        self._take(placed.index, Entry.FromString(placed.leaf))
         receipt = decision_pb2.Receipt(
             index=placed.index, leaf=placed.leaf, tlog_proof=placed.tlog_proof
         )
@@ -108,15 +119,16 @@ class DocumentService:
         after = None
         if request.HasField("after_index"):
             after = known_index(request.after_index, "after_index")
+            # Whoever knows of one that is not here follows another log, or one that was restored.
+            await self._archive.document(after)
         if self._fresh is not None:
             await self._fresh()
         found = await self._archive.chain(key_after, after, PAGE_DOCUMENTS_MAX)
         openings = await self._opened(
             [one.index for one in found if Entry.FromString(one.leaf).commitments]
         )
-        if found:
-            # Also what was recorded though its publisher was told that it was not.
-            self._head = max(found[-1].index, -1 if self._head is None else self._head)
+        for one in found:  # also what was recorded though its publisher was told that it was not
+            self._take(one.index, Entry.FromString(one.leaf))
         response = pb.ListDocumentsResponse()
         for one in found:
             if response.ByteSize() > PAGE_BYTES_MAX:
@@ -127,6 +139,14 @@ class DocumentService:
             for opening in openings.get(one.index, ()):
                 told.openings.add(field=opening.field, value=opening.value)
         return response
+
+
+def _counts(document: Entry) -> bool:
+    kind = document.WhichOneof("event")
+    if kind in ("registry_published", "officers_published"):
+        registration = getattr(document, kind)
+        return bool(registration.part == registration.parts)
+    return True
 
 
 def key_after(previous: int | None) -> str:

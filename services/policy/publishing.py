@@ -147,8 +147,9 @@ class Publishing:
             file = f"{read.name}/{MANIFEST_FILE}"
             raise _refused([Finding("TOO_LARGE", file, "", message)])
         try:
-            cases.parse(read.name, request.cases.encode())
+            # The signature first: who did not sign has nothing of theirs read.
             _apply(tried, entry)
+            cases.parse(read.name, request.cases.encode())
         except DirectiveRefused as refused:
             raise _refused(refused.findings) from refused
 

@@ -22,7 +22,7 @@ class RegistryRefused(Exception):
         """The same for a caller."""
         return InvalidRequest(
             "REGISTRY_REFUSED",
-            f"the registry document is refused: {self}",
+            f"{len(self.findings)} finding(s); nothing was put on record",
             metadata={"guard": self.findings[0].guard},
             violations=[FieldViolation(one.file, str(one)) for one in self.findings],
         )

@@ -18,6 +18,10 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 DOMAIN = "countersign"
+MESSAGE_CHARACTERS_MAX = 800
+VIOLATIONS_BYTES_MAX = 3_000
+"""gRPC carries a status in trailers of 8 kB, twice: its message by itself, and all of it in base64. What is
+larger reaches the caller as another error."""
 
 
 def _number(status: grpc.StatusCode) -> int:
@@ -122,22 +126,33 @@ def to_status(error: ServiceError) -> status_pb2.Status:
     )
     details: list[Any] = [info]
     if error.violations:
-        bad = error_details_pb2.BadRequest()
-        for violation in error.violations:
-            bad.field_violations.add(
-                field=_text(violation.field), description=_text(violation.description)
-            )
-        details.append(bad)
+        details.append(_bad_request(error.violations))
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(code=_number(error.status), message=_text(error.message))
+    message = _text(error.message)
+    if len(message) > MESSAGE_CHARACTERS_MAX:
+        message = message[: MESSAGE_CHARACTERS_MAX - 1] + "…"
+    status = status_pb2.Status(code=_number(error.status), message=message)
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
+    """As many as fit, the first of them always, and how many more there are."""
+    bad = error_details_pb2.BadRequest()
+    for number, violation in enumerate(violations):
+        if number and bad.ByteSize() > VIOLATIONS_BYTES_MAX:
+            more = f"{len(violations) - number} more, which do not fit here"
+            bad.field_violations.add(field=_text(violation.field), description=more)
+            break
+        description = _text(violation.description)[:MESSAGE_CHARACTERS_MAX]
+        bad.field_violations.add(field=_text(violation.field), description=description)
+    return bad
 
 
 def _text(text: str) -> str:

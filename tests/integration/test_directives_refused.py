@@ -265,3 +265,55 @@ async def test_attack_a_decision_that_does_not_know_the_newest_document(scene: S
         entry.entry.search_decided.decision.documents_index = ended.receipt.index
         append = ledger_pb.AppendRequest(entries=[entry])
         await bus.request("ledger.append", append, ledger_pb.AppendResponse, TIMEOUT_S)
+
+
+async def test_a_part_of_a_registration_makes_no_decision_outdated(scene: Scene) -> None:
+    """It changes nothing before its last part is on record; nobody's searches wait for the rest."""
+    part = Entry()
+    part.registry_published.parts = 2
+    appended = ledger_pb.AppendResponse
+    async with (
+        connected(scene.nats.bus_settings("service", "policy"), "policy") as policy,
+        connected(scene.nats.bus_settings("service", "broker"), "broker") as broker,
+    ):
+
+        async def publish(number: int, previous: int | None) -> int:
+            part.registry_published.part = number
+            part.ClearField("previous_document")
+            if previous is not None:
+                part.previous_document = previous
+            request = ledger_pb.PublishDocumentRequest(document=ledger_pb.PendingEntry(entry=part))
+            done = await policy.request(
+                "ledger.publish", request, ledger_pb.PublishDocumentResponse, TIMEOUT_S
+            )
+            return done.appended.receipt.index
+
+        async def decide(number: int, known: int) -> None:
+            entry = decided(number)
+            entry.entry.search_decided.decision.documents_index = known
+            append = ledger_pb.AppendRequest(entries=[entry])
+            await broker.request("ledger.append", append, appended, TIMEOUT_S)
+
+        first = await publish(2, None)
+        await decide(1, first)
+        begun = await publish(1, first)
+        await decide(2, first)
+        await decide(3, begun)
+        with pytest.raises(InvalidRequest):
+            await decide(4, begun + 1)
+        last = await publish(2, begun)
+        for known in (first, begun):
+            with pytest.raises(InvalidRequest, match="the newest is"):
+                await decide(5, known)
+        await decide(6, last)
+
+
+async def test_who_follows_another_log_is_told_so(scene: Scene) -> None:
+    async with connected(scene.nats.bus_settings("service", "policy"), "policy") as policy:
+        with pytest.raises(NotFound):
+            await policy.request(
+                "ledger.list_documents",
+                ledger_pb.ListDocumentsRequest(after_index=7),
+                ledger_pb.ListDocumentsResponse,
+                TIMEOUT_S,
+            )
