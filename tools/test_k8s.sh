@@ -41,15 +41,19 @@ in_namespace() {
     kubectl --namespace "$namespace" "$@"
 }
 
+run_by_hand() {
+    in_namespace create job --from="cronjob/$1" "$1-$$"
+    in_namespace wait --for=condition=complete --timeout=300s "job/$1-$$"
+}
+
 kubectl apply --server-side -f "$overlay/../../namespace/namespace.yaml"
 countersign kubernetes trial --dir "$here/keys" | kubectl apply --server-side -f -
 kubectl apply --server-side -k "$here/given"
-in_namespace create job --from=cronjob/ledger-begin "ledger-begin-$$"
-in_namespace wait --for=condition=complete --timeout=300s "job/ledger-begin-$$"
+run_by_hand ledger-begin
 for workload in statefulset/nats statefulset/ledger deployment/policy deployment/broker statefulset/connector; do
     in_namespace rollout status --timeout=600s "$workload"
 done
-in_namespace create job --from=cronjob/smoke "smoke-$$"
-in_namespace wait --for=condition=complete --timeout=300s "job/smoke-$$"
+run_by_hand publish-directives
+run_by_hand smoke
 in_namespace logs "job/smoke-$$"
 echo "A search went through the cluster. To remove it all: kubectl delete namespace $namespace"

@@ -1,9 +1,11 @@
 """Each process reads the configuration that its pod mounts, and everything that it names is there."""
 
 import base64
+import io
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,19 @@ def test_the_agency_system_of_the_smoke_test_is_configured(
     config = container["command"][container["command"].index("--config") + 1]
     settings = ClientSettings.load(Path(folder.moved(config)))
     assert all(path.exists() for path in paths_in(settings.model_dump()))
+
+
+def test_every_directive_of_the_trial_is_published(trial: list[Manifest]) -> None:
+    """One that nobody published would bind nobody, while connectors hold it in their copy."""
+    (container,) = rendered(SINGLE).pod("publish-directives").spec["containers"]
+    (folder,) = (
+        one["mountPath"] for one in container["volumeMounts"] if one["name"] == "directives"
+    )
+    packed = World(trial).files("ConfigMap", "countersign-parties")["directives.tar.gz"]
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        there = {Path(name).parent for name in archive.getnames()} - {Path()}
+    named = {Path(one) for one in container["command"] if one.startswith(folder)}
+    assert named == {folder / one for one in there}
 
 
 def test_a_mistyped_key_would_be_found(trial: list[Manifest], tmp_path: Path) -> None:

@@ -39,11 +39,16 @@ async def test_a_search_goes_through_the_pods_of_the_single_node_overlay(
     assert begun.stdout.startswith("BEGUN"), begun.stderr
     for name in ("nats", "ledger", "policy", "broker", "connector"):
         await single_node.start(name)
+    published = single_node.complete("publish-directives")
+    assert published.returncode == 0, f"{published.stdout}\n{published.stderr}"
     done = single_node.complete("smoke")
     said = single_node.log(Replica(single_node.part("broker")))
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{said}"
     again = single_node.complete("ledger-begin")
     assert again.stdout.startswith("THERE"), again.stderr
+    again = single_node.complete("publish-directives")
+    assert again.returncode == 0, again.stderr
+    assert "Published" not in again.stdout
     for name in ("connector", "broker", "policy", "ledger"):
         assert single_node.stop(name) == 0, single_node.log(Replica(single_node.part(name)))
 

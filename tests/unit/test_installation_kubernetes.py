@@ -11,10 +11,13 @@ import yaml
 from cryptography import x509
 
 from countersign.cli.main import exit_code
-from countersign.installation.kubernetes import Documents, TooLarge, parties, trial
+from countersign.installation.kubernetes import Documents, TooLarge, parties, trial, vocabulary
 from countersign.installation.layout import Layout
+from directive import vocabulary_signature
+from directive.vocabulary import Vocabulary, VocabularyError
 from shared.clock import SystemClock
 from shared.identity import SpiffeId
+from shared.registry import TrustRoots
 from support.manifests import files_of
 
 
@@ -41,6 +44,25 @@ def test_the_directives_are_all_there_and_signed(folder: Path) -> None:
     assert read == (directives / "lapd-2020-11-13" / "rules.cedar").read_bytes()
     assert names == {str(p.relative_to(directives)) for p in directives.rglob("*") if p.is_file()}
     assert "lapd-2020-11-13/directive.sig" in names
+
+
+def test_the_vocabulary_is_whole_and_signed_by_its_owner(folder: Path, tmp_path: Path) -> None:
+    """What the policy service mounts is what directives and its owner signed, byte for byte."""
+    for name, content in files_of(vocabulary(documents(folder), "countersign")).items():
+        (tmp_path / name).write_bytes(content)
+    roots = TrustRoots.load(Layout(folder).trust_roots)
+    mounted = vocabulary_signature.load(tmp_path, roots.vocabulary_signers)
+    original = Vocabulary.load(Layout(folder).directives)
+    assert mounted.sha256 == original.sha256
+    assert mounted.earlier.keys() == original.earlier.keys() > set()
+
+
+def test_a_vocabulary_that_cannot_be_used_is_not_handed_out(tmp_path: Path, folder: Path) -> None:
+    given = documents(folder)
+    (tmp_path / "vocabulary.cedarschema").write_text("namespace Elsewhere {}\n")
+    broken = Documents(given.registry, tmp_path, given.trust_roots)
+    with pytest.raises(VocabularyError, match=r"vocabulary\.cedarschema"):
+        vocabulary(broken, "countersign")
 
 
 def test_the_same_documents_make_the_same_bytes(folder: Path) -> None:
@@ -107,8 +129,9 @@ def test_the_command_writes_yaml(folder: Path, capsys: pytest.CaptureFixture[str
         *("--trust-roots", str(given.trust_roots), "--namespace", "ours"),
     ]
     assert exit_code(arguments) == 0
-    made = yaml.safe_load(capsys.readouterr().out)
-    assert made["metadata"]["namespace"] == "ours"
+    made, words = yaml.safe_load_all(capsys.readouterr().out)
+    assert made["metadata"]["namespace"] == words["metadata"]["namespace"] == "ours"
+    assert files_of(words) == files_of(vocabulary(given, "ours"))
     assert base64.b64decode(made["binaryData"]["directives.tar.gz"])[:2] == b"\x1f\x8b"
     assert "witnesses.policy" not in made["data"]
 

@@ -22,6 +22,7 @@ from countersign.cli.output import (
     progress,
 )
 from countersign.cli.receipts import folder_for_receipts, save_receipt
+from countersign.client.config import ClientSettings
 from countersign.client.documents import DirectiveClient, handed_in
 from countersign.client.verify import VerificationError, verify_receipt
 from countersign.policy.v1 import policy_pb2 as pb
@@ -48,7 +49,7 @@ def receipts_option(command: Any) -> Any:
 
 
 @click.command()
-@click.argument("folder", type=FOLDER)
+@click.argument("folders", metavar="FOLDER...", type=FOLDER, nargs=-1, required=True)
 @config_option
 @click.option(
     "--received-late",
@@ -58,13 +59,20 @@ def receipts_option(command: Any) -> Any:
 @receipts_option
 @json_option
 def publish(
-    folder: Path, config: Path, received_late: bool, receipts: Path | None, as_json: bool
+    folders: tuple[Path, ...],
+    config: Path,
+    received_late: bool,
+    receipts: Path | None,
+    as_json: bool,
 ) -> int:
-    """Put a signed directive on record, where everybody can read it and nobody can change it.
+    """Put signed directives on record, where everybody can read them and nobody can change them.
 
     The policy service puts it through every guard, case and gate once more, and asks for the signature of its
     party (see `directive sign`). It takes effect on its day. What was published stays: a new text has a
     new name, and says with `replaces` in its manifest which directive ends when it begins.
+
+    Several are published in the order given, up to the first that is refused; what is on record already stays
+    as it is, so that the same command may be run again.
 
     \b
     Example:
@@ -73,6 +81,20 @@ def publish(
     settings = load(config)
     if receipts is not None:
         folder_for_receipts(receipts, "--receipts")
+    for folder in folders:
+        code = _publish(folder, settings, received_late, receipts, as_json)
+        if code != OK:
+            return code
+    return OK
+
+
+def _publish(
+    folder: Path,
+    settings: ClientSettings,
+    received_late: bool,
+    receipts: Path | None,
+    as_json: bool,
+) -> int:
     try:
         request = handed_in(folder.resolve(), received_late=received_late)
     except DirectiveRefused as refused:

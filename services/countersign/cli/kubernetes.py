@@ -7,13 +7,29 @@ import click
 import yaml
 
 from countersign.cli.output import OK, USAGE, print_error
-from countersign.installation.kubernetes import Documents, Manifest, TooLarge, parties, trial
+from countersign.installation.kubernetes import (
+    Documents,
+    Manifest,
+    TooLarge,
+    parties,
+    trial,
+    vocabulary,
+)
 from countersign.installation.pki import PkiError
+from directive.vocabulary import VocabularyError
 from shared.clock import SystemClock
 from shared.registry import RegistryError
 from shared.signing import BadKey
 
-_UNUSABLE: Final = (BadKey, OSError, PkiError, RegistryError, TooLarge, ValueError)
+_UNUSABLE: Final = (
+    BadKey,
+    OSError,
+    PkiError,
+    RegistryError,
+    TooLarge,
+    ValueError,
+    VocabularyError,
+)
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _namespace = click.option(
@@ -46,7 +62,7 @@ def of_parties(
     witnesses: Path | None,
     namespace: str,
 ) -> int:
-    """Write the ConfigMap countersign-parties. Nothing in it is secret.
+    """Write the ConfigMaps countersign-parties and countersign-vocabulary. Nothing in them is secret.
 
     \b
     Example:
@@ -55,7 +71,7 @@ def of_parties(
     """
     documents = Documents(registry, directives, trust_roots, witnesses)
     try:
-        _write([parties(documents, trust_domain, namespace)])
+        _write([parties(documents, trust_domain, namespace), vocabulary(documents, namespace)])
     except _UNUSABLE as error:
         print_error(error)
         return USAGE

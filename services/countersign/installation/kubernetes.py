@@ -1,7 +1,7 @@
 """What an installation on Kubernetes mounts and the manifests do not bring: parties, keys, certificates.
 
-`parties` puts the documents of an installation into a ConfigMap: nothing in it is secret. `trial` makes a
-whole throw-away world besides, with everybody's keys, as `countersign up` does on one machine.
+`parties` and `vocabulary` put the documents of an installation into ConfigMaps: nothing in them is secret.
+`trial` makes a throw-away world besides, with everybody's keys, as `countersign up` does on one machine.
 """
 
 import base64
@@ -24,6 +24,8 @@ from countersign.installation.nats_config import accounts, leaf_users
 from countersign.installation.pki import Authority, Issued
 from countersign.installation.prepare import OVERSIGHT, ensure_documents, systems_run_here
 from directive.book import LIBRARY
+from directive.vocabulary import EARLIER, FILE_NAME, Vocabulary
+from directive.vocabulary_signature import SIGNATURE_FILE
 from shared.identity import SpiffeId
 from shared.registry import Registry
 from tlog.note import Verifier
@@ -68,22 +70,23 @@ def parties(documents: Documents, trust_domain: str, namespace: str) -> Manifest
     if documents.witness_policy is not None:
         said["witnesses.policy"] = documents.witness_policy.read_text(encoding="utf-8")
     packed = base64.b64encode(_packed(documents.directives)).decode()
-    size = sum(map(len, said.values())) + len(packed)
-    if size > CONFIG_MAP_BYTES_MAX:
-        raise TooLarge(
-            f"the documents come to {size} bytes, and a ConfigMap takes {CONFIG_MAP_BYTES_MAX}"
-        )
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": _metadata("countersign-parties", namespace),
-        "data": said,
-        "binaryData": {"directives.tar.gz": packed},
-    }
+    return _config_map("countersign-parties", namespace, said, {"directives.tar.gz": packed})
+
+
+def vocabulary(documents: Documents, namespace: str) -> Manifest:
+    """The ConfigMap of the words of directives. Raises VocabularyError, TooLarge, OSError."""
+    words = Vocabulary.load(documents.directives)
+    said = {FILE_NAME: words.text}
+    said |= {EARLIER.replace("*", version): one.text for version, one in words.earlier.items()}
+    note = documents.directives / SIGNATURE_FILE
+    if note.exists():
+        said[SIGNATURE_FILE] = note.read_bytes().decode("utf-8")
+    return _config_map("countersign-vocabulary", namespace, said)
 
 
 def trial(folder: Path, namespace: str, now: datetime) -> list[Manifest]:
-    """Everything that the manifests want, with keys of everybody. Raises BadKey, PkiError, RegistryError.
+    """Everything that the manifests want, with keys of everybody. Raises BadKey, PkiError, RegistryError,
+    VocabularyError, TooLarge.
 
     Keys, registry and directives are made once in the folder; certificates are new each time.
     """
@@ -94,7 +97,7 @@ def trial(folder: Path, namespace: str, now: datetime) -> list[Manifest]:
     _write_policy(layout, ensure_witness_key(layout.keys))
     ensure_certificates(layout, {}, now)  # of the authority alone
     documents = Documents(layout.registry, layout.directives, layout.trust_roots, layout.policy)
-    made = [parties(documents, TRUST_DOMAIN, namespace)]
+    made = [parties(documents, TRUST_DOMAIN, namespace), vocabulary(documents, namespace)]
     # The manifests run one connector.
     system = systems_run_here(registry)[0]
     made += [_secret(name, of, namespace) for name, of in _keys(layout, system).items()]
@@ -140,6 +143,23 @@ def _tls(authority: Authority, issued: Issued) -> dict[str, bytes]:
         "tls.crt": issued.certificate_pem,
         "tls.key": issued.key_pem,
         "ca.crt": authority.certificate_pem,
+    }
+
+
+def _config_map(
+    name: str, namespace: str, data: Mapping[str, str], packed: Mapping[str, str] | None = None
+) -> Manifest:
+    size = sum(len(value.encode()) for value in (*data.values(), *(packed or {}).values()))
+    if size > CONFIG_MAP_BYTES_MAX:
+        raise TooLarge(
+            f"{name} comes to {size} bytes, and a ConfigMap takes {CONFIG_MAP_BYTES_MAX}"
+        )
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(name, namespace),
+        "data": dict(data),
+        **({"binaryData": dict(packed)} if packed else {}),
     }
 
 
