@@ -185,23 +185,23 @@ class Searching:
                 newest = error.metadata.get("documents_index", "")
                 if newest.isdecimal():
                     request.documents_index = int(newest)
-        raise Unavailable(
-            "POLICY_UNAVAILABLE",
-            "directives change faster than a decision can be made; try again with the same id",
-            retry_after_s=1,
-        )
+        raise await self._undecided(request)
 
     async def _evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
         try:
             return await self._policy.evaluate(request)
         except ServiceError as error:
-            undecided = undecided_entry(request.facts, request.officer, "POLICY_UNAVAILABLE")
-            await self._ledger.append(undecided)
-            raise Unavailable(
-                "POLICY_UNAVAILABLE",
-                "no decision could be made, so nothing was sent; try again with the same id",
-                retry_after_s=1,
-            ) from error
+            raise await self._undecided(request) from error
+
+    async def _undecided(self, request: EvaluateRequest) -> Unavailable:
+        """What the caller is told, once it is on record."""
+        undecided = undecided_entry(request.facts, request.officer, "POLICY_UNAVAILABLE")
+        await self._ledger.append(undecided)
+        return Unavailable(
+            "POLICY_UNAVAILABLE",
+            "no decision could be made, so nothing was sent; try again with the same id",
+            retry_after_s=1,
+        )
 
     async def _send(self, record: Record, bound: bytes, request: SubmitSearchRequest) -> None:
         order = SearchOrder(

@@ -28,7 +28,7 @@ from countersign.policy.v1.policy_pb2 import (
     Parties,
 )
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Receipt, VerdictOutcome
-from shared.errors import Unavailable
+from shared.errors import InvalidRequest, Unavailable
 
 PERMITTED = DecisionOutcome.DECISION_OUTCOME_PERMITTED
 REFUSED = DecisionOutcome.DECISION_OUTCOME_REFUSED
@@ -42,12 +42,18 @@ class LedgerInMemory:
         self.keys: dict[str, int] = {}
         self.lost = 0
         self.kept_but_failed = 0
+        self.documents = 0
+        """Index of the newest document that a decision must know."""
+        self.documents_to_come = 0
+        """So many are published, one each time that a decision is refused for not knowing the newest."""
 
     def append(self, request: AppendRequest) -> AppendResponse:
         """Appends like the ledger service."""
         if self.lost:
             self.lost -= 1
             raise Unavailable("SERVICE_UNAVAILABLE", "the ledger is down")
+        for pending in request.entries:
+            self._check_newest(pending.entry)
         response = AppendResponse()
         for pending in request.entries:
             existing = pending.idempotency_key in self.keys
@@ -66,6 +72,20 @@ class LedgerInMemory:
             self.kept_but_failed -= 1
             raise Unavailable("SERVICE_UNAVAILABLE", "the answer was lost")
         return response
+
+    def _check_newest(self, entry: Entry) -> None:
+        kind = entry.WhichOneof("event")
+        if kind not in ("search_checked", "search_decided"):
+            return
+        decision: Decision = getattr(entry, kind).decision
+        newest = self.documents
+        if decision.HasField("documents_index") and decision.documents_index != newest:
+            if self.documents_to_come:
+                self.documents_to_come -= 1
+                self.documents += 1
+            raise InvalidRequest(
+                "DECISION_OUTDATED", "it is old", metadata={"documents_index": str(newest)}
+            )
 
     def receipt(self, index: int) -> Receipt:
         """A receipt without a proof."""
@@ -116,6 +136,8 @@ class PolicyThatSays:
     def __init__(self, outcome: DecisionOutcome.ValueType = PERMITTED) -> None:
         self.outcome = outcome
         self.down = False
+        self.documents: int | None = None
+        """Index of the newest document that it has heard of; it hears of what it is asked to know."""
 
     def evaluate_batch(self, batch: EvaluateBatchRequest) -> EvaluateBatchResponse:
         """A decision for each."""
@@ -126,7 +148,11 @@ class PolicyThatSays:
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
         """One verdict, and the decision that follows from it."""
-        decision = Decision(outcome=self.outcome, evaluated_at=request.at)
+        if self.documents is not None and request.HasField("documents_index"):
+            self.documents = max(self.documents, request.documents_index)
+        decision = Decision(
+            outcome=self.outcome, evaluated_at=request.at, documents_index=self.documents
+        )
         says = (
             VerdictOutcome.VERDICT_OUTCOME_PERMIT
             if self.outcome == PERMITTED

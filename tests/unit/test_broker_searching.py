@@ -105,6 +105,40 @@ async def test_a_refusal_is_recorded_and_nothing_is_sent(broker: BrokerOnTheTabl
     assert not broker.bus.published
 
 
+@pytest.mark.parametrize("dry", [False, True])
+async def test_what_was_decided_without_the_newest_document_is_decided_anew(
+    broker: BrokerOnTheTable, dry: bool
+) -> None:
+    ledger, policy = broker.bus.ledger, broker.bus.policy
+    policy.documents, ledger.documents, ledger.documents_to_come = 3, 7, 2
+    request = broker.request(broker.prepared())
+    if dry:
+        checking = pb.CheckSearchRequest(facts=request.facts, officer_token=request.officer_token)
+        answered = await broker.searching.check(broker.call(rpc="CheckSearch"), checking)
+        assert answered.decision.documents_index == 9
+    else:
+        search = await broker.searching.submit(broker.call(), request)
+        assert search.decision.decision.documents_index == 9
+    assert ledger.kinds() == ["search_checked" if dry else "search_decided"]
+
+
+@pytest.mark.promise(1)
+async def test_a_search_that_no_decision_keeps_up_with_is_on_record_as_undecided(
+    broker: BrokerOnTheTable,
+) -> None:
+    ledger, policy = broker.bus.ledger, broker.bus.policy
+    policy.documents, ledger.documents, ledger.documents_to_come = 3, 7, 1000
+    request = broker.request(broker.prepared())
+    with pytest.raises(Unavailable) as raised:
+        await broker.searching.submit(broker.call(), request)
+    assert raised.value.reason == "POLICY_UNAVAILABLE"
+    assert ledger.kinds() == ["search_undecided"]
+    assert not broker.bus.published
+    ledger.documents_to_come = 0
+    search = await broker.searching.submit(broker.call(), request)
+    assert search.state == pb.SEARCH_STATE_PENDING
+
+
 async def test_the_same_id_again_is_the_same_search(broker: BrokerOnTheTable) -> None:
     prepared = broker.prepared()
     first = await broker.searching.submit(broker.call(), broker.request(prepared))
