@@ -226,7 +226,7 @@ class SqliteStorage(Storage):
             (start,),
         )
         found, at = [], 0
-        for length in map(int, (lengths or "").split(",")):
+        for length in map(int, lengths.split(",") if lengths else ()):
             found.append(leaves[at : at + length])
             at += length
         return found

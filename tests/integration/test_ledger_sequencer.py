@@ -240,6 +240,20 @@ async def test_bit_that_flips_on_the_way_in_is_not_signed(database: DatabaseUnde
     assert assert_whole(database).checkpoint.size == 0
 
 
+@pytest.mark.parametrize("engine", ["sqlite"])
+async def test_entries_that_are_not_there_when_read_back_are_not_signed(
+    database: DatabaseUnderTest,
+) -> None:
+    database.change("CREATE TRIGGER loses BEFORE INSERT ON entries BEGIN SELECT RAISE(IGNORE); END")
+    async with opened(database.open_for_writing(), SIGNER) as log:
+        with pytest.raises(Unavailable) as refused:
+            await append(log.sequencer, 1)
+        assert refused.value.reason == "LEDGER_WRITE_FAILED"
+        database.change("DROP TRIGGER loses")
+        await append(log.sequencer, 1)
+    assert assert_whole(database).checkpoint.size == 1
+
+
 @pytest.mark.promise(5)
 async def test_openings_open_the_commitments_and_are_in_no_leaf(
     database: DatabaseUnderTest,
