@@ -130,7 +130,7 @@ def publish(fold: Fold, ready: Signed) -> None:
     """Makes the entries and follows them."""
     before = fold.published(ready.document.owner)
     for pending in pending_entries(ready, before.previous if before else None):
-        fold.apply(pending.entry, {one.field: one.value for one in pending.sensitive})
+        fold.follow(pending.entry, {one.field: one.value for one in pending.sensitive})
 
 
 def officers_of(number: int) -> dict[str, Standing]:
@@ -257,7 +257,7 @@ def revocation_ms(one: World, rounds: int) -> tuple[float, float]:
         (pending,) = pending_entries(ready, known.previous)
         opened = {field.field: field.value for field in pending.sensitive}
         began = time.process_time()
-        one.fold.apply(pending.entry, opened)
+        one.fold.follow(pending.entry, opened)
         registry = one.fold.registry
         between = time.process_time()
         evaluator = evaluator.over(registry)

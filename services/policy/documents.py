@@ -85,7 +85,7 @@ class Documents:
     def apply(self, index: int, entry: Entry, openings: Mapping[str, str]) -> Changed | None:
         """Try a document; raises DirectiveRefused, and RegistryRefused. Gives what a registration changed."""
         held = holdings.apply(self.holdings, index, entry, self.world)
-        changed = self._folded(entry, openings)
+        changed = self._folded(entry, openings, on_record=False)
         self.holdings = held
         return changed
 
@@ -97,18 +97,24 @@ class Documents:
         """
         held = holdings.apply(self.holdings, index, entry, replace(self.world, known=None))
         try:
-            self._folded(entry, openings)
+            changed = self._folded(entry, openings, on_record=True)
+            if changed is not None and changed.doubtful:
+                # Nobody's name. It was not tried, or by somebody who could not see an opening.
+                fields = {"index": index, "owner": changed.owner, "officers": changed.doubtful}
+                log.warning("officers are in doubt and unknown", extra={"fields": fields})
         except RegistryRefused as refused:
-            # Not what was found: it may name officers.
             guards_said = sorted({finding.guard for finding in refused.findings})
-            fields = {"index": index, "guards": guards_said}
-            log.warning("a registration does not count", extra={"fields": fields})
+            said = {"index": index, "guards": guards_said}
+            log.warning("a registration does not count", extra={"fields": said})
         self.holdings = held
 
-    def _folded(self, entry: Entry, openings: Mapping[str, str]) -> Changed | None:
+    def _folded(
+        self, entry: Entry, openings: Mapping[str, str], *, on_record: bool
+    ) -> Changed | None:
         if self.fold is None or entry.WhichOneof("event") not in REGISTRATIONS:
             return None
-        changed = self.fold.apply(entry, openings)
+        step = self.fold.follow if on_record else self.fold.apply
+        changed = step(entry, openings)
         if changed is not None:
             self._world = None
         return changed

@@ -3,6 +3,9 @@
 Invariants:
 - A publication counts all at once, from its last entry on, and only if its owner signed exactly what comes
   of it.
+- What is on record counts or not by what is public alone: by the names, numbers, signatures and digests in
+  its entries. What stands behind commitments decides which officers count, and may be destroyed.
+- Nothing is put on record, though, whose openings would leave an officer in doubt (`check`, `apply`).
 - What is refused changes nothing.
 - A registry that was given out never changes. One officer's change copies a thousandth of the officers.
 - The registry's digest is SHA-256 over "countersign/registry/v1", one zero byte and, for each owner in
@@ -12,23 +15,25 @@ Invariants:
 
 import copy
 import hashlib
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
 from countersign.ledger.v1.entry_pb2 import Entry
-from countersign.ledger.v1.event_pb2 import RegistryPublished, RegistryStatement
-from directive.findings import Finding
+from countersign.ledger.v1.event_pb2 import (
+    OfficersPublished,
+    RegistryPublished,
+    RegistryStatement,
+)
 from registry.commitments import COMMITMENT_BYTES, Commitments, Committed, opened
 from registry.document import AGENCY_BYTES_MAX, AGENCY_FILE, PublicPart, parse_public
 from registry.findings import RegistryRefused, refused
-from registry.names import Names
-from registry.parted import Parted
+from registry.names import Names, lists_changed
 from registry.publication import ADDED_MAX, FIELDS, REMOVED_MAX, Previous
 from registry.sections import OFFICERS, Sections, sections_of
 from registry.signature import Signed, Statement, check_statement, parse_keys
+from registry.standings import Standings
 from shared.registry import Officer, Registry
 from tlog.note import Verifier
 
@@ -61,7 +66,9 @@ class Applied:
     public_changed: bool
     officers_changed: int
     unopened: int
-    """Officers added whose openings were not there: they are unknown, and their searches refused."""
+    """Officers added whom nothing opens: they are unknown, and their searches refused."""
+    doubtful: int
+    """Officers whom it leaves in doubt (`Standings`): they are unknown too."""
 
 
 @dataclass
@@ -97,9 +104,7 @@ class Fold:
         self._pending: dict[str, _Pending] = {}
         self._names = Names()
         self._sections = Sections()
-        self._officers: Parted[Officer] = Parted()
-        self._behind: dict[bytes, str] = {}
-        """Commitment to the officer, of those whose openings were there."""
+        self._standings = Standings()
         self._days: frozenset[date] = frozenset()
         self._registry: Registry | None = None
 
@@ -111,8 +116,7 @@ class Fold:
         other._pending = {owner: copy.deepcopy(one) for owner, one in self._pending.items()}
         other._names = self._names.copy()
         other._sections = self._sections.copy()
-        other._officers = self._officers
-        other._behind = dict(self._behind)
+        other._standings = self._standings.copy()
         other._days = self._days
         other._registry = self._registry
         return other
@@ -121,7 +125,7 @@ class Fold:
     def registry(self) -> Registry:
         """As of now; it stays as it is when more is applied."""
         if self._registry is None:
-            tables = {**self._sections.give(), OFFICERS: self._officers}
+            tables = {**self._sections.give(), OFFICERS: self._standings.known}
             self._registry = Registry.assembled(tables, self.sha256, self._days)
         return self._registry
 
@@ -164,15 +168,30 @@ class Fold:
                 signed.document.public,
                 [one for one in known if one not in after],
                 [(one, said) for one, said in after.items() if one not in known],
-            )
+            ),
+            on_record=False,
         )
 
     def apply(self, entry: Entry, openings: Mapping[str, str]) -> Applied | None:
-        """Applies one entry, with what its commitments open to, by field.
+        """Tries an entry before it is put on record, with what its commitments open to, by field.
 
-        None for an entry of another kind, and while a publication is not complete. An opening that is not
-        there is one that was destroyed. Raises RegistryRefused, and nothing has changed.
+        None for an entry of another kind, and while a publication is not complete. Raises RegistryRefused,
+        and nothing has changed; also for what only its openings show, such as another agency's officer.
         """
+        return self._next(entry, openings, on_record=False)
+
+    def follow(self, entry: Entry, openings: Mapping[str, str]) -> Applied | None:
+        """Applies an entry that is on record; an opening that is not there is one that was destroyed.
+
+        As `apply`, but whether it is refused follows from the entries alone. An opening that opens nothing is
+        as good as none, and officers of whom two things are said, or who are on a list on which their agency
+        may not enter them, are unknown.
+        """
+        return self._next(entry, openings, on_record=True)
+
+    def _next(
+        self, entry: Entry, openings: Mapping[str, str], *, on_record: bool
+    ) -> Applied | None:
         content = b""
         removed: tuple[bytes, ...] = ()
         added: tuple[tuple[bytes, Committed | None], ...] = ()
@@ -183,10 +202,9 @@ class Fold:
         elif entry.HasField("officers_published"):
             changed = entry.officers_published
             said, part, parts = changed.statement, changed.part, changed.parts
-            if changed.origin_agency != said.owner:
-                raise _refused("STATEMENT", said, "is of another agency than its entry")
+            _check_officers(changed)
             removed = tuple(changed.removed)
-            added = tuple(_opened(said, changed.added, removed, openings))
+            added = tuple(_opened(changed, openings, on_record=on_record))
         else:
             return None
         pending = self._begun(said, part, parts)
@@ -201,7 +219,8 @@ class Fold:
             return None
         # Complete, or refused as a whole: then its owner signs another, under the next serial number.
         self._pending.pop(said.owner, None)
-        return self._complete(pending)
+        candidate = self._whole(pending)
+        return self._take(self._judge(candidate, on_record=on_record), candidate)
 
     def _begun(self, said: RegistryStatement, part: int, parts: int) -> _Pending:
         """What is there of the publication that this entry is the next part of."""
@@ -219,17 +238,16 @@ class Fold:
             raise _refused("PART", said, f"part {part} of {parts} does not follow what came before")
         return begun
 
-    def _complete(self, pending: _Pending) -> Applied:
+    def _whole(self, pending: _Pending) -> _Candidate:
         said = check_statement(pending.statement, self.signers(pending.statement.owner))
         public = None
         if pending.content:
             if hashlib.sha256(pending.content).digest() != said.document_sha256:
                 raise _refused("SIGNATURE_OF_OTHER_BYTES", pending.statement, "is not of this text")
             public = parse_public(f"{said.owner}/{AGENCY_FILE}", pending.content)
-        candidate = _Candidate(said, public, pending.removed, pending.added)
-        return self._take(self._judge(candidate), candidate)
+        return _Candidate(said, public, pending.removed, pending.added)
 
-    def _judge(self, candidate: _Candidate) -> Published:
+    def _judge(self, candidate: _Candidate, *, on_record: bool) -> Published:
         """What would count; raises RegistryRefused. Changes nothing."""
         said = candidate.statement
         before = self._published.get(said.owner)
@@ -252,45 +270,24 @@ class Fold:
             raise refused("SIGNATURE_OF_OTHER_BYTES", file, "is not of these officers")
         if not public.is_agency and commitments:
             raise refused("OFFICERS_OF_NO_AGENCY", file, f"{said.owner} is no agency")
-        findings = list(self._wrong(candidate, public))
+        findings = list(self._names.check_public(public)) if candidate.public else []
+        if not on_record:
+            added = [its for _, its in candidate.added if its is not None]
+            findings += self._standings.check(self._names, public, candidate.removed, added)
         if findings:
             raise RegistryRefused(findings)
         return Published(said, public, commitments)
 
-    def _wrong(self, candidate: _Candidate, public: PublicPart) -> Iterator[Finding]:
-        owner = public.owner
-        leaving = {self._behind[one] for one in candidate.removed if one in self._behind}
-        if candidate.public is not None:
-            table = self._officers
-            taken_off = Counter(name for officer in leaving for name in table[officer].lists)
-            yield from self._names.check_public(public)
-            yield from self._names.left_on(public, taken_off)
-        entered: set[str] = set()
-        for _, its in candidate.added:
-            if its is None:
-                continue
-            said, about = its.said, f"officers.{its.said.officer}"
-            if said.agency != owner:
-                yield Finding("OPENING", owner, about, f"is an officer of {said.agency}")
-            known = said.officer in self._names.officers and said.officer not in leaving
-            if said.officer in entered or (known and self._names.officers[said.officer] == owner):
-                yield Finding("OFFICER_TWICE", owner, about, "is entered twice")
-            entered.add(said.officer)
-            yield from self._names.check_standing(public, said.officer, said)
-
     def _take(self, published: Published, candidate: _Candidate) -> Applied:
         """Makes it count. It was judged: from here on nothing is refused."""
         owner, before = published.public.owner, self._published.get(published.public.owner)
-        gone = [self._behind.pop(one) for one in candidate.removed if one in self._behind]
-        for officer in gone:
-            self._names.remove(owner, officer, self._officers[officer].lists)
-        come = {one: its for one, its in candidate.added if its is not None}
-        self._behind |= {one: its.said.officer for one, its in come.items()}
-        entered = {its.said.officer: self._entered(its) for its in come.values()}
-        self._officers = self._officers.changed(gone, entered)
+        lists: Collection[str] = ()
         if candidate.public is not None:
+            lists = lists_changed(before.public if before else None, published.public)
             self._names.replace(published.public)
             self._replace(before.public if before else None, published.public)
+        come = {one: self._entered(its) for one, its in candidate.added if its is not None}
+        doubtful = self._standings.change(self._names, owner, candidate.removed, come, lists)
         self._published[owner] = published
         self._registry = None
         return Applied(
@@ -299,19 +296,20 @@ class Fold:
             candidate.public is not None,
             max(len(candidate.removed), len(candidate.added)),
             sum(its is None for _, its in candidate.added),
+            doubtful,
         )
 
-    def _entered(self, its: Committed) -> Officer:
+    def _entered(self, its: Committed) -> tuple[str, Officer]:
         said = its.said
-        self._names.enter(said.agency, said.officer, said.lists)
         self._name_days([said.certificates, said.certificates_issued])
-        return Officer.model_construct(
+        officer = Officer.model_construct(
             agency=said.agency,
             active=said.active,
             lists=said.lists,
             certificates=said.certificates,
             certificates_issued=said.certificates_issued,
         )
+        return said.officer, officer
 
     def _replace(self, before: PublicPart | None, public: PublicPart) -> None:
         old = sections_of(before) if before is not None else {}
@@ -342,21 +340,34 @@ def _content(event: RegistryPublished) -> bytes:
     return document.content
 
 
-def _opened(
-    said: RegistryStatement,
-    added: Sequence[bytes],
-    removed: Sequence[bytes],
-    openings: Mapping[str, str],
-) -> Iterator[tuple[bytes, Committed | None]]:
-    if len(added) > ADDED_MAX or len(removed) > REMOVED_MAX:
+def _check_officers(changed: OfficersPublished) -> None:
+    """What can be said of an entry without its openings; raises RegistryRefused."""
+    said, commitments = changed.statement, (*changed.added, *changed.removed)
+    if changed.origin_agency != said.owner:
+        raise _refused("STATEMENT", said, "is of another agency than its entry")
+    if len(changed.added) > ADDED_MAX or len(changed.removed) > REMOVED_MAX:
         raise _refused("PART", said, "changes too many officers in one entry")
-    if any(len(one) != COMMITMENT_BYTES for one in (*added, *removed)):
+    if any(len(one) != COMMITMENT_BYTES for one in commitments):
         raise _refused("PART", said, "has a commitment of another length")
-    for field, one in zip(FIELDS, added, strict=False):
-        opening = openings.get(field)
-        its = opened(opening) if opening is not None else None
-        if its is not None and its.commitment != one:
-            raise _refused("OPENING", said, f"has an opening {field} that is of something else")
+
+
+def _opened(
+    changed: OfficersPublished, openings: Mapping[str, str], *, on_record: bool
+) -> Iterator[tuple[bytes, Committed | None]]:
+    """Each commitment with what opens it; raises RegistryRefused unless that is on record."""
+    for field, one in zip(FIELDS, changed.added, strict=False):
+        its = None
+        try:
+            its = opened(openings[field]) if field in openings else None
+            if its is not None and its.commitment != one:
+                message = f"has an opening {field} that is of something else"
+                raise _refused("OPENING", changed.statement, message)
+        except RegistryRefused:
+            if not on_record:
+                raise
+            its = None
+        if on_record and its is not None and its.said.agency != changed.statement.owner:
+            its = None  # Nobody speaks for another agency's officers.
         yield one, its
 
 

@@ -1,6 +1,6 @@
 """What is wrong with folders before anybody signs them: each by itself, and beside the others."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from registry import document, secret
 from registry.commitments import commit
 from registry.document import Document
 from registry.findings import RegistryRefused
-from registry.names import OWNED, Names, names_in
+from registry.names import OWNED, Names, names_in, officer_finding
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def review(folders: Sequence[Path], beside: Sequence[Path] = ()) -> list[Reviewe
     """Looks at folders, with the names that they and those beside them have."""
     read = [_read(folder) for folder in folders]
     others = [_read(folder) for folder in beside]
-    names, taken = Names(), {}
+    names, holders, taken = Names(), dict[str, str](), {}
     for one in [*others, *read]:
         if one.document is not None:
             taken[one.folder] = list(_taken(names, one.document))
@@ -33,10 +33,10 @@ def review(folders: Sequence[Path], beside: Sequence[Path] = ()) -> list[Reviewe
     for one in [*others, *read]:
         if one.document is not None:
             for officer in one.document.officers:
-                names.officers.setdefault(officer, one.document.owner)
+                holders.setdefault(officer, one.document.owner)
     found = []
     for one in read:
-        more = list(_beside(names, one.document)) if one.document is not None else []
+        more = list(_beside(names, holders, one.document)) if one.document is not None else []
         found.append(
             Reviewed(one.folder, one.document, (*one.findings, *taken.get(one.folder, ()), *more))
         )
@@ -70,9 +70,12 @@ def _taken(names: Names, read: Document) -> Iterator[Finding]:
                 yield Finding("NAME_TAKEN", f"{read.owner}/agency.toml", about, message)
 
 
-def _beside(names: Names, read: Document) -> Iterator[Finding]:
+def _beside(names: Names, holders: Mapping[str, str], read: Document) -> Iterator[Finding]:
     # A name that somebody else has was reported where it was taken.
     public = (one for one in names.check_public(read.public) if one.guard != "NAME_TAKEN")
     yield from public
     for officer, standing in read.officers.items():
-        yield from names.check_standing(read.public, officer, standing)
+        if holders[officer] != read.owner:
+            message = "is an officer of another agency"
+            yield officer_finding("NAME_TAKEN", read.owner, officer, message)
+        yield from names.check_lists(read.public, officer, standing.lists)

@@ -1,5 +1,6 @@
 """Owners that register themselves, sign, and publish to somebody who follows."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -9,13 +10,14 @@ import pytest
 
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from registry import signature
+from registry.commitments import Committed
 from registry.document import Document, parse_officers, parse_public
 from registry.findings import RegistryRefused
 from registry.folding import Applied, Fold
 from registry.publication import pending_entries
-from registry.signature import Signed
+from registry.signature import Signed, key_name, statement
 from support.directives import registry
-from tlog.note import Signer
+from tlog.note import Signer, UnverifiedNote, sign_note
 
 LAPD, LASD, BURBANK, CALIFORNIA = "CA0194200", "CA0190000", "CA0191200", "US-CA"
 SECRET = bytes(range(32))
@@ -81,6 +83,15 @@ def signed(read: Document, serial: int, by: Signer | None = None) -> Signed:
     return signature.check("folder", note.encode(), read, SECRET, [key.verifier])
 
 
+def forged(owner: str, read: Document, officers: tuple[Committed, ...], serial: int) -> Signed:
+    """Signed by the owner, whatever it is: not made with our program, which would refuse."""
+    said = statement(read, officers, serial)
+    said = dataclasses.replace(said, owner=owner)
+    note = UnverifiedNote.parse(sign_note(said.text, [signer(owner)]))
+    key = key_name(signer(owner).verifier)
+    return Signed(read, officers, said, key, note.signatures[0].signature)
+
+
 def admitting(*owners: str) -> Fold:
     """Nobody has published yet; these may."""
     return Fold({owner: [signer(owner).vkey] for owner in owners})
@@ -105,6 +116,14 @@ def publish(fold: Fold, ready: Signed) -> Applied:
         assert fold.apply(pending.entry, openings(pending)) is None
     applied = fold.apply(last.entry, openings(last))
     assert applied is not None
+    return applied
+
+
+def follow(fold: Fold, ready: Signed) -> Applied | None:
+    """Follows what is on record, though nobody tried it before."""
+    applied = None
+    for pending in published(fold, ready):
+        applied = fold.follow(pending.entry, openings(pending))
     return applied
 
 

@@ -17,6 +17,7 @@ from support.registrations import (
     OFFICERS,
     admitting,
     document,
+    kept_list,
     openings,
     signed,
     system,
@@ -31,7 +32,7 @@ def follow(documents: Documents, ready: Signed) -> None:
         head = documents.holdings.head
         if head is not None:
             pending.entry.previous_document = head
-        documents.apply(0 if head is None else head + 1, pending.entry, openings(pending))
+        documents.follow(0 if head is None else head + 1, pending.entry, openings(pending))
 
 
 def registered() -> Documents:
@@ -98,18 +99,27 @@ def test_what_is_handed_in_may_name_only_what_there_is() -> None:
         documents.apply(9, published(handed_in(), documents.holdings), {})
 
 
-def test_a_registration_that_does_not_count_is_passed_without_a_name_in_the_log(
+def test_a_registration_that_does_not_count_is_passed_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     documents = registered()
-    before = documents.registry
-    stolen = signed(document(LASD_PUBLIC, OFFICERS.replace('["lapd-fr-users"]', "[]")), 2)
-    head = documents.holdings.head
-    for pending in pending_entries(stolen, documents.fold.published(LASD).previous):  # type: ignore[union-attr]
-        pending.entry.previous_document = head or 0
-        head = (head or 0) + 1
-        documents.follow(head, pending.entry, openings(pending))
-    assert documents.holdings.head == head
+    before, head = documents.registry, documents.holdings.head
+    follow(documents, signed(document(LASD_PUBLIC + kept_list("lapd-fr-users")), 2))
+    assert documents.holdings.head != head
     assert documents.registry == before
-    assert "NAME_TAKEN" in str([record.fields for record in caplog.records])  # type: ignore[attr-defined]
-    assert TRAINED not in str([record.fields for record in caplog.records])  # type: ignore[attr-defined]
+    assert "NAME_TAKEN" in logged(caplog)
+
+
+def test_an_officer_whom_another_agency_claims_is_unknown_and_not_named_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    documents = registered()
+    stolen = OFFICERS.replace('["lapd-fr-users"]', "[]")
+    follow(documents, signed(document(LASD_PUBLIC, stolen), 2))
+    assert TRAINED not in documents.registry.officers
+    assert "'officers': 2" in logged(caplog)
+    assert TRAINED not in logged(caplog)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> str:
+    return str([record.fields for record in caplog.records])  # type: ignore[attr-defined]

@@ -1,15 +1,11 @@
 """A publisher that lies, and an owner that claims too much: refused by whoever follows."""
 
-import dataclasses
-
 import pytest
 
 from countersign.ledger.v1.append_pb2 import PendingEntry
-from registry.commitments import Committed, commit
-from registry.document import Document
+from registry.commitments import commit
 from registry.findings import RegistryRefused
 from registry.folding import Fold
-from registry.signature import Signed, key_name, statement
 from shared.registry import Standing
 from support.registrations import (
     BURBANK,
@@ -19,26 +15,16 @@ from support.registrations import (
     LASD_PUBLIC,
     OFFICERS,
     document,
+    forged,
     los_angeles,
     openings,
     publish,
     published,
     refusal,
     signed,
-    signer,
     state,
     system,
 )
-from tlog.note import UnverifiedNote, sign_note
-
-
-def forged(owner: str, read: Document, officers: tuple[Committed, ...], serial: int) -> Signed:
-    """Signed by the owner, whatever it is: not made with our program, which would refuse."""
-    said = statement(read, officers, serial)
-    said = dataclasses.replace(said, owner=owner)
-    note = UnverifiedNote.parse(sign_note(said.text, [signer(owner)]))
-    key = key_name(signer(owner).verifier)
-    return Signed(read, officers, said, key, note.signatures[0].signature)
 
 
 def attacked(fold: Fold, pending: PendingEntry) -> str:
