@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Final
 from ledger.check import Checked, check
 from ledger.postgres_copy import copy_in, copy_out
 from ledger.postgres_storage import PostgresDatabase
+from ledger.schema import migrate_sqlite, newest, sqlite_version
 from ledger.sqlite_reading import FAILURES, SqliteReading, connect
 from ledger.sqlite_storage import SqliteDatabase
 from shared import whole_files
@@ -131,20 +133,33 @@ def unpacked(
     database: SqliteDatabase | PostgresDatabase,
     verifiers: Sequence[LogVerifier],
 ) -> Iterator[Unpacked]:
-    """Have a backup ready to be put into a place that is empty."""
-    if isinstance(database, PostgresDatabase):
-        copy = folder / DATABASE
-        yield Unpacked(copy, lambda: copy_in(copy, database, verifiers))
-        return
-    with _copied_beside(folder, manifest, database.path) as copy:
-        yield Unpacked(copy, lambda: _put_in_place(copy, database.path))
+    """Have a backup ready to be put into a place that is empty.
+
+    One that an earlier release made is brought to the newest schema: in the copy, never in the backup.
+    """
+    with contextlib.ExitStack() as stack:
+        if isinstance(database, SqliteDatabase):
+            beside = database.path.with_name(f"{database.path.name}.restoring")
+            copy = stack.enter_context(_copied(folder, manifest, beside))
+            yield Unpacked(copy, lambda: _put_in_place(copy, database.path))
+            return
+        taken = folder / DATABASE
+        if not _is_newest(taken):
+            apart = stack.enter_context(tempfile.TemporaryDirectory(prefix="countersign-restore-"))
+            taken = stack.enter_context(_copied(folder, manifest, Path(apart) / DATABASE))
+        yield Unpacked(taken, lambda: copy_in(taken, database, verifiers))
+
+
+def _is_newest(database: Path) -> bool:
+    with FAILURES, contextlib.closing(connect(database, "ro")) as connection:
+        return sqlite_version(connection) == newest()
 
 
 @contextlib.contextmanager
-def _copied_beside(folder: Path, manifest: Manifest, database: Path) -> Iterator[Path]:
-    """Copy a backup's file beside where it is to be, durably; it is gone at the end unless it was renamed."""
-    copy = database.with_name(f"{database.name}.restoring")
-    database.parent.mkdir(parents=True, exist_ok=True)
+def _copied(folder: Path, manifest: Manifest, copy: Path) -> Iterator[Path]:
+    """Copy a backup's file, durably, with the newest schema; it is gone at the end unless it was renamed."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    # What a migration was killed in the middle of would be rolled back into the new copy.
     copy.unlink(missing_ok=True)
     copy.touch(0o600)
     try:
@@ -152,6 +167,8 @@ def _copied_beside(folder: Path, manifest: Manifest, database: Path) -> Iterator
         _sync(copy)
         if _sha256(copy) != manifest.files[DATABASE]:
             raise BackupFailed(f"{copy} is not what was copied: the disk cannot be trusted")
+        with FAILURES, contextlib.closing(connect(copy, "rw")) as connection:
+            migrate_sqlite(connection)
         yield copy
     finally:
         copy.unlink(missing_ok=True)

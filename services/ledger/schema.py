@@ -71,7 +71,8 @@ def sqlite_version(connection: sqlite3.Connection) -> str | None:
 def migrate_sqlite(connection: sqlite3.Connection, *, begin: bool = False) -> None:
     """Bring a SQLite file to the newest schema; `begin` makes the tables in an empty one.
 
-    One transaction holds all steps. Raises NotReady when the file is of a schema unknown here.
+    One transaction holds all steps. Raises sqlite3.Error, and NotReady when the file is of a schema unknown
+    here.
     """
     (numbering,) = connection.execute("PRAGMA user_version").fetchone()
     stored = sqlite_version(connection)
@@ -87,13 +88,17 @@ def migrate_sqlite(connection: sqlite3.Connection, *, begin: bool = False) -> No
         "sqlite://", creator=lambda: connection, poolclass=sqlalchemy.StaticPool
     )
     # The connection is the caller's: it is handed back open, without the pool's resetting it.
-    with engine.connect() as through:
-        through.exec_driver_sql("BEGIN IMMEDIATE")
-        if numbering == UNNUMBERED:
-            run_alembic(through, "stamp", FIRST)
-        run_alembic(through, "upgrade", "head")
-        through.exec_driver_sql(f"PRAGMA user_version = {NUMBERED}")
-        through.commit()
+    try:
+        with engine.connect() as through:
+            through.exec_driver_sql("BEGIN IMMEDIATE")
+            if numbering == UNNUMBERED:
+                run_alembic(through, "stamp", FIRST)
+            run_alembic(through, "upgrade", "head")
+            through.exec_driver_sql(f"PRAGMA user_version = {NUMBERED}")
+            through.commit()
+    except sqlalchemy.exc.DBAPIError as error:
+        # A full disk, a damaged file: callers know what SQLite says of it.
+        raise error.orig or error from error
 
 
 def run_alembic(connection: "sqlalchemy.Connection", command: str, version: str) -> None:

@@ -17,6 +17,7 @@ from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Database
 from ledger.upkeep import run_adopt, run_backup, run_restore, run_restore_check
 from shared.errors import Unavailable
+from support.backups import made_with_schema_0002
 from support.ledgers import SIGNER, assert_whole, complete, decided, failed, write_settings
 from support.nats_servers import NatsUnderTest
 from support.postgres import SERVICE, PostgresServer, PostgresUnderTest
@@ -95,6 +96,19 @@ def test_backup_of_now_is_restored_and_goes_on(here: Installation, tmp_path: Pat
     assert here.database.rows("SELECT * FROM openings ORDER BY 1, 2") == before
     asyncio.run(grow(here.database, 301))
     assert assert_whole(here.database).checkpoint.size == 451
+
+
+@pytest.mark.promise(1)
+def test_backup_of_an_earlier_release_is_restored_and_left_as_it_is(
+    here: Installation, tmp_path: Path
+) -> None:
+    here.run(run_backup, tmp_path / "backup")
+    made = made_with_schema_0002(tmp_path / "backup")
+    here.lose()
+    code, said = here.run(run_restore, tmp_path / "backup")
+    assert (code, said.split(";")[0]) == (0, "RESTORED: 450 entries")
+    assert (tmp_path / "backup" / "ledger.sqlite").read_bytes() == made
+    assert assert_whole(here.database).checkpoint.size == 450
 
 
 async def test_backup_while_a_commit_is_under_way_is_of_one_moment(

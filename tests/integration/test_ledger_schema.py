@@ -82,6 +82,15 @@ def test_file_is_migrated_once(old: SqliteUnderTest) -> None:
     assert old.path.read_bytes() == before
 
 
+def test_old_file_that_cannot_be_migrated_is_refused(old: SqliteUnderTest) -> None:
+    old.change("DROP TABLE open_searches")
+    before = old.path.read_bytes()
+    with pytest.raises(NotReady, match="no such table") as refused:
+        old.open_for_writing()
+    assert refused.value.reason == "LEDGER_UNREADABLE"
+    assert old.path.read_bytes() == before
+
+
 def test_reader_does_not_touch_an_old_file(old: SqliteUnderTest) -> None:
     old.change("PRAGMA user_version = 2")
     old.change("CREATE TABLE alembic_version (version_num TEXT)")

@@ -20,6 +20,7 @@ from ledger.sqlite_storage import SqliteDatabase
 from ledger.upkeep import run_adopt, run_backup, run_restore, run_restore_check
 from shared.errors import NotReady, Unavailable
 from shared.kinds import KINDS
+from support.backups import made_with_schema_0002
 from support.ledgers import SIGNER, assert_whole, complete, decided, rejected, write_settings
 from support.nats_servers import NatsUnderTest
 from support.storages import StorageThatTakesItsTime
@@ -88,6 +89,24 @@ def test_backup_of_now_is_restored_and_goes_on(config: Path, tmp_path: Path, run
     lose(config)
     code, said = run(run_restore, config, folder)
     assert (code, said) == (0, "RESTORED: 3 entries; the ledger can be started and goes on\n")
+    asyncio.run(grow(config, 4))
+    assert assert_whole(database(config)).checkpoint.size == 4
+
+
+@pytest.mark.promise(1)
+def test_backup_of_an_earlier_release_is_restored_and_left_as_it_is(
+    config: Path, tmp_path: Path, run: Run
+) -> None:
+    folder = tmp_path / "before-the-upgrade"
+    run(run_backup, config, folder)
+    made = made_with_schema_0002(folder)
+    lose(config)
+    killed = config.with_name("ledger.sqlite.restoring-journal")
+    killed.write_bytes(bytes.fromhex("d9d505f920a163d7") + bytes(504))
+    code, said = run(run_restore, config, folder)
+    assert (code, said) == (0, "RESTORED: 3 entries; the ledger can be started and goes on\n")
+    assert (folder / "ledger.sqlite").read_bytes() == made
+    assert not list(tmp_path.glob("*.restoring*"))
     asyncio.run(grow(config, 4))
     assert assert_whole(database(config)).checkpoint.size == 4
 
