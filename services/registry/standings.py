@@ -60,7 +60,7 @@ class Standings:
             if its.said.agency != owner:
                 yield Finding("OPENING", owner, about, f"is an officer of {its.said.agency}")
             known = [one for one in self._claims.get(officer, ()) if one not in leaving]
-            if False:
+            if any(holder != owner for holder, _ in known):
                 yield officer_finding(
                     "NAME_TAKEN", owner, officer, "is an officer of another agency"
                 )
