@@ -13,6 +13,7 @@ from broker.answers import Answers
 from broker.config import BrokerSettings
 from broker.ending import Ending
 from broker.ledger import Ledger
+from broker.limits import Limits
 from broker.policy import Policy
 from broker.searching import Searching
 from broker.service import BrokerServicer
@@ -25,6 +26,7 @@ from shared.errors import Unavailable
 from shared.identity import SpiffeId
 from shared.process import run_process
 from shared.registry import Registry, TrustRoots
+from shared.rejections import Rejections
 from shared.rpc import RunningServer, start_server
 from shared.signing import SigningKey
 from shared.tokens import OfficerTokens
@@ -84,6 +86,19 @@ def _sweeping(ending: Ending, bus: Bus) -> asyncio.Task[None]:
     return sweeping
 
 
+async def _serve(
+    servicer: BrokerServicer, settings: BrokerSettings, limits: Limits
+) -> RunningServer:
+    return await start_server(
+        lambda grpc_server: add_BrokerServiceServicer_to_server(servicer, grpc_server),
+        services=[SERVICE],
+        listen=settings.listen,
+        trust_domain=settings.trust_domain,
+        access={f"/{SERVICE}/{rpc}": _agency for rpc in RPCS},
+        limit=limits.call,
+    )
+
+
 @contextlib.asynccontextmanager
 async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
     """A broker, from its settings."""
@@ -94,19 +109,22 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
     async with connected(settings.bus, "broker") as bus:
         await _ensure_streams(bus, registry, settings)
         ledger, known = Ledger(bus), KnownSearches()
+        limits, rejections = Limits(settings.limits, known, clock), Rejections(clock)
         answers = Answers(
             bus=bus,
             ledger=ledger,
             known=known,
             trust=trust,
             trust_domain=settings.trust_domain,
+            rejections=rejections,
         )
         ending = Ending(bus=bus, ledger=ledger, known=known, clock=clock)
         searching = Searching(
             bus=bus,
             ledger=ledger,
             policy=Policy(bus),
-            admission=Admission(OfficerTokens(registry, trust, clock), ledger),
+            admission=Admission(OfficerTokens(registry, trust, clock), ledger, limits, rejections),
+            limits=limits,
             known=known,
             ending=ending,
             trust=trust,
@@ -130,13 +148,7 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
             ANSWERS_IN_FLIGHT_MAX,
             ANSWERS_TEMPLATE,
         )
-        server = await start_server(
-            lambda grpc_server: add_BrokerServiceServicer_to_server(servicer, grpc_server),
-            services=[SERVICE],
-            listen=settings.listen,
-            trust_domain=settings.trust_domain,
-            access={f"/{SERVICE}/{rpc}": _agency for rpc in RPCS},
-        )
+        server = await _serve(servicer, settings, limits)
         sweeping = _sweeping(ending, bus)
         try:
             yield RunningBroker(server, bus)

@@ -1,14 +1,19 @@
-"""Who may ask for what: the calling agency and its officer. What is turned away is recorded."""
+"""Who may ask for what, and how often: the calling agency and its officer.
+
+Whoever is turned away for what they are is on record; by a limit, nothing is.
+"""
 
 from dataclasses import dataclass
 from typing import Final
 
 from broker.ledger import Ledger
+from broker.limits import Limits
 from broker.record import Record, rejected_entry
 from countersign.ledger.v1.entry_pb2 import RequestRejected
 from countersign.type.v1.search_pb2 import SearchFacts
 from shared.errors import Conflict, NotAllowed, NotAuthentic, ServiceError
 from shared.identity import SpiffeId
+from shared.rejections import Rejections, check_recorded
 from shared.tokens import OfficerTokens
 
 SERVICE: Final = "countersign.broker.v1.BrokerService"
@@ -25,22 +30,29 @@ class Call:
 class Admission:
     """Admits officers of the calling agency, and records everyone else."""
 
-    def __init__(self, tokens: OfficerTokens, ledger: Ledger) -> None:
+    def __init__(
+        self, tokens: OfficerTokens, ledger: Ledger, limits: Limits, rejections: Rejections
+    ) -> None:
         self._tokens = tokens
         self._ledger = ledger
+        self._limits = limits
+        self._rejections = rejections
 
     async def officer(self, call: Call, facts: SearchFacts, token: str) -> str:
-        """The officer who asks. Raises NotAllowed or NotAuthentic, recorded."""
+        """The officer who asks. Raises NotAllowed or NotAuthentic, recorded, or Overloaded."""
+        self._limits.agency(call.caller.name)
         try:
             if facts.origin_agency != call.caller.name:
                 raise NotAllowed(
                     "ORIGIN_NOT_CALLER",
                     f"{call.caller} may not ask in the name of agency {facts.origin_agency}",
                 )
-            return self._tokens.verify(token, facts.origin_agency, facts.search_id)
+            officer = self._tokens.verify(token, facts.origin_agency, facts.search_id)
         except (NotAllowed, NotAuthentic) as error:
             await self._record(call, facts.search_id, error)
             raise
+        self._limits.officer(facts.origin_agency, officer)
+        return officer
 
     async def conflict(self, call: Call, record: Record, request_sha256: bytes) -> ServiceError:
         """The error for an id that stands for another request, recorded."""
@@ -73,4 +85,7 @@ class Admission:
             rejected_request_sha256=rejected_sha256,
         )
         spent = bool(recorded_sha256)
-        await self._ledger.append(rejected_entry(event, search_id, spent))
+        wait_s = await self._rejections.record(
+            event, lambda event: self._ledger.append(rejected_entry(event, search_id, spent))
+        )
+        check_recorded(wait_s)

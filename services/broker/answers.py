@@ -15,6 +15,7 @@ from shared.bus import Bus, Delivery, Poison, Retry
 from shared.errors import ServiceError
 from shared.identity import SpiffeId
 from shared.registry import TrustRoots
+from shared.rejections import Rejections
 from shared.signing import ANSWER_CONTEXT, BadSignature, VerifyKey
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,10 @@ class Answers:
         known: KnownSearches,
         trust: TrustRoots,
         trust_domain: str,
+        rejections: Rejections,
     ) -> None:
         self._bus = bus
+        self._rejections = rejections
         self._trust_domain = trust_domain
         self._ledger = ledger
         self._known = known
@@ -107,7 +110,10 @@ class Answers:
         # The bus lets a connector publish under its own system's name only.
         connector = SpiffeId(self._trust_domain, "connector", system)
         event = RequestRejected(rpc="answers", caller=str(connector), reason=reason)
-        await self._ledger.append(rejected_entry(event, search_id, spent))
+        # Past what a connector may have on record, its answers are set aside all the same.
+        await self._rejections.record(
+            event, lambda event: self._ledger.append(rejected_entry(event, search_id, spent))
+        )
 
     async def give_out(self, record: Record) -> SignedAnswer | None:
         """The recorded answer, if it is still held: exactly the one whose digest is on record."""

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from pydantic import Field
 
+from broker.limits import LimitSettings
 from shared.settings import BusSettings, ConfigPath, ListenSettings, ProcessSettings
 
 
@@ -28,3 +29,5 @@ class BrokerSettings(ProcessSettings):
     """Bound of one system's waiting orders, in bytes; past it new orders are refused."""
     streams_replicas: int = Field(default=1, ge=1, le=5)
     """Copies of orders and answers on the bus: 1 on one node, 3 in a cluster."""
+    limits: LimitSettings = LimitSettings()
+    """How much one agency and one officer may ask."""

@@ -70,14 +70,22 @@ class Ending:
         while True:
             try:
                 if loop.time() >= resync_at:
-                    for record in await self._ledger.open_searches():
-                        if self._known.get(record.search_id) is None:
-                            self._known.put(record)
+                    await self._resync()
                     resync_at = loop.time() + RESYNC_S
                 await self._sweep()
             except ServiceError as error:
                 log.warning("sweep put off", extra={"fields": {"reason": error.reason}})
             await asyncio.sleep(SWEEP_S)
+
+    async def _resync(self) -> None:
+        """Has at hand as open what is open on record, and nothing that another broker has seen end."""
+        before = set(self._known.open)
+        for record in await self._ledger.open_searches():
+            before.discard(record.search_id)
+            if self._known.get(record.search_id) is None:
+                self._known.put(record)
+        for search_id in before:
+            self._known.forget(search_id)
 
     async def _sweep(self) -> None:
         now = self._clock.now()

@@ -17,6 +17,7 @@ from typing import Final
 from broker.admission import Admission, Call
 from broker.ending import Ending
 from broker.ledger import Ledger
+from broker.limits import Limits
 from broker.policy import Policy
 from broker.record import Record, checked_entry, decided_entry, undecided_entry
 from broker.streams import order_subject
@@ -68,6 +69,7 @@ class Searching:
         trust: TrustRoots,
         signing_key: SigningKey,
         clock: Clock,
+        limits: Limits,
         default_wait_s: float,
     ) -> None:
         self._bus = bus
@@ -81,6 +83,7 @@ class Searching:
         }
         self._signing_key = signing_key
         self._clock = clock
+        self._limits = limits
         self._default_wait_s = default_wait_s
         self._submissions: dict[str, asyncio.Task[Record]] = {}
 
@@ -119,6 +122,13 @@ class Searching:
         self._check_sealed_to(request)
         bound = bind(facts, officer, request.sealed_probe, request.answer_public_key, request.salt)
         digest = request_digest(bound)
+        with self._limits.submitting(facts.search_id, facts.origin_agency, officer):
+            return await self._carry_out(caller, request, officer, bound, digest)
+
+    async def _carry_out(
+        self, caller: Call, request: SubmitSearchRequest, officer: str, bound: bytes, digest: bytes
+    ) -> Record:
+        facts = request.facts
         record = self._known.get(facts.search_id)
         if record is None:
             record = await self._decide(facts, officer, digest)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
@@ -20,6 +20,9 @@ class KnownSearches:
 
     def __init__(self) -> None:
         self.open: dict[str, Record] = {}
+        self.in_flight: Counter[str] = Counter()
+        """How many each agency has that are open or being submitted, and each officer."""
+        self._held: dict[str, list[str]] = {}
         self._ended: OrderedDict[str, Record] = OrderedDict()
         self._answers: OrderedDict[str, SignedAnswer] = OrderedDict()
         self._answers_bytes = 0
@@ -34,13 +37,33 @@ class KnownSearches:
         if record.is_open:
             if record.search_id not in self._ended:
                 self.open[record.search_id] = record
+                self.hold(record.search_id, record.origin_agency)
         else:
-            self.open.pop(record.search_id, None)
+            self.forget(record.search_id)
             self._ended[record.search_id] = record
             while len(self._ended) > RECORDS_MAX:
                 self._ended.popitem(last=False)
         for changed in self._changes.get(record.search_id, ()):
             changed.set()
+
+    def hold(self, search_id: str, name: str) -> None:
+        """Counts the search as this name's until it has ended or is let go."""
+        if name not in (held := self._held.setdefault(search_id, [])):
+            held.append(name)
+            self.in_flight[name] += 1
+
+    def let_go(self, search_id: str) -> None:
+        """Counts it no longer, unless it is open."""
+        if search_id not in self.open:
+            self.forget(search_id)
+
+    def forget(self, search_id: str) -> None:
+        """Has it no longer at hand as open: it has ended, here or elsewhere."""
+        self.open.pop(search_id, None)
+        for name in self._held.pop(search_id, ()):
+            self.in_flight[name] -= 1
+            if not self.in_flight[name]:
+                del self.in_flight[name]
 
     def answer(self, search_id: str) -> SignedAnswer | None:
         """The answer, if at hand."""

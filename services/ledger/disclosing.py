@@ -57,7 +57,7 @@ async def disclosing(
         completer=completer,
         clock=clock,
     )
-    turned_away = TurnedAway(log.sequencer, completer)
+    turned_away = TurnedAway(log.sequencer, completer, clock)
     disclosure = Disclosure(custody)
     with contextlib.closing(custody):
         requests = RecordedRequests(custody, log.sequencer, index)

@@ -19,8 +19,11 @@ from ledger.page_tokens import read_token, token
 from ledger.recorded_requests import RecordedRequests
 from ledger.requests import known_index
 from ledger.sequencer import Placed, Sequencer
-from shared.errors import NotAllowed, NotAuthentic, ServiceError
+from shared.clock import Clock
+from shared.errors import NotAllowed, NotAuthentic, Overloaded, ServiceError
 from shared.identity import SpiffeId
+from shared.rates import Allowances, Rate
+from shared.rejections import Rejections, check_recorded
 from shared.rpc import AccessRule, Context, caller
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 SERVICE: Final = "countersign.ledger.v1.LedgerDisclosureService"
 QUERY_SERVICE: Final = "countersign.ledger.v1.LedgerQueryService"
 PAGE_DEFAULT: Final = 50
+READERS: Final = Rate(per_s=10, burst=2000)
+"""Each reading is an entry for ever: an auditor's script reads a year's cases in one go, and not for ever."""
 
 
 def _asks(who: SpiffeId) -> bool:
@@ -46,24 +51,37 @@ ACCESS: Final[dict[str, AccessRule]] = {
 class TurnedAway:
     """Puts on record who was turned away, before they hear of it."""
 
-    def __init__(self, sequencer: Sequencer, completer: Completer) -> None:
+    def __init__(self, sequencer: Sequencer, completer: Completer, clock: Clock) -> None:
         self._sequencer = sequencer
         self._completer = completer
+        self._rejections = Rejections(clock)
+        self._readers = Allowances(READERS, clock)
 
     @contextlib.asynccontextmanager
     async def recorded(self, rpc: str, who: SpiffeId) -> AsyncIterator[None]:
-        """Around what may turn a caller away."""
+        """Around what may turn a caller away. Raises Overloaded, unrecorded, for one that asks too often."""
+        wait_s = self._readers.wait_s(str(who))
+        if wait_s:
+            text = (
+                "you ask the ledger for what it records too often; wait as long as RetryInfo says"
+            )
+            raise Overloaded("READER_LIMIT", text, retry_after_s=wait_s)
         try:
             yield
         except (NotAllowed, NotAuthentic) as refusal:
             event = RequestRejected(rpc=rpc, caller=str(who), reason=refusal.reason)
-            pending = PendingEntry(entry=Entry(request_rejected=event))
             try:
-                await self._sequencer.append([self._completer.complete(pending, "entry")])
+                wait_s = await self._rejections.record(event, self._append)
             except ServiceError:
                 # They were refused all the same; that nothing is recorded is the writer's own alarm.
                 log.error("a refusal is not on record", extra={"fields": {"rpc": rpc}})
+                raise refusal from None
+            check_recorded(wait_s)
             raise
+
+    async def _append(self, event: RequestRejected) -> None:
+        pending = PendingEntry(entry=Entry(request_rejected=event))
+        await self._sequencer.append([self._completer.complete(pending, "entry")])
 
 
 class RecordedFinder:

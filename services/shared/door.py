@@ -1,9 +1,9 @@
 """What every call to a service passes before its servicer sees it, and after.
 
 In this order: the caller's SPIFFE ID is read from the certificate; the access table says whether it may
-call this method (a method that is not in the table is refused); the request is checked against the
-rules in its contract; the servicer runs; an expected failure becomes its status with google.rpc
-details, and anything else INTERNAL without detail.
+call this method (a method that is not in the table is refused), and the limit how often; the request is
+checked against the rules in its contract; the servicer runs; an expected failure becomes its status with
+google.rpc details, and anything else INTERNAL without detail.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 AccessRule: TypeAlias = Callable[[SpiffeId], bool]
+Limit: TypeAlias = Callable[[SpiffeId], None]
+"""Raises Overloaded when the caller calls too often."""
 
 CALLS_OF_ONE_CALLER_MAX: Final = 512
 """One agency that opens streams without end must not shut out the others, or the health checks."""
@@ -92,9 +94,12 @@ def _lenient(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Messa
 class Door(grpc.aio.ServerInterceptor):
     """Stands before every method of a server."""
 
-    def __init__(self, trust_domain: str, access: Mapping[str, AccessRule]) -> None:
+    def __init__(
+        self, trust_domain: str, access: Mapping[str, AccessRule], limit: Limit | None = None
+    ) -> None:
         self._trust_domain = trust_domain
         self._access = access
+        self._limit = limit
         self._validator = protovalidate.Validator()
         self._handlers: dict[str, Any] = {}
         self._in_flight: Counter[SpiffeId] = Counter()
@@ -196,6 +201,9 @@ class Door(grpc.aio.ServerInterceptor):
         rule = self._access.get(method)
         if who.trust_domain != self._trust_domain or rule is None or not rule(who):
             raise NotAllowed("CALLER_NOT_ALLOWED", f"{who} may not call {method}")
+        if self._limit is not None:
+            # Before the request is looked at: that is what costs.
+            self._limit(who)
         if isinstance(request, _Garbled):
             raise InvalidRequest("REQUEST_UNREADABLE", f"the bytes are no request of {method}")
         check_rules(self._validator, request)

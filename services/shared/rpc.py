@@ -21,7 +21,7 @@ from opentelemetry.trace import SpanKind
 from shared import telemetry
 from shared.door import AccessRule as AccessRule
 from shared.door import Context as Context
-from shared.door import Door
+from shared.door import Door, Limit
 from shared.door import caller as caller
 from shared.errors import (
     ServiceError,
@@ -119,13 +119,14 @@ async def start_server(
     listen: ListenSettings,
     trust_domain: str,
     access: Mapping[str, AccessRule],
+    limit: Limit | None = None,
 ) -> RunningServer:
     """Starts a server with health and reflection. `access` maps "/package.Service/Method" to a rule.
 
     Raises SettingsError when it cannot listen.
     """
     server = grpc.aio.server(
-        interceptors=[Door(trust_domain, access)],
+        interceptors=[Door(trust_domain, access, limit)],
         options=list(SERVER_OPTIONS),
         maximum_concurrent_rpcs=CONCURRENT_RPCS_MAX,
     )

@@ -7,6 +7,7 @@ from broker.admission import Admission, Call
 from broker.answers import Answers
 from broker.ending import Ending
 from broker.ledger import Ledger
+from broker.limits import Limits, LimitSettings
 from broker.policy import Policy
 from broker.searching import Searching
 from broker.service import BrokerServicer
@@ -35,11 +36,17 @@ from shared.registry import (
     SystemKeys,
     TrustRoots,
 )
+from shared.rejections import Rejections
 from shared.sealing import PrivateKey
 from shared.signing import ANSWER_CONTEXT, SigningKey
 from shared.tokens import OfficerTokens
 from support.buses import BusInMemory
 from support.clocks import ClockThatStandsStill
+
+WIDE = LimitSettings(
+    agency_searches_burst=10_000, officer_searches_burst=10_000, officer_in_flight_max=10_000
+)
+"""Limits that a test of something else does not meet."""
 
 LAPD, LASD = "CA0194200", "CA0190000"
 OFFICER = "lapd-40123"
@@ -100,6 +107,7 @@ class BrokerOnTheTable:
     sealing_key: PrivateKey = field(default_factory=PrivateKey.generate)
     order_key: SigningKey = field(default_factory=SigningKey.generate)
     provider_key: SigningKey = field(default_factory=SigningKey.generate)
+    limit_settings: LimitSettings = WIDE
 
     def __post_init__(self) -> None:
         self.provider = DevelopmentIdentityProvider(
@@ -126,6 +134,8 @@ class BrokerOnTheTable:
         bus = self.bus
         self.ledger = Ledger(bus)  # type: ignore[arg-type]  # stands in for the real bus
         tokens = OfficerTokens(self.registry, self.trust, self.clock)
+        self.limits = Limits(self.limit_settings, self.known, self.clock)
+        self.rejections = Rejections(self.clock)
         self.ending = Ending(
             bus=bus,  # type: ignore[arg-type]  # likewise
             ledger=self.ledger,
@@ -136,7 +146,8 @@ class BrokerOnTheTable:
             bus=bus,  # type: ignore[arg-type]  # likewise
             ledger=self.ledger,
             policy=Policy(bus),  # type: ignore[arg-type]  # likewise
-            admission=Admission(tokens, self.ledger),
+            admission=Admission(tokens, self.ledger, self.limits, self.rejections),
+            limits=self.limits,
             known=self.known,
             ending=self.ending,
             trust=self.trust,
@@ -150,6 +161,7 @@ class BrokerOnTheTable:
             known=self.known,
             trust=self.trust,
             trust_domain="countersign.test",
+            rejections=self.rejections,
         )
         self.servicer = BrokerServicer(
             searching=self.searching,

@@ -7,7 +7,8 @@ import pytest
 
 from countersign.ledger.v1 import ledger_pb2 as pb
 from shared.door import CALLS_OF_ONE_CALLER_MAX, Context, Door
-from shared.errors import Overloaded
+from shared.errors import NotAllowed, Overloaded
+from shared.identity import SpiffeId
 
 
 @dataclass
@@ -46,4 +47,23 @@ async def test_a_caller_with_too_many_calls_is_refused_and_no_other() -> None:
         pass
     busy.pop().__exit__(None, None, None)
     with guard._admitted("/x", request, context_of("CA0194200")):
+        pass
+
+
+async def test_a_caller_past_its_limit_is_refused_before_its_request_is_looked_at() -> None:
+    def limit(who: SpiffeId) -> None:
+        raise Overloaded("AGENCY_CALLS_LIMIT", f"{who} calls too often", retry_after_s=1)
+
+    guard = Door("countersign.test", {"/x": lambda who: who.name == "CA0194200"}, limit)
+    unlawful = pb.ListEntriesRequest(page_size=2**31 - 1)
+    with (
+        pytest.raises(Overloaded) as refused,
+        guard._admitted("/x", unlawful, context_of("CA0194200")),
+    ):
+        pass
+    assert refused.value.reason == "AGENCY_CALLS_LIMIT"
+    with (
+        pytest.raises(NotAllowed),
+        guard._admitted("/x", unlawful, context_of("CA0190000")),
+    ):
         pass

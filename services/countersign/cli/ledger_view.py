@@ -128,7 +128,9 @@ def _what(entry: Entry) -> str:
         reason = FailureReason.Name(entry.search_failed.reason)
         return f"{entry.search_failed.system}: {reason.removeprefix('FAILURE_REASON_')}"
     if kind == "request_rejected":
-        return f"{entry.request_rejected.reason} {_name_in(entry.request_rejected.caller)}"
+        rejected = entry.request_rejected
+        before = f" (and {rejected.unrecorded_before} before)" if rejected.unrecorded_before else ""
+        return f"{rejected.reason} {_name_in(rejected.caller)}{before}"
     if kind == "search_undecided":
         return entry.search_undecided.reason
     if kind == "opening_read":

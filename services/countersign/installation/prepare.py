@@ -272,6 +272,17 @@ def _broker(installation: Installation) -> toml.Table:
         "registry": layout.seen_from(file, layout.registry),
         "trust_roots": layout.seen_from(file, layout.trust_roots),
         "order_signing_key": layout.seen_from(file, layout.keys.broker_order),
+        # One machine plays every agency, in load tests with a few officers.
+        "limits": {
+            "agency_calls_per_s": 20_000,
+            "agency_calls_burst": 100_000,
+            "agency_searches_per_minute": 600_000,
+            "agency_searches_burst": 100_000,
+            "agency_in_flight_max": 100_000,
+            "officer_searches_per_minute": 600_000,
+            "officer_searches_burst": 100_000,
+            "officer_in_flight_max": 100_000,
+        },
         **_every_process(installation, file, identity, installation.ports.broker),
     }
 

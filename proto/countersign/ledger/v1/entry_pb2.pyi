@@ -644,6 +644,7 @@ class RequestRejected(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     RECORDED_REQUEST_SHA256_FIELD_NUMBER: _builtins.int
     REJECTED_REQUEST_SHA256_FIELD_NUMBER: _builtins.int
+    UNRECORDED_BEFORE_FIELD_NUMBER: _builtins.int
     rpc: _builtins.str
     """Full name of the RPC."""
     caller: _builtins.str
@@ -654,6 +655,10 @@ class RequestRejected(_message.Message):
     """For a conflict: digest of the request on record."""
     rejected_request_sha256: _builtins.bytes
     """For a conflict: digest of the request that was turned away."""
+    unrecorded_before: _builtins.int
+    """Calls of this caller that were turned away since its entry before this one and have none of their own:
+    it had used up what it may have. Those that a stopped process had counted are missing.
+    """
     def __init__(
         self,
         *,
@@ -662,10 +667,11 @@ class RequestRejected(_message.Message):
         reason: _builtins.str = ...,
         recorded_request_sha256: _builtins.bytes = ...,
         rejected_request_sha256: _builtins.bytes = ...,
+        unrecorded_before: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "reason", b"reason", "recorded_request_sha256", b"recorded_request_sha256", "rejected_request_sha256", b"rejected_request_sha256", "rpc", b"rpc"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "reason", b"reason", "recorded_request_sha256", b"recorded_request_sha256", "rejected_request_sha256", b"rejected_request_sha256", "rpc", b"rpc", "unrecorded_before", b"unrecorded_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
