@@ -64,6 +64,7 @@ test-fault: $(DEV) ## Run the fault suite in its long form
 	@tools/need_programs.sh
 	$(PY) -m pytest tests/fault --fault-rounds 25
 	$(PY) -m pytest tests/fault/test_ledger_killed.py --fault-rounds 200
+	$(PY) -m pytest tests/fault/test_exchange.py --fault-rounds 200
 
 test-k8s: $(DEV) ## Deploy the single-node overlay to the cluster of KUBECONFIG and search through it
 	@PATH="$(abspath $(VENV))/bin:$(abspath $(K8S))/bin:$$PATH" tools/test_k8s.sh

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from connector.answering import Answerer, Keys, Retries, Scale
@@ -130,8 +130,11 @@ def read_keys(settings: ConnectorSettings, trust: TrustRoots, state: State) -> K
 
 
 @contextlib.asynccontextmanager
-async def running(settings: ConnectorSettings) -> AsyncIterator[RunningConnector]:
-    """A connector, from its settings."""
+async def running(
+    settings: ConnectorSettings,
+    behind_of: Callable[[ConnectorSettings, State], FaceSystem] = system_behind,
+) -> AsyncIterator[RunningConnector]:
+    """A connector, from its settings, before the system that they name."""
     clock = SystemClock()
     registry, trust = Registry.load(settings.registry), TrustRoots.load(settings.trust_roots)
     expected = expectations(settings, registry, trust)
@@ -141,7 +144,7 @@ async def running(settings: ConnectorSettings) -> AsyncIterator[RunningConnector
             keys = read_keys(settings, trust, state)
             runs = RunStore(state.runs)
             stack.push_async_callback(runs.close)
-            behind = system_behind(settings, state)
+            behind = behind_of(settings, state)
             stack.push_async_callback(behind.close)
             gallery_size = await behind.start()
         except (StateError, SystemUnusable, sqlite3.Error) as error:

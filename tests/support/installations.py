@@ -9,6 +9,7 @@ A test that needs one to itself makes it with `InstallationUnderTest(folder)` in
 
 import asyncio
 import contextlib
+import signal
 import subprocess
 import threading
 import time
@@ -56,6 +57,16 @@ class ProcessUnderTest:
     def log(self) -> str:
         """What it has written since the installation was made."""
         return self.part.log.read_text(errors="replace")
+
+    def freeze(self) -> None:
+        """Stops it in the middle of whatever it does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets it go on, as if no time had passed; does nothing when it runs, or does not."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
     def launch(self) -> None:
         """Starts it and does not wait."""
@@ -122,6 +133,11 @@ class InstallationUnderTest:
             process.part.name: process for stage in self._stages for process in stage
         }
         """By name: nats, ledger, policy, broker, connector-lacris."""
+
+    def add(self, process: ProcessUnderTest) -> None:
+        """One more, started last."""
+        self._stages[-1].append(process)
+        self.processes[process.part.name] = process
 
     def client(self, ori: str) -> Path:
         """Configuration file of an agency system."""

@@ -1,0 +1,54 @@
+"""The whole exchange under mixed load while every part is broken: the accounts of all sides agree.
+
+Real processes. A round loads one installation from two agencies, breaks each part once, lets every search
+end, and has the judge of `support.exchange_history` read the verified ledger, what the clients wrote down
+and what the connector has. The seed of a failure is in its message, with what was done.
+"""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from support.exchange_history import counts_of, wrongs_of
+from support.exchanges import Exchange
+from support.nemesis import Bounds, Nemesis
+
+pytestmark = [
+    pytest.mark.fault,
+    pytest.mark.promise(1),
+    pytest.mark.promise(8),
+    pytest.mark.timeout(6 * 3600),
+]
+
+SEED: Final = 20201113
+EXPIRES_AFTER_S: Final = 8.0
+"""Shorter than the minute after which the bus gives up on a connector: what was lost there expires."""
+SETTLE_S: Final = 45.0
+HURT_S_MAX: Final = 3.0
+ROUNDS_OF_AN_INSTALLATION: Final = 10
+"""Then another is begun: each round verifies the whole ledger."""
+
+
+def one_round(exchange: Exchange, seed: int, bounds: Bounds) -> None:
+    nemesis = Nemesis(exchange, seed, bounds)
+    with exchange.load(seed, expires_after_s=EXPIRES_AFTER_S, settle_s=SETTLE_S) as load:
+        try:
+            nemesis.strike_each(load)
+        finally:
+            exchange.heal()
+    history = exchange.history()
+    counts = counts_of(history)
+    sys.stdout.write(f"{seed=} {nemesis.did} {dict(counts)}\n")
+    wrongs = wrongs_of(history)
+    assert not wrongs, "\n".join([f"{seed=}", *nemesis.did, f"{dict(counts)}", *wrongs[:50]])
+    missing = {"answered", "failed", "expired", "withdrawn", "refused", "tried"} - counts.keys()
+    assert not missing, f"{seed=}: nothing was {missing}"
+
+
+def test_every_account_agrees_whatever_breaks(tmp_path: Path, fault_rounds: int) -> None:
+    for start in range(0, fault_rounds, ROUNDS_OF_AN_INSTALLATION):
+        with Exchange(tmp_path / f"exchange-{start}") as exchange:
+            for number in range(start, min(start + ROUNDS_OF_AN_INSTALLATION, fault_rounds)):
+                one_round(exchange, SEED + number, Bounds(HURT_S_MAX))
