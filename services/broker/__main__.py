@@ -14,15 +14,25 @@ from broker.config import BrokerSettings
 from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.limits import Limits
+from broker.participants import Known, Participants, followed, of_file
 from broker.policy import Policy
 from broker.searching import Searching
 from broker.service import BrokerServicer
-from broker.streams import ANSWERS_CONSUMER, ANSWERS_STREAM, ensure_answers, ensure_orders
+from broker.streams import (
+    ANSWERS_CONSUMER,
+    ANSWERS_STREAM,
+    OrderQueues,
+    ensure_answers,
+    ensure_orders,
+)
 from broker.watch import KnownSearches
 from countersign.broker.v1.broker_pb2_grpc import add_BrokerServiceServicer_to_server
+from registry.public import PublicDocuments
 from shared.bus import Bus, connected
 from shared.clock import SystemClock
 from shared.errors import Unavailable
+from shared.following import Following
+from shared.following import followed as following_along
 from shared.identity import SpiffeId
 from shared.process import run_process
 from shared.registry import Registry, TrustRoots
@@ -54,6 +64,7 @@ class RunningBroker:
 
     server: RunningServer
     bus: Bus
+    registering: "Registering"
 
     @property
     def ended(self) -> asyncio.Event:
@@ -62,20 +73,82 @@ class RunningBroker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether policy, ledger and connectors can be reached at all."""
-        return self.bus.is_connected
+        """Whether policy, ledger and connectors can be reached at all, and who takes part is known."""
+        return self.bus.is_connected and self.registering.is_fresh
+
+
+@dataclass(frozen=True)
+class Registering:
+    """Where the broker takes from who takes part."""
+
+    known: Known
+    following: Following[PublicDocuments, Participants] | None = None
+    """None where the registry is a file."""
+    queues: OrderQueues | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether who takes part is known, and orders can be sent to those who were there at first."""
+        if self.following is None or self.queues is None:
+            return True
+        return self.following.is_fresh and self.queues.tried.is_set()
 
 
 def _agency(caller: SpiffeId) -> bool:
     return caller.kind == "agency"
 
 
-async def _ensure_streams(bus: Bus, registry: Registry, settings: BrokerSettings) -> None:
+async def _registering(bus: Bus, trust: TrustRoots, settings: BrokerSettings) -> Registering:
+    """With the streams that are known of now. Raises Unavailable, and RegistryError."""
+    clock = SystemClock()
+    registry = None if settings.registry is None else Registry.load(settings.registry)
     async for attempt in stamina.retry_context(on=Unavailable, attempts=10, timeout=60):
         with attempt:
             await ensure_answers(bus, settings)
-            for system in registry.systems:
+            for system in registry.systems if registry is not None else ():
                 await ensure_orders(bus, system, settings)
+    if registry is not None:
+        return Registering(of_file(registry, OfficerTokens(registry, trust, clock)))
+    following = followed(bus, trust, settings.trust_domain, clock)
+    queues = OrderQueues(bus, following.current, settings)
+    return Registering(Known(following.current, following.catch_up), following, queues)
+
+
+@contextlib.asynccontextmanager
+async def _kept(registering: Registering, bus: Bus, server: RunningServer) -> AsyncIterator[None]:
+    """Follow what is registered, and say when calls can be taken and when no longer."""
+    following, queues = registering.following, registering.queues
+    if following is None or queues is None:
+        yield
+        return
+
+    async def tell(_: bool) -> None:
+        for service in ("", SERVICE):
+            await server.set_serving(service, registering.is_fresh)
+
+    async def tell_when_tried() -> None:
+        await queues.tried.wait()
+        await tell(True)
+
+    async def end_with(following: asyncio.Event) -> None:
+        await following.wait()
+        bus.closed.set()
+
+    await tell(False)
+    keeping = asyncio.create_task(queues.keep())
+    keeping.add_done_callback(lambda _: bus.closed.set())
+    tasks = [
+        keeping,
+        asyncio.create_task(tell_when_tried()),
+        asyncio.create_task(end_with(following.ended)),
+    ]
+    try:
+        async with following_along(following, tell):
+            yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _sweeping(ending: Ending, bus: Bus) -> asyncio.Task[None]:
@@ -86,72 +159,81 @@ def _sweeping(ending: Ending, bus: Bus) -> asyncio.Task[None]:
     return sweeping
 
 
-async def _serve(
-    servicer: BrokerServicer, settings: BrokerSettings, limits: Limits
-) -> RunningServer:
-    return await start_server(
-        lambda grpc_server: add_BrokerServiceServicer_to_server(servicer, grpc_server),
-        services=[SERVICE],
-        listen=settings.listen,
+@dataclass(frozen=True)
+class _Parts:
+    """What a broker consists of."""
+
+    servicer: BrokerServicer
+    answers: Answers
+    ending: Ending
+    limits: Limits
+
+
+def _parts(bus: Bus, known: Known, trust: TrustRoots, settings: BrokerSettings) -> _Parts:
+    clock = SystemClock()
+    ledger, searches = Ledger(bus), KnownSearches()
+    limits, rejections = Limits(settings.limits, searches, clock), Rejections(clock)
+    answers = Answers(
+        bus=bus,
+        ledger=ledger,
+        known=searches,
+        trust=trust,
         trust_domain=settings.trust_domain,
-        access={f"/{SERVICE}/{rpc}": _agency for rpc in RPCS},
-        limit=limits.call,
+        rejections=rejections,
     )
+    ending = Ending(bus=bus, ledger=ledger, known=searches, clock=clock)
+    searching = Searching(
+        bus=bus,
+        ledger=ledger,
+        policy=Policy(bus),
+        admission=Admission(known, ledger, limits, rejections),
+        limits=limits,
+        known=searches,
+        ending=ending,
+        trust=trust,
+        signing_key=SigningKey.load(settings.order_signing_key),
+        clock=clock,
+        default_wait_s=settings.default_wait.total_seconds(),
+    )
+    servicer = BrokerServicer(
+        searching=searching,
+        answers=answers,
+        ending=ending,
+        ledger=ledger,
+        known=searches,
+        participants=known,
+        trust=trust,
+    )
+    return _Parts(servicer, answers, ending, limits)
 
 
 @contextlib.asynccontextmanager
 async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
     """A broker, from its settings."""
-    registry = Registry.load(settings.registry)
     trust = TrustRoots.load(settings.trust_roots)
-    signing_key = SigningKey.load(settings.order_signing_key)
-    clock = SystemClock()
-    async with connected(settings.bus, "broker") as bus:
-        await _ensure_streams(bus, registry, settings)
-        ledger, known = Ledger(bus), KnownSearches()
-        limits, rejections = Limits(settings.limits, known, clock), Rejections(clock)
-        answers = Answers(
-            bus=bus,
-            ledger=ledger,
-            known=known,
-            trust=trust,
-            trust_domain=settings.trust_domain,
-            rejections=rejections,
-        )
-        ending = Ending(bus=bus, ledger=ledger, known=known, clock=clock)
-        searching = Searching(
-            bus=bus,
-            ledger=ledger,
-            policy=Policy(bus),
-            admission=Admission(OfficerTokens(registry, trust, clock), ledger, limits, rejections),
-            limits=limits,
-            known=known,
-            ending=ending,
-            trust=trust,
-            signing_key=signing_key,
-            clock=clock,
-            default_wait_s=settings.default_wait.total_seconds(),
-        )
-        servicer = BrokerServicer(
-            searching=searching,
-            answers=answers,
-            ending=ending,
-            ledger=ledger,
-            known=known,
-            registry=registry,
-            trust=trust,
-        )
+    async with contextlib.AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(connected(settings.bus, "broker"))
+        registering = await _registering(bus, trust, settings)
+        parts = _parts(bus, registering.known, trust, settings)
         await bus.consume(
             ANSWERS_STREAM,
             ANSWERS_CONSUMER,
-            answers.take_in,
+            parts.answers.take_in,
             ANSWERS_IN_FLIGHT_MAX,
             ANSWERS_TEMPLATE,
         )
-        server = await _serve(servicer, settings, limits)
-        sweeping = _sweeping(ending, bus)
+        server = await start_server(
+            lambda grpc_server: add_BrokerServiceServicer_to_server(parts.servicer, grpc_server),
+            services=[SERVICE],
+            listen=settings.listen,
+            trust_domain=settings.trust_domain,
+            access={f"/{SERVICE}/{rpc}": _agency for rpc in RPCS},
+            limit=parts.limits.call,
+        )
+        sweeping = _sweeping(parts.ending, bus)
         try:
-            yield RunningBroker(server, bus)
+            async with _kept(registering, bus, server):
+                yield RunningBroker(server, bus, registering)
         finally:
             await server.stop(GRACE_S)
             sweeping.cancel()

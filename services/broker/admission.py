@@ -8,13 +8,13 @@ from typing import Final
 
 from broker.ledger import Ledger
 from broker.limits import Limits
+from broker.participants import Known, Participants
 from broker.record import Record, rejected_entry
 from countersign.ledger.v1.entry_pb2 import RequestRejected
 from countersign.type.v1.search_pb2 import SearchFacts
 from shared.errors import Conflict, NotAllowed, NotAuthentic, ServiceError
 from shared.identity import SpiffeId
 from shared.rejections import Rejections, check_recorded
-from shared.tokens import OfficerTokens
 
 SERVICE: Final = "countersign.broker.v1.BrokerService"
 
@@ -27,32 +27,59 @@ class Call:
     rpc: str
 
 
+@dataclass(frozen=True)
+class Admitted:
+    """An officer who may ask, and by what that was found."""
+
+    officer: str
+    call: Call
+    facts: SearchFacts
+    token: str
+    by: Participants
+
+
 class Admission:
     """Admits officers of the calling agency, and records everyone else."""
 
     def __init__(
-        self, tokens: OfficerTokens, ledger: Ledger, limits: Limits, rejections: Rejections
+        self, known: Known, ledger: Ledger, limits: Limits, rejections: Rejections
     ) -> None:
-        self._tokens = tokens
+        self._known = known
         self._ledger = ledger
         self._limits = limits
         self._rejections = rejections
 
-    async def officer(self, call: Call, facts: SearchFacts, token: str) -> str:
-        """The officer who asks. Raises NotAllowed or NotAuthentic, recorded, or Overloaded."""
+    async def admit(self, call: Call, facts: SearchFacts, token: str) -> Admitted:
+        """The officer who asks. Raises NotAllowed or NotAuthentic, recorded; Overloaded, Unavailable."""
         self._limits.agency(call.caller.name)
+        admitted = await self._admitted(call, facts, token, self._known.current())
+        self._limits.officer(facts.origin_agency, admitted.officer)
+        return admitted
+
+    async def confirm(self, admitted: Admitted, documents_index: int | None) -> None:
+        """Ask again where the decision knows a later document: a key may have been taken out by it.
+
+        What is recorded was so admitted and decided by the same documents. Raises as `admit`, but for limits:
+        it is the same call.
+        """
+        now = await self._known.reaching(documents_index)
+        if now is not admitted.by:
+            await self._admitted(admitted.call, admitted.facts, admitted.token, now)
+
+    async def _admitted(
+        self, call: Call, facts: SearchFacts, token: str, by: Participants
+    ) -> Admitted:
         try:
             if facts.origin_agency != call.caller.name:
                 raise NotAllowed(
                     "ORIGIN_NOT_CALLER",
                     f"{call.caller} may not ask in the name of agency {facts.origin_agency}",
                 )
-            officer = self._tokens.verify(token, facts.origin_agency, facts.search_id)
+            officer = by.tokens.verify(token, facts.origin_agency, facts.search_id)
         except (NotAllowed, NotAuthentic) as error:
             await self._record(call, facts.search_id, error)
             raise
-        self._limits.officer(facts.origin_agency, officer)
-        return officer
+        return Admitted(officer, call, facts, token, by)
 
     async def conflict(self, call: Call, record: Record, request_sha256: bytes) -> ServiceError:
         """The error for an id that stands for another request, recorded."""

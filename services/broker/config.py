@@ -15,10 +15,12 @@ class BrokerSettings(ProcessSettings):
     """SPIFFE trust domain of every caller; certificates of another are refused."""
     listen: ListenSettings
     bus: BusSettings
-    registry: ConfigPath
-    """Registry of agencies, systems, galleries and officers (TOML)."""
+    registry: ConfigPath | None = None
+    """Registry of agencies, systems, galleries and officers (TOML). Without it, the broker follows what
+    owners publish in the ledger; who the officers are is then for the policy service alone to know."""
     trust_roots: ConfigPath
-    """Public keys of connectors and identity providers (JSON)."""
+    """Public keys of connectors and identity providers (JSON). When owners publish what they register, also
+    those of the log, by which that is proved, and of who may take part (`registry_signers`)."""
     order_signing_key: ConfigPath
     """Ed25519 private key that signs orders; its public half is in every connector's trust roots."""
     default_wait: timedelta = Field(default=timedelta(minutes=15), gt=timedelta(0))

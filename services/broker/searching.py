@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from broker.admission import Admission, Call
+from broker.admission import Admission, Admitted, Call
 from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.limits import Limits
@@ -90,12 +90,11 @@ class Searching:
     async def check(self, caller: Call, request: CheckSearchRequest) -> CheckSearchResponse:
         """Asks every party and records that it was asked. Sends nothing."""
         _check_known(request.facts)
-        officer = await self._admission.officer(caller, request.facts, request.officer_token)
+        admitted = await self._admission.admit(caller, request.facts, request.officer_token)
         evaluated, appended = await self._recorded(
-            request.facts,
-            officer,
+            admitted,
             self._clock.now(),
-            lambda evaluated: checked_entry(request.facts, officer, evaluated),
+            lambda evaluated: checked_entry(request.facts, admitted.officer, evaluated),
         )
         return CheckSearchResponse(decision=evaluated.decision, receipt=appended.receipt)
 
@@ -118,22 +117,28 @@ class Searching:
     async def _submit(self, caller: Call, request: SubmitSearchRequest) -> Record:
         facts = request.facts
         _check_known(facts)
-        officer = await self._admission.officer(caller, facts, request.officer_token)
+        admitted = await self._admission.admit(caller, facts, request.officer_token)
         self._check_sealed_to(request)
-        bound = bind(facts, officer, request.sealed_probe, request.answer_public_key, request.salt)
+        bound = bind(
+            facts,
+            admitted.officer,
+            request.sealed_probe,
+            request.answer_public_key,
+            request.salt,
+        )
         digest = request_digest(bound)
-        with self._limits.submitting(facts.search_id, facts.origin_agency, officer):
-            return await self._carry_out(caller, request, officer, bound, digest)
+        with self._limits.submitting(facts.search_id, facts.origin_agency, admitted.officer):
+            return await self._carry_out(admitted, request, bound, digest)
 
     async def _carry_out(
-        self, caller: Call, request: SubmitSearchRequest, officer: str, bound: bytes, digest: bytes
+        self, admitted: Admitted, request: SubmitSearchRequest, bound: bytes, digest: bytes
     ) -> Record:
         facts = request.facts
         record = self._known.get(facts.search_id)
         if record is None:
-            record = await self._decide(facts, officer, digest)
+            record = await self._decide(admitted, digest)
         if record.decision.request_sha256 != digest:
-            raise await self._admission.conflict(caller, record, digest)
+            raise await self._admission.conflict(admitted.call, record, digest)
         # What is at hand may have changed while the decision was being recorded.
         record = self._known.get(facts.search_id) or record
         if record.is_open and record.deadline > self._clock.now():
@@ -152,17 +157,17 @@ class Searching:
                 "the probe is not sealed to the system's key; take the key from the trust roots",
             )
 
-    async def _decide(self, facts: SearchFacts, officer: str, digest: bytes) -> Record:
+    async def _decide(self, admitted: Admitted, digest: bytes) -> Record:
+        facts = admitted.facts
         now = self._clock.now()
         wait_s = self._default_wait_s
         if facts.HasField("expires_after"):
             wait_s = facts.expires_after.ToTimedelta().total_seconds()
         deadline = datetime.fromtimestamp(now.timestamp() + wait_s, now.tzinfo)
         evaluated, appended = await self._recorded(
-            facts,
-            officer,
+            admitted,
             now,
-            lambda evaluated: decided_entry(facts, officer, evaluated, digest, deadline),
+            lambda evaluated: decided_entry(facts, admitted.officer, evaluated, digest, deadline),
         )
         if appended.existing:
             # Decided before, by another broker or before a restart: that decision stands.
@@ -178,15 +183,20 @@ class Searching:
 
     async def _recorded(
         self,
-        facts: SearchFacts,
-        officer: str,
+        admitted: Admitted,
         now: datetime,
         entry: Callable[[EvaluateResponse], PendingEntry],
     ) -> tuple[EvaluateResponse, Appended]:
         """The decision, and its entry. What was decided without the newest document is decided anew."""
-        request = EvaluateRequest(facts=facts, officer=officer, at=stamp(now))
+        request = EvaluateRequest(facts=admitted.facts, officer=admitted.officer, at=stamp(now))
         for _ in range(DECIDE_TRIES):
             evaluated = await self._evaluate(request)
+            decision = evaluated.decision
+            known = decision.documents_index if decision.HasField("documents_index") else None
+            try:
+                await self._admission.confirm(admitted, known)
+            except Unavailable as error:
+                raise await self._undecided(request, error.reason) from error
             try:
                 return evaluated, await self._ledger.append(entry(evaluated))
             except InvalidRequest as error:
@@ -203,12 +213,14 @@ class Searching:
         except ServiceError as error:
             raise await self._undecided(request) from error
 
-    async def _undecided(self, request: EvaluateRequest) -> Unavailable:
+    async def _undecided(
+        self, request: EvaluateRequest, reason: str = "POLICY_UNAVAILABLE"
+    ) -> Unavailable:
         """What the caller is told, once it is on record."""
-        undecided = undecided_entry(request.facts, request.officer, "POLICY_UNAVAILABLE")
+        undecided = undecided_entry(request.facts, request.officer, reason)
         await self._ledger.append(undecided)
         return Unavailable(
-            "POLICY_UNAVAILABLE",
+            reason,
             "no decision could be made, so nothing was sent; try again with the same id",
             retry_after_s=1,
         )

@@ -13,6 +13,7 @@ from broker.admission import Call
 from broker.answers import Answers
 from broker.ending import Ending
 from broker.ledger import Ledger
+from broker.participants import Known
 from broker.record import Record
 from broker.searching import Searching
 from broker.watch import KnownSearches
@@ -40,7 +41,7 @@ class BrokerServicer(BrokerServiceServicer):
         ending: Ending,
         ledger: Ledger,
         known: KnownSearches,
-        registry: Registry,
+        participants: Known,
         trust: TrustRoots,
     ) -> None:
         self._searching = searching
@@ -48,7 +49,7 @@ class BrokerServicer(BrokerServiceServicer):
         self._ending = ending
         self._ledger = ledger
         self._known = known
-        self._registry = registry
+        self._participants = participants
         self._trust = trust
 
     async def CheckSearch(  # noqa: N802  # named by the contract
@@ -133,18 +134,19 @@ class BrokerServicer(BrokerServiceServicer):
         self, request: pb.ListSystemsRequest, context: Context
     ) -> pb.ListSystemsResponse:
         """See broker.proto."""
-        names = sorted(self._registry.systems)
+        registry = self._participants.current().registry
+        names = sorted(registry.systems)
         start = _read_token(request.page_token)
         size = request.page_size or PAGE_DEFAULT
         page = names[start : start + size]
         more = start + size < len(names)
         return pb.ListSystemsResponse(
-            systems=[self._system(name) for name in page],
+            systems=[self._system(registry, name) for name in page],
             next_page_token=_write_token(start + size) if more else "",
         )
 
-    def _system(self, name: str) -> pb.System:
-        system = self._registry.systems[name]
+    def _system(self, registry: Registry, name: str) -> pb.System:
+        system = registry.systems[name]
         keys = self._trust.systems.get(name)
         return pb.System(
             id=name,
@@ -153,7 +155,7 @@ class BrokerServicer(BrokerServiceServicer):
             commercial=system.commercial,
             galleries=[
                 pb.Gallery(id=key, owner_agency=gallery.owner, gallery_class=gallery.proto_class)
-                for key, gallery in sorted(self._registry.galleries.items())
+                for key, gallery in sorted(registry.galleries.items())
                 if gallery.system == name
             ],
             sealing_public_key=keys.sealing_public_key if keys else b"",

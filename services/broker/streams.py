@@ -1,12 +1,20 @@
 """The durable streams of the bus: orders to each system, answers from all."""
 
+import asyncio
+import logging
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
 from nats.js import api
 
 from broker.config import BrokerSettings
+from broker.participants import Participants
 from shared.bus import Bus
+from shared.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 ANSWERS_STREAM: Final = "ANSWERS"
 ANSWERS_CONSUMER: Final = "broker"
@@ -19,6 +27,10 @@ DELIVERIES_MAX: Final = 1000
 """An order is tried again until its deadline, also through a long outage of bus or disk; this only
 bounds what breaks its connector each time."""
 ORDERS_IN_FLIGHT_MAX: Final = 256
+QUEUES_POLL_S: Final = 0.5
+"""How soon a system that is registered while the broker runs can be sent an order."""
+QUEUES_RETRY_S: Final = 30.0
+"""After the bus did not let us make one: until its configuration has the system, it will not."""
 ANSWERS_BYTES_MAX: Final = 4 * 1024**3
 
 
@@ -63,6 +75,46 @@ async def ensure_orders(bus: Bus, system: str, settings: BrokerSettings) -> None
             max_ack_pending=ORDERS_IN_FLIGHT_MAX,
         ),
     )
+
+
+class OrderQueues:
+    """Makes the queue of each system as soon as that is registered."""
+
+    def __init__(
+        self, bus: Bus, current: Callable[[], Participants], settings: BrokerSettings
+    ) -> None:
+        self._bus = bus
+        self._current = current
+        self._settings = settings
+        self._made: set[str] = set()
+        self._again: dict[str, float] = {}
+        """When a system is tried again of which the bus took no queue."""
+        self.tried = asyncio.Event()
+        """Set once those that are registered at first have their queues, as far as the bus lets us."""
+
+    async def keep(self) -> None:
+        """Look again and again. Never ends by itself."""
+        while True:
+            await self._make_new()
+            await asyncio.sleep(QUEUES_POLL_S)
+
+    async def _make_new(self) -> None:
+        try:
+            systems = self._current().registry.systems.keys() - self._made
+        except Unavailable:
+            return
+        for system in sorted(systems):
+            if time.monotonic() < self._again.get(system, 0.0):
+                continue
+            try:
+                await ensure_orders(self._bus, system, self._settings)
+                self._made.add(system)
+            except Unavailable as error:
+                # An owner has registered it; the operator gives it an account on the bus.
+                fields = {"system": system, "why": error.message}
+                log.warning("a system has no queue on the bus", extra={"fields": fields})
+                self._again[system] = time.monotonic() + QUEUES_RETRY_S
+        self.tried.set()
 
 
 async def ensure_answers(bus: Bus, settings: BrokerSettings) -> None:

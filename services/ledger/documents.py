@@ -12,13 +12,13 @@ from countersign.ledger.v1 import append_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1 import decision_pb2
 from countersign.type.v1.decision_pb2 import Decision
-from ledger.archive import Archive
+from ledger.archive import Archive, Receipt
 from ledger.entry import DOCUMENT_KEYS, Completer, Opening
 from ledger.requests import invalid, known_index
 from ledger.writer import Writer
 from shared.bus import Bus
 from shared.errors import InvalidRequest
-from shared.kinds import DOCUMENTS
+from shared.kinds import DOCUMENTS, REGISTRATIONS
 
 QUEUE: Final = "ledger"
 IN_FLIGHT_MAX: Final = 16
@@ -88,9 +88,11 @@ class DocumentService:
         await bus.serve(
             "ledger.publish", QUEUE, pb.PublishDocumentRequest, self.publish, IN_FLIGHT_MAX
         )
-        await bus.serve(
-            "ledger.list_documents", QUEUE, pb.ListDocumentsRequest, self.list, IN_FLIGHT_MAX
-        )
+        for subject, handler in (
+            ("ledger.list_documents", self.list),
+            ("ledger.list_public_documents", self.list_public),
+        ):
+            await bus.serve(subject, QUEUE, pb.ListDocumentsRequest, handler, IN_FLIGHT_MAX)
 
     async def publish(self, request: pb.PublishDocumentRequest) -> pb.PublishDocumentResponse:
         """Make a document durable, unless another came first."""
@@ -115,7 +117,18 @@ class DocumentService:
         )
 
     async def list(self, request: pb.ListDocumentsRequest) -> pb.ListDocumentsResponse:
-        """Give documents in their order."""
+        """Give documents in their order, with what opens their commitments."""
+        found = await self._after(request)
+        openings = await self._opened(
+            [one.index for one in found if Entry.FromString(one.leaf).commitments]
+        )
+        return _told(found, openings)
+
+    async def list_public(self, request: pb.ListDocumentsRequest) -> pb.ListDocumentsResponse:
+        """Give documents in their order, as everybody may read them."""
+        return _told(await self._after(request), {})
+
+    async def _after(self, request: pb.ListDocumentsRequest) -> Sequence[Receipt]:
         after = None
         if request.HasField("after_index"):
             after = known_index(request.after_index, "after_index")
@@ -124,26 +137,29 @@ class DocumentService:
         if self._fresh is not None:
             await self._fresh()
         found = await self._archive.chain(key_after, after, PAGE_DOCUMENTS_MAX)
-        openings = await self._opened(
-            [one.index for one in found if Entry.FromString(one.leaf).commitments]
-        )
         for one in found:  # also what was recorded though its publisher was told that it was not
             self._take(one.index, Entry.FromString(one.leaf))
-        response = pb.ListDocumentsResponse()
-        for one in found:
-            if response.ByteSize() > PAGE_BYTES_MAX:
-                break  # with their openings, documents may be larger than a page of entries
-            told = response.documents.add()
-            receipt = told.receipt
-            receipt.index, receipt.leaf, receipt.tlog_proof = one.index, one.leaf, one.tlog_proof
-            for opening in openings.get(one.index, ()):
-                told.openings.add(field=opening.field, value=opening.value)
-        return response
+        return found
+
+
+def _told(
+    found: Sequence[Receipt], openings: Mapping[int, Sequence[Opening]]
+) -> pb.ListDocumentsResponse:
+    response = pb.ListDocumentsResponse()
+    for one in found:
+        if response.ByteSize() > PAGE_BYTES_MAX:
+            break  # with their openings, documents may be larger than a page of entries
+        told = response.documents.add()
+        receipt = told.receipt
+        receipt.index, receipt.leaf, receipt.tlog_proof = one.index, one.leaf, one.tlog_proof
+        for opening in openings.get(one.index, ()):
+            told.openings.add(field=opening.field, value=opening.value)
+    return response
 
 
 def _counts(document: Entry) -> bool:
     kind = document.WhichOneof("event")
-    if kind in ("registry_published", "officers_published"):
+    if kind in REGISTRATIONS:
         registration = getattr(document, kind)
         return bool(registration.part == registration.parts)
     return True

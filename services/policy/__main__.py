@@ -20,8 +20,7 @@ from policy.authzen.port import Port, serving
 from policy.authzen.searches import SearchDomain, access
 from policy.config import PolicySettings
 from policy.deciding import Deciding
-from policy.documents import Documents
-from policy.following import Following, followed
+from policy.documents import READER, Documents, Following
 from policy.publishing import Publishing
 from policy.recording import Recording
 from policy.registering import Registering
@@ -30,6 +29,7 @@ from policy.service import ACCESS, SERVICE, PolicyServicer, TakingIn
 from registry.folding import Fold
 from shared.bus import Bus, connected
 from shared.clock import SystemClock
+from shared.following import Source, followed
 from shared.identity import SpiffeId
 from shared.process import run_process
 from shared.registry import Registry, TrustRoots
@@ -133,7 +133,8 @@ def following_of(settings: PolicySettings, bus: Bus) -> Following:
     except (VocabularyError, TlogError) as error:
         raise SettingsError(f"the ledger's documents cannot be followed: {error}") from error
     publisher = str(SpiffeId(settings.trust_domain, "service", "policy"))
-    return Following(bus, Documents(vocabulary, _signers(settings), registry), logs, publisher)
+    documents = Documents(vocabulary, _signers(settings), registry)
+    return Following(bus, documents, Source(logs, publisher), READER)
 
 
 def _registry(settings: PolicySettings) -> Registry | None:

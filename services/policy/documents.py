@@ -9,25 +9,27 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
-from typing import Final
+from typing import Final, TypeAlias
 
 from countersign.ledger.v1.entry_pb2 import Entry
 from directive import guards, holdings
-from directive.entities import known_names
+from directive.entities import EntitiesError, known_names
+from directive.findings import DirectiveRefused
 from directive.guards import KnownNames
 from directive.holdings import Holdings, World
+from directive.self_test import EngineUntrustworthy
 from directive.signature import Signers
 from directive.vocabulary import Vocabulary
 from policy.applied import Applied, made
 from registry.findings import RegistryRefused
 from registry.folding import Applied as Changed
 from registry.folding import Fold
+from shared import following
+from shared.kinds import REGISTRATIONS
 from shared.registry import Registry
 from tlog.note import Verifier
 
 log = logging.getLogger(__name__)
-
-REGISTRATIONS: Final = frozenset({"registry_published", "officers_published"})
 
 
 class Documents:
@@ -43,6 +45,11 @@ class Documents:
         self._world: World | None = None
         self._made: Applied | None = None
         self.holdings = Holdings()
+
+    @property
+    def head(self) -> int | None:
+        """Index of the last document; None before the first."""
+        return self.holdings.head
 
     @property
     def fold(self) -> Fold | None:
@@ -68,9 +75,10 @@ class Documents:
             return self._signers
         by_party: dict[str, tuple[Verifier, ...]] = dict(self._signers.by_party)
         for owner, published in self.fold.owners.items():
-            registered = tuple(map(Verifier.parse, published.public.keys.directives))
-            if registered:  # from then on, a key of the trust roots that was retired signs nothing
-                by_party[owner] = registered
+            # From the first that it registered on: a key of the trust roots that was retired signs nothing,
+            # also not once the owner has taken out its own.
+            if published.has_registered("directives"):
+                by_party[owner] = tuple(map(Verifier.parse, published.public.keys.directives))
         return Signers(by_party)
 
     def copy(self) -> "Documents":
@@ -148,3 +156,12 @@ class Documents:
         """What to decide by; raises DirectiveRefused, EntitiesError, EngineUntrustworthy."""
         self._made = made(self.holdings, self.world, self.registry, self._made)
         return self._made
+
+
+Following: TypeAlias = following.Following[Documents, Applied]
+READER: Final = following.Reader[Documents, Applied](
+    subject="ledger.list_documents",
+    stale="DIRECTIVES_STALE",
+    make=Documents.made,
+    refusals=(DirectiveRefused, EntitiesError, EngineUntrustworthy),
+)

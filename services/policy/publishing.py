@@ -23,8 +23,7 @@ from directive.entities import EntitiesError
 from directive.findings import DirectiveRefused, Finding
 from directive.holdings import Held, Holdings
 from directive.self_test import EngineUntrustworthy
-from policy.documents import Documents
-from policy.following import Following
+from policy.documents import Documents, Following
 from policy.recording import Recording
 from policy.reviewing import Reviewer
 from shared.clock import Clock

@@ -2,8 +2,8 @@
 
 from countersign.ledger.v1 import append_pb2 as pb
 from countersign.type.v1.decision_pb2 import Receipt
-from policy.following import TIMEOUT_S
 from shared.bus import Bus
+from shared.following import TIMEOUT_S
 
 
 class Recording:

@@ -18,8 +18,7 @@ from countersign.type.v1.decision_pb2 import Receipt
 from directive.entities import EntitiesError
 from directive.findings import DirectiveRefused
 from directive.self_test import EngineUntrustworthy
-from policy.documents import REGISTRATIONS, Documents
-from policy.following import Following
+from policy.documents import Documents, Following
 from policy.recording import Recording
 from registry.findings import RegistryRefused
 from registry.folding import Fold
@@ -34,6 +33,7 @@ from shared.errors import (
     NotReady,
     Unavailable,
 )
+from shared.kinds import REGISTRATIONS
 
 TRIES_MAX: Final = 5
 """Others may publish meanwhile: beside what they published, it is tried again from its first part on."""

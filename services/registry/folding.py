@@ -50,6 +50,12 @@ class Published:
     statement: Statement
     public: PublicPart
     commitments: Commitments
+    keys_registered: frozenset[str]
+    """For what it has ever registered keys: those of the trust roots count no more for that."""
+
+    def has_registered(self, purpose: str) -> bool:
+        """Whether its own keys count for this purpose, and nobody's where it has none any more."""
+        return purpose in self.keys_registered
 
     @property
     def previous(self) -> Previous:
@@ -276,7 +282,8 @@ class Fold:
             findings += self._standings.check(self._names, public, candidate.removed, added)
         if findings:
             raise RegistryRefused(findings)
-        return Published(said, public, commitments)
+        before_keys = before.keys_registered if before else frozenset[str]()
+        return Published(said, public, commitments, before_keys | _purposes(public))
 
     def _take(self, published: Published, candidate: _Candidate) -> Applied:
         """Makes it count. It was judged: from here on nothing is refused."""
@@ -328,6 +335,10 @@ class Fold:
         named = {day for days in dated for day in days.values()}
         if not named <= self._days:
             self._days |= named
+
+
+def _purposes(public: PublicPart) -> frozenset[str]:
+    return frozenset(name for name in type(public.keys).model_fields if getattr(public.keys, name))
 
 
 def _content(event: RegistryPublished) -> bytes:

@@ -33,6 +33,9 @@ DOCUMENTS: Final = frozenset(
 )
 """Kinds that put a document in force or end it: they form one chain (see Entry.previous_document)."""
 
+REGISTRATIONS: Final = frozenset({"registry_published", "officers_published"})
+"""Those of them by which owners register, by name."""
+
 _NAMES: Final = {number: name for name, number in KINDS.items()}
 
 

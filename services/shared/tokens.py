@@ -6,10 +6,13 @@ bound its life, and `nonce` (OpenID Connect Core, section 2) is the search id, s
 one search only.
 """
 
+import copy
 import functools
 import json
+import logging
 import re
 from binascii import a2b_base64, b2a_base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -23,6 +26,8 @@ from jwt.utils import base64url_decode
 from shared.clock import Clock
 from shared.errors import NotAllowed, NotAuthentic
 from shared.registry import OFFICER_PATTERN, IdentityProvider, Registry, RegistryError, TrustRoots
+
+log = logging.getLogger(__name__)
 
 AUDIENCE: Final = "countersign-broker"
 LEDGER_AUDIENCE: Final = "countersign-ledger"
@@ -49,6 +54,14 @@ class _Key:
     """The same, when it is one."""
 
 
+@dataclass(frozen=True)
+class _Provider:
+    """An agency's provider with its keys, ready to be used."""
+
+    registered: IdentityProvider
+    keys: dict[str, _Key]
+
+
 class OfficerTokens:
     """Checks officer tokens against the registered identity providers.
 
@@ -62,19 +75,41 @@ class OfficerTokens:
         self._audience = audience
         self._clock = clock
         self._keys = {
-            ori: (provider.issuer, _signing_keys(ori, provider))
+            ori: _Provider(provider, _signing_keys(ori, provider))
             for ori, provider in trust.identity_providers.items()
         }
 
+    def with_registered(
+        self, registry: Registry, providers: Mapping[str, IdentityProvider]
+    ) -> "OfficerTokens":
+        """The same by what is registered now. A provider whose keys can sign nothing counts as none.
+
+        Keys that are the same are not read again: of a thousand agencies one changes at a time.
+        """
+        other = copy.copy(self)
+        other._registry = registry
+        other._keys = {}
+        for ori, provider in providers.items():
+            known = self._keys.get(ori)
+            if known is not None and known.registered is provider:
+                other._keys[ori] = known
+                continue
+            try:
+                other._keys[ori] = _Provider(provider, _signing_keys(ori, provider))
+            except RegistryError as error:
+                log.warning("an identity provider is none", extra={"fields": {"why": str(error)}})
+                other._keys[ori] = _Provider(provider, {})
+        return other
+
     def verify(self, token: str, origin_agency: str, search_id: str) -> str:
         """The officer's identifier. Raises NotAuthentic, or NotAllowed for another agency's officer."""
-        issuer, keys = self._keys.get(origin_agency, (None, {}))
-        if issuer is None:
+        provider = self._keys.get(origin_agency)
+        if provider is None or not provider.keys:
             raise NotAuthentic(
                 "IDENTITY_PROVIDER_UNKNOWN",
                 f"agency {origin_agency} has registered no identity provider for its officers",
             )
-        claims = self._claims(token, issuer, keys)
+        claims = self._claims(token, provider.registered.issuer, provider.keys)
         if claims["nonce"] != search_id:
             raise NotAuthentic(
                 "OFFICER_TOKEN_UNBOUND", "the officer token was issued for another search"
@@ -194,7 +229,9 @@ def _canonical(part: str) -> bytes:
 
 def _signing_keys(ori: str, provider: IdentityProvider) -> dict[str, _Key]:
     try:
-        keys = jwt.PyJWKSet.from_dict(dict(provider.jwks)).keys
+        # As JSON has it: read strictly from TOML, its lists are tuples.
+        jwks = json.loads(json.dumps(dict(provider.jwks)))
+        keys = jwt.PyJWKSet.from_dict(jwks).keys
     except (jwt.PyJWTError, AttributeError, TypeError, ValueError) as error:
         raise RegistryError(
             f"identity_providers.{ori}.jwks: not a JSON Web Key Set ({type(error).__name__})"

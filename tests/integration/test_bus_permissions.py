@@ -186,7 +186,13 @@ async def test_a_connector_cannot_have_the_bus_speak_for_it(
 @pytest.mark.parametrize("name", ["policy", "ledger"])
 async def test_a_service_only_replies(nats_server: NatsUnderTest, broker: Bus, name: str) -> None:
     service = await Intruder.connect(nats_server, "service", name)
-    for subject in ("ledger.append", "policy.evaluate", "orders.lacris.1", "answers.lacris.1"):
+    for subject in (
+        "ledger.append",
+        "ledger.list_public_documents",
+        "policy.evaluate",
+        "orders.lacris.1",
+        "answers.lacris.1",
+    ):
         assert await service.refused_to_publish(subject), subject
     other = {"policy": "ledger.append", "ledger": "policy.evaluate"}[name]
     own = {"policy": "policy.evaluate", "ledger": "ledger.append"}[name]
@@ -204,6 +210,19 @@ async def test_the_broker_cannot_take_orders_from_a_queue(
         "$JS.API.CONSUMER.MSG.NEXT.ORDERS_LACRIS.connector", reply="_INBOX_broker.1"
     )
     assert await intruder.refused_to_publish("$JS.API.STREAM.DELETE.ORDERS_LACRIS")
+    await intruder.client.close()
+
+
+@pytest.mark.promise(7)
+async def test_the_broker_cannot_ask_for_what_opens_documents_and_cannot_publish_one(
+    nats_server: NatsUnderTest, broker: Bus
+) -> None:
+    intruder = await Intruder.connect(nats_server, "service", "broker")
+    for subject in ("ledger.list_documents", "ledger.publish"):
+        assert await intruder.refused_to_publish(subject, reply="_INBOX_broker.1"), subject
+    assert not await intruder.refused_to_publish(
+        "ledger.list_public_documents", reply="_INBOX_broker.1"
+    )
     await intruder.client.close()
 
 

@@ -8,6 +8,7 @@ from broker.answers import Answers
 from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.limits import Limits, LimitSettings
+from broker.participants import Known, of_file
 from broker.policy import Policy
 from broker.searching import Searching
 from broker.service import BrokerServicer
@@ -108,6 +109,8 @@ class BrokerOnTheTable:
     order_key: SigningKey = field(default_factory=SigningKey.generate)
     provider_key: SigningKey = field(default_factory=SigningKey.generate)
     limit_settings: LimitSettings = WIDE
+    follows: Known | None = None
+    """Who takes part, when that is no file."""
 
     def __post_init__(self) -> None:
         self.provider = DevelopmentIdentityProvider(
@@ -136,6 +139,7 @@ class BrokerOnTheTable:
         tokens = OfficerTokens(self.registry, self.trust, self.clock)
         self.limits = Limits(self.limit_settings, self.known, self.clock)
         self.rejections = Rejections(self.clock)
+        self.participants = self.follows or of_file(self.registry, tokens)
         self.ending = Ending(
             bus=bus,  # type: ignore[arg-type]  # likewise
             ledger=self.ledger,
@@ -146,7 +150,7 @@ class BrokerOnTheTable:
             bus=bus,  # type: ignore[arg-type]  # likewise
             ledger=self.ledger,
             policy=Policy(bus),  # type: ignore[arg-type]  # likewise
-            admission=Admission(tokens, self.ledger, self.limits, self.rejections),
+            admission=Admission(self.participants, self.ledger, self.limits, self.rejections),
             limits=self.limits,
             known=self.known,
             ending=self.ending,
@@ -169,7 +173,7 @@ class BrokerOnTheTable:
             ending=self.ending,
             ledger=self.ledger,
             known=self.known,
-            registry=self.registry,
+            participants=self.participants,
             trust=self.trust,
         )
 

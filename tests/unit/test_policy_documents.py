@@ -4,6 +4,7 @@ import pytest
 
 from countersign.type.v1.decision_pb2 import DecisionOutcome
 from directive.findings import DirectiveRefused
+from directive.signature import Signers
 from policy.documents import Documents
 from registry.publication import pending_entries
 from registry.signature import Signed
@@ -20,6 +21,7 @@ from support.registrations import (
     kept_list,
     openings,
     signed,
+    signer,
     system,
 )
 
@@ -60,6 +62,26 @@ def test_what_an_agency_registers_besides_counts_too() -> None:
     follow(documents, signed(document(LASD_PUBLIC + system("other")), 2))
     decision = documents.made().evaluator.evaluate(ordinary(system="other"), TRAINED, NOON)
     assert all("UNKNOWN_SYSTEM" not in verdict.faults for verdict in decision.verdicts)
+
+
+def test_a_key_that_an_owner_has_taken_out_is_not_replaced_by_one_of_the_trust_roots() -> None:
+    roots, own = Signers.parse({LAPD: (signer(LAPD, 2).vkey,)}), signer(LAPD, 3).vkey
+    documents = Documents(vocabulary(), roots, admitting(LAPD, LASD))
+
+    def keys() -> list[str]:
+        signers = documents.world.signers
+        assert signers is not None
+        return [key.vkey for key in signers.by_party[LAPD]]
+
+    assert keys() == [signer(LAPD, 2).vkey]
+    bare = LAPD_PUBLIC.replace('["lapd-fr-users"]', "[]")
+    follow(documents, signed(document(bare), 1))
+    assert keys() == [signer(LAPD, 2).vkey]
+    with_key = bare.replace("[keys]\n", f'[keys]\ndirectives = ["{own}"]\n')
+    follow(documents, signed(document(with_key), 2))
+    assert keys() == [own]
+    follow(documents, signed(document(bare), 3))
+    assert keys() == []
 
 
 def test_what_is_tried_on_is_not_kept() -> None:

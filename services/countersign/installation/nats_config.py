@@ -41,6 +41,8 @@ LEDGER_SUBJECTS: Final = (
 )
 DOCUMENT_SUBJECTS: Final = ("ledger.publish", "ledger.list_documents")
 """For the policy service alone: what is published there binds every party."""
+PUBLIC_DOCUMENT_SUBJECTS: Final = ("ledger.list_public_documents",)
+"""For the broker: the same documents without what opens their commitments, so without the officers."""
 ANSWERS_STREAM: Final = "ANSWERS"
 ANSWERS_CONSUMER: Final = "broker"
 ORDERS_CONSUMER: Final = "connector"
@@ -73,7 +75,11 @@ def accounts(trust_domain: str, systems: Sequence[str]) -> dict[str, Any]:
             "users": [
                 _broker(trust_domain, ordered),
                 _service(trust_domain, "policy", POLICY_SUBJECTS, says=DOCUMENT_SUBJECTS),
-                _service(trust_domain, "ledger", (*LEDGER_SUBJECTS, *DOCUMENT_SUBJECTS)),
+                _service(
+                    trust_domain,
+                    "ledger",
+                    (*LEDGER_SUBJECTS, *DOCUMENT_SUBJECTS, *PUBLIC_DOCUMENT_SUBJECTS),
+                ),
             ],
             "exports": [export for system in ordered for export in _exports(system)],
         },
@@ -149,7 +155,7 @@ def _broker(trust_domain: str, systems: Sequence[str]) -> dict[str, Any]:
     streams = [*(orders_stream(system) for system in systems), ANSWERS_STREAM]
     consumers = [(stream, ORDERS_CONSUMER) for stream in streams[:-1]]
     consumers.append((ANSWERS_STREAM, ANSWERS_CONSUMER))
-    publish = [*POLICY_SUBJECTS, *LEDGER_SUBJECTS, "orders.>"]
+    publish = [*POLICY_SUBJECTS, *LEDGER_SUBJECTS, *PUBLIC_DOCUMENT_SUBJECTS, "orders.>"]
     publish += [
         f"$JS.API.STREAM.{verb}.{stream}"
         for stream in streams

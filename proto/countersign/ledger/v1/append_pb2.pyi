@@ -418,7 +418,9 @@ Global___PublishDocumentResponse: _TypeAlias = PublishDocumentResponse  # noqa: 
 
 @_typing.final
 class ListDocumentsRequest(_message.Message):
-    """Asks for documents in their order (subject `ledger.list_documents`)."""
+    """Asks for documents in their order. On subject `ledger.list_documents`, which is the policy service's alone, they come
+    with what opens their commitments; on `ledger.list_public_documents`, which is the broker's, without.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -442,7 +444,7 @@ Global___ListDocumentsRequest: _TypeAlias = ListDocumentsRequest  # noqa: Y015
 
 @_typing.final
 class Document(_message.Message):
-    """A document as the policy service follows it."""
+    """A document as it is followed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

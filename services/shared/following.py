@@ -1,29 +1,25 @@
-"""The documents in force, followed from the ledger: what the policy service knows, and nothing else.
+"""The ledger's documents, followed over the bus by whoever makes something of them.
 
 Invariants:
 - What is applied was proved: each document with its inclusion under a checkpoint that a known log key signed,
   and the chain without a gap from the first.
-- A request is decided by one state: a document that arrives meanwhile counts from the next request on.
-- Who has not heard from the ledger for a while decides nothing: a prohibition may have been published since.
+- What is made of them is replaced as a whole: a document that comes meanwhile counts from the next request.
+- Who has not heard from the ledger for a while gives nothing: a prohibition may have been published since.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
 
 from countersign.ledger.v1 import append_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import Receipt
-from directive.entities import EntitiesError
-from directive.findings import DirectiveRefused
-from directive.self_test import EngineUntrustworthy
-from policy.applied import Applied
-from policy.documents import Documents
 from shared import telemetry
 from shared.bus import Bus
 from shared.errors import NotReady, ServiceError, Unavailable
@@ -40,53 +36,90 @@ FRESH_S: Final = 10.0
 TIMEOUT_S: Final = 5.0
 
 _known_index = telemetry.meter.create_gauge(
-    "countersign.policy.documents.index",
+    "countersign.documents.index",
     unit="{entry}",
     description="Ledger index of the newest document that is applied",
 )
 
 
-class Following:
+class Documents(Protocol):
+    """What documents come to, one after the other."""
+
+    @property
+    def head(self) -> int | None:
+        """Index of the last that was applied; None before the first."""
+
+    def follow(self, index: int, entry: Entry, openings: Mapping[str, str]) -> None:
+        """Apply one that is on record. Raises what its owner says (`Reader.refusals`)."""
+
+
+Kept = TypeVar("Kept", bound=Documents)
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Reader(Generic[Kept, Made]):
+    """Who follows, and what is made of the documents."""
+
+    subject: str
+    """Where the ledger tells of them, as far as the reader may know."""
+    stale: str
+    """What is said while nothing may be given: a reason."""
+    make: Callable[[Kept], Made]
+    refusals: tuple[type[Exception], ...]
+    """How it is said that a document, or all together, cannot be applied."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Whose documents are followed."""
+
+    logs: Sequence[Verifier]
+    publisher: str
+
+
+class Following(Generic[Kept, Made]):
     """Follows the documents of one ledger."""
 
     def __init__(
-        self, bus: Bus, documents: Documents, logs: Sequence[Verifier], publisher: str
+        self, bus: Bus, documents: Kept, source: Source, reader: Reader[Kept, Made]
     ) -> None:
         """`documents` without any; it is changed here alone."""
         self._bus = bus
         self.documents = documents
-        self._logs = tuple(logs)
-        self._publisher = publisher
+        self._source = source
+        self._reader = reader
+        self._refusals: tuple[type[Exception], ...] = (*reader.refusals, TlogError, DecodeError)
         self._busy = asyncio.Lock()
-        self._applied: Applied | None = None
+        self._applied: Made | None = None
+        self._applied_head: int | None = None
         self._heard = float("-inf")
         self.ended = asyncio.Event()
         """Set when what the ledger holds cannot be applied: nothing more can be decided."""
 
-    def current(self) -> Applied:
-        """What a request is decided by now; raises Unavailable when that may be out of date."""
+    def current(self) -> Made:
+        """What counts now; raises Unavailable when that may be out of date."""
         if self._applied is None or not self.is_fresh:
             raise Unavailable(
-                "DIRECTIVES_STALE",
-                f"the ledger has not told of its documents for {FRESH_S:.0f} s: what is in force is not "
-                "known",
+                self._reader.stale,
+                f"the ledger has not told of its documents for {FRESH_S:.0f} s: what counts is not known",
                 retry_after_s=1,
             )
         return self._applied
 
     @property
     def is_fresh(self) -> bool:
-        """Whether decisions can be made."""
+        """Whether what counts is known."""
         return self._applied is not None and time.monotonic() - self._heard <= FRESH_S
 
-    async def catch_up(self) -> Applied:
+    async def catch_up(self) -> Made:
         """Apply what the ledger has by now. Raises Unavailable, and NotReady for what cannot be applied.
 
         A caller that gives up does not leave it half-way.
         """
         return await asyncio.shield(asyncio.ensure_future(self._caught_up()))
 
-    async def _caught_up(self) -> Applied:
+    async def _caught_up(self) -> Made:
         try:
             return await self._apply_new()
         except ServiceError:
@@ -98,24 +131,24 @@ class Following:
             self.ended.set()
             raise NotReady("DOCUMENT_NOT_APPLIED", "a document could not be applied") from error
 
-    async def _apply_new(self) -> Applied:
+    async def _apply_new(self) -> Made:
         async with self._busy:
             asked = time.monotonic()
             while True:
-                request = pb.ListDocumentsRequest(after_index=self.documents.holdings.head)
+                request = pb.ListDocumentsRequest(after_index=self.documents.head)
                 page = await self._bus.request(
-                    "ledger.list_documents", request, pb.ListDocumentsResponse, TIMEOUT_S
+                    self._reader.subject, request, pb.ListDocumentsResponse, TIMEOUT_S
                 )
                 if not page.documents:
                     break
                 for one in page.documents:
                     self._follow(one)
-            now = self.documents.holdings
-            if self._applied is None or self._applied.holdings is not now:
+            head = self.documents.head
+            if self._applied is None or self._applied_head != head:
                 self._applied = await asyncio.to_thread(self._made)
-                _known_index.set(-1 if now.head is None else now.head)
-                fields = {"index": now.head, "directives": len(now.held)}
-                log.info("documents applied", extra={"fields": fields})
+                self._applied_head = head
+                _known_index.set(-1 if head is None else head)
+                log.info("documents applied", extra={"fields": {"index": head}})
             self._heard = asked
             return self._applied
 
@@ -147,7 +180,7 @@ class Following:
         try:
             openings = {opening.field: opening.value for opening in one.openings}
             self.documents.follow(receipt.index, self._proved(receipt), openings)
-        except (DirectiveRefused, TlogError, DecodeError) as error:
+        except self._refusals as error:
             raise NotReady(
                 "DOCUMENT_NOT_APPLIED",
                 f"ledger entry {receipt.index} cannot be applied, and nothing is decided without it: {error}",
@@ -155,7 +188,7 @@ class Following:
 
     def _proved(self, receipt: Receipt) -> Entry:
         refusals = []
-        for one in self._logs:
+        for one in self._source.logs:
             try:
                 index, _ = verify_receipt(receipt.leaf, receipt.tlog_proof, one)
             except TlogError as error:
@@ -164,24 +197,24 @@ class Following:
             if index != receipt.index:
                 raise TlogError(f"its proof is of entry {index}")
             entry = Entry.FromString(receipt.leaf)
-            if entry.recorded_by != self._publisher:
+            if entry.recorded_by != self._source.publisher:
                 raise TlogError(f"it was recorded by {entry.recorded_by}")
             return entry
         raise TlogError("; ".join(refusals))
 
-    def _made(self) -> Applied:
+    def _made(self) -> Made:
         try:
-            return self.documents.made()
-        except (DirectiveRefused, EntitiesError, EngineUntrustworthy) as error:
+            return self._reader.make(self.documents)
+        except self._reader.refusals as error:
             raise NotReady(
-                "DIRECTIVES_NOT_APPLIED",
+                "DOCUMENTS_NOT_APPLIED",
                 f"what the ledger holds cannot be applied together: {error}",
             ) from error
 
 
 @contextlib.asynccontextmanager
 async def followed(
-    following: Following, tell: Callable[[bool], Awaitable[None]]
+    following: Following[Kept, Made], tell: Callable[[bool], Awaitable[None]]
 ) -> AsyncIterator[None]:
     """Followed while the context lasts: the ledger may be started later."""
     task = asyncio.create_task(following.follow(tell))
