@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -81,6 +82,7 @@ _SHARED: Final = (
     *("instrument", "emergency", "outcome"),
 )
 """What an entry has from the decision that it belongs to, where it does not say it itself."""
+_shared: Final = attrgetter(*_SHARED)
 
 _Row = tuple[object, ...]
 
@@ -206,17 +208,16 @@ class QueryIndex:
         return rows
 
     def _decisions(
-        self, start: int, read: Iterable[tuple[int, Entry, EntryFacts]]
+        self, start: int, read: Sequence[tuple[int, Entry, EntryFacts]]
     ) -> dict[int, _Decision]:
         """Find the decisions that a batch refers to, in it or before it."""
-        found: dict[int, _Decision] = {}
-        earlier = []
-        for index, _, facts in read:
-            if facts.kind == DECIDED:
-                shared = tuple(getattr(facts, name) for name in _SHARED)
-                found[index] = _Decision(facts.search_id, shared, _several(facts))
-            elif facts.decided_index is not None and facts.decided_index < start:
-                earlier.append(facts.decided_index)
+        referred = {facts.decided_index for _, _, facts in read if facts.decided_index is not None}
+        found = {
+            index: _Decision(facts.search_id, _shared(facts), _several(facts))
+            for index, _, facts in read
+            if index in referred and facts.kind == DECIDED
+        }
+        earlier = [index for index in referred if index < start]
         if earlier:
             rows = self.connection.execute(
                 f"SELECT i, search_id, {', '.join(_SHARED)} FROM entries"  # noqa: S608  # constants
@@ -252,9 +253,9 @@ class QueryIndex:
         return {row[0] for row in rows.fetchall()}
 
     def _entry(self, index: int, d: int, facts: EntryFacts, decided: _Decision | None) -> _Row:
-        own: list[str | int] = [getattr(facts, name) for name in _SHARED]
+        own: tuple[str | int, ...] = _shared(facts)
         if decided is not None:
-            own = [mine or shared for mine, shared in zip(own, decided.facts, strict=True)]
+            own = tuple(mine or shared for mine, shared in zip(own, decided.facts, strict=True))
         beneficiary, operator, owner, system, gallery, *rest = own
         return (
             *(index, facts.recorded_us, self._day(facts.recorded_us), facts.kind, d),

@@ -205,7 +205,7 @@ def _decision(facts: EntryFacts, decision: Decision) -> None:
 
 
 def _distinct(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(value for value in values if value))
+    return tuple(dict.fromkeys(filter(None, values)))
 
 
 def _agency_of(caller: str) -> str:
