@@ -17,8 +17,8 @@ from shared.following import Following, Reader, Source
 from shared.identity import SpiffeId
 from shared.registry import Registry, RegistryError, TrustRoots
 from shared.tokens import OfficerTokens
+from tlog.cosignature import parse_log_vkey
 from tlog.errors import TlogError
-from tlog.note import Verifier
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def followed(
         return Participants(made.registry, tokens, made.head)
 
     try:
-        logs = [Verifier.parse(key) for key in trust.log_verifier_keys]
+        logs = [parse_log_vkey(key) for key in trust.log_verifier_keys]
         documents = PublicDocuments(trust)
     except TlogError as error:
         raise RegistryError(f"trust_roots: a verifier key cannot be read: {error}") from error

@@ -27,8 +27,8 @@ from shared.rpc import RunningServer, start_server
 from shared.sealing import PrivateKey
 from shared.settings import SettingsError
 from shared.signing import SigningKey, VerifyKey
+from tlog.cosignature import parse_log_vkey
 from tlog.errors import TlogError
-from tlog.note import Verifier
 
 ORDERS_CONSUMER = "connector"
 ORDERS_TEMPLATE = "orders.{system}.{search}"
@@ -96,7 +96,7 @@ def expectations(
     if gallery is None or gallery.system != settings.system:
         raise SettingsError(f"gallery: {settings.system!r} has no gallery {settings.gallery!r}")
     try:
-        logs = tuple(Verifier.parse(key) for key in trust.log_verifier_keys)
+        logs = tuple(parse_log_vkey(key) for key in trust.log_verifier_keys)
         signers = signature.required(trust)
     except TlogError as error:
         raise SettingsError(f"trust_roots: a verifier key cannot be read: {error}") from error

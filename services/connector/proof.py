@@ -35,8 +35,8 @@ from countersign.type.v1.decision_pb2 import DecisionOutcome, Verdict, VerdictOu
 from countersign.type.v1.search_pb2 import BoundRequest, SealedPayload, SearchFacts
 from shared.binding import payload_digest, request_digest
 from shared.signing import ORDER_CONTEXT, BadSignature, VerifyKey
+from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
-from tlog.note import Verifier
 from tlog.proof import verify_receipt
 
 CLOCK_SKEW_MAX = timedelta(minutes=2)
@@ -75,7 +75,7 @@ class Expectations:
     gallery: str
     broker_keys: Mapping[str, VerifyKey]
     """By key id."""
-    logs: tuple[Verifier, ...]
+    logs: tuple[LogVerifier, ...]
     own_directives: OwnDirectives
 
 
@@ -178,7 +178,7 @@ def _instant(timestamp: Timestamp) -> datetime:
 
 
 def _check_decision(
-    order: SearchOrder, logs: tuple[Verifier, ...], deadline: datetime
+    order: SearchOrder, logs: tuple[LogVerifier, ...], deadline: datetime
 ) -> SearchDecided:
     """Steps 5 and 6."""
     receipt = order.decision_receipt
@@ -199,7 +199,7 @@ def _check_decision(
     return decided
 
 
-def _proves(log: Verifier, leaf: bytes, tlog_proof: str, index: int) -> bool:
+def _proves(log: LogVerifier, leaf: bytes, tlog_proof: str, index: int) -> bool:
     try:
         proved, _ = verify_receipt(leaf, tlog_proof, log)
     except TlogError:

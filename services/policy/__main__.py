@@ -35,8 +35,8 @@ from shared.process import run_process
 from shared.registry import Registry, TrustRoots
 from shared.rpc import RunningServer, start_server
 from shared.settings import SettingsError
+from tlog.cosignature import parse_log_vkey
 from tlog.errors import TlogError
-from tlog.note import Verifier
 
 GRACE_S = 5.0
 IN_FLIGHT_MAX = 32
@@ -127,7 +127,7 @@ def following_of(settings: PolicySettings, bus: Bus) -> Following:
     try:
         trust = TrustRoots.load(settings.trust_roots)
         vocabulary = vocabulary_signature.load(settings.vocabulary_folder, trust.vocabulary_signers)
-        logs = [Verifier.parse(key) for key in trust.log_verifier_keys]
+        logs = [parse_log_vkey(key) for key in trust.log_verifier_keys]
         # Who may take part, and whose keys sign an owner's first document.
         registry = _registry(settings) or Fold(trust.registry_signers)
     except (VocabularyError, TlogError) as error:

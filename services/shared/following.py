@@ -23,8 +23,8 @@ from countersign.type.v1.decision_pb2 import Receipt
 from shared import telemetry
 from shared.bus import Bus
 from shared.errors import NotReady, ServiceError, Unavailable
+from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
-from tlog.note import Verifier
 from tlog.proof import verify_receipt
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Reader(Generic[Kept, Made]):
 class Source:
     """Whose documents are followed."""
 
-    logs: Sequence[Verifier]
+    logs: Sequence[LogVerifier]
     publisher: str
 
 

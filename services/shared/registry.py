@@ -360,7 +360,7 @@ class TrustRoots(_Strict):
     """Public keys that are taken as true. Each holder has its own copy."""
 
     log_verifier_keys: tuple[str, ...] = Field(min_length=1)
-    """C2SP signed-note verifier keys of the ledger."""
+    """C2SP signed-note verifier keys of the ledger, Ed25519 or ML-DSA-44. Signed by one of them is signed."""
     broker_verify_keys: tuple[Key32, ...] = Field(min_length=1)
     """Ed25519: orders are signed with one of them."""
     systems: Mapping[Name, SystemKeys] = Field(default_factory=dict)

@@ -5,8 +5,8 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from shared.settings import ConfigPath, ProcessSettings, Section
+from tlog.cosignature import LogVerifier, parse_log_vkey
 from tlog.errors import TlogError
-from tlog.note import Verifier
 
 
 class HttpSettings(Section):
@@ -49,7 +49,7 @@ class LogSettings(Section):
         names = set()
         for key in keys:
             try:
-                names.add(Verifier.parse(key).name)
+                names.add(parse_log_vkey(key).name)
             except TlogError as error:
                 raise ValueError(str(error)) from error
         if len(names) != 1:
@@ -57,9 +57,9 @@ class LogSettings(Section):
         return keys
 
     @property
-    def verifiers(self) -> tuple[Verifier, ...]:
+    def verifiers(self) -> tuple[LogVerifier, ...]:
         """The keys, read."""
-        return tuple(Verifier.parse(key) for key in self.keys)
+        return tuple(parse_log_vkey(key) for key in self.keys)
 
     @property
     def origin(self) -> str:

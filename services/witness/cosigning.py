@@ -16,10 +16,10 @@ from typing import Final
 
 from shared.clock import Clock
 from tlog.checkpoint import Checkpoint
-from tlog.cosignature import Cosigner
+from tlog.cosignature import Cosigner, LogVerifier
 from tlog.errors import TlogError
 from tlog.merkle import EMPTY_ROOT, HASH_BYTES, verify_consistency
-from tlog.note import UnverifiedNote, Verifier, decode_base64
+from tlog.note import UnverifiedNote, decode_base64
 from tlog.witness_protocol import (
     SIZE_CONTENT_TYPE,
     AddCheckpoint,
@@ -58,7 +58,7 @@ class Witness:
 
     def __init__(
         self,
-        logs: Mapping[str, Sequence[Verifier]],
+        logs: Mapping[str, Sequence[LogVerifier]],
         cosigners: Sequence[Cosigner],
         store: Store,
         clock: Clock,
@@ -210,7 +210,7 @@ def _claim_of_an_empty_tree(body: bytes) -> _Request | None:
     return replace(_Request.of(request), root=root, note=original)
 
 
-def _signed_note(request: _Request, verifiers: Sequence[Verifier]) -> str:
+def _signed_note(request: _Request, verifiers: Sequence[LogVerifier]) -> str:
     """Give the note with the log's lines only; raises Refused unless the log signed it."""
     try:
         signed = request.note.verify(verifiers)

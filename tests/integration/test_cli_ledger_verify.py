@@ -1,5 +1,6 @@
 """`countersign ledger verify` with a policy: on files alone, without a server or a configuration."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from support.vectors import (
     PROOF,
     WITNESS,
     WITNESS_LINE,
+    WITNESS_TIME,
     WITNESS_VKEY,
 )
 from tlog.checkpoint import Checkpoint
+from tlog.cosignature import CosignatureKind, Cosigner
 
 ENTRIES = [f"entry {i}".encode() for i in range(600)]
 POLICY = (
@@ -119,6 +122,32 @@ def test_post_quantum_key_of_a_log_is_a_key(offline: Offline) -> None:
     said = offline.run("verify", "export", "--key", PQ_WITNESS.verifier.vkey)
     assert (said.code, "no known key signed the checkpoint" in said.out) == (1, True)
     assert (offline.run("verify", "export", "--key", WITNESS_VKEY)).code == 2
+
+
+@pytest.mark.promise(4)
+def test_post_quantum_key_in_the_trust_roots(offline: Offline, tmp_path: Path) -> None:
+    """As good as with --key; a witness's key is none, and the message says which types are."""
+    cosigner = Cosigner.from_seed(LOG.name, bytes(32), CosignatureKind.ML_DSA_44)
+    note = Path("export/checkpoint").read_text()
+    checkpoint = Checkpoint.parse(note.partition("\n\n")[0] + "\n")
+    Path("export/checkpoint").write_text(note + cosigner.cosign(checkpoint, WITNESS_TIME))
+    client_config(tmp_path, cosigner.verifier.vkey)
+    said = offline.run("verify", "export", "--config", "client.toml")
+    assert (said.code, said.out.startswith("VERIFIED export: all 600 entries")) == (0, True)
+    client_config(tmp_path, WITNESS_VKEY)
+    said = offline.run("verify", "export", "--config", "client.toml")
+    assert said.code == 2
+    assert "a log's key is of type 1 (Ed25519) or 6 (ML-DSA-44)" in " ".join(said.err.split())
+
+
+def client_config(folder: Path, vkey: str) -> None:
+    """Writes one whose trust roots know the log by this key."""
+    roots = {"log_verifier_keys": [vkey], "broker_verify_keys": ["A" * 43 + "="]}
+    (folder / "roots.json").write_text(json.dumps(roots))
+    (folder / "client.toml").write_text(
+        'ledger = { address = "localhost:1" }\ntrust_roots = "roots.json"\n'
+        'tls = { certificate = "c", key = "k", authority = "a" }\n'
+    )
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from shared.signing import ANSWER_CONTEXT, SigningKey
 from support.orders import GALLERY, OFFICER, SYSTEM, facts, log_signer
 from tlog.checkpoint import Checkpoint, sign_checkpoint
 from tlog.merkle import TreeAtSize, leaf_hash, root_of_leaves
-from tlog.note import Signer
+from tlog.note import NoteSigner, Signer
 from tlog.proof import write_proof
 
 ORDER_SHA256: Final = b"o" * 32
@@ -56,8 +56,9 @@ PERMITTED: Final = Decision(
 class LogInMemory:
     """A real log that nobody keeps on disk."""
 
-    def __init__(self, signer: Signer) -> None:
+    def __init__(self, signer: Signer, *beside: NoteSigner) -> None:
         self.signer = signer
+        self._signers = (signer, *beside)
         self.leaves = [b"an earlier entry", b"another"]
 
     def append(self, entry: Entry) -> int:
@@ -74,7 +75,7 @@ class LogInMemory:
 
         tree = TreeAtSize(len(hashes), subtree)
         note = sign_checkpoint(
-            Checkpoint(self.signer.verifier.name, len(hashes), tree.root), self.signer
+            Checkpoint(self.signer.verifier.name, len(hashes), tree.root), *self._signers
         )
         path = tree.inclusion_proof(index)
         return Receipt(

@@ -8,6 +8,7 @@ import pytest
 from shared.settings import SettingsError
 from support.sources import ROOT
 from support.witnesses import LOG_SIGNER, ORIGIN
+from tlog.cosignature import CosignatureKind, Cosigner
 from tlog.note import Signer
 from witness.config import HttpSettings, WitnessSettings
 
@@ -50,12 +51,23 @@ TWO_LOGS = f'[logs.again]\nkeys = ["{VKEY}"]\n'
 STRANGER = Signer.from_seed("stranger.example/log", bytes(32)).verifier.vkey
 
 
+COSIGNERS = {kind: Cosigner.from_seed(ORIGIN, bytes(32), kind) for kind in CosignatureKind}
+PQ_VKEY = COSIGNERS[CosignatureKind.ML_DSA_44].verifier.vkey
+WITNESS_VKEY = COSIGNERS[CosignatureKind.ED25519].verifier.vkey
+
+
+def test_log_may_be_known_by_a_key_of_either_type(tmp_path: Path) -> None:
+    settings = load(tmp_path, WORKS.replace(f'"{VKEY}"', f'"{VKEY}", "{PQ_VKEY}"'))
+    assert [one.vkey for one in settings.logs["exchange"].verifiers] == [VKEY, PQ_VKEY]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         (WORKS + TWO_LOGS, "is there twice"),
         (WORKS.replace(f'"{VKEY}"', f'"{VKEY}", "{STRANGER}"'), "different logs"),
         (WORKS.replace(f'"{VKEY}"', ""), "logs.exchange.keys"),
+        (WORKS.replace(VKEY, WITNESS_VKEY), "not of type 4"),
         (WORKS.replace("[logs.exchange]", "[other]"), "logs"),
         (WORKS.replace("8640", "everywhere"), "listen.address"),
         (WORKS.replace("[listen]", '[listen]\nprefix = "no-slash"'), "listen.prefix"),

@@ -20,8 +20,8 @@ from countersign.client import ClientSettings, VerificationError
 from countersign.client.ledger import LedgerClient
 from countersign.ledger.v1 import ledger_pb2 as pb
 from tlog.checkpoint import open_checkpoint
+from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
-from tlog.note import Verifier
 from tlog.policy import Policy
 from tlog.proof import TlogProof
 from tlog.tiles import CHECKPOINT_FILE
@@ -81,7 +81,7 @@ def export(
     out().print(f"Exported {size} entries in {files} files to {cells(directory)[0]}")
 
 
-def _verify_earlier(directory: Path, verifiers: Sequence[Verifier]) -> None:
+def _verify_earlier(directory: Path, verifiers: Sequence[LogVerifier]) -> None:
     """What was damaged is evidence, and must not be mended in passing."""
     try:
         with bar("verifying what lies there") as progress:
@@ -97,7 +97,7 @@ def _verify_earlier(directory: Path, verifiers: Sequence[Verifier]) -> None:
 async def _export(
     settings: ClientSettings,
     directory: Path,
-    verifiers: Sequence[Verifier],
+    verifiers: Sequence[LogVerifier],
     replace: bool,
     wait_s: int | None,
     policy: Policy | None,

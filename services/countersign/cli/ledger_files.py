@@ -12,9 +12,9 @@ from typing import Final, TypeVar
 from countersign.client import VerificationError
 from tlog import folder as folders
 from tlog.checkpoint import Checkpoint, open_checkpoint
+from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
 from tlog.merkle import Frontier, leaf_hash
-from tlog.note import Verifier
 from tlog.policy import Policy
 from tlog.tiles import (
     CHECKPOINT_FILE,
@@ -39,7 +39,7 @@ class Export:
         self,
         folder: Path,
         note: str,
-        verifiers: Sequence[Verifier],
+        verifiers: Sequence[LogVerifier],
         *,
         newest: Checkpoint | None = None,
         replace: bool = False,
@@ -55,7 +55,7 @@ class Export:
         self._bundle: list[bytes] = []
         self._earlier = self._earlier_checkpoint(verifiers)
 
-    def _earlier_checkpoint(self, verifiers: Sequence[Verifier]) -> Checkpoint | None:
+    def _earlier_checkpoint(self, verifiers: Sequence[LogVerifier]) -> Checkpoint | None:
         """The checkpoint of an export that lies here already: the new one must continue it."""
         path = self._folder / CHECKPOINT_FILE
         if not path.exists():
@@ -153,7 +153,7 @@ def _rewritten(earlier: Checkpoint) -> VerificationError:
 
 
 def verify_folder(
-    folder: Path, verifiers: Sequence[Verifier], progress: Progress | None
+    folder: Path, verifiers: Sequence[LogVerifier], progress: Progress | None
 ) -> VerifiedExport:
     """Verifies an export with any of these keys; raises VerificationError naming what failed."""
     try:
@@ -185,7 +185,9 @@ def read_bounded(path: Path, bytes_max: int) -> bytes:
     return content
 
 
-def with_any_key(verifiers: Sequence[Verifier], verify: Callable[[Verifier], Verified]) -> Verified:
+def with_any_key(
+    verifiers: Sequence[LogVerifier], verify: Callable[[LogVerifier], Verified]
+) -> Verified:
     """What verifies with one of the keys; raises VerificationError with what came closest."""
     failures: list[str] = []
     for verifier in verifiers:

@@ -13,11 +13,10 @@ from shared.registry import TrustRoots
 from tlog.cosignature import LogVerifier, parse_log_vkey
 from tlog.errors import TlogError
 from tlog.folder import load_policy
-from tlog.note import Verifier
 from tlog.policy import Policy
 
 
-def trusted(settings: ClientSettings) -> list[Verifier]:
+def trusted(settings: ClientSettings) -> list[LogVerifier]:
     """The keys in the trust roots of a configuration; raises RegistryError."""
     trust = TrustRoots.load(settings.trust_roots)
     return [_parse(vkey) for vkey in trust.log_verifier_keys]
@@ -61,8 +60,8 @@ def _from_text_or_file(key: str) -> LogVerifier:
         raise click.UsageError(f"not a log's verifier key: {error}") from error
 
 
-def _parse(vkey: str) -> Verifier:
+def _parse(vkey: str) -> LogVerifier:
     try:
-        return Verifier.parse(vkey)
+        return parse_log_vkey(vkey)
     except TlogError as error:
         raise click.UsageError(f"not a verifier key: {error}") from error

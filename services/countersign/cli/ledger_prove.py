@@ -18,9 +18,9 @@ from countersign.client import ClientSettings, VerificationError
 from countersign.client.ledger import LedgerClient
 from countersign.ledger.v1 import ledger_pb2 as pb
 from countersign.type.v1.decision_pb2 import Receipt
+from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
 from tlog.folder import utc
-from tlog.note import Verifier
 from tlog.policy import Judged, Policy
 from tlog.proof import TlogProof, verify_receipt
 
@@ -201,7 +201,7 @@ async def entry_and_proof(
 
 
 def verified(
-    record: pb.EntryRecord, proof: pb.GetInclusionProofResponse, verifiers: Sequence[Verifier]
+    record: pb.EntryRecord, proof: pb.GetInclusionProofResponse, verifiers: Sequence[LogVerifier]
 ) -> dict[str, Any]:
     """What the proof's checkpoint says, once all of it has verified; raises VerificationError."""
     index, opened = with_any_key(

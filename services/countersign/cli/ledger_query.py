@@ -31,7 +31,7 @@ from countersign.type.v1 import circumstances_pb2, decision_pb2, search_pb2
 from shared.entry_facts import short_name
 from shared.tokens import LEDGER_AUDIENCE
 from tlog.checkpoint import open_checkpoint
-from tlog.note import Verifier
+from tlog.cosignature import LogVerifier
 from tlog.proof import verify_receipt
 
 PAGE_SIZE: Final = 500
@@ -299,7 +299,7 @@ async def _query(
             request.page_token = page.next_page_token
 
 
-def verified(one: pb.FoundEntry, verifiers: Sequence[Verifier]) -> None:
+def verified(one: pb.FoundEntry, verifiers: Sequence[LogVerifier]) -> None:
     """Verify that what is shown is in the ledger; raises VerificationError."""
     record = one.record
     index, _ = with_any_key(verifiers, lambda key: verify_receipt(record.leaf, one.tlog_proof, key))
@@ -309,7 +309,7 @@ def verified(one: pb.FoundEntry, verifiers: Sequence[Verifier]) -> None:
     record.entry.ParseFromString(record.leaf)
 
 
-def basis_dict(basis: pb.Basis, verifiers: Sequence[Verifier]) -> dict[str, Any]:
+def basis_dict(basis: pb.Basis, verifiers: Sequence[LogVerifier]) -> dict[str, Any]:
     """What an answer rests on, for programs; raises VerificationError if it is not signed."""
     opened = with_any_key(verifiers, lambda key: open_checkpoint(basis.checkpoint, key))
     if opened.size < basis.tree_size or (

@@ -31,6 +31,7 @@ from countersign.client.tables import FORMATS
 from countersign.ledger.v1 import event_pb2
 from countersign.ledger.v1 import query_pb2 as pb
 from tlog.checkpoint import Checkpoint, open_checkpoint
+from tlog.cosignature import LogVerifier
 from tlog.folder import (
     checkpoint_document,
     cosigned_text,
@@ -39,7 +40,6 @@ from tlog.folder import (
     verify_folder,
 )
 from tlog.merkle import Frontier, leaf_hash
-from tlog.note import Verifier
 from tlog.policy import Policy
 from tlog.tiles import CHECKPOINT_FILE
 from tlog.verify import NotVerified
@@ -264,7 +264,7 @@ def _of_folder(folder: Path, policy: Policy) -> tuple[Checkpoint, Any]:
 
 
 async def _of_server(
-    settings: ClientSettings, verifiers: Sequence[Verifier]
+    settings: ClientSettings, verifiers: Sequence[LogVerifier]
 ) -> tuple[Checkpoint, Any]:
     async with LedgerClient.connect(settings) as client:
         note = (await client.checkpoint()).checkpoint

@@ -47,8 +47,8 @@ from shared.sealing import Unopenable, candidates_info
 from shared.signing import ANSWER_CONTEXT, BadSignature, VerifyKey
 from tlog import proof
 from tlog.checkpoint import Checkpoint, open_checkpoint
+from tlog.cosignature import parse_log_vkey
 from tlog.errors import TlogError
-from tlog.note import Verifier
 
 _END_STATES: Final = {
     "search_answered": SearchState.SEARCH_STATE_ANSWERED,
@@ -133,7 +133,7 @@ class OpenedAnswer:
     failure: SearchFailure | None
 
 
-_log_key = functools.lru_cache(maxsize=_KEYS_AT_HAND)(Verifier.parse)
+_log_key = functools.lru_cache(maxsize=_KEYS_AT_HAND)(parse_log_vkey)
 _answer_key = functools.lru_cache(maxsize=_KEYS_AT_HAND)(VerifyKey)
 
 

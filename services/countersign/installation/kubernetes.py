@@ -28,7 +28,7 @@ from directive.vocabulary import EARLIER, FILE_NAME, Vocabulary
 from directive.vocabulary_signature import SIGNATURE_FILE
 from shared.identity import SpiffeId
 from shared.registry import Registry
-from tlog.note import Verifier
+from tlog.cosignature import parse_log_vkey
 
 CONFIG_MAP_BYTES_MAX: Final = 1024**2
 """What Kubernetes takes in one ConfigMap."""
@@ -65,7 +65,7 @@ def parties(documents: Documents, trust_domain: str, namespace: str) -> Manifest
         "nats-leaf-users.conf": _nats({"users": leaf_users(trust_domain, systems)}),
         "trust-domain": trust_domain,
         "log-keys": json.dumps(log_keys),
-        "log-origin": Verifier.parse(log_keys[0]).name,
+        "log-origin": parse_log_vkey(log_keys[0]).name,
     }
     if documents.witness_policy is not None:
         said["witnesses.policy"] = documents.witness_policy.read_text(encoding="utf-8")
