@@ -18,6 +18,7 @@ from support.ledgers import write_settings as write_ledger_settings
 from support.nats_servers import NatsUnderTest
 from support.terminals import Terminal, write_client
 from support.witnesses import COSIGNER, PQ_COSIGNER, serving
+from tlog.__main__ import main as verify_alone
 from tlog.cosignature import CosignatureKind, Cosigner
 from witness.cosigning import Witness
 from witness.store import Store
@@ -107,6 +108,18 @@ async def test_quorum_by_the_ledgers_word_and_by_ones_own_policy(
         assert lacking.out.startswith("c2sp.org/tlog-proof@v1\n"), (
             "what there is, is given all the same"
         )
+
+
+async def test_export_keeps_what_cosigned_its_newest_checkpoint(
+    tmp_path: Path, nats_server: NatsUnderTest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --witnessed too, once the witness has had its time: verified by `tlog` alone."""
+    async with before(tmp_path, nats_server, capsys, 2) as one:
+        await one.terminal.read("prove", 0, "--witnessed", "--wait", 30)
+        exported = await one.terminal.read("export", tmp_path / "copy")
+        assert exported.code == 0, exported.err
+        good = one.policy("good", "quorum paper")
+        assert verify_alone([str(tmp_path / "copy"), "--policy", str(good)]) == 0
 
 
 async def test_ledger_without_its_quorum_says_what_it_lacks(

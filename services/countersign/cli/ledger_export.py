@@ -107,7 +107,12 @@ async def _export(
         newest = with_any_key(verifiers, lambda key: open_checkpoint(note, key))
         if wait_s is not None:
             note = await _cosigned_note(client, newest.size, wait_s, policy)
-        # Without a wait for witnesses the note is the newest itself; with one it may even be newer.
+        elif newest.size:
+            # Of the newest entry too, with the lines of whoever has cosigned it by now.
+            cosigned = _note_of(await client.receipt(newest.size - 1, 0))
+            found = with_any_key(verifiers, lambda key: open_checkpoint(cosigned, key))
+            note = cosigned if found.size >= newest.size else note
+        # The note may be newer than the newest was, and with a wait for witnesses older.
         writing = Export(directory, note, verifiers, newest=newest, replace=replace)
         with bar("exporting") as progress:
             return await writing.write(client.leaves(), progress), writing
@@ -130,10 +135,17 @@ async def _cosigned_note(
 
 def judged_receipt(response: pb.GetReceiptResponse, policy: Policy | None) -> tuple[str, str]:
     """A receipt's checkpoint, and what it lacks by the policy, or without one as the ledger says."""
+    note = _note_of(response)
+    if policy is None:
+        return note, "" if response.quorum else response.lacking or "the ledger does not say what"
     try:
-        note = TlogProof.parse(response.receipt.tlog_proof).checkpoint
-        if policy is not None:
-            return note, policy.judge(note).shortfall
+        return note, policy.judge(note).shortfall
     except TlogError as error:
         raise VerificationError("NOT_VERIFIED", str(error)) from error
-    return note, "" if response.quorum else response.lacking or "the ledger does not say what"
+
+
+def _note_of(response: pb.GetReceiptResponse) -> str:
+    try:
+        return TlogProof.parse(response.receipt.tlog_proof).checkpoint
+    except TlogError as error:
+        raise VerificationError("NOT_VERIFIED", str(error)) from error
