@@ -21,10 +21,12 @@ SERVICE: Final = "countersign.broker.v1.BrokerService"
 
 @dataclass(frozen=True)
 class Call:
-    """One call: who makes it, and to which RPC."""
+    """One call: who makes it, to which RPC, and until when they wait."""
 
     caller: SpiffeId
     rpc: str
+    until: float | None = None
+    """By the loop's clock; None for as long as it takes."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Invariants:
 - Each asker gets the answer to its own question, or an error; nobody waits for ever, and nobody's wait
   begins after its patience is spent.
 - A question that the other side refuses does not sink those that it travels with.
+- A message says how long the last of its askers waits, so that the other side begins nothing for nobody.
 - An asker that gives up takes nothing back: its question may be asked all the same.
 """
 
@@ -58,24 +59,28 @@ class Batcher(Generic[Asked, Answered]):
     def __init__(
         self,
         name: str,
-        send: Callable[[list[Asked]], Awaitable[Sequence[Answered]]],
+        send: Callable[[list[Asked], float], Awaitable[Sequence[Answered]]],
         bounds: Bounds,
     ) -> None:
-        """`name` begins the reasons of errors: LEDGER_BUSY. `send` raises ServiceError."""
+        """`name` begins the reasons of errors: LEDGER_BUSY.
+
+        `send` is told within how many seconds the other side must begin. Raises ServiceError.
+        """
         self._name = name
         self._send = send
         self._bounds = bounds
         self._waiting: deque[_Waiting[Asked, Answered]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def ask(self, asked: Asked) -> Answered:
-        """The answer. Raises ServiceError."""
+    async def ask(self, asked: Asked, until: float | None = None) -> Answered:
+        """The answer. Raises ServiceError. `until` is when the asker gives up, by the loop's clock."""
         bounds = self._bounds
         if len(self._waiting) >= bounds.waiting:
             raise Overloaded(
                 f"{self._name}_BUSY", f"{bounds.waiting} others wait for an answer", retry_after_s=1
             )
-        until = asyncio.get_running_loop().time() + bounds.patience_s
+        patience = asyncio.get_running_loop().time() + bounds.patience_s
+        until = patience if until is None else min(patience, until)
         waiting = _Waiting[Asked, Answered](asked, asked.ByteSize(), until)
         self._waiting.append(waiting)
         self._send_more()
@@ -121,7 +126,9 @@ class Batcher(Generic[Asked, Answered]):
 
     async def _ask_together(self, batch: list[_Waiting[Asked, Answered]]) -> None:
         try:
-            answers = await self._send([waiting.asked for waiting in batch])
+            last = max(waiting.until for waiting in batch)
+            within_s = last - asyncio.get_running_loop().time()
+            answers = await self._send([waiting.asked for waiting in batch], within_s)
             if len(answers) != len(batch):
                 raise Broken(f"{self._name}_ANSWER", "the answer is to another number of questions")
         except ServiceError as error:
@@ -139,7 +146,7 @@ class Batcher(Generic[Asked, Answered]):
     def _not_asked(self) -> ServiceError:
         return Unavailable(
             f"{self._name}_UNAVAILABLE",
-            f"not asked within {self._bounds.patience_s:.0f} s",
+            f"not asked within {self._bounds.patience_s:.0f} s or the caller's deadline",
             retry_after_s=1,
         )
 

@@ -56,19 +56,21 @@ class Ledger:
         self._bus = bus
         self._batcher = Batcher[PendingEntry, Appended]("LEDGER", self._send, BOUNDS)
 
-    async def append(self, pending: PendingEntry) -> Appended:
-        """Makes an entry durable. Raises ServiceError."""
+    async def append(self, pending: PendingEntry, until: float | None = None) -> Appended:
+        """Makes an entry durable. Raises ServiceError. It is not begun after `until`, by the loop's clock."""
         started = time.perf_counter()
         try:
-            return await self._batcher.ask(pending)
+            return await self._batcher.ask(pending, until)
         finally:
             _append_duration.record(time.perf_counter() - started)
 
-    async def _send(self, entries: list[PendingEntry]) -> Sequence[Appended]:
+    async def _send(self, entries: list[PendingEntry], within_s: float) -> Sequence[Appended]:
         request = AppendRequest()
         for entry in entries:
             request.entries.add().CopyFrom(entry)
-        response = await self._bus.request("ledger.append", request, AppendResponse, TIMEOUT_S)
+        response = await self._bus.request(
+            "ledger.append", request, AppendResponse, TIMEOUT_S, within_s
+        )
         return response.appended
 
     async def look_up(self, search_id: str) -> Record | None:

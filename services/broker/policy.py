@@ -39,20 +39,28 @@ class Policy:
         self._bus = bus
         self._batcher = Batcher[EvaluateRequest, EvaluateResponse]("POLICY", self._send, BOUNDS)
 
-    async def evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
-        """The decision, which follows from its verdicts. Raises ServiceError."""
-        evaluated = await self._batcher.ask(request)
+    async def evaluate(
+        self, request: EvaluateRequest, until: float | None = None
+    ) -> EvaluateResponse:
+        """The decision, which follows from its verdicts. Raises ServiceError.
+
+        It is not begun after `until`, by the loop's clock.
+        """
+        evaluated = await self._batcher.ask(request, until)
         outcome = evaluated.decision.outcome
         permits, refuses = outcome == _PERMITTED, outcome == _REFUSED
         if not (permits or refuses) or permits != is_permitted(evaluated.decision):
             raise Broken("POLICY_ANSWER", "the decision does not follow from its verdicts")
         return evaluated
 
-    async def _send(self, requests: list[EvaluateRequest]) -> Sequence[EvaluateResponse]:
+    async def _send(
+        self, requests: list[EvaluateRequest], within_s: float
+    ) -> Sequence[EvaluateResponse]:
         response = await self._bus.request(
             "policy.evaluate",
             EvaluateBatchRequest(requests=requests),
             EvaluateBatchResponse,
             TIMEOUT_S,
+            within_s,
         )
         return response.responses

@@ -187,10 +187,14 @@ class Searching:
         now: datetime,
         entry: Callable[[EvaluateResponse], PendingEntry],
     ) -> tuple[EvaluateResponse, Appended]:
-        """The decision, and its entry. What was decided without the newest document is decided anew."""
+        """The decision, and its entry. What was decided without the newest document is decided anew.
+
+        Neither is begun once the caller has given up; an entry that was begun is waited for all the same.
+        """
+        until = admitted.call.until
         request = EvaluateRequest(facts=admitted.facts, officer=admitted.officer, at=stamp(now))
         for _ in range(DECIDE_TRIES):
-            evaluated = await self._evaluate(request)
+            evaluated = await self._evaluate(request, until)
             decision = evaluated.decision
             known = decision.documents_index if decision.HasField("documents_index") else None
             try:
@@ -198,7 +202,7 @@ class Searching:
             except Unavailable as error:
                 raise await self._undecided(request, error.reason) from error
             try:
-                return evaluated, await self._ledger.append(entry(evaluated))
+                return evaluated, await self._ledger.append(entry(evaluated), until)
             except InvalidRequest as error:
                 if error.reason != "DECISION_OUTDATED":
                     raise
@@ -207,9 +211,9 @@ class Searching:
                     request.documents_index = int(newest)
         raise await self._undecided(request)
 
-    async def _evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
+    async def _evaluate(self, request: EvaluateRequest, until: float | None) -> EvaluateResponse:
         try:
-            return await self._policy.evaluate(request)
+            return await self._policy.evaluate(request, until)
         except ServiceError as error:
             raise await self._undecided(request) from error
 

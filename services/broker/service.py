@@ -56,13 +56,13 @@ class BrokerServicer(BrokerServiceServicer):
         self, request: pb.CheckSearchRequest, context: Context
     ) -> pb.CheckSearchResponse:
         """See broker.proto."""
-        return await self._searching.check(Call(caller(context), "CheckSearch"), request)
+        return await self._searching.check(_call(context, "CheckSearch"), request)
 
     async def SubmitSearch(  # noqa: N802
         self, request: pb.SubmitSearchRequest, context: Context
     ) -> pb.SubmitSearchResponse:
         """See broker.proto."""
-        record = await self._searching.submit(Call(caller(context), "SubmitSearch"), request)
+        record = await self._searching.submit(_call(context, "SubmitSearch"), request)
         record = await self._ended_within(record, _seconds(request.wait))
         response = pb.SubmitSearchResponse()
         response.search.CopyFrom(await self._with_answer(record))
@@ -179,6 +179,12 @@ class BrokerServicer(BrokerServiceServicer):
         if answer is not None:
             search.answer.CopyFrom(answer)
         return search
+
+
+def _call(context: Context, rpc: str) -> Call:
+    remaining_s: float | None = context.time_remaining()
+    until = None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
+    return Call(caller(context), rpc, until)
 
 
 def _seconds(wait: Duration) -> float:

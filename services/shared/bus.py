@@ -42,7 +42,8 @@ from shared.errors import (
     from_status,
     to_status,
 )
-from shared.settings import BusSettings, SettingsError
+from shared.settings import BusSettings
+from shared.tls import bus_context, load
 
 log = logging.getLogger(__name__)
 
@@ -61,23 +62,6 @@ _CANCEL_AGAIN_S: Final = 0.1
 
 _DEADLINE: Final = "Countersign-Deadline"
 _ERROR: Final = "Nats-Service-Error-Code"
-
-
-def tls_context(settings: BusSettings) -> ssl.SSLContext:
-    """Presents our certificate and checks the server's. Raises SettingsError."""
-    try:
-        context = ssl.create_default_context(cafile=str(settings.tls.authority))
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        _load(context, settings)
-    except OSError as error:
-        files = ", ".join(str(path) for path in settings.tls.model_dump().values())
-        raise SettingsError(f"cannot use the TLS files {files}: {error}") from error
-    return context
-
-
-def _load(context: ssl.SSLContext, settings: BusSettings) -> None:
-    context.load_verify_locations(settings.tls.authority)
-    context.load_cert_chain(settings.tls.certificate, settings.tls.key)
 
 
 class Bus:
@@ -99,7 +83,7 @@ class Bus:
         closed = asyncio.Event()
         client = Client()
         bus = cls(client, closed)
-        tls = tls_context(settings)
+        tls_context = bus_context(settings)
 
         async def on_error(error: Exception) -> None:
             # An exception here would end the client's read loop and leave a deaf process.
@@ -113,7 +97,7 @@ class Bus:
         async def on_disconnected() -> None:
             # The certificate may have been renewed since; half-written files leave the old one.
             with contextlib.suppress(OSError):
-                _load(tls, settings)
+                load(tls_context, settings.tls)
 
         async def on_closed() -> None:
             closed.set()
@@ -123,7 +107,7 @@ class Bus:
                 await client.connect(
                     servers=list(settings.servers),
                     name=name,
-                    tls=tls,
+                    tls=tls_context,
                     tls_handshake_first=True,
                     inbox_prefix=f"_INBOX_{name}",
                     pending_size=0,
@@ -157,10 +141,19 @@ class Bus:
     # Request and reply
 
     async def request(
-        self, subject: str, message: Message, response: type[Response], timeout_s: float
+        self,
+        subject: str,
+        message: Message,
+        response: type[Response],
+        timeout_s: float,
+        begin_within_s: float | None = None,
     ) -> Response:
-        """Asks a service. Raises the ServiceError it raised, or Unavailable."""
-        headers = {_DEADLINE: str(int((time.time() + timeout_s) * 1000))}
+        """Asks a service. Raises the ServiceError it raised, or Unavailable.
+
+        What the service has not begun after `begin_within_s`, it drops; what it has, is waited for.
+        """
+        within_s = timeout_s if begin_within_s is None else min(timeout_s, begin_within_s)
+        headers = {_DEADLINE: str(int((time.time() + within_s) * 1000))}
         with messaging.span(SpanKind.CLIENT, subject, "request") as span:
             telemetry.inject(headers)
             started = time.perf_counter()

@@ -18,6 +18,7 @@ from shared import telemetry
 from shared.errors import NotAuthentic
 from shared.identity import SpiffeId
 from shared.settings import ListenSettings, SettingsError, TlsFiles
+from shared.tls import modified
 
 CONNECTIONS_MAX: Final = 256
 """Callers have certificates of ours: there are some agency systems, not strangers without number."""
@@ -77,7 +78,7 @@ def mutual_tls(tls: TlsFiles) -> ssl.SSLContext:
 
     # The stamp before the files: what changes in between is then read at the next connection.
     try:
-        stamp = _modified(tls)
+        stamp = modified(tls)
         first = latest = read()
     except OSError as error:  # of which ssl.SSLError is one
         raise SettingsError(f"cannot use {tls.certificate} with {tls.key}: {error}") from error
@@ -85,7 +86,7 @@ def mutual_tls(tls: TlsFiles) -> ssl.SSLContext:
     def renew(connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
         nonlocal latest, stamp
         with contextlib.suppress(OSError):  # half-written files: keep what worked
-            now = _modified(tls)
+            now = modified(tls)
             if now != stamp:
                 latest, stamp = read(), now
         connection.context = latest
@@ -93,10 +94,6 @@ def mutual_tls(tls: TlsFiles) -> ssl.SSLContext:
     # Called at the beginning of every handshake, whether or not the caller names a server.
     first.sni_callback = renew
     return first
-
-
-def _modified(tls: TlsFiles) -> tuple[int, ...]:
-    return tuple(p.stat().st_mtime_ns for p in (tls.certificate, tls.key, tls.authority))
 
 
 def caller(request: web.BaseRequest) -> SpiffeId:

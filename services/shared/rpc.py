@@ -31,6 +31,7 @@ from shared.errors import (
     from_status,
 )
 from shared.settings import ListenSettings, SettingsError, TlsFiles
+from shared.tls import modified
 
 Response = TypeVar("Response", bound=Message)
 
@@ -92,7 +93,7 @@ def server_credentials(tls: TlsFiles) -> grpc.ServerCredentials:
 
     # The stamp before the files: what changes in between is then read at the next connection.
     try:
-        stamp = _modified(tls)
+        stamp = modified(tls)
         latest = read()
     except OSError as error:
         raise SettingsError(f"cannot read {error.filename}: {error.strerror}") from error
@@ -100,16 +101,12 @@ def server_credentials(tls: TlsFiles) -> grpc.ServerCredentials:
     def changed() -> grpc.ServerCertificateConfiguration:
         nonlocal latest, stamp
         with contextlib.suppress(OSError):  # half-written files: keep what worked
-            now = _modified(tls)
+            now = modified(tls)
             if now != stamp:
                 latest, stamp = read(), now
         return latest
 
     return grpc.dynamic_ssl_server_credentials(latest, changed, require_client_authentication=True)
-
-
-def _modified(tls: TlsFiles) -> tuple[int, ...]:
-    return tuple(p.stat().st_mtime_ns for p in (tls.certificate, tls.key, tls.authority))
 
 
 async def start_server(

@@ -12,9 +12,10 @@ from google.protobuf.wrappers_pb2 import StringValue
 from nats.aio.client import Client
 from nats.js import api
 
-from shared.bus import Bus, Delivery, tls_context
+from shared.bus import Bus, Delivery
 from shared.errors import Unavailable
 from shared.identity import Kind
+from shared.tls import bus_context
 from support.nats_servers import NatsUnderTest
 from support.waiting import WAIT_S_MAX, until
 
@@ -41,7 +42,7 @@ class Intruder:
         settings = server.bus_settings(kind, name)
         await intruder.client.connect(
             servers=list(settings.servers),
-            tls=tls_context(settings),
+            tls=bus_context(settings),
             tls_handshake_first=True,
             inbox_prefix=inbox or f"_INBOX_{name}",
             error_cb=on_error,
@@ -238,7 +239,7 @@ async def test_an_identity_without_a_place_on_the_bus_is_not_let_in(
 
 async def test_nobody_is_let_in_without_a_certificate(nats_server: NatsUnderTest) -> None:
     settings = nats_server.bus_settings("service", "broker")
-    context = tls_context(settings)
+    context = bus_context(settings)
     bare = type(context)(context.protocol)
     bare.load_verify_locations(settings.tls.authority)
     client = Client()

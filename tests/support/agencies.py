@@ -24,11 +24,11 @@ from countersign.installation.identity_provider import DevelopmentIdentityProvid
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2 import ListEntriesRequest
 from countersign.type.v1.search_pb2 import SearchFacts
-from shared.bus import tls_context
 from shared.errors import Unavailable
 from shared.identity import SpiffeId
 from shared.settings import BusSettings
 from shared.signing import SigningKey
+from shared.tls import bus_context
 from support.brokers import OFFICER
 from support.installations import InstallationUnderTest, ProcessUnderTest
 from support.waiting import until
@@ -185,7 +185,7 @@ async def orders_on_the_bus(
     tls = installation.layout.tls(SpiffeId(TRUST_DOMAIN, "service", "broker"))
     connection = await nats.connect(
         server,
-        tls=tls_context(BusSettings(servers=(server,), tls=tls)),
+        tls=bus_context(BusSettings(servers=(server,), tls=tls)),
         tls_handshake_first=True,
         inbox_prefix="_INBOX_broker",
         reconnect_time_wait=0.2,

@@ -172,6 +172,8 @@ class BusInMemory:
         self.published: dict[str, bytes] = {}
         self.happened: list[str] = []
         """Subjects asked and published, in order."""
+        self.begun_within_s: dict[str, float | None] = {}
+        """Within how long the newest question on each subject was to be begun."""
         self.publishing_fails = 0
         self.has_published = asyncio.Event()
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
@@ -184,8 +186,16 @@ class BusInMemory:
             "policy.evaluate": self.policy.evaluate_batch,
         }
 
-    async def request(self, subject: str, message: Any, _response: Any, _timeout_s: float) -> Any:
+    async def request(
+        self,
+        subject: str,
+        message: Any,
+        _response: Any,
+        _timeout_s: float,
+        begin_within_s: float | None = None,
+    ) -> Any:
         """Asks the ledger or the policy service."""
+        self.begun_within_s[subject] = begin_within_s
         if subject in self.before:
             await self.before[subject]()
         answer = self._handlers[subject](message)

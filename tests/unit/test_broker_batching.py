@@ -17,10 +17,12 @@ class Other:
 
     def __init__(self) -> None:
         self.heard: list[list[str]] = []
+        self.within_s = 0.0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def send(self, asked: list[StringValue]) -> Sequence[StringValue]:
+    async def send(self, asked: list[StringValue], within_s: float) -> Sequence[StringValue]:
+        self.within_s = within_s
         self.heard.append([one.value for one in asked])
         await self.may_answer.wait()
         if any(one.value == "bad" for one in asked):
@@ -112,3 +114,20 @@ async def turns() -> None:
     """Lets whatever can go on do so."""
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+async def test_a_message_is_begun_as_long_as_the_last_of_its_askers_waits() -> None:
+    other = Other()
+    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, BOUNDS)
+    now = asyncio.get_running_loop().time()
+    await batcher.ask(StringValue(value="a"), now + 20)
+    assert 0 < other.within_s <= 20
+    await asyncio.gather(
+        batcher.ask(StringValue(value="a"), now + 20), batcher.ask(StringValue(value="b"), now + 40)
+    )
+    assert 20 < other.within_s <= 40
+    await batcher.ask(StringValue(value="a"), now + 600)
+    assert other.within_s <= BOUNDS.patience_s
+    with pytest.raises(Unavailable):
+        await batcher.ask(StringValue(value="a"), now - 1)
+    assert len(other.heard) == 3, "nothing is asked for somebody who has gone"
