@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import ssl
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import nats.js.errors
 import pytest
 from cryptography import x509
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
-from nats.aio.msg import Msg
 
 from shared.bus import Bus, connected
 from shared.errors import (
@@ -187,28 +185,6 @@ async def test_request_that_comes_too_late_or_says_no_deadline_is_not_carried_ou
     assert reply.headers
     assert int(reply.headers["Nats-Service-Error-Code"]) == refused.status.value[0]
     assert not carried_out
-
-
-async def test_what_the_asker_no_longer_waits_for_is_not_begun_and_what_was_begun_is_awaited(
-    broker: Bus, policy: Bus
-) -> None:
-    deadlines_ms: list[int] = []
-
-    async def hear(message: Msg) -> None:
-        assert message.headers
-        deadlines_ms.append(int(message.headers["Countersign-Deadline"]))
-        answer = StringValue(value="late").SerializeToString()
-        await policy._client.publish(message.reply, answer)
-
-    await policy._client.subscribe(SUBJECT, queue="policy", cb=hear)
-    await policy._client.flush()
-    for within_s in (2.0, None, TIMEOUT_S * 10):
-        before = time.time()
-        question = StringValue(value="?")
-        answer = await broker.request(SUBJECT, question, StringValue, TIMEOUT_S, within_s)
-        assert answer.value == "late"
-        latest = (time.time() + min(within_s or TIMEOUT_S, TIMEOUT_S)) * 1000
-        assert before * 1000 < deadlines_ms[-1] <= latest
 
 
 async def test_request_beyond_the_bound_is_refused_at_once(broker: Bus, policy: Bus) -> None:
