@@ -184,7 +184,12 @@ async def _on_bus(
     fresh = None if isinstance(storage, SqliteStorage) else log.still_writes
     publishing = _completer(settings, "policy", openings, publisher=True)
     documents = DocumentService(
-        publishing, log.sequencer, log.archive, disclosed.openings_of, fresh
+        publishing,
+        log.sequencer,
+        log.archive,
+        disclosed.openings_of,
+        fresh,
+        None if disclosed.registered is None else disclosed.registered.catch_up,
     )
     await documents.begin()
     appending = _completer(settings, "broker", openings)

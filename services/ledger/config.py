@@ -130,9 +130,11 @@ class LedgerSettings(ProcessSettings):
     openings: OpeningsSettings = OpeningsSettings()
     """Where their keys are."""
     registry: ConfigPath | None = None
-    """Registry (TOML) that says who oversees whom, with which rights. Without it nobody reads openings."""
+    """Registry (TOML) that says who oversees whom, with which rights. Without it, what owners publish in this
+    ledger says so."""
     trust_roots: ConfigPath | None = None
-    """Trust roots (JSON) with the identity providers of agencies. Without it no agency reads openings."""
+    """Trust roots (JSON) with the identity providers of agencies, and the keys of who may take part. Without
+    it no agency reads openings, and without `registry` besides, nobody does."""
 
     @property
     def provider_keys(self) -> Path:

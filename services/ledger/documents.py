@@ -39,8 +39,10 @@ class DocumentService:
         archive: Archive,
         opened: Callable[[Sequence[int]], Awaitable[Mapping[int, Sequence[Opening]]]],
         fresh: Callable[[], Awaitable[None]] | None = None,
+        heard: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`opened` gives the openings of entries that have any."""
+        """`opened` gives the openings of entries that have any; `heard` is told of a document more."""
+        self._heard = heard
         self._opened = opened
         self._completer = completer
         self._sequencer = sequencer
@@ -107,7 +109,11 @@ class DocumentService:
             )
             await self._archive.document(previous)
         pending.idempotency_key = key_after(previous)
-        (placed,) = await self._sequencer.append(await self._completer.completed([pending]))
+        try:
+            (placed,) = await self._sequencer.append(await self._completer.completed([pending]))
+        finally:
+            if self._heard is not None:  # also when it may be on record though that is not known
+                await self._heard()
         self._take(placed.index, Entry.FromString(placed.leaf))
         receipt = decision_pb2.Receipt(
             index=placed.index, leaf=placed.leaf, tlog_proof=placed.tlog_proof

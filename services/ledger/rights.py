@@ -5,6 +5,7 @@ gives it the right, and what it gave itself as its reasons. Nobody else, whateve
 The public fields of entries are not spoken of here: every certificate of the installation may read them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ledger.entry import holder_name
@@ -23,14 +24,15 @@ class Person:
 
 
 class Rights:
-    """What the registry gives each caller."""
+    """What the registry gives each caller. Each question raises what `current` does."""
 
-    def __init__(self, registry: Registry | None) -> None:
-        self._registry = registry
+    def __init__(self, current: Callable[[], Registry | None]) -> None:
+        """`current` gives the registry as it counts now; None where nobody has a right."""
+        self._current = current
 
     def scope(self, caller: SpiffeId, right: OversightRight) -> list[str]:
         """Give the agencies to whose openings the caller has a right, in order."""
-        registry = self._registry
+        registry = self._current()
         if registry is None:
             return []
         if caller.kind == "agency":
@@ -45,7 +47,7 @@ class Rights:
     def holders(self, caller: SpiffeId, right: OversightRight) -> frozenset[str]:
         """Give all whose openings the caller has a right to."""
         of = set(self.scope(caller, right))
-        registry = self._registry
+        registry = self._current()
         if caller.kind == "oversight" and registry and caller.name in registry.oversight:
             of.add(holder_name(caller.kind, caller.name))
         return frozenset(of)
@@ -67,8 +69,9 @@ class Rights:
 class People:
     """Tells who calls."""
 
-    def __init__(self, tokens: OfficerTokens | None) -> None:
-        self._tokens = tokens
+    def __init__(self, current: Callable[[], OfficerTokens | None]) -> None:
+        """`current` gives what officers' tokens are checked by now; None when no provider is known."""
+        self._current = current
 
     def person(self, caller: SpiffeId, officer_token: str, request_id: str) -> Person:
         """Give the person behind a call; raises NotAuthentic or NotAllowed.
@@ -83,8 +86,9 @@ class People:
             raise NotAuthentic(
                 "OFFICER_TOKEN_MISSING", "an agency's call bears a token of the officer who asks"
             )
-        if self._tokens is None:
+        tokens = self._current()
+        if tokens is None:
             raise NotAuthentic(
                 "IDENTITY_PROVIDER_UNKNOWN", "this ledger knows no identity provider of agencies"
             )
-        return Person(caller, self._tokens.verify(officer_token, caller.name, request_id))
+        return Person(caller, tokens.verify(officer_token, caller.name, request_id))

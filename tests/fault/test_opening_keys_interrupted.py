@@ -273,8 +273,8 @@ async def test_recording_that_openings_are_read_does_not_hold_up_the_event_loop(
         async with opened(new_log(tmp_path).open_for_writing(), SIGNER) as log:
             rows = SqliteOpeningRows.open(tmp_path / "ledger.sqlite")
             custody = Custody(
-                rights=Rights(None),
-                people=People(None),
+                rights=Rights(lambda: None),
+                people=People(lambda: None),
                 vault=Vault(keyring, rows),
                 archive=log.archive,
                 sequencer=log.sequencer,

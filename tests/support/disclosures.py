@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -145,30 +145,39 @@ def settings_in(
     nats: NatsUnderTest,
     provider: DevelopmentIdentityProvider,
     database: object = None,
+    signers: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
+    """`signers` for owners who register in the ledger, where there is no file then."""
     config = write_settings(folder, nats, database)
     (folder / "registry.toml").write_text(REGISTRY)
-    trust = {
+    trust: dict[str, object] = {
         "log_verifier_keys": [VKEY],
         "broker_verify_keys": ["A" * 43 + "="],
         "identity_providers": {LAPD: provider.registration()},
     }
     (folder / "ledger-trust.json").write_text(json.dumps(trust))
     own = 'registry = "registry.toml"\ntrust_roots = "ledger-trust.json"\n'
+    if signers is not None:  # owners register, and nobody's provider is known otherwise
+        own = 'trust_roots = "ledger-trust.json"\n'
+        trust |= {"identity_providers": {}, "registry_signers": signers}
+        (folder / "ledger-trust.json").write_text(json.dumps(trust))
     config.write_text(own + config.read_text())
     return config
 
 
 @contextlib.asynccontextmanager
 async def ledger_in(
-    folder: Path, nats: NatsUnderTest, database: object = None
+    folder: Path,
+    nats: NatsUnderTest,
+    database: object = None,
+    signers: Mapping[str, Sequence[str]] | None = None,
 ) -> AsyncIterator[LedgerUnderTest]:
     key = folder / "provider.pem"
     if not key.exists():
         key.write_bytes(SigningKey.generate().pem())
         key.chmod(0o600)
     provider = DevelopmentIdentityProvider("https://lapd.example", SigningKey.load(key))
-    settings = LedgerSettings.load(settings_in(folder, nats, provider, database))
+    settings = LedgerSettings.load(settings_in(folder, nats, provider, database, signers))
     async with running(settings) as ledger:
         bus = await Bus.connect(nats.bus_settings("service", "broker"), "broker")
         yield LedgerUnderTest(folder, nats, ledger.server.port, provider, bus)

@@ -1,0 +1,40 @@
+"""While it is not known who may read openings, nobody does."""
+
+import pytest
+
+from ledger.documents import key_after
+from ledger.registered import OwnRegistry
+from ledger.rights import Rights
+from registry.public import PublicDocuments
+from shared.clock import SystemClock
+from shared.errors import NotReady, Unavailable
+from shared.identity import SpiffeId
+from shared.registry import Registry, TrustRoots
+from shared.tokens import LEDGER_AUDIENCE, OfficerTokens
+from support.archives import ArchiveThatLeavesOneOut
+
+TRUST = TrustRoots(log_verifier_keys=("not used here",), broker_verify_keys=(bytes(32),))
+COMMISSION = SpiffeId("countersign.test", "oversight", "police-commission")
+
+
+def own(archive: ArchiveThatLeavesOneOut) -> OwnRegistry:
+    tokens = OfficerTokens(Registry(agencies={}), TRUST, SystemClock(), LEDGER_AUDIENCE)
+    return OwnRegistry(PublicDocuments(TRUST), tokens, archive, key_after)  # type: ignore[arg-type]  # stands in
+
+
+@pytest.mark.promise(7)
+async def test_nobody_has_a_right_before_the_registry_was_read_and_after_it_could_not_be() -> None:
+    archive = ArchiveThatLeavesOneOut()
+    registered = own(archive)
+    rights = Rights(lambda: registered.current().registry)
+    with pytest.raises(Unavailable):
+        rights.scope(COMMISSION, "disclose")
+    archive.silent = True
+    await registered.catch_up()
+    with pytest.raises(Unavailable):
+        rights.scope(COMMISSION, "disclose")
+    archive.silent = False
+    await registered.catch_up()
+    with pytest.raises(NotReady) as refused:
+        rights.scope(COMMISSION, "disclose")
+    assert refused.value.reason == "REGISTRY_NOT_APPLIED"
