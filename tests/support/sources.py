@@ -17,7 +17,7 @@ GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$")
 NOT_OURS = {"__pycache__", "build", "dist", "copy", "receipts", "record"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """One Python file of ours."""
 

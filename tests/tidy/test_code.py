@@ -5,7 +5,7 @@ Every test lists all offenders, so that one run is enough to mend them.
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 
 from support.sources import Source, below, listed, sources, texts
 
@@ -21,10 +21,10 @@ STATUS_PLACES = {"services/shared/errors.py", "services/shared/rpc.py"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def nodes(source: Source) -> Iterator[tuple[str, ast.AST]]:
-    """Every node of a file that has a place, with that place."""
-    for node in ast.walk(source.tree):
-        yield f"{source.name}:{getattr(node, 'lineno', 1)}", node
+@cache
+def nodes(source: Source) -> list[tuple[str, ast.AST]]:
+    """Every node of a file that has a place, with that place. Walked once for all tests."""
+    return [(f"{source.name}:{getattr(node, 'lineno', 1)}", node) for node in ast.walk(source.tree)]
 
 
 def words(name: str) -> set[str]:
@@ -81,7 +81,7 @@ def test_grpc_status_codes_stay_in_two_modules() -> None:
         if source.name in STATUS_PLACES:
             continue
         for place, node in nodes(source):
-            attribute = isinstance(node, ast.Attribute) and ast.unparse(node) == "grpc.StatusCode"
+            attribute = isinstance(node, ast.Attribute) and node.attr == "StatusCode"
             imported = isinstance(node, ast.ImportFrom) and (
                 node.module == "grpc" and "StatusCode" in {alias.name for alias in node.names}
             )
@@ -119,7 +119,7 @@ def test_tests_wait_for_conditions_and_not_for_time() -> None:
     offenders = []
     for source in below("tests"):
         for place, node in nodes(source):
-            sleeps = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".sleep")
+            sleeps = isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "sleep"
             yields = isinstance(node, ast.Call) and ast.unparse(node) == "asyncio.sleep(0)"
             if sleeps and not yields and not source.name.startswith("tests/support/"):
                 offenders.append(place)
