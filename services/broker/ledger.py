@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from broker.batching import Batcher, Bounds
+from broker.batching import LINGER_S, Batcher, Bounds
 from broker.record import Record
 from countersign.ledger.v1.append_pb2 import (
     Appended,
@@ -39,6 +39,7 @@ BOUNDS: Final = Bounds(
     messages=2,
     alongside=64,
     patience_s=TIMEOUT_S,
+    linger_s=LINGER_S,
 )
 
 _append_duration = telemetry.meter.create_histogram(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from broker.batching import Batcher, Bounds
+from broker.batching import LINGER_S, Batcher, Bounds
 from broker.record import is_permitted
 from countersign.policy.v1.policy_pb2 import (
     EvaluateBatchRequest,
@@ -26,6 +26,7 @@ BOUNDS: Final = Bounds(
     # What comes while it is being worked on goes together: the busier, the fuller the messages.
     messages=1,
     patience_s=TIMEOUT_S,
+    linger_s=LINGER_S,
 )
 
 _PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED

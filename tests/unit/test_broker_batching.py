@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -108,6 +109,38 @@ async def test_few_wait_for_the_message_that_is_under_way() -> None:
     last = asyncio.create_task(ask(batcher, "e"))
     other.may_answer.set()
     assert [await one for one in (first, few, enough, last)] == [["A"], ["B", "C"], ["D"], ["E"]]
+
+
+LINGERING = Bounds(items=4, size=1000, waiting=6, messages=1, patience_s=60, linger_s=0.001)
+
+
+async def test_after_a_message_that_carried_several_the_next_waits_for_more() -> None:
+    other = Other()
+    bounds = replace(LINGERING, linger_s=3600)
+    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, bounds)
+    await ask(batcher, "a", "b")
+    first = asyncio.create_task(ask(batcher, "c"))
+    await turns()
+    assert other.heard == [["a", "b"]]
+    # A message that is full waits for nothing.
+    rest = asyncio.create_task(ask(batcher, "d", "e", "f"))
+    assert [await first, await rest] == [["C"], ["D", "E", "F"]]
+    assert other.heard == [["a", "b"], ["c", "d", "e", "f"]]
+
+
+async def test_a_message_that_waited_for_more_goes_without_them() -> None:
+    other = Other()
+    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, LINGERING)
+    await ask(batcher, "a", "b")
+    assert await ask(batcher, "c") == ["C"]
+
+
+async def test_after_a_message_that_carried_one_question_the_next_goes_at_once() -> None:
+    other = Other()
+    bounds = replace(LINGERING, linger_s=3600)
+    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, bounds)
+    assert await ask(batcher, "a") == ["A"]
+    assert await ask(batcher, "b") == ["B"]
 
 
 async def turns() -> None:
