@@ -9,8 +9,11 @@ Prints ratios, which hold on a noisy machine. `--searches` bounds it; it starts 
 import argparse
 import json
 import platform
+import random
 import sys
 import time
+from collections import defaultdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +36,14 @@ from directive.replay_counts import Outcome, Replayed
 from directive.vocabulary import Vocabulary
 from directive.worlds import OneWorld, World
 from shared.registry import Registry
-from support.recorded_history import kept_and_opened, pending_entry, searches_of_years
+from support.directives import LAPD
+from support.recorded_history import (
+    BEGAN,
+    YEARS,
+    kept_and_opened,
+    pending_entry,
+    searches_of_years,
+)
 
 SEARCHES: Final = 100_000
 RAW: Final = 2_000
@@ -46,6 +56,10 @@ unless { context.severity == Countersign::OffenceSeverity::"violentFelony" };"""
     "no informal route": """@id("LAPD-77") @title("No informal route") @citation("proposed")
 forbid (principal, action in Countersign::Action::"search", resource)
 when { context.route == Countersign::RequestRoute::"informal" };""",
+    "a warrant in force": """@id("LAPD-77") @title("A warrant or an emergency") @citation("proposed")
+forbid (principal, action in Countersign::Action::"search", resource)
+unless { context has instrumentInForce && context.instrumentInForce }
+unless { context.emergency && context has emergencyHours && context.emergencyHours < 72 };""",
     "nothing at all": """@id("LAPD-77") @title("Nothing at all") @citation("proposed")
 forbid (principal, action in Countersign::Action::"search", resource);""",
 }
@@ -59,6 +73,9 @@ rule_prefix = "LAPD-"
 effective_from = 2030-01-01
 """
 
+OFFICERS: Final = 1_000
+"""Of the department that the proposal is for, each with a certificate that lapses on some day."""
+
 Row = tuple[int, bytes, dict[str, str]]
 """What a reader receives of one search."""
 
@@ -69,7 +86,7 @@ def main() -> None:
     parser.add_argument("--searches", type=int, default=SEARCHES)
     count = parser.parse_args().searches
     vocabulary = Vocabulary.load(bundled.directives())
-    registry = Registry.load(bundled.registry())
+    registry = staffed(Registry.load(bundled.registry()))
     book = load_book(bundled.directives(), vocabulary, registry)
     world = World(book, registry)
     console = Console()
@@ -110,12 +127,30 @@ def directive(rules: str, vocabulary: Vocabulary, registry: Registry) -> Directi
     return Directive(read, guards.check(read, vocabulary, known_names(registry)))
 
 
+def staffed(registry: Registry) -> Registry:
+    """With a department's officers."""
+    chance, begun = random.Random(2), BEGAN.date()
+    content = registry.model_dump()
+    for number in range(OFFICERS):
+        lapses = begun + timedelta(days=chance.randrange(-100, 365 * YEARS))
+        content["officers"][f"lapd-1{number:04}"] = {
+            "agency": LAPD,
+            "active": chance.random() < 0.98,
+            "lists": ["lapd-fr-users"],
+            "certificates": {"LACRIS-FR": lapses},
+        }
+    return Registry.model_validate(content)
+
+
 def history(count: int, world: World) -> list[Row]:
     """The searches on record, as they are received; not timed."""
+    by_agency = defaultdict(list)
+    for name, officer in world.registry.officers.items():
+        by_agency[officer.agency].append(name)
     decides = Evaluator(world.book, world.registry)
     wanted = openings_needed(world.book.vocabulary.facts)
     rows = []
-    for index, drawn in enumerate(searches_of_years(count, seed=1)):
+    for index, drawn in enumerate(searches_of_years(count, 1, by_agency)):
         entry, openings = kept_and_opened(pending_entry(drawn, decides, world.registry))
         given = {field: openings[field] for field in wanted if field in openings}
         rows.append((index, entry.SerializeToString(deterministic=True), given))

@@ -35,14 +35,14 @@ from shared.registry import Registry, class_of_agency
 YEAR_AGO: Final = "yearAgo"
 """Follows from the time of the decision, which has a likeness of its own."""
 _SETS: Final = ("offenceSets", "equivalentSets")
-_STATED: Final = {
+STATED: Final = {
     "probeEdit": ("probe_edit", "ProbeEdit"),
     "route": ("route", "RequestRoute"),
     "protectedBasis": ("protected_basis", "ProtectedBasis"),
     "investigation": ("investigation", "InvestigationStage"),
     "chargeStatus": ("charge_status", "ChargeStatus"),
 }
-_FLAGS: Final = {
+FLAGS: Final = {
     "consentGiven": "consent_given",
     "askedForIdentity": "asked_for_identity",
     "requestFormAttested": "request_form_attested",
@@ -58,15 +58,13 @@ INSTRUMENT: Final = (
     *("instrumentJurisdiction", "instrumentInForce"),
 )
 """Those that tell of the instrument."""
-_EMERGENCY: Final = ("emergency", "emergencyHours", "emergencyBasisGiven", "ratificationOverdue")
+EMERGENCY: Final = ("emergency", "emergencyHours", "emergencyBasisGiven", "ratificationOverdue")
 _REGISTERED: Final = ("requesterClass", "galleryOrigin", "lowestGroupAccuracy")
 
-CIRCUMSTANCES: Final = frozenset(
-    (*_SETS, *_STATED, *_FLAGS, *INSTRUMENT, *_EMERGENCY, *_REGISTERED)
-)
+CIRCUMSTANCES: Final = frozenset((*_SETS, *STATED, *FLAGS, *INSTRUMENT, *EMERGENCY, *_REGISTERED))
 """The facts that are told here."""
 CLOSED_CIRCUMSTANCES: Final[Mapping[str, str]] = {
-    **{fact: enum for fact, (_, enum) in (*_STATED.items(), *_OF_INSTRUMENT.items())},
+    **{fact: enum for fact, (_, enum) in (*STATED.items(), *_OF_INSTRUMENT.items())},
     "instrument": "InstrumentKind",
     "requesterClass": "AgencyClass",
     "galleryOrigin": "GalleryOrigin",
@@ -106,9 +104,9 @@ class Circumstanced:
         """What is told of them at that time."""
         values: dict[str, object] = {}
         said = facts.circumstances
-        for fact, (name, enum) in _STATED.items():
+        for fact, (name, enum) in STATED.items():
             self._word(values, fact, enum, getattr(said, name))
-        for fact, name in _FLAGS.items():
+        for fact, name in FLAGS.items():
             if said.HasField(name):  # type: ignore[arg-type]  # one of the names above
                 values[fact] = getattr(said, name)
         offence = facts.offence
@@ -120,7 +118,7 @@ class Circumstanced:
         values["equivalentSets"] = _sets(self._by_statute.get(said.equivalent_statute, set()))
         absent = self._instrument(values, said.instrument, at)
         if said.HasField("emergency"):
-            absent |= _emergency(values, said.emergency, facts.emergency_basis, at)
+            absent |= emergency_told(values, said.emergency, facts.emergency_basis, at)
         self._registered(values, facts)
         return Told(
             {fact: phrase(fact, value) for fact, value in values.items()},
@@ -143,7 +141,7 @@ class Circumstanced:
             self._word(values, fact, enum, getattr(instrument, name))
         if instrument.jurisdiction:
             values["instrumentJurisdiction"] = ref("Jurisdiction", instrument.jurisdiction)
-        in_force = _in_force(instrument, at)
+        in_force = instrument_in_force(instrument, at)
         if in_force is not None:
             values["instrumentInForce"] = in_force
         return set()
@@ -181,7 +179,7 @@ def _moment(stamp: Timestamp) -> datetime | None:
         return None
 
 
-def _in_force(instrument: Instrument, at: datetime) -> bool | None:
+def instrument_in_force(instrument: Instrument, at: datetime) -> bool | None:
     """Whether it authorises one more search; None when that cannot be known."""
     if instrument.status != _GRANTED:
         return False if instrument.status else None
@@ -204,13 +202,13 @@ def _not_after(stamp: Timestamp, at: datetime) -> bool | None:
     return None if moment is None else moment <= at
 
 
-def _emergency(
+def emergency_told(
     values: dict[str, object], emergency: Emergency, basis: str, at: datetime
 ) -> set[str]:
     """What of it may rightly be absent."""
     values["emergency"] = emergency.claimed
     if not emergency.claimed:
-        return set(_EMERGENCY[1:])
+        return set(EMERGENCY[1:])
     values["emergencyBasisGiven"] = bool(basis.strip())
     began = _moment(emergency.began_at) if emergency.HasField("began_at") else None
     if began is not None and began <= at:

@@ -9,6 +9,7 @@ Invariants:
 """
 
 from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
 from itertools import islice, product
 from typing import Final
 
@@ -20,14 +21,16 @@ from directive.book import Slice
 from directive.circumstances import INSTRUMENT, phrase
 from directive.entities import ref
 from directive.question import Question
-from directive.rules import walk
 from directive.vocabulary import NAMESPACE, Vocabulary
 
 TRIES_MAX: Final = 64
 """Of each kind, some milliseconds in all. Rules that tell more instruments apart than that are unheard of."""
+TOLD_KEPT_MAX: Final = 4096
+"""Short texts: of each word of the closed lists one, and of the jurisdictions that rules name."""
 
 _NONE: Final = InstrumentKind.INSTRUMENT_KIND_NONE
 _GRANTED: Final = InstrumentStatus.INSTRUMENT_STATUS_GRANTED
+_IN_FORCE: Final = phrase("instrumentInForce", True)
 _JURISDICTION: Final = pst.EntityType("Jurisdiction", (NAMESPACE,))
 
 
@@ -79,29 +82,35 @@ def _instruments(
     ways = {
         "instrumentIssuer": _words("InstrumentIssuer", vocabulary),
         "instrumentScope": _words("InstrumentScope", vocabulary),
-        "instrumentJurisdiction": [ref("Jurisdiction", one) for one in _jurisdictions(rules)],
+        "instrumentJurisdiction": [("Jurisdiction", one) for one in _jurisdictions(rules)],
     }
     # What no rule reads may be anything.
-    told = [ways[fact] if fact in read else ways[fact][:1] for fact in ways]
+    told = [
+        [_told(fact, *one) for one in (ways[fact] if fact in read else ways[fact][:1])]
+        for fact in ways
+    ]
     for values in product(*told):
         yield {
-            "instrument": phrase("instrument", ref("InstrumentKind", kind)),
-            "instrumentStatus": phrase("instrumentStatus", ref("InstrumentStatus", granted)),
-            "instrumentInForce": phrase("instrumentInForce", True),
-            **{fact: phrase(fact, value) for fact, value in zip(ways, values, strict=True)},
+            "instrument": _told("instrument", "InstrumentKind", kind),
+            "instrumentStatus": _told("instrumentStatus", "InstrumentStatus", granted),
+            "instrumentInForce": _IN_FORCE,
+            **dict(zip(ways, values, strict=True)),
         }
 
 
-def _words(enum: str, vocabulary: Vocabulary) -> list[dict[str, str]]:
-    return [ref(enum, word) for word in vocabulary.words(enum).values()]
+@lru_cache(maxsize=TOLD_KEPT_MAX)
+def _told(fact: str, kind: str, name: str) -> str:
+    """What is told of a fact that is an entity."""
+    return phrase(fact, ref(kind, name))
+
+
+def _words(enum: str, vocabulary: Vocabulary) -> list[tuple[str, str]]:
+    return [(enum, word) for word in vocabulary.words(enum).values()]
 
 
 def _jurisdictions(rules: Slice) -> list[str]:
     """Those that the rules name, and one that they do not."""
     named = {
-        node.value.id
-        for rule in rules.rules.values()
-        for node in walk(rule.template)
-        if isinstance(node, pst.EntityLit) and node.value.type == _JURISDICTION
+        one.id for rule in rules.rules.values() for one in rule.names if one.type == _JURISDICTION
     }
     return sorted({*named, rules.party})

@@ -89,10 +89,11 @@ def _tagged(registry: Registry) -> Iterator[tuple[str, Mapping[str, date]]]:
     for ori, agency in registry.agencies.items():
         yield ori, agency.agreements
     for name, officer in registry.officers.items():
-        yield name, _certificates(officer)
+        yield name, certificates(officer)
 
 
-def _certificates(officer: Officer) -> dict[str, date]:
+def certificates(officer: Officer) -> dict[str, date]:
+    """The days that an officer's tags tell, by the tag."""
     issued = {f"{course}{ISSUED}": day for course, day in officer.certificates_issued.items()}
     return {**officer.certificates, **issued}
 
@@ -198,7 +199,7 @@ def _officer(name: str, officer: Officer) -> dict[str, Any]:
         name,
         {"agency": ref("Agency", officer.agency), "active": officer.active},
         [ref("NamedList", listed) for listed in officer.lists],
-        _instants(_certificates(officer)),
+        _instants(certificates(officer)),
     )
 
 

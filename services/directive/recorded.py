@@ -7,14 +7,17 @@ there is named here with the reason, and a test refuses a fact of which nothing 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from countersign.ledger.v1.entry_pb2 import Entry, SearchSummary
 from countersign.type.v1.decision_pb2 import Decision
 from countersign.type.v1.search_pb2 import SearchFacts
 from shared.kinds import SCHEMA_EPOCH
+from shared.unknown_fields import has_unknown_fields
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -56,14 +59,20 @@ READ_WITH: Final[Mapping[str, str]] = {
 """Facts of the vocabulary that follow from an opening, each with its field."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RecordedSearch:
     """A decision with all that it was made on."""
 
     index: int
     month: str
     """Of the decision: "2026-05"."""
-    facts: SearchFacts
+    said: SearchSummary | SearchFacts
+    """Where the facts of `SUMMARISED` are."""
+    openings: Mapping[str, str]
+    """Where those of `OPENED` are, by their fields."""
+    unfamiliar: bool
+    """Whether the facts have a field that the contracts of this release do not have."""
+    search_id: str
     officer: str
     at: datetime
     decision: Decision
@@ -76,8 +85,18 @@ class RecordedSearch:
     ) -> "RecordedSearch":
         """The same, of a decision; raises OverflowError for a time that cannot be read."""
         at = moment_of(decision.evaluated_at)
-        month = f"{at.year:04}-{at.month:02}"
-        return cls(index, month, facts, officer, at, decision, _without_time(decision))
+        opened = {field: getattr(facts, name) for name, field in OPENED.items()}
+        odd, content = has_unknown_fields(facts), _without_time(decision)
+        return cls(
+            index, _month(at), facts, opened, odd, facts.search_id, officer, at, decision, content
+        )
+
+    @cached_property
+    def facts(self) -> SearchFacts:
+        """The request. Of most searches nobody asks for all of it."""
+        if isinstance(self.said, SearchFacts):
+            return self.said
+        return _facts(self.search_id, self.said, self.openings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +130,25 @@ def recorded(
         at = moment_of(decision.evaluated_at)
     except OverflowError:
         return NotRederivable(index, "", summary.origin_agency, "the time cannot be read")
-    month = f"{at.year:04}-{at.month:02}"
+    month = _month(at)
     absent = [field for field in wanted if field not in openings]
     gone = absent and not {one.field for one in entry.commitments}.isdisjoint(absent)
     if entry.schema_epoch > SCHEMA_EPOCH:
         return NotRederivable(index, month, summary.origin_agency, "written by a newer release")
     if gone or OFFICER not in openings:
         return NotRederivable(index, month, summary.origin_agency, "its openings were destroyed")
-    facts = _facts(entry.search_id or openings.get(SEARCH_ID, ""), summary, openings)
+    odd = len(UnknownFieldSet(summary.offence)) > 0
+    if summary.HasField("circumstances") and not odd:
+        odd = has_unknown_fields(summary.circumstances)
+    search_id = entry.search_id or openings.get(SEARCH_ID, "")
+    content = _without_time(decision)
     return RecordedSearch(
-        index, month, facts, openings[OFFICER], at, decision, _without_time(decision)
+        index, month, summary, openings, odd, search_id, openings[OFFICER], at, decision, content
     )
+
+
+def _month(at: datetime) -> str:
+    return f"{at.year:04}-{at.month:02}"
 
 
 def moment_of(stamp: Timestamp) -> datetime:

@@ -5,8 +5,8 @@ Invariants:
   that it was made by is at hand, is a contradiction: record or engine are broken, and no count is worth much.
 - What was not recorded is not guessed: a search of which the proposal asks for more than is on record, whose
   openings were destroyed, or that was decided by texts that are not at hand, is one of which nobody can say.
-- Searches that no rule can tell apart are decided once, and compiled rules sift the others. The engine
-  confirms every search that comes out otherwise, and a sample of the rest.
+- Searches that no rule can tell apart are decided once, and compiled rules sift the others. Of each such kind
+  that comes out otherwise the engine is asked; and of a sample of all searches, one by one.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from directive.sieve import Sieve, Sifted
 from directive.worlds import NoSuchWorld, World, Worlds
 
 SAMPLE: Final = 0.002
-"""How many of those that come out the same are asked of the engine all the same: of 100,000, some 200."""
+"""How many are asked of the engine each by itself, whatever was said of those alike: of 100,000, some 200."""
 EXAMPLES_MAX: Final = 1000
 """Of the searches that come out otherwise, so many are listed one by one; all are counted."""
 CONTRADICTIONS_LISTED_MAX: Final = 100
@@ -82,6 +82,17 @@ def _besides(proposal: Directive, replaced: Iterable[Directive]) -> Iterator[Dir
             yield one
 
 
+@dataclasses.dataclass(slots=True)
+class _Known:
+    """What became of a search."""
+
+    kind: int
+    other_engine: str
+    """Which engine decided it alike; empty when it was this one."""
+    confirmed: bool = False
+    """Whether the engine was asked, and said so."""
+
+
 class _Lanes:
     """One world with and without the proposal: what sifts, and what the engine says."""
 
@@ -93,9 +104,13 @@ class _Lanes:
         self.sieve = sieve(world.book, world.registry)
         self.sieve_new = sieve(new, world.registry)
         self.engine_new = Evaluator(new, world.registry)
-        self.alike = Alike((world.book, new), world.registry)
-        self.known: dict[Hashable, tuple[bytes, int]] = {}
-        """What became of a search like it: the decision, and the kind of change."""
+        party = proposal.document.manifest.party
+        parties = {one.document.manifest.party for one in world.book.directives.values()}
+        self.first_order = party not in parties
+        """Whether the party was perhaps not asked for that reason: a country is once it ordered anything."""
+        self.alike = Alike([(world.book, self.sieve), (new, self.sieve_new)], world.registry)
+        self.known: dict[Hashable, _Known] = {}
+        """What became of searches that are alike, and were decided alike."""
         self.asked_anew = Evaluator(world.book, world.registry, keep=False)
         self.asked_anew_new = Evaluator(new, world.registry, keep=False)
 
@@ -121,7 +136,7 @@ class Replay:
         self._examples_max = examples_max
         self._sieve = sieve
         self._chance = random.Random(seed)  # noqa: S311  # which are sampled is no secret
-        self._lanes: dict[int, _Lanes] = {}
+        self._lanes: dict[tuple[int, int], _Lanes] = {}
         self._kinds: list[Change] = [SAME]
         self._kind_numbers: dict[Change, int] = {SAME: 0}
         self._counted: Counter[tuple[str, str, int]] = Counter()
@@ -146,38 +161,47 @@ class Replay:
             lanes = self._lanes_of(self._worlds.of(search.decision))
         except NoSuchWorld as unknown:
             kind = self._kind(Change(Outcome.CANNOT_SAY, reason=str(unknown)))
-            self._counted[search.facts.origin_agency, search.month, kind] += 1
+            self._counted[search.said.origin_agency, search.month, kind] += 1
             return
-        kind, question = self._kind_of(lanes, search)
-        self._counted[search.facts.origin_agency, search.month, kind] += 1
-        if kind == 0:
-            if self._chance.random() < self._sample:
-                self._confirm(lanes, question, search, kind, asked_anew=True)
-            return
-        change = self._kinds[kind]
-        if change.outcome is not Outcome.CANNOT_SAY:
-            self._confirm(lanes, question, search, kind, asked_anew=False)
-            if len(self._found.examples) < self._examples_max:
-                agency = search.facts.origin_agency
-                self._found.examples.append(Example(search.index, search.month, agency, change))
+        known, question = self._known_of(lanes, search)
+        self._counted[search.said.origin_agency, search.month, known.kind] += 1
+        anew = self._chance.random() < self._sample
+        change = self._kinds[known.kind]
+        changed = known.kind != 0 and change.outcome is not Outcome.CANNOT_SAY
+        if changed and known.confirmed and not anew:
+            self._found.confirmed += 1
+        elif changed or (anew and known.kind == 0):
+            confirmed = self._confirm(lanes, question, search, known.kind, asked_anew=anew)
+            known.confirmed = confirmed and changed
+        if changed and len(self._found.examples) < self._examples_max:
+            agency = search.said.origin_agency
+            self._found.examples.append(Example(search.index, search.month, agency, change))
 
-    def _kind_of(self, lanes: _Lanes, search: RecordedSearch) -> tuple[int, Question | None]:
-        """The kind of change; and the question, where one had to be made."""
-        alike = lanes.alike.key(search)
-        known = lanes.known.get(alike) if alike is not None else None
-        whole = search.decision.evaluated_at.nanos % 1_000_000 == 0
-        if known is not None and known[0] == search.content and whole:
-            return known[1], None
+    def _known_of(self, lanes: _Lanes, search: RecordedSearch) -> tuple[_Known, Question | None]:
+        """What becomes of it; and the question, where one had to be made."""
+        key = None
+        # What is no time of a decision is looked at by itself.
+        if search.decision.evaluated_at.nanos % 1_000_000 == 0:
+            alike = lanes.alike.key(search)
+            key = (alike, search.content) if alike is not None else None
+        known = lanes.known.get(key) if key is not None else None
+        if known is not None:
+            if known.other_engine:
+                self._found.other_engine[known.other_engine] += 1
+            return known, None
         question = lanes.sieve.ask(search.facts, search.officer, search.at)
         made = lanes.sieve.sift(question)
+        others = self._found.other_engine.total()
         kind = self._as_recorded(lanes, question, search, made)
-        if kind == SOUND:
-            kind = self._proposed(lanes, question, search, made)
-            if alike is not None and made.content == search.content:
-                if len(lanes.known) >= KEPT_MAX:
-                    lanes.known.clear()
-                lanes.known[alike] = made.content, kind
-        return kind, question
+        if kind != SOUND:
+            return _Known(kind, ""), question
+        other = search.decision.engine if self._found.other_engine.total() > others else ""
+        known = _Known(self._proposed(lanes, question, search, made), other)
+        if key is not None:
+            if len(lanes.known) >= KEPT_MAX:
+                lanes.known.clear()
+            lanes.known[key] = known
+        return known, question
 
     def _kind(self, change: Change) -> int:
         """A number for changes that are alike: hashing one costs more than counting it."""
@@ -207,10 +231,12 @@ class Replay:
         )
 
     def _lanes_of(self, world: World) -> _Lanes:
-        lanes = self._lanes.get(id(world))
+        # Most worlds differ only in a document that changed no directive.
+        same = id(world.book), id(world.registry)
+        lanes = self._lanes.get(same)
         if lanes is None:
             lanes = _Lanes(world, self._proposal, self._sieve, keep_dates=self._keep_dates)
-            self._lanes[id(world)] = lanes
+            self._lanes[same] = lanes
         return lanes
 
     def _as_recorded(
@@ -252,6 +278,7 @@ class Replay:
     def _proposed(
         self, lanes: _Lanes, question: Question, search: RecordedSearch, made: Sifted
     ) -> int:
+        question = _proposed_question(lanes, question, search)
         if all(seat.party != self.party for seat in question.seats):
             return 0
         alike = lanes.sieve_new.alike(question, self.party)
@@ -259,15 +286,23 @@ class Replay:
         kind = self._changes.get(key) if alike is not None else None
         if kind is None:
             said = lanes.sieve_new.party_says(question, self.party)
-            kind = self._kind(self._compared(search.decision, said))
+            kind = self._kind(self._compared(search.decision, said, question))
             if alike is not None:
                 if len(self._changes) >= KEPT_MAX:
                     self._changes.clear()
                 self._changes[key] = kind
         return kind
 
-    def _compared(self, recorded: Decision, said: Sequence[SeatVerdict]) -> Change:
-        others = [one for one in recorded.verdicts if one.party != self.party]
+    def _compared(
+        self, recorded: Decision, said: Sequence[SeatVerdict], question: Question
+    ) -> Change:
+        # That nobody held a seat refused, and no longer does where the party holds it now.
+        nobodys = {one.seat for one in question.seats if not one.party}
+        others = [
+            one
+            for one in recorded.verdicts
+            if one.party != self.party and (one.party or one.seat in nobodys)
+        ]
         own = [one for one in recorded.verdicts if one.party == self.party]
         new = [one.verdict for one in said]
         unknown = _unknown(new) - _unknown(own)
@@ -289,20 +324,20 @@ class Replay:
         kind: int,
         *,
         asked_anew: bool,
-    ) -> None:
+    ) -> bool:
         """Have the engine say it. What it says without the proposal is asked in the sample only: on record is
         what it said then.
         """
         question = made or lanes.sieve.ask(search.facts, search.officer, search.at)
-        new = (lanes.asked_anew_new if asked_anew else lanes.engine_new).party_says(
-            question, self.party
-        )
+        proposed = _proposed_question(lanes, question, search)
+        engine = lanes.asked_anew_new if asked_anew else lanes.engine_new
+        new = engine.party_says(proposed, self.party)
         # What the engine said is compared once for all to which it said the same.
         said = b"".join(one.verdict.SerializeToString(deterministic=True) + b"\0" for one in new)
         key = search.content, said
         confirmed = self._confirmations.get(key)
         if confirmed is None:
-            confirmed = self._kind(self._compared(search.decision, new))
+            confirmed = self._kind(self._compared(search.decision, new, proposed))
             if len(self._confirmations) >= KEPT_MAX:
                 self._confirmations.clear()
             self._confirmations[key] = confirmed
@@ -312,10 +347,12 @@ class Replay:
             confirmed = confirmed if was == recorded else DISAGREES
         if confirmed != kind:
             self._found.disagreements += 1
-        elif asked_anew:
+            return False
+        if kind == 0:
             self._found.sampled += 1
         else:
             self._found.confirmed += 1
+        return True
 
 
 _NOT_AT_HAND: Final = {
@@ -324,6 +361,13 @@ _NOT_AT_HAND: Final = {
     Differs.DIRECTIVE_NOT_IN_FORCE: "decided with other directives in force",
     Differs.VOCABULARY_OR_REGISTRY: "decided with another vocabulary or registry",
 }
+
+
+def _proposed_question(lanes: _Lanes, question: Question, search: RecordedSearch) -> Question:
+    """The question with those who would be asked, were the proposal in force."""
+    if not lanes.first_order:
+        return question
+    return lanes.sieve_new.ask(search.facts, search.officer, search.at)
 
 
 def _but_for_the_engine(decision: Decision) -> Decision:

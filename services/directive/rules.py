@@ -74,6 +74,11 @@ class Rule:
         )
 
     @cached_property
+    def names(self) -> frozenset[pst.EntityUid]:
+        """The entities that are written out in it."""
+        return frozenset(one for one in walk(self.template) if isinstance(one, pst.EntityUid))
+
+    @cached_property
     def as_proto(self) -> DeterminingRule:
         """The rule as verdicts name it."""
         effect = RuleEffect.RULE_EFFECT_PERMIT if self.permits else RuleEffect.RULE_EFFECT_FORBID

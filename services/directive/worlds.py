@@ -94,6 +94,8 @@ class HeldWorlds:
             now = holdings.apply(now, index, entry, against)
             self._held[index] = now
         self._worlds: dict[int, World] = {}
+        self._books: dict[int, Book] = {}
+        """By what was held: most documents change the registry and no directive."""
 
     def of(self, decision: Decision) -> World:
         """What the ledger held when it was decided; raises NoSuchWorld, or DirectiveRefused."""
@@ -108,8 +110,11 @@ class HeldWorlds:
         if held is None:
             raise NoSuchWorld(f"entry {index} is no document that is known here")
         if index not in self._worlds:
-            book = held.book(self._vocabulary)
-            self._worlds[index] = World(book, self._registry, index)
+            # Held as long as we live, so its identity is never another's.
+            same = id(held.held)
+            if same not in self._books:
+                self._books[same] = held.book(self._vocabulary)
+            self._worlds[index] = World(self._books[same], self._registry, index)
         return self._worlds[index]
 
     @property

@@ -1,7 +1,7 @@
 """Searches of some years, drawn from a seed, as the real code of broker and ledger puts them on record."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -47,7 +47,9 @@ def _often(chance: random.Random, usual: int, *others: int) -> int:
     return usual if chance.random() < 0.8 else chance.choice(others)
 
 
-def searches_of_years(count: int, seed: int) -> Iterator[Drawn]:
+def searches_of_years(
+    count: int, seed: int, officers: Mapping[str, Sequence[str]] = OFFICERS
+) -> Iterator[Drawn]:
     """So many searches in the order of their time, the same for the same seed."""
     chance = random.Random(seed)
     step = timedelta(days=365 * YEARS) / count
@@ -80,7 +82,7 @@ def searches_of_years(count: int, seed: int) -> Iterator[Drawn]:
             facts.circumstances.CopyFrom(_circumstances(chance))
             facts.instrument_number = f"SW-{number}" if chance.random() < 0.2 else ""
         moment = BEGAN + step * number + timedelta(microseconds=chance.randrange(1000))
-        yield Drawn(facts, chance.choice(OFFICERS[origin]), moment)
+        yield Drawn(facts, chance.choice(officers[origin]), moment)
 
 
 def _circumstances(chance: random.Random) -> Circumstances:

@@ -64,7 +64,7 @@ DAY: Final = click.DateTime(formats=["%Y-%m-%d"])
     type=click.FloatRange(0, 1),
     default=SAMPLE,
     show_default=True,
-    help="Share of the unchanged searches that the engine is asked about anew.",
+    help="Share of the searches that the engine is asked about one by one.",
 )
 @click.option(
     "--markdown", type=FILE, default=None, help="Write a report, its chart (SVG) beside it."
