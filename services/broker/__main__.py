@@ -43,7 +43,8 @@ from shared.tokens import OfficerTokens
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 10.0
+GRACE_S = 20.0
+"""Nobody waits for an end any longer; what is left may have to wait for policy, ledger and bus in turn."""
 ANSWERS_IN_FLIGHT_MAX = 256
 ANSWERS_TEMPLATE = "answers.{system}.{search}"
 
@@ -164,6 +165,7 @@ class _Parts:
     """What a broker consists of."""
 
     servicer: BrokerServicer
+    searches: KnownSearches
     answers: Answers
     ending: Ending
     limits: Limits
@@ -204,7 +206,7 @@ def _parts(bus: Bus, known: Known, trust: TrustRoots, settings: BrokerSettings) 
         participants=known,
         trust=trust,
     )
-    return _Parts(servicer, answers, ending, limits)
+    return _Parts(servicer, searches, answers, ending, limits)
 
 
 @contextlib.asynccontextmanager
@@ -235,6 +237,7 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
             async with _kept(registering, bus, server):
                 yield RunningBroker(server, bus, registering)
         finally:
+            parts.searches.stop()
             await server.stop(GRACE_S)
             sweeping.cancel()
             await asyncio.gather(sweeping, return_exceptions=True)

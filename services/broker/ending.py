@@ -63,6 +63,14 @@ class Ending:
         """Ends the search by withdrawal, unless it has ended."""
         return await self._end(record, withdrawn_entry(record)) if record.is_open else record
 
+    async def as_recorded(self, record: Record) -> Record:
+        """The record, ended if any broker has ended it. Raises ServiceError."""
+        found = await self._ledger.look_up(record.search_id)
+        if found is None or found.is_open:
+            return record
+        self._known.put(found)
+        return found
+
     async def keep_sweeping(self) -> None:
         """Expires what is past its deadline, for ever. Survives an unreachable ledger."""
         loop = asyncio.get_running_loop()

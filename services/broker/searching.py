@@ -137,6 +137,9 @@ class Searching:
         record = self._known.get(facts.search_id)
         if record is None:
             record = await self._decide(admitted, digest)
+        elif record.is_open:
+            # Submitted again, and another broker may have ended it: its order must not be sent again.
+            record = await self._ending.as_recorded(record)
         if record.decision.request_sha256 != digest:
             raise await self._admission.conflict(admitted.call, record, digest)
         # What is at hand may have changed while the decision was being recorded.

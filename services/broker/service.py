@@ -19,7 +19,7 @@ from broker.searching import Searching
 from broker.watch import KnownSearches
 from countersign.broker.v1 import broker_pb2 as pb
 from countersign.broker.v1.broker_pb2_grpc import BrokerServiceServicer
-from shared.errors import FieldViolation, InvalidRequest, NotFound
+from shared.errors import FieldViolation, InvalidRequest, NotFound, Unavailable
 from shared.registry import Registry, TrustRoots
 from shared.rpc import Context, caller
 
@@ -83,20 +83,27 @@ class BrokerServicer(BrokerServiceServicer):
         with contextlib.suppress(TimeoutError), self._known.changes(record.search_id) as changed:
             async with asyncio.timeout(wait_s):
                 record = self._known.get(record.search_id) or record
-                while record.is_open:
+                while record.is_open and not self._known.stopping:
                     record = await self._changed(record, changed)
-        return record
+        # The caller may have been told of the end by another broker, and must not be told that it is open.
+        return await self._ending.as_recorded(record) if record.is_open else record
 
     async def WatchSearch(  # noqa: N802
         self, request: pb.WatchSearchRequest, context: Context
     ) -> AsyncIterator[pb.WatchSearchResponse]:
         """See broker.proto."""
-        record = await self._record(request.search_id, context, fresh=False)
+        record = await self._record(request.search_id, context)
         with self._known.changes(record.search_id) as changed:
             record = self._known.get(record.search_id) or record
             while record.is_open:
                 yield pb.WatchSearchResponse(search=record.as_search())
                 while record.is_open:
+                    if self._known.stopping:
+                        raise Unavailable(
+                            "BROKER_STOPPING",
+                            "this broker is about to end; watch again",
+                            retry_after_s=1,
+                        )
                     record = await self._changed(record, changed)
             yield pb.WatchSearchResponse(search=await self._with_answer(record))
 
@@ -105,9 +112,7 @@ class BrokerServicer(BrokerServiceServicer):
             async with asyncio.timeout(WATCH_POLL_S):
                 await changed.wait()
         except TimeoutError:
-            found = await self._ledger.look_up(record.search_id)
-            if found is not None and not found.is_open:
-                self._known.put(found)
+            await self._ending.as_recorded(record)
         changed.clear()
         return self._known.get(record.search_id) or record
 

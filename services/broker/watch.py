@@ -27,6 +27,8 @@ class KnownSearches:
         self._answers: OrderedDict[str, SignedAnswer] = OrderedDict()
         self._answers_bytes = 0
         self._changes: dict[str, list[asyncio.Event]] = {}
+        self.stopping = False
+        """Nobody is to wait here any longer."""
 
     def get(self, search_id: str) -> Record | None:
         """The record, if at hand."""
@@ -78,6 +80,13 @@ class KnownSearches:
         while self._answers_bytes > ANSWERS_BYTES_MAX:
             _, dropped = self._answers.popitem(last=False)
             self._answers_bytes -= dropped.ByteSize()
+
+    def stop(self) -> None:
+        """Wakes everybody who waits: the broker is about to end, and another takes their next call."""
+        self.stopping = True
+        for events in self._changes.values():
+            for changed in events:
+                changed.set()
 
     @contextlib.contextmanager
     def changes(self, search_id: str) -> Iterator[asyncio.Event]:

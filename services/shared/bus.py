@@ -24,13 +24,14 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import api
 from opentelemetry.trace import SpanKind
 
 from shared import messaging, telemetry
 from shared.deliveries import Delivery as Delivery
 from shared.deliveries import Poison as Poison
-from shared.deliveries import Puller
+from shared.deliveries import Puller, drained
 from shared.deliveries import Retry as Retry
 from shared.errors import (
     Broken,
@@ -72,6 +73,7 @@ class Bus:
         self._jetstream = client.jetstream(timeout=ACK_TIMEOUT_S)
         self._tasks: set[asyncio.Task[None]] = set()
         self._pullers: list[Puller] = []
+        self._served: list[Subscription] = []
         self.closed = closed
 
     @classmethod
@@ -212,7 +214,7 @@ class Bus:
             in_flight += 1
             self._spawn(answer(message))
 
-        await self._client.subscribe(subject, queue=queue, cb=on_message)
+        self._served.append(await self._client.subscribe(subject, queue=queue, cb=on_message))
         # Twice: the first ping may be written before what was buffered, so its answer proves nothing.
         await self._client.flush()
         await self._client.flush()
@@ -315,15 +317,28 @@ class Bus:
                 return None
             return bytes(message.data or b"")
 
+    async def first_messages(self, stream: str, subject: str, count_max: int) -> list[bytes]:
+        """The oldest messages on a subject. Raises Unavailable."""
+        found: list[bytes] = []
+        after = 0
+        with _as_unavailable(f"stream {stream}"), contextlib.suppress(nats.js.errors.NotFoundError):
+            while len(found) < count_max:
+                message = await self._jetstream.get_msg(
+                    stream, seq=after + 1, subject=subject, next=True
+                )
+                found.append(bytes(message.data or b""))
+                after = int(message.seq or 0)
+        return found
+
     async def purge(self, stream: str, subject: str) -> None:
         """Deletes what a stream holds on a subject. Raises Unavailable."""
         with _as_unavailable(f"stream {stream}"):
             await self._jetstream.purge_stream(stream, subject=subject)
 
     async def close(self) -> None:
-        """Lets handlers finish, for a bounded time, and closes."""
-        for puller in self._pullers:
-            puller.stop()
+        """Leaves new work to others, lets handlers finish, for a bounded time, and closes."""
+        leaving = [puller.stop() for puller in self._pullers]
+        await asyncio.gather(*leaving, *map(drained, self._served))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=ACK_TIMEOUT_S)
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):

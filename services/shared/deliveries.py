@@ -17,6 +17,7 @@ from typing import Any, Final
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from opentelemetry.trace import SpanKind
 
 from shared import messaging, telemetry
@@ -28,6 +29,9 @@ PULL_WATCHDOG_S: Final = PULL_EXPIRES_S + 5
 """A pull request that neither delivered nor expired was lost, as after a server restart."""
 PULL_AGAIN_S: Final = 0.5
 """After a refusal, as while the stream is still being made or elects a leader."""
+
+DRAIN_S_MAX: Final = 2.0
+"""At the end of a process: a bus that says nothing for so long need not be left in good order."""
 
 _USED_UP: Final = ("404", "408")
 _HEARTBEAT: Final = "100"
@@ -57,6 +61,13 @@ class Delivery:
     """How often it has been delivered, from 1."""
     in_progress: Callable[[], Awaitable[None]]
     """Tells the server that it is still being worked on."""
+
+
+async def drained(subscription: Subscription) -> None:
+    """Has nothing more sent, and what was sent handed over, as far as the server answers in time."""
+    with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+        async with asyncio.timeout(DRAIN_S_MAX):
+            await subscription.drain()  # type: ignore[no-untyped-call]  # NATS's
 
 
 class Puller:
@@ -90,20 +101,24 @@ class Puller:
         self._asks_again: asyncio.TimerHandle | None = None
         self._stopped = False
         self._watchdog: asyncio.Task[None] | None = None
+        self._subscription: Subscription | None = None
 
     async def start(self) -> None:
         """Begins to handle messages."""
-        await self._client.subscribe(self._inbox, cb=self._on_message)
+        self._subscription = await self._client.subscribe(self._inbox, cb=self._on_message)
         await self.pull()
         self._watchdog = asyncio.create_task(self._watch())
 
-    def stop(self) -> None:
-        """Asks for no more messages; those in flight go on."""
+    async def stop(self) -> None:
+        """Takes no more messages; those being handled go on, and what still comes goes to others."""
         self._stopped = True
         if self._watchdog:
             self._watchdog.cancel()
         if self._asks_again:
             self._asks_again.cancel()
+        if self._subscription:
+            # Else the server would go on giving what this process asked for, and wait for it in vain.
+            await drained(self._subscription)
 
     async def pull(self) -> None:
         """Asks for as many as may be in flight, forgetting what was asked before."""
@@ -130,6 +145,10 @@ class Puller:
         status = (message.headers or {}).get("Status")
         if status is not None:
             await self._on_status(status, message.headers or {})
+            return
+        if self._stopped:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._client.publish(message.reply, b"-NAK")
             return
         self._requested = max(0, self._requested - 1)
         # More may come than there is room for when a request from before a reconnect is still served.

@@ -1,6 +1,6 @@
 """The whole exchange under mixed load while every part is broken: the accounts of all sides agree.
 
-Real processes. A round loads one installation from two agencies, breaks each part once, lets every search
+Real processes. A round loads one installation from two agencies, breaks five parts in turn, lets every search
 end, and has the judge of `support.exchange_history` read the verified ledger, what the clients wrote down
 and what the connector has. The seed of a failure is in its message, with what was done.
 """
@@ -27,6 +27,10 @@ EXPIRES_AFTER_S: Final = 8.0
 """Shorter than the minute after which the bus gives up on a connector: what was lost there expires."""
 SETTLE_S: Final = 45.0
 HURT_S_MAX: Final = 3.0
+STRIKES: Final = 5
+"""In each round."""
+REPLICAS: Final = (2, 1)
+"""Brokers, and connectors of the one system, of the installations: in turns."""
 ROUNDS_OF_AN_INSTALLATION: Final = 10
 """Then another is begun: each round verifies the whole ledger."""
 
@@ -35,7 +39,7 @@ def one_round(exchange: Exchange, seed: int, bounds: Bounds) -> None:
     nemesis = Nemesis(exchange, seed, bounds)
     with exchange.load(seed, expires_after_s=EXPIRES_AFTER_S, settle_s=SETTLE_S) as load:
         try:
-            nemesis.strike_each(load)
+            nemesis.strike(load, STRIKES)
         finally:
             exchange.heal()
     history = exchange.history()
@@ -49,6 +53,8 @@ def one_round(exchange: Exchange, seed: int, bounds: Bounds) -> None:
 
 def test_every_account_agrees_whatever_breaks(tmp_path: Path, fault_rounds: int) -> None:
     for start in range(0, fault_rounds, ROUNDS_OF_AN_INSTALLATION):
-        with Exchange(tmp_path / f"exchange-{start}") as exchange:
+        replicas = REPLICAS[start // ROUNDS_OF_AN_INSTALLATION % len(REPLICAS)]
+        folder = tmp_path / f"exchange-{start}"
+        with Exchange(folder, brokers=replicas, connectors=replicas) as exchange:
             for number in range(start, min(start + ROUNDS_OF_AN_INSTALLATION, fault_rounds)):
                 one_round(exchange, SEED + number, Bounds(HURT_S_MAX))

@@ -50,6 +50,17 @@ async def connector(nats_server: NatsUnderTest) -> AsyncIterator[Bus]:
         yield bus
 
 
+async def test_the_first_messages_of_a_subject_come_oldest_first(orders: Bus) -> None:
+    for name in ("one", "other"):
+        await publish(orders, name)
+    subject = "orders.lacris.one"
+    assert await orders.first_messages(STREAM, subject, 8) == [b"one"]
+    await publish(orders, "one", message_id="again")
+    assert await orders.first_messages(STREAM, subject, 8) == [b"one", b"one"]
+    assert await orders.first_messages(STREAM, subject, 1) == [b"one"]
+    assert await orders.first_messages(STREAM, "orders.lacris.none", 8) == []
+
+
 async def publish(bus: Bus, name: str, message_id: str = "") -> None:
     await bus.publish_durable(
         f"orders.lacris.{name}", name.encode(), message_id or name, "orders.{system}.{search}"

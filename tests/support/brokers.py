@@ -1,7 +1,7 @@
 """A broker without sockets: its real parts around a bus in memory."""
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from broker.admission import Admission, Call
 from broker.answers import Answers
@@ -130,6 +130,10 @@ class BrokerOnTheTable:
         )
         self.registry = registry()
         self.restart()
+
+    def replica(self) -> "BrokerOnTheTable":
+        """Another broker on the same bus, with the same keys."""
+        return replace(self)
 
     def restart(self) -> None:
         """A fresh broker on the same bus and ledger: everything at hand is gone."""

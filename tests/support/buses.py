@@ -170,6 +170,8 @@ class BusInMemory:
         self.ledger = LedgerInMemory()
         self.policy = PolicyThatSays()
         self.published: dict[str, bytes] = {}
+        self.before_the_last: list[bytes] = []
+        """Answers that a connector published before its last."""
         self.happened: list[str] = []
         """Subjects asked and published, in order."""
         self.begun_within_s: dict[str, float | None] = {}
@@ -219,6 +221,10 @@ class BusInMemory:
     async def last_message(self, _stream: str, subject: str) -> bytes | None:
         """What was published on a subject."""
         return self.published.get(subject)
+
+    async def first_messages(self, _stream: str, subject: str, count_max: int) -> list[bytes]:
+        """What was published on a subject, oldest first."""
+        return [*self.before_the_last, self.published[subject]][:count_max]
 
     async def purge(self, _stream: str, subject: str) -> None:
         """Forgets what was published on a subject."""

@@ -63,15 +63,17 @@ class Nemesis:
         self._bounds = bounds
         self.did: list[str] = []
 
-    def strike_each(self, load: Load) -> None:
-        """Every part once, in random order, each in a random way."""
-        names = [*self._exchange.processes]
-        self._chance.shuffle(names)
-        for name in names:
-            self.strike(load, name)
+    def strike(self, load: Load, times: int) -> None:
+        """So many parts, no part twice as often as another, each in a random way."""
+        names: list[str] = []
+        for _ in range(times):
+            if not names:
+                names = self._chance.sample(
+                    [*self._exchange.processes], len(self._exchange.processes)
+                )
+            self._strike(load, names.pop())
 
-    def strike(self, load: Load, name: str) -> None:
-        """One part."""
+    def _strike(self, load: Load, name: str) -> None:
         harm = self._chance.choice([*HARMS])
         rest, hurt = self._chance.randint(*REST_LINES), self._chance.randint(*HURT_LINES)
         load.wait_for(rest, REST_S_MAX)

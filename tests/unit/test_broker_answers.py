@@ -6,6 +6,7 @@ import pytest
 
 from broker.answers import AnswerRefused, verified_answer
 from broker.record import Record
+from broker.streams import answer_subject
 from countersign.broker.v1 import broker_pb2 as pb
 from countersign.connector.v1.connector_pb2 import (
     FAILURE_REASON_NO_FACE,
@@ -61,6 +62,23 @@ async def test_an_answer_that_the_ledger_did_not_confirm_is_held_back(
     await broker.answers.take_in(delivery)
     assert broker.bus.ledger.kinds() == ["search_decided", "search_answered"]
     assert await broker.answers.give_out(record(broker, search_id)) is not None
+
+
+@pytest.mark.parametrize("later", ["another answer", "garbage"])
+async def test_the_recorded_answer_is_given_out_whatever_was_published_after_it(
+    broker: BrokerOnTheTable, later: str
+) -> None:
+    search_id = await submitted(broker)
+    recorded = broker.answer(search_id)
+    other = broker.answer(search_id, gallery="another").SerializeToString()
+    await broker.answers.take_in(broker.delivery(search_id, recorded))
+    broker.restart()
+    broker.bus.before_the_last = [b"\xff", recorded.SerializeToString()]
+    last = other if later == "another answer" else b"\xff"
+    broker.bus.published[answer_subject("lacris", search_id)] = last
+    found = await broker.ledger.look_up(search_id)
+    assert found is not None
+    assert await broker.answers.give_out(found) == recorded
 
 
 @pytest.mark.promise(1)

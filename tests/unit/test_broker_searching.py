@@ -157,6 +157,20 @@ async def test_submissions_of_one_id_at_once_make_one_search(broker: BrokerOnThe
     assert broker.bus.ledger.kinds() == ["search_decided"]
 
 
+async def test_a_search_that_another_broker_ended_is_not_sent_again(
+    broker: BrokerOnTheTable,
+) -> None:
+    prepared, other = broker.prepared(), broker.replica()
+    await broker.searching.submit(broker.call(), broker.request(prepared))
+    decided = await other.ledger.look_up(prepared.search_id)
+    assert decided is not None
+    await other.ending.withdraw(decided)
+    assert not broker.bus.published, "a withdrawn search's order is purged"
+    again = await broker.searching.submit(broker.call(), broker.request(prepared))
+    assert again.state == pb.SEARCH_STATE_WITHDRAWN
+    assert not broker.bus.published
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_the_same_id_with_other_content_is_a_conflict_on_record(
     broker: BrokerOnTheTable, restarted: bool

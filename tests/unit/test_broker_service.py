@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from countersign.broker.v1 import broker_pb2 as pb
-from shared.errors import InvalidRequest, NotFound
+from shared.errors import InvalidRequest, NotFound, Unavailable
 from shared.rpc import Context
 from support.brokers import LAPD, LASD, BrokerOnTheTable
 from support.waiting import WAIT_S_MAX
@@ -71,6 +71,47 @@ async def test_an_agency_lists_and_gets_its_own_searches_only(broker: BrokerOnTh
         pb.GetSearchRequest(search_id=search_id), call_from(LAPD)
     )
     assert mine.search.state == pb.SEARCH_STATE_PENDING
+
+
+@pytest.mark.parametrize("asks", ["waits", "watches"])
+async def test_what_another_broker_ended_is_never_told_as_open(
+    broker: BrokerOnTheTable, asks: str
+) -> None:
+    (search_id,) = await submitted(broker, 1)
+    other = broker.replica()
+    decided = await other.ledger.look_up(search_id)
+    assert decided is not None
+    await other.ending.withdraw(decided)
+    if asks == "waits":
+        request = pb.GetSearchRequest(search_id=search_id)
+        request.wait.FromMilliseconds(1)
+        got = await broker.servicer.GetSearch(request, call_from(LAPD))
+        told = [got.search.state]
+    else:
+        watched = pb.WatchSearchRequest(search_id=search_id)
+        states = broker.servicer.WatchSearch(watched, call_from(LAPD))
+        told = [one.search.state async for one in states]
+    assert told == [pb.SEARCH_STATE_WITHDRAWN]
+
+
+async def test_nobody_waits_for_an_end_at_a_broker_that_stops(broker: BrokerOnTheTable) -> None:
+    (search_id,) = await submitted(broker, 1)
+    request = pb.GetSearchRequest(search_id=search_id)
+    request.wait.FromSeconds(10 * int(WAIT_S_MAX))
+    getting = asyncio.ensure_future(broker.servicer.GetSearch(request, call_from(LAPD)))
+    watched = broker.servicer.WatchSearch(
+        pb.WatchSearchRequest(search_id=search_id), call_from(LAPD)
+    )
+    assert (await anext(watched)).search.state == pb.SEARCH_STATE_PENDING
+    watching = asyncio.ensure_future(anext(watched))
+    await asyncio.wait({getting}, timeout=0.1)
+    broker.known.stop()
+    async with asyncio.timeout(WAIT_S_MAX):
+        assert (await getting).search.state == pb.SEARCH_STATE_PENDING
+        with pytest.raises(Unavailable) as told:
+            await watching
+    assert told.value.reason == "BROKER_STOPPING"
+    assert told.value.retry_after_s
 
 
 @pytest.mark.parametrize("token", ["x", "djE6LTE=", "djI6MQ==", "djE6MTIzNDU2Nzg5MDEyMzQ1Njc4OTA="])
