@@ -14,6 +14,7 @@ from connector.orders import Orders
 from connector.own_directives import load_own_directives
 from connector.proof import Expectations
 from connector.reference import ReferenceSettings, ReferenceSystem
+from connector.reporting import Reporter
 from connector.runs import RunStore
 from connector.state import State, StateError, candidate_key, open_state
 from connector.system import FaceSystem, SystemUnusable
@@ -157,6 +158,8 @@ async def running(
         )
         answerer = _answerer(settings, keys, behind, clock)
         orders = Orders(expected, answerer, runs, bus, clock)
+        reporter = Reporter(settings.system, keys.answers, expected.logs, runs, bus, clock)
+        await reporter.begin()
         await bus.consume(
             orders_stream(settings.system),
             ORDERS_CONSUMER,
@@ -175,6 +178,7 @@ async def running(
         tending = [
             asyncio.create_task(_tell_health(server, bus)),
             asyncio.create_task(_forget_old(runs, settings, clock)),
+            asyncio.create_task(reporter.run()),
         ]
         stack.push_async_callback(_cancel, tending)
         yield RunningConnector(server, bus)

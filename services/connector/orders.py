@@ -28,6 +28,7 @@ from google.protobuf.message import DecodeError
 from connector.answering import AnsweredOrder, Answerer, about_signed
 from connector.proof import Expectations, OrderRefused, SignedBytes, read_signed, verify
 from connector.runs import Run, RunStore
+from connector.telling import told_of
 from countersign.connector.v1.connector_pb2 import (
     FailureReason,
     SearchAnswer,
@@ -140,6 +141,7 @@ class Orders:
             request_sha256=signed.request_sha256,
             signed_answer=answer.SerializeToString(),
             answered_at=self._clock.now(),
+            ran=told_of(signed, answer),
         )
         kept = await self._runs.keep(run)
         if kept is not run:

@@ -7,6 +7,7 @@ Invariants:
 - A search has at most one answer, ever: the first that was kept.
 - Answers are kept longer than any order can be valid, so that an order whose answer was forgotten
   is refused as expired.
+- What is to be told of an answer to the ledger (`report_store`) is durable with it, or neither is.
 
 What is kept is sealed to the requester; the connector itself cannot read it back.
 """
@@ -17,12 +18,14 @@ import functools
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from connector import report_store
 from connector.proof import CLOCK_SKEW_MAX, VALIDITY_MAX
+from connector.report_store import Ran
 
 RETENTION_MIN = VALIDITY_MAX + CLOCK_SKEW_MAX + timedelta(days=1)
 """Shortest retention: the longest that an order can be valid, and a day."""
@@ -55,6 +58,8 @@ class Run:
     signed_answer: bytes
     """A serialised SignedAnswer."""
     answered_at: datetime
+    ran: Ran | None = field(default=None, compare=False)
+    """What the ledger is told of it; not read back."""
 
 
 class RunStore:
@@ -70,6 +75,7 @@ class RunStore:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.executescript(_SCHEMA)
+        self._database.executescript(report_store.SCHEMA)
         self._reader = sqlite3.connect(path, timeout=BUSY_S_MAX, isolation_level=None)
         self._reader.execute("PRAGMA query_only = ON")
         self._waiting: list[tuple[Run, asyncio.Future[Run]]] = []
@@ -90,6 +96,10 @@ class RunStore:
     async def forget(self, before: datetime) -> int:
         """Delete answers from before a time; return how many."""
         return await self._in_thread(self._forget, before)
+
+    async def write(self, work: Callable[[sqlite3.Connection], Returned]) -> Returned:
+        """Have something else written, or read, in one transaction, after all that was kept before."""
+        return await self._in_thread(self._in_transaction, work)
 
     async def close(self) -> None:
         """Finish what is being written and close the file."""
@@ -123,27 +133,33 @@ class RunStore:
         call = functools.partial(function, *arguments, **named)
         return await asyncio.get_running_loop().run_in_executor(self._writer, call)
 
-    def _insert(self, runs: Sequence[Run]) -> list[Run]:
+    def _in_transaction(self, work: Callable[[sqlite3.Connection], Returned]) -> Returned:
         self._database.execute("BEGIN IMMEDIATE")
         try:
-            durable = [self._insert_one(run) for run in runs]
-            # A crash before this line leaves none of the batch, after it all.
+            done = work(self._database)
+            # A crash before this line leaves nothing of it, after it all.
             self._database.execute("COMMIT")
-        except sqlite3.Error:
+        except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
             raise
-        return durable
+        return done
+
+    def _insert(self, runs: Sequence[Run]) -> list[Run]:
+        return self._in_transaction(lambda _: [self._insert_one(run) for run in runs])
 
     def _insert_one(self, run: Run) -> Run:
         inserted = self._database.execute(
             "INSERT INTO runs VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (run.search_id, run.request_sha256, run.signed_answer, run.answered_at.timestamp()),
         )
+        if inserted.rowcount and run.ran is not None:
+            report_store.add(self._database, run.search_id, run.ran, run.answered_at)
         earlier = None if inserted.rowcount else _find(self._database, run.search_id)
         return earlier or run
 
     def _forget(self, before: datetime) -> int:
+        report_store.forget(self._database, before)
         return self._database.execute(
             "DELETE FROM runs WHERE answered_at < ?", (before.timestamp(),)
         ).rowcount

@@ -44,6 +44,7 @@ from ledger.public_files import public_files
 from ledger.querying import indexing, querying, run_reindex
 from ledger.reading import StorageFailed
 from ledger.reading_doors import READING
+from ledger.reconciling import reconciling
 from ledger.replica import Replica, replica
 from ledger.sequencer import Sequencer
 from ledger.service import SERVICE, LedgerServicer
@@ -143,6 +144,9 @@ async def writing(
         queries = await stack.enter_async_context(
             querying(settings, index, log, disclosed.finder, openings.sealer)
         )
+
+        if not _has_ended(log):
+            await stack.enter_async_context(reconciling(settings, log, index, bus))
 
         def register(on: grpc.aio.Server) -> None:
             add_LedgerServiceServicer_to_server(servicer, on)

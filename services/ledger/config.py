@@ -1,5 +1,6 @@
 """The ledger's configuration."""
 
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -76,6 +77,16 @@ class WitnessingSettings(Section):
     the database. `always` where a snapshot may bring both back together (decision 0011)."""
 
 
+class ReconciliationSettings(Section):
+    """When a connector should have said what it ran."""
+
+    grace_hours: float = Field(default=36.0, ge=26, le=24 * 30)
+    """An answer that is on record for so long and in no report of its connector is an alarm."""
+    expected_from: date | None = None
+    """First day of which every connector reports. A connector that has reported once is expected to anyway;
+    set this when all are new enough, so that one that never reports is an alarm too."""
+
+
 class OpeningsSettings(Section):
     """Where the keys of the openings are. Back them up apart from the database, and for a short time only."""
 
@@ -129,12 +140,15 @@ class LedgerSettings(ProcessSettings):
     """Has witnesses cosign the checkpoints; off when left out."""
     openings: OpeningsSettings = OpeningsSettings()
     """Where their keys are."""
+    reconciliation: ReconciliationSettings = ReconciliationSettings()
+    """What connectors say that they ran is compared with the record; needs `trust_roots`."""
     registry: ConfigPath | None = None
     """Registry (TOML) that says who oversees whom, with which rights. Without it, what owners publish in this
     ledger says so."""
     trust_roots: ConfigPath | None = None
-    """Trust roots (JSON) with the identity providers of agencies, and the keys of who may take part. Without
-    it no agency reads openings, and without `registry` besides, nobody does."""
+    """Trust roots (JSON) with the identity providers of agencies, the keys of connectors, and the keys of who
+    may take part. Without it no agency reads openings and no connector reports what it ran, and without
+    `registry` besides, nobody reads openings."""
 
     @property
     def provider_keys(self) -> Path:

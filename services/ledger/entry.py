@@ -51,6 +51,7 @@ LEDGERS_OWN: Final = frozenset(
         "period_closed",
         "heartbeat",
         "log_restored",
+        "runs_reported",
     }
 )
 """Kinds that tell what the ledger itself did: nobody else can say so."""

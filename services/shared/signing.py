@@ -22,6 +22,7 @@ from tlog.note import NoteSigner, Signer
 
 ORDER_CONTEXT: Final = "countersign/order/v1"
 ANSWER_CONTEXT: Final = "countersign/answer/v1"
+RUNS_CONTEXT: Final = "countersign/runs/v1"
 
 
 class BadSignature(Exception):

@@ -132,6 +132,7 @@ async def test_an_order_and_its_answer_pass(nats_server: NatsUnderTest, broker: 
         "orders.lacris.1",
         "orders.facefind.1",
         "answers.facefind.1",
+        "runs.facefind",
         "$JS.API.CONSUMER.MSG.NEXT.ORDERS_FACEFIND.connector",
         "$JS.API.CONSUMER.MSG.NEXT.ANSWERS.broker",
         "$JS.API.STREAM.MSG.GET.ORDERS_LACRIS",

@@ -19,6 +19,7 @@ from connector.system import (
 )
 from countersign.connector.v1.connector_pb2 import SignedAnswer, SignedOrder
 from shared.bus import Delivery
+from shared.clock import Clock
 from shared.errors import Unavailable
 from support.clocks import ClockThatStandsStill
 from support.orders import GALLERY, SEARCH_ID, SYSTEM, OrderWorkshop, permits
@@ -118,7 +119,9 @@ def findings(probe: bytes) -> Findings:
     )
 
 
-def answerer(workshop: OrderWorkshop, behind: FaceSystem, attempts: int = 3) -> Answerer:
+def answerer(
+    workshop: OrderWorkshop, behind: FaceSystem, attempts: int = 3, clock: Clock | None = None
+) -> Answerer:
     """An answerer that does not wait between attempts."""
     return Answerer(
         system=SYSTEM,
@@ -127,7 +130,7 @@ def answerer(workshop: OrderWorkshop, behind: FaceSystem, attempts: int = 3) -> 
         behind=behind,
         scale=Scale(minimum=-1, maximum=1, threshold=0.78, false_match_rate=0.01),
         retries=Retries(attempts=attempts, wait_initial_s=0, wait_max_s=0),
-        clock=ClockThatStandsStill(workshop.now),
+        clock=clock or ClockThatStandsStill(workshop.now),
     )
 
 

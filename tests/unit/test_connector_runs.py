@@ -4,13 +4,15 @@ import asyncio
 import hmac
 import sqlite3
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
+from connector import report_store
 from connector.answering import candidate_id
 from connector.records import find
+from connector.report_store import Ran
 from connector.runs import RETENTION_MIN, Run, RunStore
 from connector.state import StateError, candidate_key, open_state
 from support.orders import NOW
@@ -144,3 +146,70 @@ async def test_answers_in_a_file_of_before_stand(tmp_path: Path) -> None:
     await store.keep(run("new"))
     assert store.find("new") == run("new")
     await store.close()
+
+
+TODAY = date(2026, 11, 22)
+
+
+def told(search_id: str, day: str) -> Run:
+    """An answer of which the ledger is told."""
+    return Run(search_id, b"r" * 32, b"an answer", NOW, Ran(day, search_id.encode()))
+
+
+async def due(store: RunStore, today: date) -> str | None:
+    return await store.write(lambda database: report_store.next_day(database, today))
+
+
+async def report(store: RunStore, day: str) -> list[str]:
+    """The runs of a report that is made, sent and receipted."""
+    made = await store.write(lambda db: report_store.prepare(db, day, lambda runs: [*runs, b"end"]))
+    await store.write(lambda database: report_store.receipted(database, day))
+    return [page.decode() for page in made.pages[:-1]]
+
+
+async def test_each_run_is_in_one_report(store: RunStore) -> None:
+    await store.write(lambda database: report_store.begin(database, TODAY))
+    await store.keep(told("one", "2026-11-22"))
+    assert await due(store, TODAY) is None
+    tomorrow = TODAY + timedelta(days=1)
+    assert await due(store, tomorrow) == "2026-11-22"
+    assert await report(store, "2026-11-22") == ["one"]
+    assert await due(store, tomorrow) is None
+    await store.keep(told("late", "2026-11-22"))
+    assert await due(store, tomorrow) == "2026-11-22"
+    assert await report(store, "2026-11-22") == ["late"]
+    assert await due(store, tomorrow) is None
+
+
+async def test_a_report_that_is_not_taken_gives_its_runs_back(store: RunStore) -> None:
+    await store.write(lambda database: report_store.begin(database, TODAY))
+    await store.keep(told("one", "2026-11-22"))
+    await store.write(lambda db: report_store.prepare(db, "2026-11-22", lambda runs: runs))
+    await store.write(lambda database: report_store.drop(database, ["one"]))
+    assert await store.write(report_store.waiting) is None
+    assert await report(store, "2026-11-22") == ["one"]
+
+
+async def test_a_file_of_an_earlier_release_reports_from_its_first_whole_day_on(
+    store: RunStore,
+) -> None:
+    """Of what it answered before it does not know what is to be told."""
+    await store.keep(run())
+    await store.write(lambda database: report_store.begin(database, TODAY))
+    await store.keep(told("one", "2026-11-22"))
+    assert await due(store, TODAY + timedelta(days=1)) is None
+    assert await due(store, TODAY + timedelta(days=2)) == "2026-11-23"
+
+
+async def test_a_run_is_not_forgotten_before_it_is_told(store: RunStore) -> None:
+    await store.write(lambda database: report_store.begin(database, TODAY))
+    await store.keep(told("one", "2026-11-22"))
+    assert await store.forget(NOW + timedelta(days=60)) == 1
+    assert await report(store, "2026-11-22") == ["one"]
+
+
+async def test_after_a_long_absence_empty_days_far_back_are_not_reported(store: RunStore) -> None:
+    await store.write(lambda database: report_store.begin(database, TODAY))
+    much_later = TODAY + timedelta(days=400)
+    first = date.fromisoformat(await due(store, much_later) or "")
+    assert much_later - first == timedelta(days=report_store.DAYS_BACK_MAX)

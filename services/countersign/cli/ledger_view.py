@@ -148,10 +148,10 @@ def _what(entry: Entry) -> str:
         return f"{entry.log_restored.restored_size} entries: {cause}"
     if kind == "expunge_declined":
         return _declined(entry.expunge_declined)
-    return _document(entry)
+    return _said(entry)
 
 
-def _document(entry: Entry) -> str:
+def _said(entry: Entry) -> str:
     kind = entry.WhichOneof("event")
     if kind == "directive_published":
         published = entry.directive_published
@@ -163,6 +163,12 @@ def _document(entry: Entry) -> str:
         return _of_registry(entry.registry_published.statement)
     if kind == "officers_published":
         return _of_registry(entry.officers_published.statement)
+    if kind == "runs_reported":
+        told = entry.runs_reported
+        return f"{told.system}: {told.runs} runs of {told.day}"
+    if kind == "alarm_raised":
+        alarm = entry.alarm_raised
+        return " ".join(filter(None, (alarm.reason, alarm.system, *alarm.evidence[:2])))
     return ""
 
 

@@ -4,9 +4,9 @@ Invariants:
 - A client is who its certificate's SPIFFE ID says; there are no passwords, and nobody is let in without
   a certificate.
 - Broker, policy, ledger and their streams share one account. Each connector has an account of its own,
-  into which only its own orders' consumer and its own answers' subjects are imported. A connector can
-  therefore not even name another system's subjects: the server never routes them to it, and where a
-  connector makes the server send a reply, that reply stays in the connector's account.
+  into which only its own orders' consumer and the subjects of its own answers and reports are imported.
+  A connector can therefore not even name another system's subjects: the server never routes them to it,
+  and where a connector makes the server send a reply, that reply stays in the connector's account.
 - Within an account each user may publish and subscribe exactly what it needs.
 - JetStream writes a message to disk before it acknowledges it.
 """
@@ -43,6 +43,8 @@ DOCUMENT_SUBJECTS: Final = ("ledger.publish", "ledger.list_documents")
 """For the policy service alone: what is published there binds every party."""
 PUBLIC_DOCUMENT_SUBJECTS: Final = ("ledger.list_public_documents",)
 """For the broker: the same documents without what opens their commitments, so without the officers."""
+RUNS_SUBJECTS: Final = ("runs.*",)
+"""For connectors, of which each knows only its own."""
 ANSWERS_STREAM: Final = "ANSWERS"
 ANSWERS_CONSUMER: Final = "broker"
 ORDERS_CONSUMER: Final = "connector"
@@ -78,7 +80,10 @@ def accounts(trust_domain: str, systems: Sequence[str]) -> dict[str, Any]:
                 _service(
                     trust_domain,
                     "ledger",
-                    (*LEDGER_SUBJECTS, *DOCUMENT_SUBJECTS, *PUBLIC_DOCUMENT_SUBJECTS),
+                    (
+                        *(*LEDGER_SUBJECTS, *DOCUMENT_SUBJECTS),
+                        *(*PUBLIC_DOCUMENT_SUBJECTS, *RUNS_SUBJECTS),
+                    ),
                 ),
             ],
             "exports": [export for system in ordered for export in _exports(system)],
@@ -188,23 +193,25 @@ def _service(
     )
 
 
-def _connector_subjects(system: str) -> tuple[str, str, str]:
+def _connector_subjects(system: str) -> tuple[str, str, str, str]:
     stream = orders_stream(system)
     return (
         f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{ORDERS_CONSUMER}",
         f"$JS.ACK.{stream}.{ORDERS_CONSUMER}.>",
         f"answers.{system}.>",
+        f"runs.{system}",
     )
 
 
 def _exports(system: str) -> list[dict[str, Any]]:
-    pull, acknowledge, answers = _connector_subjects(system)
+    pull, acknowledge, answers, runs = _connector_subjects(system)
     to = [account(system)]
     return [
         # One pull request brings many orders, hence a stream of responses.
         {"service": pull, "response_type": "stream", "accounts": to},
         {"service": acknowledge, "accounts": to},
         {"service": answers, "accounts": to},
+        {"service": runs, "accounts": to},
     ]
 
 

@@ -81,6 +81,34 @@ FAILURE_REASON_SYSTEM_ERROR: FailureReason.ValueType  # 10
 """The system behind the connector failed."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
 
+class _RunResult:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RunResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunResult.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RUN_RESULT_UNSPECIFIED: _RunResult.ValueType  # 0
+    """Not given."""
+    RUN_RESULT_FOUND: _RunResult.ValueType  # 1
+    """The system was searched and gave a list, possibly empty."""
+    RUN_RESULT_FAILED: _RunResult.ValueType  # 2
+    """The order was to be run, and gave no list."""
+    RUN_RESULT_REFUSED: _RunResult.ValueType  # 3
+    """The order was refused; the system was not touched."""
+
+class RunResult(_RunResult, metaclass=_RunResultEnumTypeWrapper):
+    """What became of an order that a connector answered."""
+
+RUN_RESULT_UNSPECIFIED: RunResult.ValueType  # 0
+"""Not given."""
+RUN_RESULT_FOUND: RunResult.ValueType  # 1
+"""The system was searched and gave a list, possibly empty."""
+RUN_RESULT_FAILED: RunResult.ValueType  # 2
+"""The order was to be run, and gave no list."""
+RUN_RESULT_REFUSED: RunResult.ValueType  # 3
+"""The order was refused; the system was not touched."""
+Global___RunResult: _TypeAlias = RunResult  # noqa: Y015
+
 @_typing.final
 class SearchOrder(_message.Message):
     """The broker's message to a connector to run a permitted search, carrying its proof."""
@@ -322,6 +350,137 @@ class SignedAnswer(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignedAnswer: _TypeAlias = SignedAnswer  # noqa: Y015
+
+@_typing.final
+class Run(_message.Message):
+    """One order that a connector answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEARCH_ID_FIELD_NUMBER: _builtins.int
+    ORDER_SHA256_FIELD_NUMBER: _builtins.int
+    REQUEST_SHA256_FIELD_NUMBER: _builtins.int
+    ANSWER_SHA256_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    ANSWERED_AT_FIELD_NUMBER: _builtins.int
+    search_id: _builtins.str
+    """The search."""
+    order_sha256: _builtins.bytes
+    """SHA-256 of the order's bytes."""
+    request_sha256: _builtins.bytes
+    """Digest of the BoundRequest in the order, which the ledger's SearchDecided entry bears too."""
+    answer_sha256: _builtins.bytes
+    """SHA-256 of the answer's bytes, which the ledger's terminal entry bears too."""
+    result: Global___RunResult.ValueType
+    """What became of it."""
+    @_builtins.property
+    def answered_at(self) -> _timestamp_pb2.Timestamp:
+        """When the connector finished, by its clock."""
+
+    def __init__(
+        self,
+        *,
+        search_id: _builtins.str = ...,
+        order_sha256: _builtins.bytes = ...,
+        request_sha256: _builtins.bytes = ...,
+        answer_sha256: _builtins.bytes = ...,
+        result: Global___RunResult.ValueType = ...,
+        answered_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_sha256", b"answer_sha256", "answered_at", b"answered_at", "order_sha256", b"order_sha256", "request_sha256", b"request_sha256", "result", b"result", "search_id", b"search_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class RunsReport(_message.Message):
+    """Which orders a connector answered, so that the ledger can compare them with its own record. A report is of one day:
+    the UTC day on which the ledger recorded the decision, which stands in the order's proof, so that both ends read the
+    same and no clock is asked. What was run after a report of its day is in a further report of that day.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    KNOWN_SIZE_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    system: _builtins.str
+    """The system."""
+    day: _builtins.str
+    """The day, as "2026-11-22"."""
+    report: _builtins.int
+    """Which report of the day this is, from 1."""
+    page: _builtins.int
+    """Which page of the report this is, from 1."""
+    pages: _builtins.int
+    """How many pages the report has; a page fits one entry of the ledger."""
+    count: _builtins.int
+    """How many runs all its pages have."""
+    known_size: _builtins.int
+    """How many entries the ledger said that it had before the connector looked at what it had run: each answer that is
+    among these entries is in this report, or in an earlier one of the day.
+    """
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]:
+        """The runs of this page, by search id."""
+
+    def __init__(
+        self,
+        *,
+        system: _builtins.str = ...,
+        day: _builtins.str = ...,
+        report: _builtins.int = ...,
+        page: _builtins.int = ...,
+        pages: _builtins.int = ...,
+        count: _builtins.int = ...,
+        known_size: _builtins.int = ...,
+        runs: _abc.Iterable[Global___Run] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "day", b"day", "known_size", b"known_size", "page", b"page", "pages", b"pages", "report", b"report", "runs", b"runs", "system", b"system"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunsReport: _TypeAlias = RunsReport  # noqa: Y015
+
+@_typing.final
+class SignedRunsReport(_message.Message):
+    """A page with the connector's signature."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    report: _builtins.bytes
+    """A serialised RunsReport. The signature is over these bytes."""
+    key_id: _builtins.str
+    """First 8 bytes of the SHA-256 of the signer's raw public key, in lower-case hex."""
+    signature: _builtins.bytes
+    """Ed25519 over "countersign/runs/v1", one zero byte and the report's bytes."""
+    def __init__(
+        self,
+        *,
+        report: _builtins.bytes = ...,
+        key_id: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "report", b"report", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedRunsReport: _TypeAlias = SignedRunsReport  # noqa: Y015
 
 @_typing.final
 class ScoreScale(_message.Message):

@@ -4,6 +4,7 @@ isort:skip_file
 The ledger's side of the bus: appends and look-ups by the broker. Append is served over gRPC as well."""
 
 from collections import abc as _abc
+from countersign.connector.v1 import connector_pb2 as _connector_pb2
 from countersign.ledger.v1 import entry_pb2 as _entry_pb2
 from countersign.type.v1 import decision_pb2 as _decision_pb2
 from google.protobuf import descriptor as _descriptor
@@ -497,3 +498,99 @@ class ListDocumentsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDocumentsResponse: _TypeAlias = ListDocumentsResponse  # noqa: Y015
+
+@_typing.final
+class BeginRunsReport(_message.Message):
+    """Asks what a report of a day is to be called, before the connector looks at what it has run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    system: _builtins.str
+    """The system."""
+    day: _builtins.str
+    """The day, as "2026-11-22". It has to be over."""
+    def __init__(
+        self,
+        *,
+        system: _builtins.str = ...,
+        day: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "system", b"system"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginRunsReport: _TypeAlias = BeginRunsReport  # noqa: Y015
+
+@_typing.final
+class ReportRunsRequest(_message.Message):
+    """A connector says what it ran (subject `runs.<system>`): first that it is about to, then page by page. A page that is
+    sent again is the same entry.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGIN_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def begin(self) -> Global___BeginRunsReport:
+        """The first."""
+
+    @_builtins.property
+    def page(self) -> _connector_pb2.SignedRunsReport:
+        """A page. The comparison is made with the last, before it is answered."""
+
+    def __init__(
+        self,
+        *,
+        begin: Global___BeginRunsReport | None = ...,
+        page: _connector_pb2.SignedRunsReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "page", b"page", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "page", b"page", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_step: _TypeAlias = _typing.Literal["begin", "page"]  # noqa: Y015
+    _WhichOneofArgType_step: _TypeAlias = _typing.Literal["step", b"step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
+
+Global___ReportRunsRequest: _TypeAlias = ReportRunsRequest  # noqa: Y015
+
+@_typing.final
+class ReportRunsResponse(_message.Message):
+    """What the connector is told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPORT_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    report: _builtins.int
+    """To begin: which report of the day is next."""
+    tree_size: _builtins.int
+    """To begin: how many entries the ledger has."""
+    differences: _builtins.int
+    """To the last page: how many differences from the record the report comes to."""
+    @_builtins.property
+    def receipt(self) -> _decision_pb2.Receipt:
+        """To a page: its entry."""
+
+    def __init__(
+        self,
+        *,
+        report: _builtins.int = ...,
+        tree_size: _builtins.int = ...,
+        receipt: _decision_pb2.Receipt | None = ...,
+        differences: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "receipt", b"receipt", "report", b"report", "tree_size", b"tree_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportRunsResponse: _TypeAlias = ReportRunsResponse  # noqa: Y015

@@ -9,6 +9,7 @@ sensitive field of the entry, and only a commitment to it is public.
 """
 
 from collections import abc as _abc
+from countersign.connector.v1 import connector_pb2 as _connector_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -173,6 +174,12 @@ class _AlarmKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlarmKind.V
     """A duty was not done in time."""
     ALARM_KIND_CLOCK_BACK: _AlarmKind.ValueType  # 8
     """The clock went back past the newest signed checkpoint."""
+    ALARM_KIND_UNREPORTED_SEARCH: _AlarmKind.ValueType  # 9
+    """An answer is on record that the system's connector does not say it gave."""
+    ALARM_KIND_SEARCH_DIFFERS: _AlarmKind.ValueType  # 10
+    """A connector says that it gave another answer, or ran another request, than is on record."""
+    ALARM_KIND_RUNS_UNREPORTED: _AlarmKind.ValueType  # 11
+    """A connector does not say what it ran on a day."""
 
 class AlarmKind(_AlarmKind, metaclass=_AlarmKindEnumTypeWrapper):
     """What is wrong."""
@@ -195,6 +202,12 @@ ALARM_KIND_OBLIGATION_OVERDUE: AlarmKind.ValueType  # 7
 """A duty was not done in time."""
 ALARM_KIND_CLOCK_BACK: AlarmKind.ValueType  # 8
 """The clock went back past the newest signed checkpoint."""
+ALARM_KIND_UNREPORTED_SEARCH: AlarmKind.ValueType  # 9
+"""An answer is on record that the system's connector does not say it gave."""
+ALARM_KIND_SEARCH_DIFFERS: AlarmKind.ValueType  # 10
+"""A connector says that it gave another answer, or ran another request, than is on record."""
+ALARM_KIND_RUNS_UNREPORTED: AlarmKind.ValueType  # 11
+"""A connector does not say what it ran on a day."""
 Global___AlarmKind: _TypeAlias = AlarmKind  # noqa: Y015
 
 class _Lead:
@@ -1239,6 +1252,7 @@ class AlarmRaised(_message.Message):
     ENTRY_INDEXES_FIELD_NUMBER: _builtins.int
     ORIGIN_AGENCY_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
     kind: Global___AlarmKind.ValueType
     """What."""
     reason: _builtins.str
@@ -1247,6 +1261,8 @@ class AlarmRaised(_message.Message):
     """SPIFFE ID, or name of the witness or monitor, that found it."""
     origin_agency: _builtins.str
     """The agency concerned; empty when none is."""
+    system: _builtins.str
+    """The system concerned; empty when none is."""
     @_builtins.property
     def entry_indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Indexes of the entries concerned; empty when none is."""
@@ -1264,14 +1280,65 @@ class AlarmRaised(_message.Message):
         entry_indexes: _abc.Iterable[_builtins.int] | None = ...,
         origin_agency: _builtins.str = ...,
         evidence: _abc.Iterable[_builtins.str] | None = ...,
+        system: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_indexes", b"entry_indexes", "evidence", b"evidence", "found_by", b"found_by", "kind", b"kind", "origin_agency", b"origin_agency", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_indexes", b"entry_indexes", "evidence", b"evidence", "found_by", b"found_by", "kind", b"kind", "origin_agency", b"origin_agency", "reason", b"reason", "system", b"system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AlarmRaised: _TypeAlias = AlarmRaised  # noqa: Y015
+
+@_typing.final
+class RunsReported(_message.Message):
+    """A page of what a system's connector says that it ran (see RunsReport), which the ledger compares with its own
+    record. Each difference is an AlarmRaised entry.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    SIGNED_REPORT_FIELD_NUMBER: _builtins.int
+    system: _builtins.str
+    """The system."""
+    day: _builtins.str
+    """The UTC day on which the searches were decided, as "2026-11-22"."""
+    report: _builtins.int
+    """Which report of the day this is, from 1."""
+    page: _builtins.int
+    """Which page of the report this is, from 1."""
+    pages: _builtins.int
+    """How many pages the report has."""
+    runs: _builtins.int
+    """How many runs this page has."""
+    @_builtins.property
+    def signed_report(self) -> _connector_pb2.SignedRunsReport:
+        """The page, as the connector signed it."""
+
+    def __init__(
+        self,
+        *,
+        system: _builtins.str = ...,
+        day: _builtins.str = ...,
+        report: _builtins.int = ...,
+        page: _builtins.int = ...,
+        pages: _builtins.int = ...,
+        runs: _builtins.int = ...,
+        signed_report: _connector_pb2.SignedRunsReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signed_report", b"signed_report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "page", b"page", "pages", b"pages", "report", b"report", "runs", b"runs", "signed_report", b"signed_report", "system", b"system"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunsReported: _TypeAlias = RunsReported  # noqa: Y015
 
 @_typing.final
 class OutcomeReported(_message.Message):

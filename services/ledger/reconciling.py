@@ -1,0 +1,139 @@
+"""Puts the comparison with connectors to work in a running ledger: reports, and those that do not come."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from datetime import date, timedelta
+from typing import Final
+
+from ledger.config import LedgerSettings
+from ledger.entry import Completer
+from ledger.index_process import IndexProcess
+from ledger.log import OpenLog
+from ledger.reconciliation import Difference, Ended, day_not_reported, not_reported
+from ledger.runs_on_record import RunsOnRecord
+from ledger.runs_service import Alarms, RunsService
+from ledger.sequencer import Sequencer
+from shared.bus import Bus
+from shared.clock import Clock, SystemClock
+from shared.errors import ServiceError
+from shared.identity import SpiffeId
+from shared.registry import RegistryError, TrustRoots
+from shared.settings import SettingsError
+from shared.signing import BadKey, VerifyKey
+
+LOOK_EVERY_S: Final = 3600.0
+LOOK_BACK: Final = timedelta(days=8)
+"""At a start it is looked back so far; what is older was looked at before."""
+
+log = logging.getLogger(__name__)
+
+
+class MissingReports:
+    """Looks for answers on record that no report has, when a report should have come long since."""
+
+    def __init__(
+        self,
+        sequencer: Sequencer,
+        record: RunsOnRecord,
+        alarms: Alarms,
+        clock: Clock,
+        grace: timedelta,
+        expected_from: date | None,
+    ) -> None:
+        self._sequencer = sequencer
+        self._record = record
+        self._alarms = alarms
+        self._clock = clock
+        self._grace_us = grace // timedelta(microseconds=1)
+        self._expected_from = expected_from
+        self._done_us: int | None = None
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except ServiceError as error:
+                fields = {"reason": error.reason}
+                log.warning("missing reports not looked for yet", extra={"fields": fields})
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def look(self) -> int:
+        """Look at the answers whose time has come since the last look; says how many differences there are.
+
+        Raises ServiceError.
+        """
+        now = self._clock.now()
+        until_us = int(now.timestamp()) * 1_000_000 + now.microsecond - self._grace_us
+        from_us = self._done_us
+        if from_us is None:
+            from_us = until_us - LOOK_BACK // timedelta(microseconds=1)
+        size = self._sequencer.published.size
+        ends = [
+            end for end in await self._record.ended_between(from_us, until_us, size) if end.kept
+        ]
+        groups: dict[tuple[str, str], list[Ended]] = {}
+        for end, day in zip(ends, await self._record.days_of(ends, size), strict=True):
+            groups.setdefault((end.system, day), []).append(end)
+        differences: list[Difference] = []
+        for (system, day), some in groups.items():
+            differences += await self._of_day(system, day, some, size)
+        await self._alarms.raise_all(differences)
+        self._done_us = until_us
+        return len(differences)
+
+    async def _of_day(
+        self, system: str, day: str, ends: list[Ended], size: int
+    ) -> list[Difference]:
+        if not await self._is_expected(system, day, size):
+            fields = {"system": system, "day": day, "answers": len(ends)}
+            log.warning("a connector does not report what it runs", extra={"fields": fields})
+            return []
+        told = await self._record.reported(system, day, size)
+        if not told.reports:
+            return [day_not_reported(system, day, ends)]
+        return not_reported(ends, day, {one.run.search_id for one in told.runs})
+
+    async def _is_expected(self, system: str, day: str, size: int) -> bool:
+        """Whoever has reported once reports every day; connectors of before did not know how to."""
+        if self._expected_from is not None and day >= self._expected_from.isoformat():
+            return True
+        first = await self._record.first_day(system, size)
+        return first is not None and day >= first
+
+
+@contextlib.asynccontextmanager
+async def reconciling(
+    settings: LedgerSettings, log_: OpenLog, index: IndexProcess, bus: Bus
+) -> AsyncIterator[None]:
+    """Compare until the end. Without trust roots it knows no connector, and takes no report.
+
+    Raises SettingsError for unreadable trust roots.
+    """
+    if settings.trust_roots is None:
+        yield
+        return
+    try:
+        trust = TrustRoots.load(settings.trust_roots)
+        keys = {name: VerifyKey(one.answer_verify_key) for name, one in trust.systems.items()}
+    except (RegistryError, BadKey) as error:
+        raise SettingsError(str(error)) from error
+    own = str(SpiffeId(settings.trust_domain, "service", "ledger"))
+    clock = SystemClock()
+    completer = Completer(own, clock, own=True)
+    record = RunsOnRecord(log_.archive, index)
+    alarms = Alarms(log_.sequencer, completer, own)
+    await RunsService(keys, log_.sequencer, completer, record, alarms, clock).serve(bus)
+    missing = MissingReports(
+        *(log_.sequencer, record, alarms, clock),
+        timedelta(hours=settings.reconciliation.grace_hours),
+        settings.reconciliation.expected_from,
+    )
+    looking = asyncio.create_task(missing.run())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
