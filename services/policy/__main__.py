@@ -130,6 +130,12 @@ def following_of(settings: PolicySettings, bus: Bus) -> Following:
         logs = [parse_log_vkey(key) for key in trust.log_verifier_keys]
         # Who may take part, and whose keys sign an owner's first document.
         registry = _registry(settings) or Fold(trust.registry_signers)
+        if trust.directive_signers is None:
+            # Whoever can hand something in could write anybody's directives.
+            raise SettingsError(
+                "trust_roots: directive_signers is missing: the ledger's directives count by who signed them "
+                "(an empty table where only keys that owners register are to count)"
+            )
     except (VocabularyError, TlogError) as error:
         raise SettingsError(f"the ledger's documents cannot be followed: {error}") from error
     publisher = str(SpiffeId(settings.trust_domain, "service", "policy"))

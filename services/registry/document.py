@@ -24,6 +24,7 @@ from shared.registry import (
     GalleryClassName,
     GalleryOriginName,
     IdentityProvider,
+    Jurisdiction,
     Name,
     NibrsCode,
     OfficerId,
@@ -145,6 +146,8 @@ class PublicPart(_Strict):
     lists: Mapping[Name, KeptList] = Field(default_factory=dict)
     offence_sets: Mapping[Name, OwnOffences] = Field(default_factory=dict)
     oversight: Mapping[Name, OversightBody] = Field(default_factory=dict)
+    members: tuple[Jurisdiction, ...] = ()
+    """Of a union of countries: its members, whose agencies its directives bind."""
 
     @property
     def is_agency(self) -> bool:
@@ -158,9 +161,16 @@ class PublicPart(_Strict):
                 raise ValueError("an agency says in [agency] what it is")
             if self.oversight:
                 raise ValueError("oversight bodies are registered by jurisdictions, not agencies")
+            if self.members:
+                raise ValueError("members are registered by unions, not agencies")
             return self
         if self.agency is not None or self.systems or self.galleries or self.lists:
-            raise ValueError("a jurisdiction registers offence_sets and oversight only")
+            raise ValueError("a jurisdiction registers offence_sets, oversight and members only")
+        if self.members and "-" in self.owner:
+            raise ValueError("a part of a country is no union, and has no members")
+        for code in self.members:
+            if code.partition("-")[0] == self.owner:
+                raise ValueError(f"{code} is {self.owner} itself, or a part of it, and no member")
         for name, body in self.oversight.items():
             for code in body.jurisdictions:
                 if code != self.owner and not code.startswith(f"{self.owner}-"):

@@ -58,4 +58,5 @@ def sections_of(public: PublicPart) -> Mapping[str, Mapping[str, Any]]:
             for name, one in public.offence_sets.items()
         },
         "oversight": dict(public.oversight),
+        "unions": {owner: public.members} if public.members else {},
     }

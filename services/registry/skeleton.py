@@ -40,6 +40,8 @@ def files(owner: str, vkey: str, known: Registry | None, day: date) -> Mapping[s
     agency = known.agencies.get(owner) if known is not None else None
     is_agency = len(owner) == 9
     lines = [f"owner = {_text(owner)}"]
+    if known is not None and owner in known.unions:
+        lines.append(f"members = {_value(known.unions[owner])}")
     if is_agency:
         said = agency.model_dump() if agency else {"name": "Our name", "jurisdiction": "US-CA"}
         lines += _table("agency", said)

@@ -17,10 +17,11 @@ from countersign.installation.prepare import ensure_documents, prepare, systems_
 from directive import document, signature, vocabulary_signature
 from directive.signature import SIGNATURE_FILE
 from directive.vocabulary import Vocabulary
-from policy.__main__ import load
+from policy.__main__ import following_of, load
 from policy.config import PolicySettings
 from shared.registry import Registry, TrustRoots
 from shared.settings import SettingsError
+from support.buses import BusInMemory
 from support.directives import LAPD, LASD
 
 pytestmark = pytest.mark.promise(3)
@@ -178,3 +179,16 @@ def test_nobody_else_on_the_machine_can_sign_for_a_party(layout: Layout) -> None
     keys = sorted(layout.keys.folder.glob("directives-*.pem"))
     assert len(keys) == len(json.loads(layout.trust_roots.read_text())["directive_signers"])
     assert {key.stat().st_mode & 0o077 for key in keys} == {0}
+
+
+def test_directives_of_the_ledger_are_not_followed_without_asking_who_signed_them(
+    layout: Layout,
+) -> None:
+    settings = PolicySettings.load(layout.config("policy"))
+    settings = settings.model_copy(update={"directives": None, "vocabulary": layout.directives})
+    bus = BusInMemory()
+    tell(layout, None)
+    with pytest.raises(SettingsError, match="directive_signers is missing"):
+        following_of(settings, bus)  # type: ignore[arg-type]  # stands in for the real bus
+    tell(layout, {})
+    assert following_of(settings, bus).documents.world.signers is not None  # type: ignore[arg-type]

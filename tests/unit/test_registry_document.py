@@ -16,6 +16,7 @@ from support.registrations import (
     document,
     gallery,
     kept_list,
+    signer,
     system,
 )
 
@@ -31,6 +32,9 @@ def refusal(text: str, officers: str = "") -> str:
     with pytest.raises(RegistryRefused) as refused:
         document(text, officers)
     return str(refused.value)
+
+
+UNION = f'owner = "EU"\nmembers = ["DE", "FR"]\n\n[keys]\nregistry = ["{signer("EU").vkey}"]\n'
 
 
 def test_an_agency_says_what_it_operates_owns_and_keeps() -> None:
@@ -103,6 +107,20 @@ def test_an_agency_appoints_no_overseer_and_a_state_none_of_another() -> None:
     assert "of which US-CA cannot dispose" in refusal(
         STATE.replace('jurisdictions = ["US-CA"]', 'jurisdictions = ["US-NV"]')
     )
+
+
+@pytest.mark.parametrize(
+    ("public", "found"),
+    [
+        (agency(LAPD).replace("\n[agency]", 'members = ["DE"]\n[agency]'), "registered by unions"),
+        (UNION.replace('"EU"', '"US-CA"'), "a part of a country is no union"),
+        (UNION.replace('"FR"', '"EU"'), "EU is EU itself"),
+        (UNION.replace('"FR"', '"EU-X"'), "EU-X is EU itself, or a part of it"),
+        (UNION.replace('"FR"', '"France"'), "members"),
+    ],
+)
+def test_a_union_has_countries_for_members_and_nobody_else_has_any(public: str, found: str) -> None:
+    assert found in refusal(public)
 
 
 def test_a_jurisdiction_has_no_officers() -> None:

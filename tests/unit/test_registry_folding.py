@@ -7,8 +7,10 @@ import pytest
 
 from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.entry import holder_of
+from registry import skeleton
 from registry.findings import RegistryRefused
 from registry.publication import pending_entries
+from shared.registry import Registry
 from support.ledgers import PUBLISHER
 from support.registrations import (
     BURBANK,
@@ -18,6 +20,7 @@ from support.registrations import (
     LASD,
     LASD_PUBLIC,
     OFFICERS,
+    admitting,
     agency,
     document,
     gallery,
@@ -265,6 +268,24 @@ def test_a_jurisdiction_takes_part() -> None:
     publish(fold, signed(document(agency(CALIFORNIA, offences + overseer)), 1))
     assert fold.registry.offence_sets["violent"].owner == CALIFORNIA
     assert set(fold.registry.oversight) == {"inspector"}
+
+
+def test_a_union_says_who_its_members_are_and_binds_them_from_then_on() -> None:
+    fold = admitting("EU")
+    union = f'owner = "EU"\nmembers = ["DE"]\n[keys]\nregistry = ["{signer("EU").vkey}"]\n'
+    publish(fold, signed(document(union), 1))
+    assert fold.registry.above("DE-BE") == {"DE", "EU"}
+    assert fold.registry.above("US-CA") == {"US"}
+    publish(fold, signed(document(union.replace('"DE"', '"DE", "FR"')), 2))
+    assert fold.registry.above("FR") == {"EU"}
+    publish(fold, signed(document(union.replace('members = ["DE"]\n', "")), 3))
+    assert fold.registry.above("DE") == frozenset()
+
+
+def test_a_unions_members_are_taken_over_from_a_file() -> None:
+    known = Registry(agencies={}, unions={"EU": ("DE", "FR"), "AU": ("KE",)})
+    files = skeleton.files("EU", signer("EU").vkey, known, date(2026, 11, 1))
+    assert document(files["agency.toml"]).public.members == ("DE", "FR")
 
 
 def test_the_same_again_is_signed_under_a_new_number() -> None:

@@ -278,7 +278,7 @@ def _print_document(read: Document, said: signature.Statement | None, problem: s
     if public.agency is not None:
         rows.add_row("agency", escape(f"{public.agency.name}, {public.agency.jurisdiction}"))
     rows.add_row("keys", escape("\n".join(public.keys.registry)))
-    for section in ("systems", "galleries", "lists", "offence_sets", "oversight"):
+    for section in ("systems", "galleries", "lists", "offence_sets", "oversight", "members"):
         names = getattr(public, section)
         if names:
             rows.add_row(section, escape(", ".join(names)))
