@@ -29,7 +29,7 @@ from countersign.ledger.v1.event_pb2 import (
 from registry.commitments import COMMITMENT_BYTES, Commitments, Committed, opened
 from registry.document import AGENCY_BYTES_MAX, AGENCY_FILE, PublicPart, parse_public
 from registry.findings import RegistryRefused, refused
-from registry.names import Names, lists_changed
+from registry.names import Names, check_provider, lists_changed
 from registry.publication import ADDED_MAX, FIELDS, REMOVED_MAX, Previous
 from registry.sections import OFFICERS, Sections, sections_of
 from registry.signature import Signed, Statement, check_statement, parse_keys
@@ -278,6 +278,7 @@ class Fold:
             raise refused("OFFICERS_OF_NO_AGENCY", file, f"{said.owner} is no agency")
         findings = list(self._names.check_public(public)) if candidate.public else []
         if not on_record:
+            findings += check_provider(public)
             added = [its for _, its in candidate.added if its is not None]
             findings += self._standings.check(self._names, public, candidate.removed, added)
         if findings:

@@ -14,6 +14,8 @@ from typing import Final
 
 from directive.findings import Finding
 from registry.document import AGENCY_FILE, OFFICERS_FILE, PublicPart
+from shared.registry import RegistryError
+from shared.tokens import check_usable
 
 OWNED: Final = ("systems", "galleries", "lists", "offence_sets", "oversight")
 """The sections of `agency.toml` whose names belong to its owner."""
@@ -116,6 +118,23 @@ class Names:
         for gallery in public.galleries.values():
             count(self.held, (gallery.system, owner), 1)
         self.publics[owner] = public
+
+
+def check_provider(public: PublicPart) -> Iterator[Finding]:
+    """Whether its identity provider can vouch for anybody: else all its searches would be refused.
+
+    Asked before it is put on record. It does not keep a publication from counting: which keys are usable
+    may differ from one release to another.
+    """
+    provider = public.keys.identity_provider
+    if provider is None:
+        return
+    try:
+        check_usable(public.owner, provider)
+    except RegistryError as error:
+        yield agency_finding(
+            "PROVIDER_UNUSABLE", public.owner, "keys.identity_provider", str(error)
+        )
 
 
 def lists_changed(before: PublicPart | None, public: PublicPart) -> frozenset[str]:

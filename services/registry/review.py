@@ -9,7 +9,7 @@ from registry import document, secret
 from registry.commitments import commit
 from registry.document import Document
 from registry.findings import RegistryRefused
-from registry.names import OWNED, Names, names_in, officer_finding
+from registry.names import OWNED, Names, check_provider, names_in, officer_finding
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def _beside(names: Names, holders: Mapping[str, str], read: Document) -> Iterato
     # A name that somebody else has was reported where it was taken.
     public = (one for one in names.check_public(read.public) if one.guard != "NAME_TAKEN")
     yield from public
+    yield from check_provider(read.public)
     for officer, standing in read.officers.items():
         if holders[officer] != read.owner:
             message = "is an officer of another agency"

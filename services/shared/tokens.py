@@ -227,6 +227,11 @@ def _canonical(part: str) -> bytes:
     return raw
 
 
+def check_usable(ori: str, provider: IdentityProvider) -> None:
+    """Raise RegistryError when nobody could be vouched for with this provider's keys."""
+    _signing_keys(ori, provider)
+
+
 def _signing_keys(ori: str, provider: IdentityProvider) -> dict[str, _Key]:
     try:
         # As JSON has it: read strictly from TOML, its lists are tuples.

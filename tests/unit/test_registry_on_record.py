@@ -1,9 +1,12 @@
 """On record though it should not be: it counts as public bytes say, and who is in doubt is unknown."""
 
+from pathlib import Path
+
 import pytest
 
 from registry.findings import RegistryRefused
 from registry.folding import Fold
+from registry.review import review
 from support.registrations import (
     BURBANK,
     LAPD,
@@ -19,8 +22,10 @@ from support.registrations import (
     openings,
     publish,
     published,
+    refusal,
     signed,
     system,
+    write,
 )
 
 pytestmark = pytest.mark.promise(3)
@@ -53,6 +58,25 @@ def test_what_counts_does_not_change_when_an_opening_is_destroyed() -> None:
             restarted.follow(pending.entry, {})
     assert live.sha256 == restarted.sha256
     assert set(live.registry.systems) == set(restarted.registry.systems) == {"burbank", "lacris"}
+
+
+UNUSABLE = agency(BURBANK).replace(
+    "[keys]\n",
+    '[keys]\nidentity_provider = { issuer = "https://id.test", jwks = { keys = [{ kty = "OKP" }] } }\n',
+)
+
+
+def test_a_provider_that_can_vouch_for_nobody_is_not_put_on_record_and_counts_once_it_is() -> None:
+    fold = los_angeles()
+    assert "PROVIDER_UNUSABLE" in refusal(fold, signed(document(UNUSABLE), 1))
+    follow(fold, signed(document(UNUSABLE), 1))
+    assert fold.published(BURBANK)
+
+
+def test_a_provider_that_can_vouch_for_nobody_is_named_before_it_is_signed(tmp_path: Path) -> None:
+    folder = write(tmp_path / "burbank", UNUSABLE)
+    (reviewed,) = review([folder])
+    assert [one.guard for one in reviewed.findings] == ["PROVIDER_UNUSABLE"]
 
 
 def test_an_officer_on_a_list_that_went_is_unknown_until_it_is_back() -> None:
