@@ -144,6 +144,10 @@ class Answerer:
         """The answer to an order that may not be run."""
         return self._failed(about, refused.reason, refused.check)
 
+    def set_aside(self, about: AnsweredOrder) -> SignedAnswer:
+        """The answer to an order that was begun again and again and never came to another."""
+        return self._failed(about, FailureReason.FAILURE_REASON_SYSTEM_ERROR, "SET_ASIDE")
+
     async def _search(self, probe: bytes, wanted: int) -> Findings:
         try:
             return await self._behind.search(probe, wanted)

@@ -2,9 +2,10 @@
 
 | the order                                                 | what happens                            |
 |-----------------------------------------------------------|-----------------------------------------|
-| cannot be read, or is not of the search its subject names | set aside; nobody could be answered     |
+| cannot be read, or is not of the search its subject names | answered ORDER_REJECTED, not kept       |
 | bears no good signature                                   | answered ORDER_REJECTED, not kept       |
 | was answered before                                       | the same answer is published again      |
+| was begun too often, and never came to an answer          | set aside: answered SYSTEM_ERROR, kept  |
 | is being worked on                                        | delivered again later                   |
 | fails another check                                       | answered with the check's word, kept    |
 | verifies                                                  | run, answered, kept, published          |
@@ -14,9 +15,13 @@ at any moment therefore leads to the same answer, or to a run whose candidates n
 
 An answer to an order without a good signature is not kept, or whoever can write to the bus could
 spend the answer of a search that is yet to come.
+
+Every order comes to an answer, and with that onto record, also one that ends this process each time or
+meets a bug in it: what is delivered again and was not answered is counted before it is run again.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import sqlite3
@@ -37,7 +42,7 @@ from countersign.connector.v1.connector_pb2 import (
     SignedOrder,
 )
 from shared import telemetry
-from shared.bus import Delivery, Poison, Retry
+from shared.bus import Delivery, Retry
 from shared.clock import Clock
 from shared.errors import ServiceError
 
@@ -46,6 +51,9 @@ IN_PROGRESS_EVERY_S = 15.0
 
 RETRY_S = 2.0
 """Wait before an order comes again when bus or disk failed, or while it is being worked on."""
+
+BEGUN_AGAIN_MAX = 4
+"""How often an order is begun again that ended this process, or failed in a way that nobody foresaw."""
 
 ANSWERS_TEMPLATE = "answers.{system}.{search}"
 
@@ -92,15 +100,15 @@ class Orders:
         self._working: set[str] = set()
 
     async def take(self, delivery: Delivery) -> None:
-        """Handle one delivery: returns once its answer is published; raises Retry or Poison."""
-        signed, order = self._read(delivery)
-        search_id = order.search_id
+        """Handle one delivery: returns once its answer is published; raises Retry."""
+        # By the search that its subject names, whatever is in it: that search waits for an answer.
+        search_id = delivery.subject.rpartition(".")[2]
         if search_id in self._working:
             raise Retry(RETRY_S)
         self._working.add(search_id)
         telling = _InProgress(delivery)
         try:
-            answer, data = await self._answer(signed, order)
+            answer, data = await self._answer(search_id, delivery)
             await self._publish(search_id, answer, data)
         except (ServiceError, sqlite3.Error) as error:
             log.warning("answer delayed", extra={"fields": {"error": type(error).__name__}})
@@ -109,33 +117,37 @@ class Orders:
             telling.stop()
             self._working.discard(search_id)
 
-    def _read(self, delivery: Delivery) -> tuple[SignedOrder, SearchOrder]:
-        """The order with its signature, nothing of it verified but the search that it is of."""
+    def _read(self, search_id: str, data: bytes) -> SignedBytes:
+        """The order, its signature verified and nothing else; raises OrderRefused."""
         try:
-            signed = SignedOrder.FromString(delivery.data)
-            order = SearchOrder.FromString(signed.order)
+            unverified = SignedOrder.FromString(data)
+            order = SearchOrder.FromString(unverified.order)
         except DecodeError:
-            raise Poison("the order cannot be read") from None
-        search_id = order.search_id
-        if not search_id or delivery.subject != f"orders.{self._expected.system}.{search_id}":
-            raise Poison("the order is not of the search that its subject names")
-        return signed, order
+            raise OrderRefused("ORDER_MALFORMED") from None
+        if not order.search_id:
+            raise OrderRefused("ORDER_MALFORMED")
+        if order.search_id != search_id:
+            raise OrderRefused("ORDER_MISPLACED")
+        return read_signed(unverified, self._expected.broker_keys, order)
 
-    async def _answer(
-        self, unverified: SignedOrder, order: SearchOrder
-    ) -> tuple[SignedAnswer, bytes]:
+    async def _answer(self, search_id: str, delivery: Delivery) -> tuple[SignedAnswer, bytes]:
         """The answer, and its bytes."""
-        search_id = order.search_id
         try:
-            signed = read_signed(unverified, self._expected.broker_keys, order)
+            signed = self._read(search_id, delivery.data)
         except OrderRefused as refused:
             # Without a request digest, which only a verified order could vouch for.
-            about = AnsweredOrder(search_id, hashlib.sha256(unverified.order).digest(), b"")
+            about = AnsweredOrder(search_id, _digest(delivery.data), b"")
             return _with_bytes(self._refuse(about, refused))
         earlier = self._runs.find(search_id)
         if earlier is not None:
             return self._replay(signed, earlier)
-        answer = await self._run(signed)
+        begun_again = delivery.deliveries > 1 and await self._runs.begin_again(
+            search_id, self._clock.now()
+        )
+        if begun_again > BEGUN_AGAIN_MAX:
+            answer = self._set_aside(about_signed(signed))
+        else:
+            answer = await self._run(signed)
         run = Run(
             search_id=search_id,
             request_sha256=signed.request_sha256,
@@ -174,6 +186,11 @@ class Orders:
         log.warning("order refused", extra={"fields": fields})
         return self._answerer.refused(about, refused)
 
+    def _set_aside(self, about: AnsweredOrder) -> SignedAnswer:
+        fields = {"search_id": about.search_id, "begun_again": BEGUN_AGAIN_MAX}
+        log.error("order set aside", extra={"fields": fields})
+        return self._answerer.set_aside(about)
+
     async def _publish(self, search_id: str, answer: SignedAnswer, data: bytes) -> None:
         # The id is of the answer, not of the search: a rejected forgery must not make the bus drop
         # the true answer as a duplicate.
@@ -186,6 +203,13 @@ class Orders:
         )
         if telemetry.switch.on:
             _answers.add(1, {"result": _result(answer)})
+
+
+def _digest(data: bytes) -> bytes:
+    """Of the order in a message; of all of it when there is none to be found in it."""
+    with contextlib.suppress(DecodeError):
+        data = SignedOrder.FromString(data).order
+    return hashlib.sha256(data).digest()
 
 
 def _with_bytes(answer: SignedAnswer) -> tuple[SignedAnswer, bytes]:

@@ -46,6 +46,11 @@ CREATE TABLE IF NOT EXISTS runs (
     answered_at REAL NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS runs_by_time ON runs (answered_at);
+CREATE TABLE IF NOT EXISTS begun_again (
+    search_id TEXT PRIMARY KEY,
+    times INTEGER NOT NULL,
+    last_at REAL NOT NULL
+) STRICT;
 """
 
 
@@ -92,6 +97,10 @@ class RunStore:
         if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.create_task(self._flush())
         return await kept
+
+    async def begin_again(self, search_id: str, now: datetime) -> int:
+        """Count, durably, that an order without an answer is begun once more; return how often."""
+        return await self._in_thread(self._begin_again, search_id, now)
 
     async def forget(self, before: datetime) -> int:
         """Delete answers from before a time; return how many."""
@@ -158,8 +167,18 @@ class RunStore:
         earlier = None if inserted.rowcount else _find(self._database, run.search_id)
         return earlier or run
 
+    def _begin_again(self, search_id: str, now: datetime) -> int:
+        # Durable before it returns: else what ends the process in the next moment is never counted.
+        ((times,),) = self._database.execute(
+            "INSERT INTO begun_again VALUES (?, 1, ?) ON CONFLICT (search_id)"
+            " DO UPDATE SET times = times + 1, last_at = excluded.last_at RETURNING times",
+            (search_id, now.timestamp()),
+        ).fetchall()
+        return int(times)
+
     def _forget(self, before: datetime) -> int:
         report_store.forget(self._database, before)
+        self._database.execute("DELETE FROM begun_again WHERE last_at < ?", (before.timestamp(),))
         return self._database.execute(
             "DELETE FROM runs WHERE answered_at < ?", (before.timestamp(),)
         ).rowcount

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 import nats
@@ -31,7 +31,7 @@ from opentelemetry.trace import SpanKind
 from shared import messaging, telemetry
 from shared.deliveries import Delivery as Delivery
 from shared.deliveries import Poison as Poison
-from shared.deliveries import Puller, drained
+from shared.deliveries import Puller, as_unavailable, drained
 from shared.deliveries import Retry as Retry
 from shared.errors import (
     Broken,
@@ -297,7 +297,7 @@ class Bus:
 
     async def ensure_stream(self, config: api.StreamConfig) -> None:
         """Makes the stream, or brings an existing one to this configuration. Raises Unavailable."""
-        with _as_unavailable(f"stream {config.name}"):
+        with as_unavailable(f"stream {config.name}"):
             try:
                 await self._jetstream.add_stream(config)
             except nats.js.errors.BadRequestError:
@@ -305,12 +305,12 @@ class Bus:
 
     async def ensure_consumer(self, stream: str, config: api.ConsumerConfig) -> None:
         """Makes the durable consumer, or updates it. Raises Unavailable."""
-        with _as_unavailable(f"consumer {config.durable_name} of {stream}"):
+        with as_unavailable(f"consumer {config.durable_name} of {stream}"):
             await self._jetstream.add_consumer(stream, config)
 
     async def last_message(self, stream: str, subject: str) -> bytes | None:
         """The newest message on a subject, None when there is none. Raises Unavailable."""
-        with _as_unavailable(f"stream {stream}"):
+        with as_unavailable(f"stream {stream}"):
             try:
                 message = await self._jetstream.get_last_msg(stream, subject)
             except nats.js.errors.NotFoundError:
@@ -321,7 +321,7 @@ class Bus:
         """The oldest messages on a subject. Raises Unavailable."""
         found: list[bytes] = []
         after = 0
-        with _as_unavailable(f"stream {stream}"), contextlib.suppress(nats.js.errors.NotFoundError):
+        with as_unavailable(f"stream {stream}"), contextlib.suppress(nats.js.errors.NotFoundError):
             while len(found) < count_max:
                 message = await self._jetstream.get_msg(
                     stream, seq=after + 1, subject=subject, next=True
@@ -332,7 +332,7 @@ class Bus:
 
     async def purge(self, stream: str, subject: str) -> None:
         """Deletes what a stream holds on a subject. Raises Unavailable."""
-        with _as_unavailable(f"stream {stream}"):
+        with as_unavailable(f"stream {stream}"):
             await self._jetstream.purge_stream(stream, subject=subject)
 
     async def close(self) -> None:
@@ -384,16 +384,6 @@ def _asked(
 def _error_reply(error: ServiceError) -> tuple[bytes, dict[str, str]]:
     status = to_status(error)
     return status.SerializeToString(), {_ERROR: str(status.code)}
-
-
-@contextlib.contextmanager
-def _as_unavailable(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:
-        raise Unavailable(
-            "BUS_UNAVAILABLE", f"{what}: {type(error).__name__}", retry_after_s=1
-        ) from error
 
 
 @contextlib.asynccontextmanager

@@ -9,18 +9,20 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 import nats.errors
+import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from opentelemetry.trace import SpanKind
 
 from shared import messaging, telemetry
+from shared.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,17 @@ async def drained(subscription: Subscription) -> None:
     with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
         async with asyncio.timeout(DRAIN_S_MAX):
             await subscription.drain()  # type: ignore[no-untyped-call]  # NATS's
+
+
+@contextlib.contextmanager
+def as_unavailable(what: str) -> Iterator[None]:
+    """Raises Unavailable when the bus does not do what is asked of it; `what` is for the message."""
+    try:
+        yield
+    except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:
+        raise Unavailable(
+            "BUS_UNAVAILABLE", f"{what}: {type(error).__name__}", retry_after_s=1
+        ) from error
 
 
 class Puller:

@@ -62,6 +62,15 @@ class SystemThatFails(SystemThatAnswers):
 
 
 @dataclass
+class SystemThatBreaks(SystemThatAnswers):
+    """Has a bug, which nothing expects."""
+
+    async def search(self, probe: bytes, candidates_max: int) -> Findings:
+        await super().search(probe, candidates_max)
+        raise ZeroDivisionError
+
+
+@dataclass
 class SystemThatRefuses(SystemThatAnswers):
     """Finds no face in anything."""
 
@@ -152,11 +161,13 @@ def orders(
     )
 
 
-def delivery(signed: SignedOrder | bytes, search_id: str = SEARCH_ID) -> Delivery:
+def delivery(
+    signed: SignedOrder | bytes, search_id: str = SEARCH_ID, deliveries: int = 1
+) -> Delivery:
     """The order as the bus brings it."""
 
     async def in_progress() -> None:
         return None
 
     data = signed if isinstance(signed, bytes) else signed.SerializeToString()
-    return Delivery(f"orders.{SYSTEM}.{search_id}", data, 1, in_progress)
+    return Delivery(f"orders.{SYSTEM}.{search_id}", data, deliveries, in_progress)

@@ -197,11 +197,12 @@ class AgencyUnderLoad:
     async def _followed(self, prepared: PreparedSearch) -> None:
         """Until it has ended; some ask, and some watch. Whoever watched asks for the answer too."""
         if self._chance.random() < 0.3:
+            asked = time.time()
             with contextlib.suppress(ServiceError):
                 watching = self._client.watch(prepared.search_id, self._world.plan.settle_s)
                 async with contextlib.aclosing(watching):
                     async for search in watching:
-                        self._tell(prepared, search)
+                        self._tell(prepared, search, asked)
         while self._world.goes_on:
             wait_s = self._chance.choice((0.0, 1.0, 10.0))
             ask = functools.partial(self._client.get, prepared.search_id, wait_s)
@@ -215,6 +216,7 @@ class AgencyUnderLoad:
     ) -> pb.Search | None:
         """What the broker says in the end; None when it says nothing for the rest of the time."""
         while self._world.goes_on:
+            asked = time.time()
             try:
                 search = await ask()
             except ServiceError as error:
@@ -223,7 +225,7 @@ class AgencyUnderLoad:
                     return None
                 await asyncio.sleep(error.retry_after_s or AGAIN_S)
             else:
-                self._tell(prepared, search)
+                self._tell(prepared, search, asked)
                 return search
         return None
 
@@ -265,7 +267,7 @@ class AgencyUnderLoad:
 
     # What is written down
 
-    def _tell(self, prepared: PreparedSearch, search: pb.Search) -> None:
+    def _tell(self, prepared: PreparedSearch, search: pb.Search, asked: float) -> None:
         trust, doubt = self._clients[0].trust, ""
         try:
             verify_search(search, prepared.search_id, trust, prepared, self._plan.officer)
@@ -289,6 +291,7 @@ class AgencyUnderLoad:
             end=end,
             answer_sha256=hashlib.sha256(answer).hexdigest() if answer else "",
             doubt=doubt,
+            asked=asked,
         )
         self._say(told)
 

@@ -11,11 +11,11 @@ import pytest
 from connector.answering import NOTICE, candidate_id
 from connector.at_once import AnswersAtOnce
 from connector.runs import RunStore
-from countersign.connector.v1.connector_pb2 import FailureReason, SignedOrder
+from countersign.connector.v1.connector_pb2 import FailureReason
 from countersign.type.v1.decision_pb2 import VerdictOutcome
 from countersign.type.v1.search_pb2 import BoundRequest, SearchFacts
 from shared.binding import payload_digest
-from shared.bus import Poison, Retry
+from shared.bus import Retry
 from shared.sealing import probe_info, seal
 from shared.signing import SigningKey
 from support.connectors import (
@@ -255,31 +255,6 @@ async def test_forged_order_does_not_spend_the_answer_of_the_true_one(
 
     assert workshop.checked(bus.answers[1]).HasField("found")
     assert bus.published[0][2] != bus.published[1][2], "the bus would drop it as a duplicate"
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"\xff no order", b"", SignedOrder(order=b"\xff").SerializeToString()],
-    ids=["garbage", "empty", "garbage-within"],
-)
-async def test_delivery_that_cannot_be_read_is_set_aside(
-    workshop: OrderWorkshop, runs: RunStore, bus: BusThatKeeps, data: bytes
-) -> None:
-    with pytest.raises(Poison):
-        await orders(workshop, SystemThatAnswers(), runs, bus).take(delivery(data))
-
-    assert bus.published == []
-
-
-async def test_order_under_another_searchs_subject_is_set_aside(
-    workshop: OrderWorkshop, runs: RunStore, bus: BusThatKeeps
-) -> None:
-    order = workshop.sign(workshop.order())
-
-    with pytest.raises(Poison):
-        await orders(workshop, SystemThatAnswers(), runs, bus).take(
-            delivery(order, OTHER_SEARCH_ID)
-        )
 
 
 async def test_probe_that_was_sealed_to_another_key(

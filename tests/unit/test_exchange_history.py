@@ -112,6 +112,10 @@ def test_a_good_history_is_not_blamed_and_counted() -> None:
     assert (counts["begun again"], counts["answered too late"], counts["entries"]) == (1, 1, 7)
 
 
+def test_two_calls_at_once_may_be_answered_in_any_order() -> None:
+    assert wrongs_of(with_told(replace(PENDING, at=24, asked=21))) == []
+
+
 BAD: dict[str, Callable[[], History]] = {
     "has 2 ends": lambda: history([*ENTRIES, expired(ANSWERED, 50)]),
     f"{UNHEARD} has 0 ends": lambda: history(ENTRIES[:6]),
@@ -144,7 +148,7 @@ BAD: dict[str, Callable[[], History]] = {
     "told of an end at 4": lambda: with_told(replace(ENDED, end=proved(4))),
     "told of its end before it was recorded": lambda: with_told(replace(ENDED, at=19)),
     "was given another answer": lambda: with_told(replace(ENDED, answer_sha256=OTHER)),
-    "an end was taken back": lambda: with_told(replace(PENDING, at=23)),
+    "an end was taken back": lambda: with_told(replace(PENDING, at=24, asked=23)),
     "never given the answer": lambda: history(told=(replace(ENDED, answer_sha256=""),)),
     "a checkpoint of 1 entries is not of this ledger": lambda: with_told(
         replace(PENDING, decided=replace(proved(0), root=OTHER))
