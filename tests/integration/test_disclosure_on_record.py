@@ -152,10 +152,13 @@ async def test_the_command_says_which_officer_asks(
     token.write_text(ledger.provider.token("lapd-40777", request_id, audience=LEDGER_AUDIENCE))
     sought = ("query", "--case", "case-1", "--agency", LAPD, "--authority", AUTHORITY)
     by_token = ("--officer-token", token, "--request-id", request_id)
-    said = await police.read(*sought, *by_token, "--limit", 1, "--json")
+    why = ("--why", "Complaint 26-114")
+    said = await police.read(*sought, *by_token, *why, "--limit", 1, "--json")
     assert [one["index"] for one in said.document["entries"]] == [1]
     ((index, _),) = await ledger.entries("openings_searched")
     assert await ledger.disclose(COMMISSION, index, "officer") == ["lapd-40777"]
+    assert await ledger.disclose(COMMISSION, index, "reason") == ["Complaint 26-114"]
+    assert (await police.read("query", *why)).code == 2, "nothing is looked up"
     assert (await police.read(*sought)).code == 2, "nobody is named"
     assert (await police.read("query", *by_token)).code == 2, "public fields need nobody"
     commission = Terminal(ledger.config(COMMISSION), capsys)

@@ -247,8 +247,10 @@ async def test_the_command_shows_each_permit_with_what_came_before(
     document = (await terminal.read("shopping", "--refused-routes", 2, "--json")).document
     indexes = [[each["index"] for each in one["attempts"]] for one in document["found"]]
     assert indexes == [[at, at + 1, at + 2], [at + 3, at + 4, at + 5]]
-    by = ("--officer", "officer-7", "--authority", AUTHORITY)
+    by = ("--officer", "officer-7", "--authority", AUTHORITY, "--why", "Complaint 26-114")
     document = (await terminal.read("shopping", "--agency", LAPD, *by, "--json")).document
     assert [one["attempts"][-1]["index"] for one in document["found"]] == [at + 2]
+    ((searched, _),) = await ledger.entries("openings_searched")
+    assert await ledger.disclose(COMMISSION, searched, "reason") == ["Complaint 26-114"]
     assert "No permit" in (await terminal.read("shopping", "--agency", LASD)).out
     assert (await terminal.read("shopping", "--officer", "x")).code == 2

@@ -93,6 +93,8 @@ LOOK_UP: Final = (
                  help="The case number; for entitled readers, and on record."),
     click.option("--authority", metavar="TEXT", default="",
                  help="By what authority openings are looked through; needs --agency."),
+    click.option("--why", metavar="TEXT", default="",
+                 help="Why openings are looked through, in words. Only a commitment to it is public."),
     click.option("--as-officer", metavar="ID",
                  help="Of an agency that asks by --officer or --case: the officer for whom the "
                  "development identity provider issues a token."),
@@ -209,6 +211,8 @@ def opening_of(wanted: LooksUp, given: dict[str, Any]) -> None:
     """Puts what is sought in openings into a question; raises click.UsageError."""
     sought = [name for name in ("officer", "case_number") if given[name]]
     if not sought:
+        if given["why"]:
+            raise click.UsageError("--why goes with --officer or --case")
         return
     if len(sought) > 1:
         raise click.UsageError("give either --officer or --case")
@@ -221,6 +225,7 @@ def opening_of(wanted: LooksUp, given: dict[str, Any]) -> None:
     wanted.opening.value = given[sought[0]]
     wanted.opening.agency = given["agency"]
     wanted.opening.authority = given["authority"]
+    wanted.opening.reason = given["why"]
 
 
 def _number(words: dict[str, int], word: str | None) -> Any:
@@ -233,7 +238,7 @@ _NAMES: Final = (
     *("search_id", "system", "gallery", "classes", "purposes", "offence", "severities"),
     *(*_CIRCUMSTANCES, "emergency"),
     *("suspicions", "outcome", "rule_id", "citation", "reason", "end_state", "obligation"),
-    *("obligation_state", "officer", "case_number", "authority"),
+    *("obligation_state", "officer", "case_number", "authority", "why"),
 )
 _TEXTS: Final = (
     *("agency", "jurisdiction", "search_id", "system", "gallery", "offence", "rule_id"),

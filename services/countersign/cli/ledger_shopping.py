@@ -122,7 +122,8 @@ def _request(
     start: datetime | None, until: datetime | None, page_size: int, options: dict[str, Any]
 ) -> pb.FindRouteShoppingRequest:
     given = {name: options.pop(name) for name in (
-        *("agency", "hours", "alike", "refused_routes", "officer", "case_number", "authority"),
+        *("agency", "hours", "alike", "refused_routes", "officer", "case_number"),
+        *("authority", "why"),
     )}  # fmt: skip
     wanted = pb.FindRouteShoppingRequest(
         origin_agency=given["agency"] or "",
