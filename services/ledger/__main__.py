@@ -37,8 +37,8 @@ from ledger.log import OpenLog, Safeguards, begin_log, opened
 from ledger.migrate import run_migrate
 from ledger.new_key import run_new_key
 from ledger.opening_keys import run_rotate_opening_keys
-from ledger.openings import Openings, opened_keyring, opened_openings
-from ledger.place_keys import run_place_opening_keys
+from ledger.openings import Openings, opened_keyring, opened_openings, require_opening_keys
+from ledger.place_keys import run_place_opening_keys, run_reveal_opening_keys
 from ledger.postgres_storage import PostgresDatabase
 from ledger.public_files import public_files
 from ledger.querying import indexing, querying, run_reindex
@@ -109,6 +109,7 @@ async def running(settings: LedgerSettings) -> AsyncIterator[RunningLedger | Rep
             database,
             lambda: standing_by(settings, keys, index, database),
             lambda storage: writing(settings, keys, safeguards, index, storage),
+            lambda: require_opening_keys(settings),
             only_read=only_read,
         )
         async with replica(one):
@@ -268,6 +269,7 @@ def main() -> None:
         "place-opening-keys": run_place_opening_keys,
         "reindex": run_reindex,
         "restore": run_restore,
+        "reveal-opening-keys": run_reveal_opening_keys,
         "restore-check": run_restore_check,
         "rotate-opening-keys": run_rotate_opening_keys,
     }

@@ -8,7 +8,7 @@ module or a key service would implement the same protocol.
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -24,6 +24,10 @@ NONCE_BYTES: Final = 12
 """Random: a key wraps far fewer than the 2^32 that make a repeated nonce a risk."""
 
 _WRAP_CONTEXT: Final = b"countersign/wrapped-key/v1\0"
+_REVEALED: Final = "countersign-opening-keys/v1"
+_REVEALED_KEY = re.compile(r"v([1-9][0-9]{0,8}) ([0-9a-f]{64})")
+_VERSIONS_MAX: Final = 1000
+"""Far more rotations than are kept."""
 _FILE_NAME = re.compile(r"v([1-9][0-9]{0,8})\.key")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -154,16 +158,40 @@ class FileKeyProvider:
         self._keys = _read_keys(self._folder)
 
 
-def place_keys(source: Path, folder: Path) -> int:
-    """Copy every version from a folder that others may read; give how many. Raises NotReady, OSError."""
-    keys = {one.name: _read_key(one) for one in source.iterdir() if _FILE_NAME.fullmatch(one.name)}
+def mounted_keys(source: Path) -> dict[int, bytes]:
+    """Read every version from a folder that others may read. Raises NotReady, OSError."""
+    named = [(_FILE_NAME.fullmatch(one.name), one) for one in source.iterdir()]
+    return {int(match[1]): _read_key(one) for match, one in named if match}
+
+
+def revealed_keys(folder: Path) -> str:
+    """Give every version as `read_revealed` reads it. What it gives is secret. Raises NotReady."""
+    keys = _read_keys(folder)
+    lines = [f"v{version} {key.hex()}\n" for version, key in sorted(keys.items())]
+    return f"{_REVEALED} {len(lines)}\n{''.join(lines)}"
+
+
+def read_revealed(text: str) -> dict[int, bytes]:
+    """Read what `revealed_keys` gave, whole; raises NotReady, which quotes nothing of it."""
+    head, *lines = text.splitlines()[: _VERSIONS_MAX + 1] or [""]
+    found = [_REVEALED_KEY.fullmatch(line) for line in lines]
+    keys = {int(one[1]): bytes.fromhex(one[2]) for one in found if one}
+    if head != f"{_REVEALED} {len(lines)}" or len(keys) != len(lines):
+        raise NotReady("OPENING_KEYS_UNREADABLE", "what was given are no opening keys, or not all")
+    return keys
+
+
+def place_keys(keys: Mapping[int, bytes], folder: Path) -> None:
+    """Have the folder hold these versions and no other. Raises NotReady, OSError."""
+    if not keys:
+        raise NotReady("OPENING_KEYS_UNREADABLE", "no key was given (v1.key, v2.key, …)")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name, key in keys.items():
-        _write_key(folder / name, key)
+    for version, key in keys.items():
+        _write_key(folder / f"v{version}.key", key)
     for one in folder.iterdir():
-        if _FILE_NAME.fullmatch(one.name) and one.name not in keys:
+        if (match := _FILE_NAME.fullmatch(one.name)) and int(match[1]) not in keys:
             one.unlink()
-    return len(_read_keys(folder))
+    _read_keys(folder)
 
 
 def _read_keys(folder: Path) -> dict[int, bytes]:

@@ -74,6 +74,9 @@ class KeyStore(Protocol):
     def holder_key(self, holder: str, generation: int | None = None) -> HolderKey | None:
         """Give a holder's key, the newest unless a generation is named."""
 
+    def holder_keys(self) -> list[HolderKey]:
+        """Give every holder's keys."""
+
     def oldest_version(self) -> int | None:
         """Give the oldest of the provider's versions that a holder's key is wrapped under; None without."""
 
@@ -162,6 +165,17 @@ class SqlKeyStore:
             if generation is None or number == generation:
                 return HolderKey(holder, number, WrappedKey(version, bytes(sealed)))
         return None
+
+    def holder_keys(self) -> list[HolderKey]:
+        """Give every holder's keys."""
+        rows = self._all(
+            "SELECT holder, generation, version, sealed FROM holder_keys"
+            " ORDER BY version, holder, generation"
+        )
+        return [
+            HolderKey(holder, generation, WrappedKey(version, bytes(sealed)))
+            for holder, generation, version, sealed in rows
+        ]
 
     def oldest_version(self) -> int | None:
         """Give the oldest of the provider's versions that a holder's key is wrapped under."""

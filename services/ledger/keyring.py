@@ -201,6 +201,21 @@ class Keyring:
             keys.append((number, known[1]))
         return keys
 
+    def require_keys(self) -> None:
+        """Raise NotReady, naming the version, unless the provider opens every holder's key that is stored.
+
+        Found out before anything is sealed: with a key that another replica lacks, or the other way round,
+        one of them could not open what the other sealed.
+        """
+        for one in self._store.holder_keys():
+            try:
+                self._provider.unwrap(one.wrapped, _bound_holder(one.holder, one.generation))
+            except NotReady as error:
+                raise key_missing(
+                    f"version {one.wrapped.version} of the opening keys, which wraps the key of "
+                    f"{one.holder or 'nobody'}, does not open it here: {error.message}"
+                ) from error
+
     def holders(self) -> list[str]:
         """List who has keys."""
         return self._store.holders()

@@ -16,6 +16,7 @@ from ledger.postgres_openings import PostgresKeyStore, PostgresOpeningRows
 from ledger.postgres_storage import PostgresDatabase
 from ledger.reading import Reading
 from ledger.vault import KeyringSealer, Vault
+from shared.errors import NotReady
 from shared.kinds import KINDS
 
 log = logging.getLogger(__name__)
@@ -34,13 +35,11 @@ class Openings:
 @contextlib.contextmanager
 def opened_keyring(settings: LedgerSettings, *, create: bool = False) -> Iterator[Keyring]:
     """Open the keys that the settings name; raises NotReady."""
-    if create:
-        provider = FileKeyProvider.create(settings.provider_keys)
-    else:
-        provider = FileKeyProvider(settings.provider_keys)
-    keyring = Keyring(provider, _key_store(settings, create=create))
-    with contextlib.closing(keyring):
-        yield keyring
+    with contextlib.closing(_key_store(settings, create=create)) as store:
+        # Another replica's keys are in the store: with one of our own we could not open them.
+        make = FileKeyProvider.create if create and not store.holders() else FileKeyProvider
+        with contextlib.closing(Keyring(make(settings.provider_keys), store)) as keyring:
+            yield keyring
 
 
 @contextlib.contextmanager
@@ -51,12 +50,34 @@ def opened_openings(settings: LedgerSettings) -> Iterator[Openings]:
     if nothing were.
     """
     rows = _rows(settings)
-    with contextlib.closing(rows):
-        is_new = next(iter(rows.every_opening()), None) is None
-        with opened_keyring(settings, create=is_new) as keyring:
-            vault = Vault(keyring, rows)
-            finish(vault, rows)
-            yield Openings(KeyringSealer(keyring), vault)
+    with contextlib.closing(rows), opened_keyring(settings, create=_has_none(rows)) as keyring:
+        keyring.require_keys()
+        vault = Vault(keyring, rows)
+        finish(vault, rows)
+        yield Openings(KeyringSealer(keyring), vault)
+
+
+def require_opening_keys(settings: LedgerSettings) -> None:
+    """Raise NotReady unless the keys that openings are sealed with are all here, or none is in use yet.
+
+    Asked by a replica before it takes its turn to write. Raises StorageFailed, ServiceError.
+    """
+    with contextlib.closing(_rows(settings)) as rows:
+        is_new = _has_none(rows)
+    try:
+        store = _key_store(settings, create=False)
+    except NotReady as error:
+        if is_new and error.reason == "OPENING_KEYS_MISSING":
+            return
+        raise
+    with contextlib.closing(store):
+        if is_new and not store.holders():
+            return
+        Keyring(FileKeyProvider(settings.provider_keys), store).require_keys()
+
+
+def _has_none(rows: Reading) -> bool:
+    return next(iter(rows.every_opening()), None) is None
 
 
 def _key_store(settings: LedgerSettings, *, create: bool) -> KeyStore:

@@ -22,6 +22,13 @@ TRY_EVERY_S: Final = 0.3
 """How often a standby asks for the writer's lock. With the server's bound on silence it takes over within
 five seconds, and much sooner when the writer's connection is closed."""
 
+LOOK_EVERY_S: Final = 10.0
+"""How often a standby looks whether it has what a writer needs, so that its lack is known before its turn."""
+LOOK_AGAIN_S: Final = 2.0
+"""The same while it lacks something."""
+KEYS_LACK: Final = "OPENING_KEY"
+"""With which the reasons begin that are about the keys of openings."""
+
 
 class Serving(Protocol):
     """What serves, as a standby or as the writer."""
@@ -47,13 +54,18 @@ class Replica:
         database: Database,
         standing_by: Callable[[], AbstractAsyncContextManager[Serving]],
         writing: Callable[[Storage], AbstractAsyncContextManager[Serving]],
+        require_keys: Callable[[], None],
         *,
         only_read: bool,
     ) -> None:
+        """`require_keys` raises NotReady while what a writer seals could not be opened here, or elsewhere."""
         self._database = database
         self._standing_by = standing_by
         self._writing = writing
+        self._require_keys = require_keys
         self._only_read = only_read
+        self._lacks: ServiceError | None = None
+        self._look_at = 0.0
         self._serving: Serving | None = None
         self._ready = asyncio.Event()
         self.writes = asyncio.Event()
@@ -105,7 +117,7 @@ class Replica:
 
     async def _try(self) -> Storage | None:
         """Take the lock if nobody has it; raises NotReady when this can never be the writer."""
-        if self._only_read:
+        if self._only_read or not await self._has_keys():
             return None
         try:
             return await asyncio.to_thread(self._database.open_for_writing)
@@ -115,6 +127,27 @@ class Replica:
             if error.reason not in ("LEDGER_LOCKED", "LEDGER_STANDBY"):
                 raise
         return None
+
+    async def _has_keys(self) -> bool:
+        """Whether it has the keys that it would write with; says so when that changes."""
+        now = asyncio.get_running_loop().time()
+        if now < self._look_at:
+            return self._lacks is None
+        before, self._lacks = self._lacks, None
+        try:
+            await asyncio.to_thread(self._require_keys)
+        except (ServiceError, StorageFailed) as error:
+            # What is not about keys is found out, and told, by the attempt to take the lock.
+            if isinstance(error, ServiceError) and error.reason.startswith(KEYS_LACK):
+                self._lacks = error
+        self._look_at = now + (LOOK_EVERY_S if self._lacks is None else LOOK_AGAIN_S)
+        if self._lacks is None:
+            if before is not None:
+                log.info("has its keys again, and may write")
+        elif before is None or before.message != self._lacks.message:
+            fields = {"reason": self._lacks.reason, "why": self._lacks.message}
+            log.error("stands by only, and will not take over", extra={"fields": fields})
+        return self._lacks is None
 
 
 @contextlib.asynccontextmanager

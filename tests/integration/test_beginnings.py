@@ -4,8 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from ledger.config import LedgerSettings
 from ledger.key_provider import FileKeyProvider
-from support.ledgers import run_program, write_settings
+from ledger.openings import opened_keyring, opened_openings
+from shared.errors import NotReady
+from support.ledgers import new_log, run_program, write_settings
 from support.nats_servers import NatsUnderTest
 from support.witnesses import LOG_SIGNER, write_witness
 
@@ -92,3 +97,70 @@ def test_a_damaged_key_is_not_placed(tmp_path: Path, nats_server: NatsUnderTest)
     done = run_program("place-opening-keys", config, mounted)
     assert (done.returncode, done.stderr[:7]) == (1, "FAILED:")
     assert not (tmp_path / "ledger.sqlite.opening-keys").exists()
+
+
+def test_keys_go_from_replica_to_replica_through_a_pipe(
+    tmp_path: Path, nats_server: NatsUnderTest
+) -> None:
+    configs = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        configs.append(write_settings(tmp_path / name, nats_server))
+    folders = [LedgerSettings.load(config).provider_keys for config in configs]
+    FileKeyProvider.create(folders[0]).rotate()
+    revealed = run_program("reveal-opening-keys", configs[0])
+    assert revealed.returncode == 0, revealed.stderr
+    done = run_program("place-opening-keys", configs[1], "-", given=revealed.stdout)
+    assert (done.returncode, done.stdout[:10]) == (0, "PLACED: 2 "), done.stderr
+    assert kept_in(folders[1]) == kept_in(folders[0])
+    # A pipe that broke, anywhere, and one into which nothing came: what is there stays.
+    for cut in (0, 20, len(revealed.stdout) - 70, len(revealed.stdout) - 5):
+        done = run_program("place-opening-keys", configs[1], "-", given=revealed.stdout[:cut])
+        assert (done.returncode, done.stderr[:7]) == (1, "FAILED:")
+        assert not any(line[3:20] in done.stderr for line in revealed.stdout.splitlines()[1:])
+    assert kept_in(folders[1]) == kept_in(folders[0])
+
+
+def kept_in(folder: Path) -> dict[str, str]:
+    return {one.name: one.read_text() for one in folder.iterdir()}
+
+
+def test_no_key_at_all_is_not_placed(tmp_path: Path, nats_server: NatsUnderTest) -> None:
+    """A secret that was mounted empty: the keys that are there stay."""
+    config, mounted = write_settings(tmp_path, nats_server), tmp_path / "mounted"
+    mounted.mkdir()
+    folder = LedgerSettings.load(config).provider_keys
+    FileKeyProvider.create(folder)
+    done = run_program("place-opening-keys", config, mounted)
+    assert (done.returncode, done.stderr[:7]) == (1, "FAILED:")
+    assert FileKeyProvider(folder).versions() == [1]
+
+
+@pytest.mark.promise(5)
+def test_a_ledger_that_lacks_a_key_of_the_store_does_not_start(
+    tmp_path: Path, nats_server: NatsUnderTest
+) -> None:
+    """Before it seals anything: otherwise it would find out in the middle of an append."""
+    settings = LedgerSettings.load(write_settings(tmp_path, nats_server))
+    new_log(tmp_path)
+    with opened_openings(settings) as openings:
+        openings.sealer.prepare("CA0194200")
+    newest = settings.provider_keys / "v1.key"
+    kept = newest.read_text()
+    newest.write_text("0" * 64 + "\n")
+    with (
+        pytest.raises(NotReady, match="version 1 of the opening keys, which wraps the key of CA0"),
+        opened_openings(settings),
+    ):
+        pass
+    newest.unlink()
+    with pytest.raises(NotReady, match="holds no key"), opened_openings(settings):
+        pass
+    assert not newest.exists(), "a key of its own would open nothing that is stored"
+    newest.write_text(kept)
+    newest.chmod(0o600)
+    with opened_keyring(settings) as keyring:
+        keyring.rotate()
+    (settings.provider_keys / "v2.key").unlink()
+    with pytest.raises(NotReady, match="version 2 of the opening keys"), opened_openings(settings):
+        pass

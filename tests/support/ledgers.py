@@ -160,10 +160,13 @@ class LedgerProcess(ProgramUnderTest):
         return time.monotonic() - began
 
 
-def run_program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs `countersign-ledger` with these arguments to its end."""
+def run_program(
+    *arguments: str | Path, given: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs `countersign-ledger` with these arguments, and perhaps an input, to its end."""
     return subprocess.run(
         [sys.executable, "-m", "ledger", *arguments],
+        input=given,
         capture_output=True,
         text=True,
         check=False,
