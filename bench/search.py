@@ -5,10 +5,13 @@ connector that answers at once), and submits searches with a sealed probe of 100
 to the verified, opened answer. Then the same request is echoed by a bare server in the same run, so
 that the ratio holds on a noisy machine. CPU is counted over all processes, the load generator
 included. Bounded in count and time; ends only what it started.
+
+With --memory it looks at the resident memory of each process over many searches instead.
 """
 
 import argparse
 import asyncio
+import contextlib
 import os
 import platform
 import random
@@ -17,7 +20,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,7 +46,14 @@ from shared.signing import SigningKey
 LEVELS: Final = ((1, 100), (16, 640), (64, 1_920), (256, 1_920))
 """How many in flight, and how many searches in all: long enough that a process's first seconds, in which
 it gives each verdict for the first time, do not make the figure."""
+IN_FLIGHT: Final = 64
+"""Where the project holds itself to a bound."""
 WARM_UP: Final = 64
+MEMORY_LOOKS: Final = 10
+"""How often memory is looked at, evenly."""
+MEMORY_GROWTH_MAX: Final = 0.05
+"""In the second half. What a process keeps at hand is full by then if there are 20,000 searches or more:
+the broker keeps 10,000 records. The rest is how an allocator breathes."""
 ECHOES_EACH: Final = 4
 """Echoes for each search: they are that much faster at least."""
 PROBE_BYTES: Final = 100_000
@@ -214,8 +224,9 @@ def our_processes() -> dict[str, psutil.Process]:
     return processes
 
 
-async def measure_searches(folder: Path, levels: tuple[tuple[int, int], ...]) -> list[Measured]:
-    """Every level of the full search."""
+@contextlib.asynccontextmanager
+async def searching(folder: Path) -> AsyncIterator[tuple[FullSearch, dict[str, psutil.Process]]]:
+    """A complete installation that has answered its first searches, and its processes."""
     layout = Layout(folder)
     with_officers(layout)
     registry = ensure_documents(layout)
@@ -233,10 +244,55 @@ async def measure_searches(folder: Path, levels: tuple[tuple[int, int], ...]) ->
         async with Client.connect(settings) as client:
             search = FullSearch(client, provider)
             await asyncio.gather(*(search() for _ in range(WARM_UP)))
-            processes = our_processes()
-            return [await load(search, flight, count, processes) for flight, count in levels]
+            yield search, our_processes()
     finally:
         await supervisor.stop()
+
+
+async def measure_searches(folder: Path, levels: tuple[tuple[int, int], ...]) -> list[Measured]:
+    """Every level of the full search."""
+    async with searching(folder) as (search, processes):
+        return [await load(search, flight, count, processes) for flight, count in levels]
+
+
+async def measure_memory(searches: int) -> dict[str, list[float]]:
+    """Resident memory of each process in MiB: at the beginning, and after each tenth of the searches."""
+    resident: dict[str, list[float]] = {}
+
+    def look(processes: dict[str, psutil.Process]) -> None:
+        for name, process in processes.items():
+            resident.setdefault(name, []).append(process.memory_info().rss / 2**20)
+
+    with tempfile.TemporaryDirectory(prefix="countersign-bench-") as folder:
+        async with searching(Path(folder) / "data") as (search, processes):
+            look(processes)
+            for number in range(MEMORY_LOOKS):
+                part = await load(search, IN_FLIGHT, searches // MEMORY_LOOKS, processes)
+                look(processes)
+                done = (number + 1) * (searches // MEMORY_LOOKS)
+                console.print(
+                    f"{done} searches, {part.rate:.0f} a second, {part.cpu_total_ms:.1f} ms"
+                )
+    return resident
+
+
+def show_memory(searches: int, resident: dict[str, list[float]]) -> bool:
+    """Prints every look; says whether the memory of each process was flat in the second half."""
+    part = searches // MEMORY_LOOKS
+    table = Table(title=f"Resident memory, MiB, {IN_FLIGHT} in flight", title_justify="left")
+    columns = ("searches", *resident)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for number in range(MEMORY_LOOKS + 1):
+        row = [f"{looks[number]:.0f}" for looks in resident.values()]
+        table.add_row(str(WARM_UP + number * part), *row)
+    console.print(table)
+    growth = {name: looks[-1] / looks[MEMORY_LOOKS // 2] - 1 for name, looks in resident.items()}
+    growing = {name: grown for name, grown in growth.items() if grown > MEMORY_GROWTH_MAX}
+    shown = ", ".join(f"{name} {grown:+.1%}" for name, grown in growth.items())
+    verdict = f"GROWING: {', '.join(growing)}" if growing else "flat"
+    console.print(f"Memory in the second half: {verdict} ({shown})")
+    return not growing
 
 
 async def measure_echo(levels: tuple[tuple[int, int], ...]) -> list[Measured]:
@@ -290,7 +346,7 @@ def show_ratios(searches: list[Measured], echoes: list[Measured]) -> float:
     held = 0.0
     for search, echo in zip(searches, echoes, strict=True):
         cpu = search.cpu_total_ms / echo.cpu_total_ms
-        if search.in_flight == 64 or not held:
+        if search.in_flight == IN_FLIGHT or not held:
             held = cpu
         slower = f"1/{echo.rate / search.rate:.1f}"
         row = (str(search.in_flight), slower, f"{search.p50_ms / echo.p50_ms:.1f}x", f"{cpu:.1f}x")
@@ -316,8 +372,14 @@ async def run(levels: tuple[tuple[int, int], ...]) -> float:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="64 in flight only")
+    parser.add_argument("--quick", action="store_true", help=f"{IN_FLIGHT} in flight only")
+    parser.add_argument("--memory", action="store_true", help="memory over many searches instead")
+    parser.add_argument("--searches", type=int, default=50_000, help="how many, with --memory")
     arguments = parser.parse_args()
+    if arguments.memory:
+        searches = max(arguments.searches, MEMORY_LOOKS * IN_FLIGHT)
+        flat = show_memory(searches, uvloop.run(measure_memory(searches)))
+        sys.exit(0 if flat else 1)
     levels = LEVELS[2:3] if arguments.quick else LEVELS
     held = uvloop.run(run(levels))
     verdict = "within" if held < RATIO_MAX else "ABOVE"
