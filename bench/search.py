@@ -52,8 +52,8 @@ WARM_UP: Final = 64
 MEMORY_LOOKS: Final = 10
 """How often memory is looked at, evenly."""
 MEMORY_GROWTH_MAX: Final = 0.05
-"""In the second half. What a process keeps at hand is full by then if there are 20,000 searches or more:
-the broker keeps 10,000 records. The rest is how an allocator breathes."""
+"""In the second half; how an allocator breathes. What the broker keeps at hand (10,000 records of 12 kB and
+64 MiB of answers) is full after some 27,000 searches, so a shorter run shows it filling."""
 ECHOES_EACH: Final = 4
 """Echoes for each search: they are that much faster at least."""
 PROBE_BYTES: Final = 100_000
