@@ -26,7 +26,7 @@ SEED: Final = 20201113
 EXPIRES_AFTER_S: Final = 8.0
 """Shorter than the minute after which the bus gives up on a connector: what was lost there expires."""
 SETTLE_S: Final = 45.0
-HURT_S_MAX: Final = 3.0
+BOUNDS: Final = Bounds(hurt_s_max=3.0, rest_s_max=2.5)
 STRIKES: Final = 5
 """In each round."""
 REPLICAS: Final = (2, 1)
@@ -55,6 +55,6 @@ def test_every_account_agrees_whatever_breaks(tmp_path: Path, fault_rounds: int)
     for start in range(0, fault_rounds, ROUNDS_OF_AN_INSTALLATION):
         replicas = REPLICAS[start // ROUNDS_OF_AN_INSTALLATION % len(REPLICAS)]
         folder = tmp_path / f"exchange-{start}"
-        with Exchange(folder, brokers=replicas, connectors=replicas) as exchange:
+        with Exchange(folder, brokers=replicas, connectors=replicas, with_links=True) as exchange:
             for number in range(start, min(start + ROUNDS_OF_AN_INSTALLATION, fault_rounds)):
-                one_round(exchange, SEED + number, Bounds(HURT_S_MAX))
+                one_round(exchange, SEED + number, BOUNDS)

@@ -207,6 +207,18 @@ def counts_of(history: History) -> Mapping[str, int]:
     return counts
 
 
+def in_vain(history: History, waited_s: float) -> list[str]:
+    """Searches that expired though there was so much time to answer them."""
+    ledger, found = history.ledger, []
+    for search_id, ends in ledger.ends.items():
+        permit = ledger.permit(search_id)
+        if permit is not None and ends[0].kind == "expired":
+            deadline = permit.entry.search_decided.deadline.ToNanoseconds() / 1e9
+            if deadline - permit.at > waited_s:
+                found.append(search_id)
+    return found
+
+
 def _one_end_each(history: History) -> Iterator[str]:
     """A search is decided once; a permitted one ends once, after that; a refused one has no end."""
     ledger = history.ledger

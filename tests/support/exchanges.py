@@ -30,6 +30,7 @@ from support.brokers import OFFICER
 from support.exchange_clients import ClientPlan, Plan
 from support.exchange_history import Begun, Failed, History, Proved, Run, Told, Tried
 from support.installations import BURBANK, LAPD, InstallationUnderTest, ProcessUnderTest
+from support.links import Link
 from support.nats_servers import free_port
 from support.waiting import WAIT_S_MAX
 from tlog.folder import entries_in_folder, verify_folder
@@ -72,12 +73,23 @@ class Load:
 class Exchange:
     """The installation, whose connectors struggle. More brokers and connectors share the work."""
 
-    def __init__(self, folder: Path, *, brokers: int = 1, connectors: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        brokers: int = 1,
+        policies: int = 1,
+        connectors: int = 1,
+        with_links: bool = False,
+    ) -> None:
         self._folder = folder
         folder.mkdir(exist_ok=True)
         self.installation = InstallationUnderTest(folder / "data")
         self.processes = self.installation.processes
         self._load_logs: list[Path] = []
+        self._with_links = with_links
+        self.links: dict[str, Link] = {}
+        """From each process to the bus."""
         struggles = connector_that_struggles.__file__
         connector = self.processes[CONNECTOR].part
         command = (sys.executable, "-P", struggles, connector.command[-1])
@@ -85,7 +97,8 @@ class Exchange:
         self._settings("broker", limits=UNLIMITED)
         self.brokers = ["broker", *(f"broker-{n}" for n in range(2, brokers + 1))]
         self.connectors = [CONNECTOR, *(f"{CONNECTOR}-{n}" for n in range(2, connectors + 1))]
-        for names in (self.brokers, self.connectors):
+        self.policies = ["policy", *(f"policy-{n}" for n in range(2, policies + 1))]
+        for names in (self.brokers, self.policies, self.connectors):
             for name in names[1:]:
                 self._add(names[0], name)
 
@@ -102,6 +115,7 @@ class Exchange:
         settings: dict[str, Any] = tomllib.loads(config.read_text())
         port = free_port()
         settings["listen"]["address"] = address(port)
+        settings.pop("authzen", None)
         own = config.with_name(f"{name}.toml")
         own.write_text(toml.render(settings, f"Like {like}."))
         assert isinstance(first.door, GrpcDoor)
@@ -114,28 +128,54 @@ class Exchange:
         )
         self.installation.add(ProcessUnderTest(part))
 
+    def _link(self, stack: contextlib.ExitStack, name: str) -> Link:
+        """Has a process reach the bus over a link of its own."""
+        link = stack.enter_context(Link([self.installation.ports.nats]))
+        config = Path(self.processes[name].part.command[-1])
+        bus: dict[str, Any] = tomllib.loads(config.read_text())["bus"]
+        self._settings(name, bus={**bus, "servers": [f"tls://{address(link.port)}"]})
+        return link
+
     def __enter__(self) -> Self:
         """Starts it."""
-        self.installation.__enter__()
+        with contextlib.ExitStack() as stack:
+            self._door = stack.enter_context(Link([self._port(name) for name in self.brokers]))
+            if self._with_links:
+                on_the_bus = [name for name in self.processes if name != "nats"]
+                self.links = {name: self._link(stack, name) for name in on_the_bus}
+            stack.enter_context(self.installation)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leaves no process behind."""
-        self.installation.kill()
+        self._stack.close()
+
+    def _port(self, name: str) -> int:
+        return self.processes[name].part.port
 
     def heal(self) -> None:
-        """Everything runs again."""
+        """Everything runs again, and is connected."""
+        for link in self.links.values():
+            link.mend()
         for process in self.processes.values():
             process.thaw()
         self.installation.start()
 
     @contextlib.contextmanager
-    def load(self, seed: int, *, expires_after_s: float, settle_s: float) -> Iterator[Load]:
-        """Clients at work; at the end they wait until each of their searches has ended."""
+    def load(
+        self, seed: int, *, expires_after_s: float, settle_s: float, one_door: bool = False
+    ) -> Iterator[Load]:
+        """Clients at work; at the end they wait until each of their searches has ended.
+
+        With `one_door` they reach whichever broker runs by one address, and not each by its own.
+        """
         number = len(self._load_logs)
         layout = self.installation.layout
         logs = [self._folder / f"{agency}-{number}.jsonl" for agency in OFFICERS]
-        brokers = [address(self.processes[name].part.port) for name in self.brokers]
+        brokers = [address(self._port(name)) for name in self.brokers]
+        if one_door:
+            brokers = [address(self._door.port)]
         plan = Plan(
             seed=seed,
             expires_after_s=expires_after_s,

@@ -5,25 +5,28 @@ with a bound, so that a round goes as far on a slow machine as on a fast one.
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from support.exchanges import Exchange, Load
 from support.installations import ProcessUnderTest
+from support.links import Link
 
 HURT_LINES: Final = (5, 60)
 """How much clients are told while something is broken."""
 REST_LINES: Final = (20, 100)
 """And before the next."""
-REST_S_MAX: Final = 2.5
+SLOWED_S: Final = 0.3
+"""Each way, for whatever is carried at once."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """How long something stays broken at most, in seconds."""
+    """How long something stays broken, and whole before the next breaks, at most, in seconds."""
 
     hurt_s_max: float
+    rest_s_max: float
 
 
 def _killed(process: ProcessUnderTest, wait: Callable[[], None]) -> None:
@@ -54,6 +57,13 @@ HARMS: Final[Mapping[str, Callable[[ProcessUnderTest, Callable[[], None]], None]
 }
 
 
+LINK_HARMS: Final[Mapping[str, Callable[[Link], None]]] = {
+    "cut off": lambda link: link.cut(),
+    "slowed": lambda link: link.slow(SLOWED_S),
+}
+"""To the link between a process and the bus."""
+
+
 class Nemesis:
     """One who breaks things."""
 
@@ -73,10 +83,24 @@ class Nemesis:
                 )
             self._strike(load, names.pop())
 
-    def _strike(self, load: Load, name: str) -> None:
-        harm = self._chance.choice([*HARMS])
+    def roll(self, load: Load, names: Sequence[str]) -> None:
+        """Restarts one after the other, in good order."""
+        for name in names:
+            self._strike(load, name, "restarted")
+
+    def _strike(self, load: Load, name: str, harm: str = "") -> None:
+        link = self._exchange.links.get(name)
+        harm = harm or self._chance.choice([*HARMS, *(LINK_HARMS if link else ())])
         rest, hurt = self._chance.randint(*REST_LINES), self._chance.randint(*HURT_LINES)
-        load.wait_for(rest, REST_S_MAX)
+        load.wait_for(rest, self._bounds.rest_s_max)
         self.did.append(f"{name} {harm}")
-        process = self._exchange.processes[name]
-        HARMS[harm](process, lambda: load.wait_for(hurt, self._bounds.hurt_s_max))
+
+        def wait() -> None:
+            load.wait_for(hurt, self._bounds.hurt_s_max)
+
+        if link is not None and harm in LINK_HARMS:
+            LINK_HARMS[harm](link)
+            wait()
+            link.mend()
+        else:
+            HARMS[harm](self._exchange.processes[name], wait)
