@@ -4,7 +4,6 @@ Every order that is answered at all gets a signed answer, for failures too. Noth
 or the candidates is logged, and candidates leave only sealed to the requester.
 """
 
-import hmac
 import logging
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +11,8 @@ from hashlib import sha256
 from operator import attrgetter
 
 import stamina
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from connector.proof import OrderRefused, SignedBytes, VerifiedOrder
 from connector.system import (
@@ -264,13 +265,14 @@ class CandidateIds:
     """
 
     def __init__(self, key: bytes, gallery: str) -> None:
-        self._begun = hmac.new(key, gallery.encode() + b"\0", "sha256")
+        self._begun = HMAC(key, SHA256())
+        self._begun.update(gallery.encode() + b"\0")
 
     def of(self, record: str) -> str:
         """The identifier of one record."""
         mac = self._begun.copy()
         mac.update(record.encode())
-        return mac.digest()[:CANDIDATE_ID_BYTES].hex()
+        return mac.finalize()[:CANDIDATE_ID_BYTES].hex()
 
 
 def candidate_id(key: bytes, gallery: str, record: str) -> str:
