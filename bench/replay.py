@@ -29,6 +29,7 @@ from directive import document, guards
 from directive.book import Directive, load_book
 from directive.entities import build, known_names
 from directive.evaluate import Evaluator
+from directive.proposed import Reading
 from directive.recorded import NotRederivable, RecordedSearch, openings_needed, recorded
 from directive.rendering import replayed
 from directive.replay import Replay
@@ -173,7 +174,9 @@ def timed(rows: list[Row], world: World, proposal: Directive) -> tuple[Replayed,
         again.add(search)
     found = again.finish()
     read = proposal.document
-    json.dumps(replayed.document(found, read.manifest, read.sha256, replayed.Span("", "")))
+    json.dumps(
+        replayed.document(found, read.manifest, read.sha256, replayed.Span("", ""), Reading())
+    )
     return found, time.process_time() - began
 
 

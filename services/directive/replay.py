@@ -12,14 +12,15 @@ Invariants:
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from datetime import date
 from typing import Final
 
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Verdict
-from directive.book import Book, Directive
+from directive.book import Directive
 from directive.evaluate import Evaluator, SeatVerdict, conjunction
 from directive.explain import Differs, causes
+from directive.proposed import AsOf, Reading, proposed_book
 from directive.question import Fault, Question
 from directive.recorded import NotRederivable, RecordedSearch
 from directive.replay_counts import SAME, Change, Example, Outcome, Replayed
@@ -32,6 +33,7 @@ SAMPLE: Final = 0.002
 EXAMPLES_MAX: Final = 1000
 """Of the searches that come out otherwise, so many are listed one by one; all are counted."""
 CONTRADICTIONS_LISTED_MAX: Final = 100
+ALWAYS: Final = Reading()
 KEPT_MAX: Final = 50_000
 """Searches that are unlike, kinds of change, and texts that are not at hand."""
 
@@ -42,44 +44,6 @@ SOUND: Final = -1
 """In place of a kind of change: the decision came out again as it was."""
 DISAGREES: Final = -2
 """In place of a kind of change: the engine says something else than the record."""
-
-
-def proposed_book(book: Book, proposal: Directive, *, keep_dates: bool) -> tuple[Book, list[str]]:
-    """The directives with the proposal, and the names of those that it takes the place of.
-
-    Those are its party's of the same name, the one that it says it replaces, and those that have one of its
-    rules. Unless its dates are kept, it is in force throughout: the question is what it would have said.
-    Otherwise they stay in force until it begins, as when it is published. Raises DirectiveRefused.
-    """
-    manifest = proposal.document.manifest
-    own = {rule.id for rule in proposal.rules}
-    replaced = [
-        name
-        for name, one in book.directives.items()
-        if one.document.manifest.party == manifest.party
-        and (name in (manifest.name, manifest.replaces) or own & {rule.id for rule in one.rules})
-    ]
-    others = [one for name, one in book.directives.items() if name not in replaced]
-    if keep_dates:
-        kept = (book.directives[name] for name in replaced if name != manifest.name)
-        return Book([*others, *_besides(proposal, kept), proposal], book.vocabulary), replaced
-    always = {"effective_from": date.min, "effective_until": None}
-    document = dataclasses.replace(proposal.document, manifest=manifest.model_copy(update=always))
-    return Book(
-        [*others, dataclasses.replace(proposal, document=document)], book.vocabulary
-    ), replaced
-
-
-def _besides(proposal: Directive, replaced: Iterable[Directive]) -> Iterator[Directive]:
-    """What has effect of these at other times than the proposal: before it, or after its end."""
-    begins, ends = proposal.document.manifest.effective_from, proposal.ends
-    for one in replaced:
-        since = one.document.manifest.effective_from
-        if since < begins:
-            cut_off = min(begins, one.cut_off or begins)
-            yield dataclasses.replace(one, cut_off=cut_off)
-        elif ends is not None and ends <= since:
-            yield one
 
 
 @dataclasses.dataclass(slots=True)
@@ -96,11 +60,9 @@ class _Known:
 class _Lanes:
     """One world with and without the proposal: what sifts, and what the engine says."""
 
-    def __init__(
-        self, world: World, proposal: Directive, sieve: type[Sieve], *, keep_dates: bool
-    ) -> None:
+    def __init__(self, world: World, proposal: Directive, sieve: type[Sieve], as_of: AsOf) -> None:
         self.world = world
-        new, self.replaced = proposed_book(world.book, proposal, keep_dates=keep_dates)
+        new, self.replaced = proposed_book(world.book, proposal, as_of)
         self.sieve = sieve(world.book, world.registry)
         self.sieve_new = sieve(new, world.registry)
         self.engine_new = Evaluator(new, world.registry)
@@ -123,7 +85,7 @@ class Replay:
         worlds: Worlds,
         proposal: Directive,
         *,
-        keep_dates: bool = False,
+        reading: Reading = ALWAYS,
         sample: float = SAMPLE,
         seed: int = 0,
         examples_max: int = EXAMPLES_MAX,
@@ -131,7 +93,7 @@ class Replay:
     ) -> None:
         self._worlds = worlds
         self._proposal = proposal
-        self._keep_dates = keep_dates
+        self._reading = reading
         self._sample = sample
         self._examples_max = examples_max
         self._sieve = sieve
@@ -183,7 +145,8 @@ class Replay:
         # What is no time of a decision is looked at by itself.
         if search.decision.evaluated_at.nanos % 1_000_000 == 0:
             alike = lanes.alike.key(search)
-            key = (alike, search.content) if alike is not None else None
+            early = self._reading.not_yet(search.at)
+            key = (alike, search.content, early) if alike is not None else None
         known = lanes.known.get(key) if key is not None else None
         if known is not None:
             if known.other_engine:
@@ -235,7 +198,7 @@ class Replay:
         same = id(world.book), id(world.registry)
         lanes = self._lanes.get(same)
         if lanes is None:
-            lanes = _Lanes(world, self._proposal, self._sieve, keep_dates=self._keep_dates)
+            lanes = _Lanes(world, self._proposal, self._sieve, self._reading.as_of)
             self._lanes[same] = lanes
         return lanes
 
@@ -278,6 +241,8 @@ class Replay:
     def _proposed(
         self, lanes: _Lanes, question: Question, search: RecordedSearch, made: Sifted
     ) -> int:
+        if self._reading.not_yet(search.at):
+            return 0
         question = _proposed_question(lanes, question, search)
         if all(seat.party != self.party for seat in question.seats):
             return 0
@@ -329,8 +294,10 @@ class Replay:
         what it said then.
         """
         question = made or lanes.sieve.ask(search.facts, search.officer, search.at)
-        proposed = _proposed_question(lanes, question, search)
-        engine = lanes.asked_anew_new if asked_anew else lanes.engine_new
+        proposed, engine = question, lanes.asked_anew
+        if not self._reading.not_yet(search.at):
+            proposed = _proposed_question(lanes, question, search)
+            engine = lanes.asked_anew_new if asked_anew else lanes.engine_new
         new = engine.party_says(proposed, self.party)
         # What the engine said is compared once for all to which it said the same.
         said = b"".join(one.verdict.SerializeToString(deterministic=True) + b"\0" for one in new)

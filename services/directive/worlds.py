@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +11,7 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import Decision
 from directive import holdings
 from directive.book import Book, load_book
+from directive.document import Document
 from directive.holdings import Holdings
 from directive.projection import facts_read
 from directive.vocabulary import Vocabulary
@@ -45,6 +47,9 @@ class Worlds(Protocol):
     def facts(self) -> frozenset[str]:
         """The facts of the vocabulary that some directive of some world reads."""
 
+    def received(self, text: Document) -> datetime | None:
+        """When the ledger took this text; None when it is not on record."""
+
 
 @dataclass(frozen=True)
 class OneWorld:
@@ -68,6 +73,10 @@ class OneWorld:
     def facts(self) -> frozenset[str]:
         """Of the folders."""
         return self.world.facts
+
+    def received(self, text: Document) -> datetime | None:
+        """Nobody knows of a folder."""
+        return None
 
 
 class NoSuchWorld(Exception):
@@ -125,6 +134,11 @@ class HeldWorlds:
                 raise NoSuchWorld("the ledger holds no directive")
             return self._files.newest
         return self._after(max(self._held))
+
+    def received(self, text: Document) -> datetime | None:
+        """When the ledger took this text; None when it is not on record."""
+        held = self._held[max(self._held)].held.get(text.name) if self._held else None
+        return held.received if held is not None and held.document.sha256 == text.sha256 else None
 
     @property
     def facts(self) -> frozenset[str]:

@@ -255,3 +255,26 @@ async def test_a_proposal_that_a_guard_refuses_is_not_replayed(
     assert said.code == 1
     assert said.document["findings"]
     assert "requests_read" not in await commands.kinds()
+
+
+async def test_a_proposal_counts_by_the_dates_that_are_asked_for(
+    commands: Commands, proposal: Path
+) -> None:
+    ask = ("directive", "replay", proposal, *GROUND)
+    said = await commands.run(*ask, "--as-of", "legal")
+    assert said.code == 0
+    assert "by its legal dates, from 2030-01-01" in said.out
+    assert "would be refused" in said.out
+    said = await commands.run(*ask, "--as-of", "legal", "--json")
+    assert said.document["outcomes"]["TO_REFUSED"] == 0
+    as_received = (*ask, "--as-of", "received")
+    said = await commands.run(*as_received)
+    assert (said.code, "--received DAY" in said.err) == (2, True)
+    said = await commands.run(*ask, "--received", "2026-05-01")
+    assert (said.code, "--as-of received" in said.err) == (2, True)
+    manifest_file = proposal / "directive.toml"
+    manifest_file.write_text(manifest_file.read_text().replace("2030-01-01", "2026-01-01"))
+    for day, refused in (("2026-05-01", 1), ("2026-06-02", 0)):
+        said = await commands.run(*as_received, "--received", day, "--json")
+        assert (said.code, said.document["outcomes"]["TO_REFUSED"]) == (0, refused), said.err
+        assert said.document["proposal"]["received"].startswith(day)

@@ -11,6 +11,7 @@ from countersign.type.v1.decision_pb2 import DecisionOutcome, VerdictOutcome
 from countersign.type.v1.search_pb2 import Offence, OffenceSeverity
 from directive.book import Book, Directive
 from directive.evaluate import Evaluator, policy_set_sha256
+from directive.proposed import AsOf, Reading
 from directive.recorded import NotRederivable, RecordedSearch, recorded
 from directive.replay import Replay
 from directive.replay_counts import Outcome, Replayed
@@ -155,7 +156,7 @@ def test_with_its_dates_a_proposal_leaves_in_force_what_it_replaces_until_it_beg
     book = book_where_others_permit(*own)
     later = proposal(PERMIT + ";", effective_from="2026-07-01", **until)
     searches = [searched(day, attempt=True, book=book) for day in (0, 15, 35, 50)]
-    found = replayed(later, *searches, book=book, keep_dates=True)
+    found = replayed(later, *searches, book=book, reading=Reading(AsOf.LEGAL))
     assert found.replaces == ("one", "three", "two")
     permitted = [35] if until else [35, 50]
     assert [one.index for one in found.examples] == permitted
@@ -185,7 +186,7 @@ def test_dates_are_kept_when_it_is_said_so() -> None:
     later = proposal(FORBID.replace("9", "8") + ";", effective_from="2026-07-01")
     searches = searched(0), searched(40)
     assert counts(replayed(later, *searches)) == {Outcome.TO_REFUSED: 2}
-    kept = replayed(later, *searches, keep_dates=True)
+    kept = replayed(later, *searches, reading=Reading(AsOf.LEGAL))
     assert counts(kept) == {Outcome.SAME: 1, Outcome.TO_REFUSED: 1}
     assert [one.index for one in kept.examples] == [40]
 
@@ -310,7 +311,9 @@ def history(count: int) -> Iterable[RecordedSearch]:
 
 def test_a_history_against_the_directives_of_then_has_no_contradiction_and_no_change() -> None:
     (own,) = [one for name, one in shipped_book().directives.items() if name == "lapd-2020-11-13"]
-    found = replayed(own, *history(600), book=shipped_book(), keep_dates=True, sample=0.2)
+    found = replayed(
+        own, *history(600), book=shipped_book(), reading=Reading(AsOf.LEGAL), sample=0.2
+    )
     assert counts(found) == {Outcome.SAME: 600}
     assert found.sampled > 60
     assert found.sound

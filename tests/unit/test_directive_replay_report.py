@@ -4,10 +4,14 @@ import json
 import xml.etree.ElementTree as ET
 from typing import Any
 
+import pytest
+
+from directive.proposed import AsOf, Reading
 from directive.rendering.replayed import Span, chart, document, html, markdown
 from directive.replay_counts import Change, Example, Outcome, Replayed
-from support.directives import LAPD, PERMIT, directive
+from support.directives import LAPD, NOON, PERMIT, directive
 
+ALWAYS = Reading()
 REFUSED = Change(Outcome.TO_REFUSED, ("LAPD-1",), ("LAPD-8",))
 PERMITTED = Change(Outcome.TO_PERMITTED, ("LAPD-7", "LAPD-9#1"), ("LAPD-9",))
 UNSAID = Change(Outcome.CANNOT_SAY, reason="its openings were destroyed")
@@ -29,9 +33,24 @@ def found(**changes: object) -> Replayed:
     return made
 
 
-def report(title: str = "a title", **changes: object) -> dict[str, Any]:
+def report(title: str = "a title", reading: Reading = ALWAYS, **changes: object) -> dict[str, Any]:
     proposal = directive(PERMIT + ";", title=f'"{title}"').document.manifest
-    return document(found(**changes), proposal, b"\x01" * 32, Span("2026-05-01", ""))
+    return document(found(**changes), proposal, b"\x01" * 32, Span("2026-05-01", ""), reading)
+
+
+@pytest.mark.parametrize(
+    ("reading", "counted"),
+    [
+        (ALWAYS, "as if it had been in force throughout"),
+        (Reading(AsOf.LEGAL), "whenever it was received"),
+        (Reading(AsOf.RECEIVED, NOON), "before it was received, 2026-06-01 12:00 UTC"),
+    ],
+)
+def test_each_form_says_from_when_on_it_counted(reading: Reading, counted: str) -> None:
+    read = report(reading=reading)
+    assert read["proposal"]["as_of"] == reading.as_of
+    for form in (json.dumps(read), markdown(read, "chart.svg"), html(read)):
+        assert counted in form
 
 
 def test_programs_read_what_was_counted() -> None:
@@ -108,6 +127,18 @@ def test_the_chart_has_a_bar_for_each_outcome_of_each_month() -> None:
 def test_a_history_without_searches_has_a_report() -> None:
     empty = Replayed(LAPD, (), ())
     proposal = directive(PERMIT + ";").document
-    made = document(empty, proposal.manifest, proposal.sha256, Span("", ""))
+    made = document(empty, proposal.manifest, proposal.sha256, Span("", ""), ALWAYS)
     assert "0 searches" in markdown(made, "x.svg")
     assert "<svg" in html(made)
+
+
+def test_who_does_not_see_the_chart_is_told_where_its_figures_are() -> None:
+    read = report()
+    drawn = ET.fromstring(chart(read))
+    said = {one.get("id"): one.text or "" for one in drawn if one.get("id")}
+    named = (drawn.get("aria-labelledby") or "").split()
+    assert [*said] == named
+    assert 'table "By month"' in said[named[1]]
+    assert "By month" in markdown(read, "chart.svg")
+    assert "By month" in html(read)
+    assert chart(read) == chart(report())

@@ -1,6 +1,6 @@
 """A decision is made again by what the ledger held when it was made, and by nothing that came later."""
 
-from datetime import date
+from datetime import UTC, date
 
 import pytest
 
@@ -115,3 +115,16 @@ def test_files_stand_for_the_time_before_documents() -> None:
 
 def test_all_that_was_ever_held_is_read() -> None:
     assert worlds().facts == World(shipped_book(), registry()).facts
+
+
+def test_when_a_text_was_received_is_on_record() -> None:
+    (own,) = [one for name, one in shipped_book().directives.items() if name == NAME]
+    known = worlds()
+    index, entry = next(
+        one for one in documents()[0] if one[1].directive_published.name == own.document.name
+    )
+    assert index < AFTER
+    assert known.received(own.document) == entry.recorded_at.ToDatetime(UTC)
+    another = directive(FORBID + ";", name=NAME)
+    assert known.received(another.document) is None
+    assert OneWorld(World(shipped_book(), registry())).received(own.document) is None

@@ -32,12 +32,13 @@ from directive.document import Document
 from directive.entities import known_names
 from directive.findings import DirectiveRefused
 from directive.projection import facts_read
+from directive.proposed import AsOf, Reading
 from directive.recorded import openings_needed, recorded
 from directive.rendering import replayed
 from directive.rendering.replayed import Span
 from directive.replay import SAMPLE, Replay
 from directive.replay_counts import Outcome, Replayed
-from directive.worlds import NoSuchWorld
+from directive.worlds import NoSuchWorld, Worlds
 from shared.clock import stamp
 from shared.settings import SettingsError
 from tlog.verify import Progress
@@ -55,9 +56,19 @@ DAY: Final = click.DateTime(formats=["%Y-%m-%d"])
 )
 @click.option("--with-checks", is_flag=True, help="Dry runs too.")
 @click.option(
-    "--keep-dates",
-    is_flag=True,
-    help="Apply it only from and until its own dates, instead of throughout.",
+    "--as-of",
+    type=click.Choice([one.value for one in AsOf]),
+    default=AsOf.ALWAYS.value,
+    show_default=True,
+    help="From when on it counts. always: as if in force throughout. legal: from and until its own dates, "
+    "whenever it was received. received: by its dates too, but for no search of before it was received.",
+)
+@click.option(
+    "--received",
+    type=DAY,
+    default=None,
+    help="With --as-of received, for a text that is not on record: suppose that it was received at the "
+    "beginning of this day (UTC).",
 )
 @click.option(
     "--sample",
@@ -80,7 +91,8 @@ def replay(
     until: datetime | None,
     agencies: tuple[str, ...],
     with_checks: bool,
-    keep_dates: bool,
+    as_of: str,
+    received: datetime | None,
     sample: float,
     markdown: Path | None,
     html: Path | None,
@@ -111,7 +123,8 @@ def replay(
     try:
         world = worlds.newest
         proposal = load_directive(where, vocabulary, known_names(world.registry))
-        again = Replay(worlds, proposal, keep_dates=keep_dates, sample=sample)
+        reading = _reading(AsOf(as_of), received, worlds, proposal.document)
+        again = Replay(worlds, proposal, reading=reading, sample=sample)
         again.check(world)
     except NoSuchWorld as unknown:
         raise SettingsError(f"{unknown} (--directives FOLDER)") from unknown
@@ -127,13 +140,24 @@ def replay(
     with bar("deciding again") as progress:
         run(_replay(settings, request, again, progress))
     found = again.finish()
-    report = _report(found, proposal.document, since, until)
+    report = _report(found, proposal.document, since, until, reading)
     _write(report, markdown, html)
-    if as_json:
-        print_json(report)
-    else:
-        _print(out(), report)
+    (print_json if as_json else _print)(report)
     return OK if found.sound else CONTRADICTED
+
+
+def _reading(as_of: AsOf, named: datetime | None, worlds: Worlds, text: Document) -> Reading:
+    """Raises SettingsError when nobody says when it was received."""
+    if as_of is not AsOf.RECEIVED:
+        if named is not None:
+            raise SettingsError("--received goes with --as-of received")
+        return Reading(as_of)
+    received = worlds.received(text) if named is None else named.replace(tzinfo=UTC)
+    if received is None:
+        raise SettingsError(
+            "this text is not on record, so nobody received it: say when it is to have been (--received DAY)"
+        )
+    return Reading(as_of, received)
 
 
 def _bound(request: pb.ReadRequestsRequest, since: datetime | None, until: datetime | None) -> None:
@@ -143,10 +167,14 @@ def _bound(request: pb.ReadRequestsRequest, since: datetime | None, until: datet
 
 
 def _report(
-    found: Replayed, proposal: Document, since: datetime | None, until: datetime | None
+    found: Replayed,
+    proposal: Document,
+    since: datetime | None,
+    until: datetime | None,
+    reading: Reading,
 ) -> dict[str, Any]:
     span = Span(*(f"{day:%Y-%m-%d}" if day else "" for day in (since, until)))
-    return replayed.document(found, proposal.manifest, proposal.sha256, span)
+    return replayed.document(found, proposal.manifest, proposal.sha256, span, reading)
 
 
 async def _replay(
@@ -189,9 +217,10 @@ def _write(report: dict[str, Any], markdown: Path | None, html: Path | None) -> 
         raise SettingsError(f"reports need countersign[render]: {error}") from error
 
 
-def _print(console: Console, report: dict[str, Any]) -> None:
-    proposal = report["proposal"]
+def _print(report: dict[str, Any]) -> None:
+    console, proposal = out(), report["proposal"]
     console.print(f"[bold]{escape(proposal['name'])}[/]: {escape(proposal['title'])}")
+    console.print(f"  {escape(proposal['counted'])}", soft_wrap=True)
     for word, names in (("in place of", proposal["replaces"]), ("beside", proposal["beside"])):
         if names:
             console.print(f"  {word} {escape(', '.join(names))}", soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from directive.document import Manifest
 from directive.evaluate import ENGINE
+from directive.proposed import AsOf, Reading
 from directive.replay_counts import Outcome, Replayed
 
 CHANGED: Final = (Outcome.TO_REFUSED, Outcome.TO_PERMITTED, Outcome.OTHER_REASONS)
@@ -44,7 +45,9 @@ class Bar:
     label: str
 
 
-def document(found: Replayed, proposal: Manifest, sha256: bytes, span: Span) -> dict[str, Any]:
+def document(
+    found: Replayed, proposal: Manifest, sha256: bytes, span: Span, reading: Reading
+) -> dict[str, Any]:
     """All of it, for programs. Outcomes go by their names in `Outcome`."""
     return {
         "proposal": {
@@ -52,6 +55,9 @@ def document(found: Replayed, proposal: Manifest, sha256: bytes, span: Span) -> 
             "party": proposal.party,
             "title": proposal.title,
             "sha256": sha256.hex(),
+            "as_of": str(reading.as_of),
+            "received": reading.received.isoformat() if reading.received else "",
+            "counted": _counted(reading, proposal),
             "replaces": list(found.replaces),
             "beside": list(found.beside),
         },
@@ -88,6 +94,18 @@ def document(found: Replayed, proposal: Manifest, sha256: bytes, span: Span) -> 
             for one in found.examples
         ],
     }
+
+
+def _counted(reading: Reading, proposal: Manifest) -> str:
+    """From when on it counted, as a sentence."""
+    if reading.as_of is AsOf.ALWAYS:
+        return "Counted as if it had been in force throughout."
+    until = f" until {proposal.effective_until}" if proposal.effective_until else ""
+    dates = f"by its legal dates, from {proposal.effective_from}{until}"
+    if reading.received is None:
+        return f"Counted {dates}, whenever it was received."
+    received = f"{reading.received:%Y-%m-%d %H:%M} UTC"
+    return f"Counted {dates}, and for no search of before it was received, {received}."
 
 
 def _named(counts: dict[Outcome, int]) -> dict[str, int]:
