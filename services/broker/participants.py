@@ -76,7 +76,7 @@ def followed(
 
     try:
         logs = [parse_log_vkey(key) for key in trust.log_verifier_keys]
-        documents = PublicDocuments(trust)
+        documents = PublicDocuments(trust, logs[0].name)
     except TlogError as error:
         raise RegistryError(f"trust_roots: a verifier key cannot be read: {error}") from error
     publisher = str(SpiffeId(trust_domain, "service", "policy"))

@@ -112,5 +112,5 @@ def _registered(
     if trust is None:
         return None, lambda: None
     tokens = OfficerTokens(Registry(agencies={}), trust, clock, LEDGER_AUDIENCE)
-    own = OwnRegistry(PublicDocuments(trust), tokens, log.archive, key_after)
+    own = OwnRegistry(PublicDocuments(trust, settings.origin), tokens, log.archive, key_after)
     return own, own.current

@@ -129,7 +129,7 @@ def following_of(settings: PolicySettings, bus: Bus) -> Following:
         vocabulary = vocabulary_signature.load(settings.vocabulary_folder, trust.vocabulary_signers)
         logs = [parse_log_vkey(key) for key in trust.log_verifier_keys]
         # Who may take part, and whose keys sign an owner's first document.
-        registry = _registry(settings) or Fold(trust.registry_signers)
+        registry = _registry(settings) or Fold(trust.registry_signers, logs[0].name)
         if trust.directive_signers is None:
             # Whoever can hand something in could write anybody's directives.
             raise SettingsError(

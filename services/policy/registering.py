@@ -169,6 +169,7 @@ def _as_proto(said: Statement) -> RegistryStatement:
         document_sha256=said.document_sha256,
         officers=said.officers,
         officers_sha256=said.officers_sha256,
+        log_origin=said.log,
     )
 
 

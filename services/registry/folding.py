@@ -103,8 +103,12 @@ class _Candidate:
 class Fold:
     """The registry as far as entries were applied, in their order."""
 
-    def __init__(self, admitted: Mapping[str, Iterable[str]]) -> None:
-        """`admitted`: who may take part, and whose keys sign an owner's first document; raises TlogError."""
+    def __init__(self, admitted: Mapping[str, Iterable[str]], log: str = "") -> None:
+        """`admitted`: who may take part, and whose keys sign an owner's first document; raises TlogError.
+
+        `log` is the origin of the log that is followed; without one, what was signed for any counts.
+        """
+        self._log = log
         self._admitted = {owner: parse_keys(vkeys) for owner, vkeys in admitted.items()}
         self._published: dict[str, Published] = {}
         self._pending: dict[str, _Pending] = {}
@@ -116,7 +120,7 @@ class Fold:
 
     def copy(self) -> "Fold":
         """The same, to try something on; what is applied to one is not in the other."""
-        other = Fold({})
+        other = Fold({}, self._log)
         other._admitted = self._admitted
         other._published = dict(self._published)
         other._pending = {owner: copy.deepcopy(one) for owner, one in self._pending.items()}
@@ -258,6 +262,10 @@ class Fold:
         said = candidate.statement
         before = self._published.get(said.owner)
         file = f"{said.owner}: serial {said.serial}"
+        if self._log and said.log != self._log and (said.log or not on_record):
+            # Version 1 named none: what is on record of it stays, and nothing is added.
+            what = f"was signed for {said.log or 'no log in particular'}, and this is {self._log}"
+            raise refused("SIGNED_FOR_OTHER_LOG", file, what)
         if before is not None and said.serial <= before.statement.serial:
             message = f"is past: {before.statement.serial} is published"
             raise refused("SERIAL_OLD", file, message)

@@ -38,10 +38,10 @@ class PublicRegistry:
 class PublicDocuments:
     """Registrations among the documents; directives are for others to apply."""
 
-    def __init__(self, trust: TrustRoots) -> None:
-        """Raises TlogError for a key that cannot be read."""
+    def __init__(self, trust: TrustRoots, origin: str) -> None:
+        """Of the log of this origin. Raises TlogError for a key that cannot be read."""
         self._trusted = trust.identity_providers
-        self._fold = Fold(trust.registry_signers)
+        self._fold = Fold(trust.registry_signers, origin)
         self._head: int | None = None
 
     @property

@@ -1,9 +1,11 @@
 """Who signed a registry document: `registry.sig` beside it, a C2SP signed note.
 
-Its text is the statement of RegistryStatement (event.proto): owner, serial number, the digest of
-`agency.toml` and that of the commitments to all officers. It is public, and says nothing that could be
-guessed. An owner signs for itself only: what counts are the keys in the newest document that it published,
-and for the first one those that the trust roots have for it.
+Its text is the statement of RegistryStatement (event.proto): the log in which it is to count, owner, serial
+number, the digest of `agency.toml` and that of the commitments to all officers. It is public and says nothing
+that could be guessed. What was signed for one installation cannot be handed in at another.
+
+An owner signs for itself only: what counts are the keys in the newest document that it published, and for the
+first one those that the trust roots have for it.
 """
 
 import hashlib
@@ -24,9 +26,14 @@ from tlog.note import NOTE_BYTES_MAX, NoteSigner, UnverifiedNote, Verifier, sign
 SIGNATURE_FILE: Final = "registry.sig"
 SERIAL_MAX: Final = 2**63 - 1
 
-_CONTEXT: Final = "countersign/registry-signature/v1"
+ORIGIN: Final = re.compile(r"[^\s+]{1,255}")
+"""The name of a log."""
+
+_CONTEXT_1: Final = "countersign/registry-signature/v1"
+_CONTEXT_2: Final = "countersign/registry-signature/v2"
 _STATEMENT: Final = re.compile(
-    rf"{_CONTEXT}\nowner (?P<owner>[A-Z0-9-]+)\nserial (?P<serial>[1-9][0-9]{{0,18}})\n"
+    rf"(?:{_CONTEXT_1}\n|{_CONTEXT_2}\nlog (?P<log>{ORIGIN.pattern})\n)"
+    r"owner (?P<owner>[A-Z0-9-]+)\nserial (?P<serial>[1-9][0-9]{0,18})\n"
     r"agency\.toml sha256:(?P<document>[0-9a-f]{64})\n"
     r"officers (?P<count>0|[1-9][0-9]{0,9}) sha256:(?P<officers>[0-9a-f]{64})\n"
 )
@@ -41,12 +48,15 @@ class Statement:
     document_sha256: bytes
     officers: int
     officers_sha256: bytes
+    log: str = ""
+    """The origin of the log that it is for; empty in version 1."""
 
     @property
     def text(self) -> str:
         """The note's text."""
+        head = f"{_CONTEXT_2}\nlog {self.log}\n" if self.log else f"{_CONTEXT_1}\n"
         return (
-            f"{_CONTEXT}\nowner {self.owner}\nserial {self.serial}\n"
+            f"{head}owner {self.owner}\nserial {self.serial}\n"
             f"agency.toml sha256:{self.document_sha256.hex()}\n"
             f"officers {self.officers} sha256:{self.officers_sha256.hex()}\n"
         )
@@ -68,6 +78,7 @@ class Statement:
             bytes.fromhex(found["document"]),
             int(found["count"]),
             bytes.fromhex(found["officers"]),
+            found["log"] or "",
         )
 
 
@@ -93,6 +104,7 @@ class Signed:
             officers_sha256=said.officers_sha256,
             key_id=self.key_id,
             signature=self.signature,
+            log_origin=said.log,
         )
 
 
@@ -101,8 +113,10 @@ def parse_keys(registered: Iterable[str]) -> tuple[Verifier, ...]:
     return tuple(Verifier.parse(vkey) for vkey in registered)
 
 
-def statement(document: Document, officers: Iterable[Committed], serial: int) -> Statement:
-    """What the owner of a document signs."""
+def statement(
+    document: Document, officers: Iterable[Committed], serial: int, log: str = ""
+) -> Statement:
+    """What the owner of a document signs, for the log of this origin."""
     commitments = Commitments().changed((), [one.commitment for one in officers])
     return Statement(
         document.owner,
@@ -110,15 +124,18 @@ def statement(document: Document, officers: Iterable[Committed], serial: int) ->
         hashlib.sha256(document.public_bytes).digest(),
         len(commitments),
         commitments.sha256,
+        log,
     )
 
 
-def sign(document: Document, secret: bytes, serial: int, signer: NoteSigner) -> str:
-    """The note for `registry.sig`; raises RegistryRefused."""
+def sign(document: Document, secret: bytes, serial: int, signer: NoteSigner, log: str) -> str:
+    """The note for `registry.sig`, for the log of this origin; raises RegistryRefused."""
+    if not ORIGIN.fullmatch(log):
+        raise refused("LOG", SIGNATURE_FILE, f"{log!r} is no name of a log")
     if not 1 <= serial <= SERIAL_MAX:
         raise refused("SERIAL", SIGNATURE_FILE, f"a serial number is 1 to {SERIAL_MAX}")
     officers = commit(secret, document.owner, document.officers)
-    return sign_note(statement(document, officers, serial).text, [signer])
+    return sign_note(statement(document, officers, serial, log).text, [signer])
 
 
 def read_statement(folder: Path) -> Statement | None:
@@ -153,7 +170,7 @@ def check(
     except FalseSignature as error:
         raise refused("SIGNATURE_FALSE", file, str(error)) from error
     officers = commit(secret, document.owner, document.officers)
-    expected = statement(document, officers, said.serial)
+    expected = statement(document, officers, said.serial, said.log)
     if said != expected:
         changed = set(expected.text.splitlines()) - set(note.text.splitlines())
         what = ", ".join(sorted(line.split(" ")[0] for line in changed))
@@ -175,7 +192,12 @@ def check_statement(said: RegistryStatement, keys: Iterable[Verifier]) -> Statem
     """The statement of an entry, if its owner signed it with one of the keys; raises RegistryRefused."""
     file = f"{said.owner}: statement"
     parsed = Statement(
-        said.owner, said.serial, said.document_sha256, said.officers, said.officers_sha256
+        said.owner,
+        said.serial,
+        said.document_sha256,
+        said.officers,
+        said.officers_sha256,
+        said.log_origin,
     )
     if Statement.parse(parsed.text) != parsed:
         raise refused("STATEMENT", file, "is not one that can be signed")

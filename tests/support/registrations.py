@@ -10,13 +10,14 @@ import pytest
 
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from registry import signature
-from registry.commitments import Committed
+from registry.commitments import Committed, commit
 from registry.document import Document, parse_officers, parse_public
 from registry.findings import RegistryRefused
 from registry.folding import Applied, Fold
 from registry.publication import pending_entries
 from registry.signature import Signed, key_name, statement
 from support.directives import registry
+from support.ledgers import ORIGIN
 from tlog.note import Signer, UnverifiedNote, sign_note
 
 LAPD, LASD, BURBANK, CALIFORNIA = "CA0194200", "CA0190000", "CA0191200", "US-CA"
@@ -76,16 +77,17 @@ def document(public: str, officers: str = "") -> Document:
     return Document(read, public.encode(), listed)
 
 
-def signed(read: Document, serial: int, by: Signer | None = None) -> Signed:
-    """Signed by its owner's key, or another."""
+def signed(read: Document, serial: int, by: Signer | None = None, log: str = ORIGIN) -> Signed:
+    """Signed by its owner's key, or another's, for the ledger of tests; "" for none, as version 1 was."""
     key = by or signer(read.owner)
-    note = signature.sign(read, SECRET, serial, key)
+    officers = commit(SECRET, read.owner, read.officers)
+    note = sign_note(statement(read, officers, serial, log).text, [key])
     return signature.check("folder", note.encode(), read, SECRET, [key.verifier])
 
 
 def forged(owner: str, read: Document, officers: tuple[Committed, ...], serial: int) -> Signed:
     """Signed by the owner, whatever it is: not made with our program, which would refuse."""
-    said = statement(read, officers, serial)
+    said = statement(read, officers, serial, ORIGIN)
     said = dataclasses.replace(said, owner=owner)
     note = UnverifiedNote.parse(sign_note(said.text, [signer(owner)]))
     key = key_name(signer(owner).verifier)
@@ -94,7 +96,7 @@ def forged(owner: str, read: Document, officers: tuple[Committed, ...], serial: 
 
 def admitting(*owners: str) -> Fold:
     """Nobody has published yet; these may."""
-    return Fold({owner: [signer(owner).vkey] for owner in owners})
+    return Fold({owner: [signer(owner).vkey] for owner in owners}, ORIGIN)
 
 
 def openings(pending: PendingEntry) -> Mapping[str, str]:
@@ -144,7 +146,7 @@ def write(folder: Path, public: str, officers: str = "", *, serial: int = 1) -> 
     if officers:
         (folder / "officers.toml").write_text(officers)
     read = document(public, officers)
-    note = signature.sign(read, SECRET, serial, signer(read.owner))
+    note = signature.sign(read, SECRET, serial, signer(read.owner), ORIGIN)
     (folder / signature.SIGNATURE_FILE).write_text(note)
     return folder
 

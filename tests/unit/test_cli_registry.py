@@ -14,6 +14,7 @@ from support.directives import DIRECTIVES
 from support.registrations import LAPD, LASD, gallery
 
 NAME = "pd.example/registry"
+LOG = "ledger.example/countersign"
 
 
 @pytest.fixture(name="key")
@@ -30,7 +31,9 @@ def begun(folder: Path, key: Path, owner: str = LAPD, *more: str) -> Path:
 
 
 def sign(folder: Path, key: Path, *more: str) -> int:
-    return exit_code(["registry", "sign", str(folder), "--key", str(key), "--name", NAME, *more])
+    return exit_code(
+        ["registry", "sign", str(folder), "--key", str(key), "--name", NAME, "--log", LOG, *more]
+    )
 
 
 def from_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -89,7 +92,7 @@ def test_what_is_wrong_is_not_signed(
     folder = begun(tmp_path / "ours", key)
     with (folder / "agency.toml").open("a") as file:
         file.write(gallery("ours", "theirs"))
-    said = from_json(capsys, "sign", str(folder), "--key", str(key), "--name", NAME)
+    said = from_json(capsys, "sign", str(folder), "--key", str(key), "--name", NAME, "--log", LOG)
     assert [one["guard"] for one in said["findings"]] == ["SYSTEM_UNKNOWN"]
     assert not (folder / "registry.sig").exists()
     other = begun(tmp_path / "theirs", key, LASD)

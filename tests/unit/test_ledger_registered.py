@@ -12,6 +12,7 @@ from shared.identity import SpiffeId
 from shared.registry import Registry, TrustRoots
 from shared.tokens import LEDGER_AUDIENCE, OfficerTokens
 from support.archives import ArchiveThatLeavesOneOut
+from support.ledgers import ORIGIN
 
 TRUST = TrustRoots(log_verifier_keys=("not used here",), broker_verify_keys=(bytes(32),))
 COMMISSION = SpiffeId("countersign.test", "oversight", "police-commission")
@@ -19,7 +20,7 @@ COMMISSION = SpiffeId("countersign.test", "oversight", "police-commission")
 
 def own(archive: ArchiveThatLeavesOneOut) -> OwnRegistry:
     tokens = OfficerTokens(Registry(agencies={}), TRUST, SystemClock(), LEDGER_AUDIENCE)
-    return OwnRegistry(PublicDocuments(TRUST), tokens, archive, key_after)  # type: ignore[arg-type]  # stands in
+    return OwnRegistry(PublicDocuments(TRUST, ORIGIN), tokens, archive, key_after)  # type: ignore[arg-type]  # stands in
 
 
 @pytest.mark.promise(7)

@@ -23,6 +23,7 @@ from support.registrations import (
     admitting,
     agency,
     document,
+    follow,
     gallery,
     kept_list,
     los_angeles,
@@ -36,8 +37,9 @@ from support.registrations import (
     system,
 )
 
-# SHA-256 of two entries.
+# SHA-256 of two entries of version 1, and of one of version 2.
 PUBLIC_ENTRY = "806939b2e46c406891583ba620b67a53ccbe3ff85ca19e06374a8b0e03ee4255"
+BOUND_ENTRY = "1e5b3f7c5b01263ec5819fcb3e7ded7ac5e85d6be8468454e8aa465d544d6af5"
 OFFICERS_ENTRY = "bb8a79b0e452b32d599bf8e8f584f7b55224b605b7868537a0ed4067e526a788"
 
 
@@ -97,7 +99,8 @@ def test_the_digest_is_over_what_each_owner_signed_last() -> None:
     ):
         said = pending_entries(ready, None)[0].entry.registry_published.statement
         text = (
-            f"countersign/registry-signature/v1\nowner {said.owner}\nserial {said.serial}\n"
+            f"countersign/registry-signature/v2\nlog {said.log_origin}\n"
+            f"owner {said.owner}\nserial {said.serial}\n"
             f"agency.toml sha256:{said.document_sha256.hex()}\n"
             f"officers {said.officers} sha256:{said.officers_sha256.hex()}\n"
         )
@@ -337,11 +340,35 @@ def test_entries_of_other_kinds_are_passed_over() -> None:
     assert los_angeles().apply(entry, {}) is None
 
 
+@pytest.mark.promise(3)
+def test_what_was_signed_for_another_installation_counts_nowhere_else() -> None:
+    """A text that an owner signed for trying things out, handed in where searches are in earnest."""
+    fold = los_angeles()
+    staged = signed(document(agency(BURBANK)), 1, log="staging.example/countersign")
+    assert "was signed for staging.example/countersign" in refusal(fold, staged)
+    with pytest.raises(RegistryRefused, match="SIGNED_FOR_OTHER_LOG"):
+        follow(fold, staged)
+    assert fold.published(BURBANK) is None
+
+
+def test_what_was_signed_for_no_log_stays_on_record_and_nothing_more_is_put_there() -> None:
+    fold = los_angeles()
+    unbound = signed(document(agency(BURBANK)), 1, log="")
+    assert "was signed for no log in particular" in refusal(fold, unbound)
+    follow(fold, unbound)
+    assert fold.published(BURBANK)
+
+
 def test_the_bytes_of_published_entries_stay_what_they_are() -> None:
     public, officers = (
         pending.entry
-        for pending in pending_entries(signed(document(LAPD_PUBLIC, OFFICERS), 1), None)
+        for pending in pending_entries(signed(document(LAPD_PUBLIC, OFFICERS), 1, log=""), None)
     )
-    for entry, expected in ((public, PUBLIC_ENTRY), (officers, OFFICERS_ENTRY)):
+    bound = pending_entries(signed(document(LAPD_PUBLIC, OFFICERS), 1), None)[1].entry
+    for entry, expected in (
+        (public, PUBLIC_ENTRY),
+        (officers, OFFICERS_ENTRY),
+        (bound, BOUND_ENTRY),
+    ):
         raw = entry.SerializeToString(deterministic=True)
         assert hashlib.sha256(raw).hexdigest() == expected

@@ -12,6 +12,7 @@ from shared.registry import IdentityProvider, TrustRoots
 from shared.signing import SigningKey
 from support.documents import handed_in, published
 from support.following_brokers import ISSUER, provider_in_toml
+from support.ledgers import ORIGIN
 from support.registrations import (
     LAPD,
     LAPD_PUBLIC,
@@ -42,7 +43,7 @@ class Follower:
             identity_providers=providers,
             registry_signers={owner: (signer(owner).vkey,) for owner in demonstration()},
         )
-        self.documents = PublicDocuments(trust)
+        self.documents = PublicDocuments(trust, ORIGIN)
 
     def told(self, entry: Entry, openings: dict[str, str] | None = None) -> None:
         head = self.documents.head

@@ -1,5 +1,6 @@
 """A document is its owner's only with the owner's signature over all of it, under a new serial number."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -41,13 +42,17 @@ def refusal(folder: Path, key: str = LAPD) -> str:
 def test_what_is_signed_is_what_its_contract_says(folder: Path) -> None:
     """These bytes must never change again: signatures of old documents would be lost."""
     text = (folder / "registry.sig").read_text().rpartition("\n\n")[0]
-    assert text == (
+    before = (
         "countersign/registry-signature/v1\n"
         "owner CA0194200\n"
         "serial 7\n"
         "agency.toml sha256:f47c3a990834d578518cb4fa32e9cfcad3ad12e519b882f173cec8f805edaa92\n"
         "officers 2 sha256:853ff671963c2a01f3279ec25cb85f280e212e659afbe245b82705f5b2636466"
     )
+    assert text == before.replace("/v1\n", "/v2\nlog ledger.example/countersign\n")
+    said = signature.read_statement(folder)
+    assert said is not None
+    assert dataclasses.replace(said, log="").text == f"{before}\n"
 
 
 def test_a_signed_folder_is_loaded(folder: Path) -> None:
@@ -75,7 +80,7 @@ def test_an_unsigned_document_is_refused(folder: Path) -> None:
 
 
 def test_the_signature_of_another_is_none(folder: Path) -> None:
-    note = signature.sign(document(PUBLIC, OFFICERS), SECRET, 7, signer(LASD))
+    note = signature.sign(document(PUBLIC, OFFICERS), SECRET, 7, signer(LASD), "any.example/log")
     (folder / "registry.sig").write_text(note)
     assert refusal(folder) == (
         "SIGNATURE_OTHER_PARTY is signed by ca0190000.example/registry (CA0190000), and by no key "
@@ -113,6 +118,13 @@ def test_officers_without_a_secret_are_not_committed_to(folder: Path) -> None:
 def test_a_statement_has_one_spelling() -> None:
     said = Statement(LAPD, 7, b"\1" * 32, 2, b"\2" * 32)
     assert Statement.parse(said.text) == said
+    for_a_log = dataclasses.replace(said, log="ledger.example/countersign")
+    assert Statement.parse(for_a_log.text) == for_a_log
+    assert for_a_log.text == said.text.replace("/v1\n", "/v2\nlog ledger.example/countersign\n")
+    # Neither version with the other's lines, and no name of a log with a line of its own.
+    assert Statement.parse(for_a_log.text.replace("/v2", "/v1")) is None
+    assert Statement.parse(said.text.replace("/v1", "/v2")) is None
+    assert Statement.parse(dataclasses.replace(said, log="a\nowner X").text) is None
     for other in ("serial 07", "serial 0", "serial -1", "serial 9999999999999999999"):
         assert Statement.parse(said.text.replace("serial 7", other)) is None
     assert Statement.parse(said.text + "more\n") is None

@@ -117,6 +117,13 @@ def lint(folders: tuple[Path, ...], beside: tuple[Path, ...], as_json: bool) -> 
 @click.argument("folder", type=FOLDER)
 @_key_options
 @click.option("--serial", type=int, default=None, help="Serial number [default: the last, and 1].")
+@click.option(
+    "--log",
+    "log_origin",
+    required=True,
+    metavar="ORIGIN",
+    help="Name of the ledger in which it is to be published, as in its verifier key: it counts in no other.",
+)
 @click.option("--new-secret", is_flag=True, help="Make officers.secret anew: it was lost, or seen.")
 @_beside_option
 @json_option
@@ -125,6 +132,7 @@ def sign(
     key: Path,
     name: str,
     serial: int | None,
+    log_origin: str,
     new_secret: bool,
     beside: tuple[Path, ...],
     as_json: bool,
@@ -136,7 +144,8 @@ def sign(
 
     \b
     Example:
-      countersign registry sign our-registry --key our-key.pem --name pd.example/registry
+      countersign registry sign our-registry --key our-key.pem --name pd.example/registry \
+          --log ledger.example/countersign
     """
     where = folder.resolve()
     signer = SigningKey.load(key).note_signer(name)
@@ -151,7 +160,7 @@ def sign(
         number = serial if serial is not None else (last.serial + 1 if last else 1)
         if last is not None and number <= last.serial:
             raise SettingsError(f"the serial number must be more than {last.serial}")
-        note = signature.sign(read, secret.of(where, read), number, signer)
+        note = signature.sign(read, secret.of(where, read), number, signer, log_origin)
     except RegistryRefused as refused:
         return _told([Reviewed(where, read, refused.findings)], as_json)
     write_public(where / SIGNATURE_FILE, note.encode())

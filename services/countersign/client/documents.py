@@ -127,7 +127,12 @@ class RegistrationClient:
             return None
         said = found.statement
         statement = Statement(
-            said.owner, said.serial, said.document_sha256, said.officers, said.officers_sha256
+            said.owner,
+            said.serial,
+            said.document_sha256,
+            said.officers,
+            said.officers_sha256,
+            said.log_origin,
         )
         return Previous(statement, Commitments().changed((), found.commitments))
 

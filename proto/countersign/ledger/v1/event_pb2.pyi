@@ -1089,13 +1089,16 @@ class RegistryStatement(_message.Message):
     """What the owner of a registry document signs: the text that `registry.sig` holds is these lines, each with its line
     feed, and nothing else.
 
-      countersign/registry-signature/v1
+      countersign/registry-signature/v2
+      log ORIGIN
       owner OWNER
       serial SERIAL
       agency.toml sha256:HEX
       officers COUNT sha256:HEX
 
-    No digest in it is of anything that could be guessed: the last is over commitments.
+    Version 1, "countersign/registry-signature/v1", is without the line of the log. What is on record with it stays what it
+    is; nothing more is put on record with it. No digest is of anything that could be guessed: the last is over
+    commitments.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1107,6 +1110,7 @@ class RegistryStatement(_message.Message):
     OFFICERS_SHA256_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    LOG_ORIGIN_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     """Whose document it is: an ORI, or an ISO 3166-2 code for a jurisdiction."""
     serial: _builtins.int
@@ -1124,6 +1128,8 @@ class RegistryStatement(_message.Message):
     """The key that signed: its name, "+", and its key id (C2SP signed note) in hex."""
     signature: _builtins.bytes
     """Its Ed25519 signature over the text."""
+    log_origin: _builtins.str
+    """The origin of the log in which it is to be published: it counts in no other. Empty in version 1 of the text."""
     def __init__(
         self,
         *,
@@ -1134,10 +1140,11 @@ class RegistryStatement(_message.Message):
         officers_sha256: _builtins.bytes = ...,
         key_id: _builtins.str = ...,
         signature: _builtins.bytes = ...,
+        log_origin: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_sha256", b"document_sha256", "key_id", b"key_id", "officers", b"officers", "officers_sha256", b"officers_sha256", "owner", b"owner", "serial", b"serial", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document_sha256", b"document_sha256", "key_id", b"key_id", "log_origin", b"log_origin", "officers", b"officers", "officers_sha256", b"officers_sha256", "owner", b"owner", "serial", b"serial", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
