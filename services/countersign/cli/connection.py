@@ -21,6 +21,7 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "directive": ("policy",),
     "registry": ("policy",),
     "vocabulary": ("policy",),
+    "reconcile": (),
     "search explain": (),
     "directive replay": (),
 }

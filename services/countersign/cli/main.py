@@ -23,6 +23,10 @@ COMMANDS: Final = {
     ),
     "registry": ("countersign.cli.registry", "Register an agency, its systems and its officers."),
     "ledger": ("countersign.cli.ledger", "Read the record, and verify it without trusting anyone."),
+    "reconcile": (
+        "countersign.cli.reconcile",
+        "Find searches that were run outside the broker.",
+    ),
     "witness": ("countersign.cli.witness", "Run a witness of ledgers, or make its keys."),
     "kubernetes": (
         "countersign.cli.kubernetes",

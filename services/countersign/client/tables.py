@@ -103,12 +103,13 @@ def csv_line(index: int, leaf: bytes) -> str:
     sink = io.StringIO()
     row = row_of(index, leaf)
     csv.writer(sink, lineterminator="\r\n").writerow(
-        ["" if row[name] is None else _harmless(row[name]) for name in COLUMNS]
+        ["" if row[name] is None else harmless(row[name]) for name in COLUMNS]
     )
     return sink.getvalue()
 
 
-def _harmless(value: str | int | None) -> str | int | None:
+def harmless(value: str | int | None) -> str | int | None:
+    """A cell that no program that opens tables runs as a formula."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return value
