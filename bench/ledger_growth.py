@@ -4,8 +4,9 @@ One log grows through all sizes, in large requests of synthetic entries (those o
 The last entries before each size come as a busy broker sends them, and are what "appends" measures. Then:
 proofs of entries drawn at random, the query index brought up to date by its own process, pages and
 grouped counts, and the whole file re-read and verified by the ledger's own check.
-Run: `python bench/ledger_growth.py [--sizes 10000 100000 1000000 10000000]`. 10,000,000 takes about an
-hour and 10 GB. Bounded by the sizes; ends only what it started.
+Run: `python bench/ledger_growth.py [--sizes 1e4,1e5,1e6,1e7] [--keep FOLDER]`. 10,000,000 takes about an
+hour and 10 GB; with `--keep`, a run that was stopped goes on where it was. Bounded by the sizes; ends only
+what it started.
 """
 
 import argparse
@@ -13,12 +14,15 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import json
+import math
 import random
 import statistics
 import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,13 +94,13 @@ class Row:
     index_mb: float
 
 
-def made_entries() -> Iterator[CompletedEntry]:
-    """Entries without end: a few thousand different ones, each time with other ids and times."""
+def made_entries(start: int) -> Iterator[CompletedEntry]:
+    """Entries from an index on: a few thousand different ones, each time with other ids and times."""
     templates = [Entry.FromString(leaf) for leaf in synthetic(TEMPLATES)]
     for one in templates:
         del one.commitments[:]  # what was committed to would have to be stored too
     columns = [index_columns(one) for one in templates]
-    for index in itertools.count():
+    for index in itertools.count(start):
         entry, column = templates[index % TEMPLATES], columns[index % TEMPLATES]
         assert column is not None
         ends = entry.WhichOneof("event") == "search_answered"
@@ -115,7 +119,10 @@ async def grow(
     size: int,
     told: Callable[[int], None],
 ) -> tuple[float, float]:
-    """Append until the log has this size; gives entries a second and the p99 of a request in ms."""
+    """Append until the log has this size; gives entries a second and the p99 of a request in ms.
+
+    Both are NaN for a log that has this size already, because an earlier run was stopped there.
+    """
     while (left := size - MEASURED_ENTRIES - sequencer.published.size) > 0:
         await sequencer.append(list(itertools.islice(entries, min(BULK_ENTRIES, left))))
         told(sequencer.published.size)
@@ -124,6 +131,8 @@ async def grow(
         list(itertools.islice(entries, min(REQUEST_ENTRIES, size - number)))
         for number in range(start, size, REQUEST_ENTRIES)
     ]
+    if not requests:
+        return math.nan, math.nan
     waiting = iter(requests)
     waits: list[float] = []
 
@@ -204,8 +213,11 @@ class Measuring:
         self._database = SqliteDatabase(folder / "ledger.sqlite")
         self._index = folder / "index.duckdb"
         self._progress = progress
-        self._entries = made_entries()
-        begin_log(self._database, SIGNER)
+        if not self._database.has_log():
+            begin_log(self._database, SIGNER)
+        with contextlib.closing(self._database.open_for_reading()) as reading:
+            self.size = reading.head().size
+        self._entries = made_entries(self.size)
 
     def _follows(self, size: int, what: str) -> Callable[[int], None]:
         task: TaskID = self._progress.add_task(f"{what} to {size:,}", total=size)
@@ -239,15 +251,30 @@ def bytes_of(file: Path) -> int:
 
 
 async def measure(folder: Path, sizes: list[int]) -> list[Row]:
-    """Every size, one log."""
+    """Every size, one log; what an earlier run in this folder found is taken from there."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    rows = []
+    found = folder / "found.jsonl"
+    earlier = found.read_text(encoding="ascii").splitlines() if found.exists() else []
+    rows = {row.size: row for row in (Row(**json.loads(line)) for line in earlier)}
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         measuring = Measuring(folder, progress)
-        for size in sizes:
-            rows.append(await measuring.at(size))
-            progress.console.print(rows[-1])
-    return rows
+        left = [size for size in sizes if size not in rows]
+        if left and left[0] < measuring.size:
+            raise SystemExit(f"the log in {folder} has {measuring.size:,} entries: begin another")
+        for size in left:
+            row = rows[size] = await measuring.at(size)
+            with found.open("a", encoding="ascii") as file:
+                file.write(f"{json.dumps(dataclasses.asdict(row))}\n")
+            progress.console.print(row)
+    return [rows[size] for size in sizes]
+
+
+def sizes_of(text: str) -> list[int]:
+    """Sizes, separated by commas, each as 10000 or as 1e4."""
+    sizes = [float(one) for one in text.split(",")]
+    if any(size != int(size) or size <= MEASURED_ENTRIES for size in sizes):
+        raise ValueError(text)
+    return [int(size) for size in sizes]
 
 
 HEADINGS: Final = (
@@ -282,14 +309,31 @@ def show(rows: list[Row]) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="The ledger at each power of ten.")
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="ascending")
+    parser.add_argument(
+        "--sizes",
+        type=sizes_of,
+        nargs="+",
+        default=[list(SIZES)],
+        help=f"such as 1e4,1e5; each above {MEASURED_ENTRIES:,}",
+    )
     parser.add_argument("--folder", type=Path, help="where to write; a temporary folder if absent")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="write here, keep it, and go on where an earlier run was stopped",
+    )
     arguments = parser.parse_args()
-    if min(arguments.sizes) <= MEASURED_ENTRIES:
-        parser.error(f"each size must be above {MEASURED_ENTRIES:,}")
+    sizes = sorted({size for some in arguments.sizes for size in some})
     logs.configure("bench", "ERROR")
-    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="countersign-bench-") as folder:
-        show(uvloop.run(measure(Path(folder), sorted(arguments.sizes))))
+    with ExitStack() as stack:
+        if arguments.keep is not None:
+            folder = arguments.keep
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            made = tempfile.TemporaryDirectory(dir=arguments.folder, prefix="countersign-bench-")
+            folder = Path(stack.enter_context(made))
+        show(uvloop.run(measure(folder, sizes)))
 
 
 if __name__ == "__main__":
