@@ -62,7 +62,9 @@ test: $(DEV) ## Run all suites (the fault suite in its short form)
 
 test-fault: $(DEV) ## Run the fault suite in its long form
 	@tools/need_programs.sh
-	$(PY) -m pytest tests/fault --fault-rounds 25
+	@# What the last two lines repeat more often is left out of the first.
+	$(PY) -m pytest -v --durations 10 tests/fault --fault-rounds 25 \
+	  --ignore tests/fault/test_ledger_killed.py --ignore tests/fault/test_exchange.py
 	$(PY) -m pytest tests/fault/test_ledger_killed.py --fault-rounds 200
 	$(PY) -m pytest tests/fault/test_exchange.py --fault-rounds 200
 

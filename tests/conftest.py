@@ -1,5 +1,8 @@
 """What all suites share: how long the fault suite runs, and picking tests by the promise they prove."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+
 import hypothesis
 import pytest
 
@@ -58,6 +61,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def promises_of(item: pytest.Item) -> set[int]:
     """The numbers of the promises that a test is marked to prove."""
     return {number for mark in item.iter_markers("promise") for number in mark.args}
+
+
+@pytest.fixture(name="tell")
+def _tell(request: pytest.FixtureRequest, fault_rounds: int) -> Callable[[str], None]:
+    """Writes how far a test has come, where somebody waits for the long form of it."""
+    plugins = request.config.pluginmanager
+    terminal = plugins.get_plugin("terminalreporter")
+    capture = plugins.get_plugin("capturemanager")
+
+    def tell(what: str) -> None:
+        # A worker of several has no terminal.
+        if fault_rounds > FAULT_ROUNDS_DEFAULT and terminal is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                terminal.write_line(f"{datetime.now(UTC):%H:%M:%S} {request.node.name}: {what}")
+
+    return tell
 
 
 @pytest.fixture(name="fault_rounds", scope="session")
