@@ -14,7 +14,9 @@ from typing import Final, Protocol, TypeVar
 import uvloop
 
 from shared import logs, telemetry
+from shared.clock import SystemClock
 from shared.errors import ServiceError
+from shared.expiry import Expiry, certificates_in
 from shared.probes import Life, answering
 from shared.registry import RegistryError
 from shared.settings import ProbesSettings, ProcessSettings, SettingsError
@@ -56,7 +58,9 @@ def run_process(
     logs.configure(f"countersign-{name}", settings.telemetry.log_level)
     started = telemetry.start(f"countersign-{name}", settings.telemetry)
     try:
-        code = uvloop.run(_live(name, running(settings), settings.probes))
+        expiry = Expiry(certificates_in(settings), SystemClock())
+        expiry.observe()
+        code = uvloop.run(_live(name, running(settings), settings.probes, expiry))
     except (SettingsError, RegistryError, BadKey) as error:
         code = _complain(name, error)
     except ServiceError as error:
@@ -83,7 +87,10 @@ def _settle() -> None:
 
 
 async def _live(
-    name: str, service: AbstractAsyncContextManager[Running], probes: ProbesSettings | None
+    name: str,
+    service: AbstractAsyncContextManager[Running],
+    probes: ProbesSettings | None,
+    expiry: Expiry,
 ) -> int:
     stop, ready, life = asyncio.Event(), asyncio.Event(), Life()
     here = asyncio.current_task()
@@ -98,6 +105,7 @@ async def _live(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop)
+    warning = asyncio.create_task(expiry.keep_warning())
     try:
         async with answering(probes, life), service as running:
             ready.set()
@@ -111,6 +119,8 @@ async def _live(
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+    finally:
+        warning.cancel()
     return 0
 
 

@@ -7,11 +7,13 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.doors import Pki
 from support.process_under_test import SECRET
 from support.sources import ROOT
 
@@ -111,3 +113,16 @@ async def test_bug_ends_it_without_quoting_what_it_was_given(tmp_path: Path, doe
     assert SECRET not in err
     (event,) = events(err)
     assert (event["message"], event["exception"]) == ("failed", "ValueError")
+
+
+async def test_a_certificate_that_lapses_soon_is_told_of_at_the_start(
+    tmp_path: Path, pki: Pki
+) -> None:
+    pki.now -= timedelta(days=85)
+    tls = pki.issue("service", "broker")
+    files = "".join(f'{name} = "{path}"\n' for name, path in tls)
+    async with started(tmp_path, f"does = 'runs'\n[tls]\n{files}") as process:
+        lines = [json.loads(await line_of(process)) for _ in range(2)]
+        said = {line["message"]: line for line in lines}
+        assert set(said) == {"ready", "certificate lapses soon"}
+        assert 4 < said["certificate lapses soon"]["days"] < 6

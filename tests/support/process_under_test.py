@@ -15,7 +15,7 @@ from shared import telemetry
 from shared.errors import Unavailable
 from shared.process import run_process
 from shared.registry import RegistryError
-from shared.settings import ProcessSettings
+from shared.settings import ProcessSettings, TlsFiles
 
 SECRET = "the narrative of a case"
 
@@ -35,6 +35,7 @@ class UnderTestSettings(ProcessSettings):
         "lacks its bus",
         "drains",
     ]
+    tls: TlsFiles | None = None
 
 
 @dataclass
