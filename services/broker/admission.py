@@ -3,6 +3,7 @@
 Whoever is turned away for what they are is on record; by a limit, nothing is.
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,6 +39,11 @@ class Admitted:
     facts: SearchFacts
     token: str
     by: Participants
+
+    @property
+    def token_sha256(self) -> bytes:
+        """Goes on record, so that it can be asked later which token vouched for whom."""
+        return hashlib.sha256(self.token.encode()).digest()
 
 
 class Admission:

@@ -180,9 +180,15 @@ def _sensitive(facts: SearchFacts, officer: str) -> Sequence[SensitiveField]:
     return fields
 
 
-def checked_entry(facts: SearchFacts, officer: str, evaluated: EvaluateResponse) -> PendingEntry:
+def checked_entry(
+    facts: SearchFacts, officer: str, evaluated: EvaluateResponse, token_sha256: bytes = b""
+) -> PendingEntry:
     """A dry run."""
-    event = SearchChecked(summary=summary_of(facts, evaluated), decision=evaluated.decision)
+    event = SearchChecked(
+        summary=summary_of(facts, evaluated),
+        decision=evaluated.decision,
+        officer_token_sha256=token_sha256,
+    )
     return PendingEntry(
         entry=Entry(search_checked=event),
         sensitive=[*_sensitive(facts, officer), _unspent(facts.search_id)],
@@ -195,6 +201,7 @@ def decided_entry(
     evaluated: EvaluateResponse,
     request_sha256: bytes,
     deadline: datetime,
+    token_sha256: bytes = b"",
 ) -> PendingEntry:
     """The decision. Its key makes the search id mean one search for ever."""
     pending = PendingEntry(
@@ -204,6 +211,7 @@ def decided_entry(
     event = pending.entry.search_decided
     event.summary.CopyFrom(summary_of(facts, evaluated))
     event.request_sha256 = request_sha256
+    event.officer_token_sha256 = token_sha256
     event.decision.CopyFrom(evaluated.decision)
     if is_permitted(evaluated.decision):
         event.deadline.CopyFrom(stamp(deadline))

@@ -94,7 +94,9 @@ class Searching:
         evaluated, appended = await self._recorded(
             admitted,
             self._clock.now(),
-            lambda evaluated: checked_entry(request.facts, admitted.officer, evaluated),
+            lambda evaluated: checked_entry(
+                request.facts, admitted.officer, evaluated, admitted.token_sha256
+            ),
         )
         return CheckSearchResponse(decision=evaluated.decision, receipt=appended.receipt)
 
@@ -170,7 +172,9 @@ class Searching:
         evaluated, appended = await self._recorded(
             admitted,
             now,
-            lambda evaluated: decided_entry(facts, admitted.officer, evaluated, digest, deadline),
+            lambda evaluated: decided_entry(
+                facts, admitted.officer, evaluated, digest, deadline, admitted.token_sha256
+            ),
         )
         if appended.existing:
             # Decided before, by another broker or before a restart: that decision stands.

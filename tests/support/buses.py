@@ -40,6 +40,8 @@ class LedgerInMemory:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.keys: dict[str, int] = {}
+        self.sensitive: list[list[str]] = []
+        """Names of what each entry only commits to."""
         self.lost = 0
         self.kept_but_failed = 0
         self.documents = 0
@@ -65,6 +67,7 @@ class LedgerInMemory:
                 entry.CopyFrom(pending.entry)
                 entry.schema_epoch = 1
                 self.entries.append(entry)
+                self.sensitive.append([one.field for one in pending.sensitive])
                 if pending.idempotency_key:
                     self.keys[pending.idempotency_key] = index
             response.appended.add(receipt=self.receipt(index), existing=existing)

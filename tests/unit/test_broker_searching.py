@@ -1,6 +1,7 @@
 """The broker's order of steps: nothing leaves unrecorded, and one id is one search."""
 
 import asyncio
+import hashlib
 
 import protovalidate
 import pytest
@@ -361,3 +362,17 @@ async def test_an_order_that_overtakes_a_withdrawal_is_taken_back(
     assert record.state == pb.SEARCH_STATE_WITHDRAWN
     assert broker.bus.happened[-1] == subject
     assert not broker.bus.published
+
+
+async def test_the_token_that_vouched_is_on_record_by_its_digest_and_the_officer_by_a_commitment(
+    broker: BrokerOnTheTable,
+) -> None:
+    request = broker.request(broker.prepared())
+    await broker.searching.submit(broker.call(), request)
+    checking = pb.CheckSearchRequest(facts=request.facts, officer_token=request.officer_token)
+    await broker.searching.check(broker.call(rpc="CheckSearch"), checking)
+    decided, checked = broker.bus.ledger.entries
+    digest = hashlib.sha256(request.officer_token.encode()).digest()
+    assert decided.search_decided.officer_token_sha256 == digest
+    assert checked.search_checked.officer_token_sha256 == digest
+    assert [fields.count("officer") for fields in broker.bus.ledger.sensitive] == [1, 1]

@@ -359,3 +359,27 @@ def test_token_for_the_broker_is_none_for_the_ledger_and_the_other_way_round(
         for token in (signed(aud=audience), signed(ELLIPTIC, "elliptic", "ES256", aud=audience)):
             assert at[audience].verify(token, LAPD, SEARCH) == OFFICER
             assert refusal(at[other], token).reason == "OFFICER_TOKEN_INVALID"
+
+
+@pytest.mark.parametrize("alg", ["EdDSA", "ES256"])
+def test_keys_roll_over_with_both_in_the_set_and_the_old_one_taken_out(
+    clock: ClockThatStandsStill, alg: str
+) -> None:
+    """The registered set is what counts, whenever the token was issued."""
+    make = Ed25519PrivateKey.generate
+    old, new = (
+        (make(), make()) if alg == "EdDSA" else (ELLIPTIC, ec.generate_private_key(ec.SECP256R1()))
+    )
+    of_old, of_new = jwk(old, "2025"), jwk(new, "2026")
+
+    def accepts(*keys: dict[str, Any]) -> list[bool]:
+        tokens = OfficerTokens(REGISTRY, roots({LAPD: provider(ISSUER, *keys)}), clock)
+        shown = (signed(old, "2025", alg), signed(new, "2026", alg))
+        return [outcome(tokens, token) == OFFICER for token in shown]
+
+    assert accepts(of_old) == [True, False]
+    assert accepts(of_old, of_new) == [True, True]
+    assert accepts(of_new) == [False, True]
+    # Neither may sign under the other's name.
+    tokens = OfficerTokens(REGISTRY, roots({LAPD: provider(ISSUER, of_old, of_new)}), clock)
+    assert "NotAuthentic" in outcome(tokens, signed(old, "2026", alg))

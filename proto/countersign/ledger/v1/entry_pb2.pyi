@@ -385,6 +385,9 @@ class SearchChecked(_message.Message):
 
     SUMMARY_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
+    OFFICER_TOKEN_SHA256_FIELD_NUMBER: _builtins.int
+    officer_token_sha256: _builtins.bytes
+    """SHA-256 of the officer token, as in SearchDecided."""
     @_builtins.property
     def summary(self) -> Global___SearchSummary:
         """What it was about."""
@@ -398,10 +401,11 @@ class SearchChecked(_message.Message):
         *,
         summary: Global___SearchSummary | None = ...,
         decision: _decision_pb2.Decision | None = ...,
+        officer_token_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "officer_token_sha256", b"officer_token_sha256", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -417,8 +421,13 @@ class SearchDecided(_message.Message):
     REQUEST_SHA256_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    OFFICER_TOKEN_SHA256_FIELD_NUMBER: _builtins.int
     request_sha256: _builtins.bytes
     """Digest of the BoundRequest that was decided on."""
+    officer_token_sha256: _builtins.bytes
+    """SHA-256 of the officer token as it was shown: whoever holds the token can prove what it vouched for, and
+    the identity provider which of its tokens this was. A token serves one search, so it links to no other.
+    """
     @_builtins.property
     def summary(self) -> Global___SearchSummary:
         """What it is about."""
@@ -438,10 +447,11 @@ class SearchDecided(_message.Message):
         request_sha256: _builtins.bytes = ...,
         decision: _decision_pb2.Decision | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        officer_token_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "decision", b"decision", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "decision", b"decision", "request_sha256", b"request_sha256", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "decision", b"decision", "officer_token_sha256", b"officer_token_sha256", "request_sha256", b"request_sha256", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
