@@ -14,7 +14,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import nats
@@ -28,20 +28,17 @@ from nats.aio.subscription import Subscription
 from nats.js import api
 from opentelemetry.trace import SpanKind
 
-from shared import messaging, telemetry
+from shared import envelope, messaging, telemetry
 from shared.deliveries import Delivery as Delivery
 from shared.deliveries import Poison as Poison
 from shared.deliveries import Puller, as_unavailable, drained
 from shared.deliveries import Retry as Retry
 from shared.errors import (
     Broken,
-    InvalidRequest,
     Overloaded,
     ServiceError,
-    TooLate,
     Unavailable,
     from_status,
-    to_status,
 )
 from shared.settings import BusSettings
 from shared.tls import bus_context, load
@@ -60,9 +57,6 @@ PING_INTERVAL_S: Final = 5
 _CANCELS_MAX: Final = 50
 _CANCEL_AGAIN_S: Final = 0.1
 """Each try succeeds but at a few steps of the event loop; all together they outlast a connection attempt."""
-
-_DEADLINE: Final = "Countersign-Deadline"
-_ERROR: Final = "Nats-Service-Error-Code"
 
 
 class Bus:
@@ -155,7 +149,7 @@ class Bus:
         What the service has not begun after `begin_within_s`, it drops; what it has, is waited for.
         """
         within_s = timeout_s if begin_within_s is None else min(timeout_s, begin_within_s)
-        headers = {_DEADLINE: str(int((time.time() + within_s) * 1000))}
+        headers = {envelope.DEADLINE: str(int((time.time() + within_s) * 1000))}
         with messaging.span(SpanKind.CLIENT, subject, "request") as span:
             telemetry.inject(headers)
             started = time.perf_counter()
@@ -173,7 +167,7 @@ class Bus:
             finally:
                 messaging.record_operation(subject, "request", started)
             try:
-                if reply.headers and _ERROR in reply.headers:
+                if reply.headers and envelope.ERROR in reply.headers:
                     refusal = from_status(status_pb2.Status.FromString(reply.data))
                     span.set_attribute("error.type", refusal.reason)
                 else:
@@ -209,7 +203,7 @@ class Bus:
                     f"{subject} has {in_flight_max} requests in flight",
                     retry_after_s=1,
                 )
-                await self._reply(subject, message, *_error_reply(error))
+                await self._reply(subject, message, *envelope.error_reply(error))
                 return
             in_flight += 1
             self._spawn(answer(message))
@@ -229,7 +223,7 @@ class Bus:
             except nats.errors.MaxPayloadError:
                 log.exception("reply too large", extra={"fields": {"subject": subject}})
                 error = Broken("REPLY_TOO_LARGE", f"the reply on {subject} exceeds the bus's bound")
-                data, headers = _error_reply(error)
+                data, headers = envelope.error_reply(error)
                 await self._client.publish(message.reply, data, headers=headers)
 
     async def _handled(
@@ -243,15 +237,15 @@ class Bus:
         started = time.perf_counter()
         with messaging.span(SpanKind.SERVER, subject, "process", headers) as span:
             try:
-                asked = _asked(subject, message.data, headers, request)
+                asked = envelope.asked(subject, message.data, headers, request)
                 return (await handler(asked)).SerializeToString(), None
             except ServiceError as error:
                 span.set_attribute("error.type", error.reason)
-                return _error_reply(error)
+                return envelope.error_reply(error)
             except Exception as error:
                 log.exception("request failed", extra={"fields": {"subject": subject}})
                 telemetry.failed(span, type(error).__name__)
-                return _error_reply(Broken("INTERNAL", "internal error"))
+                return envelope.error_reply(Broken("INTERNAL", "internal error"))
             finally:
                 messaging.record_processing(subject, started)
 
@@ -363,27 +357,6 @@ class Bus:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _asked(
-    subject: str, data: bytes, headers: Mapping[str, str], request: type[Request]
-) -> Request:
-    """The request, if it can be read and somebody still waits for it."""
-    try:
-        deadline_ms = int(headers.get(_DEADLINE, ""))
-        asked = request.FromString(data)
-    except (DecodeError, ValueError) as error:
-        raise InvalidRequest(
-            "MESSAGE_INVALID", f"a request on {subject} cannot be read ({type(error).__name__})"
-        ) from error
-    if deadline_ms < time.time() * 1000:
-        raise TooLate("DEADLINE_PASSED", f"a request on {subject} came too late")
-    return asked
-
-
-def _error_reply(error: ServiceError) -> tuple[bytes, dict[str, str]]:
-    status = to_status(error)
-    return status.SerializeToString(), {_ERROR: str(status.code)}
 
 
 @contextlib.asynccontextmanager
