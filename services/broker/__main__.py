@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import stamina
 
+from broker import peering
 from broker.admission import SERVICE, Admission
 from broker.answers import Answers
 from broker.config import BrokerSettings
@@ -15,7 +17,10 @@ from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.limits import Limits
 from broker.participants import Known, Participants, followed, of_file
+from broker.peer_client import PeerClient
+from broker.peer_service import PeerServicer
 from broker.policy import Policy
+from broker.referring import Referring
 from broker.searching import Searching
 from broker.service import BrokerServicer
 from broker.streams import (
@@ -35,7 +40,7 @@ from shared.following import Following
 from shared.following import followed as following_along
 from shared.identity import SpiffeId
 from shared.process import run_process
-from shared.registry import Registry, TrustRoots
+from shared.registry import Peer, Registry, TrustRoots
 from shared.rejections import Rejections
 from shared.rpc import RunningServer, start_server
 from shared.signing import SigningKey
@@ -169,9 +174,17 @@ class _Parts:
     answers: Answers
     ending: Ending
     limits: Limits
+    referring: Referring
+    for_peer: Callable[[Peer], PeerServicer]
 
 
-def _parts(bus: Bus, known: Known, trust: TrustRoots, settings: BrokerSettings) -> _Parts:
+def _parts(
+    bus: Bus,
+    known: Known,
+    trust: TrustRoots,
+    settings: BrokerSettings,
+    clients: Mapping[str, PeerClient],
+) -> _Parts:
     clock = SystemClock()
     ledger, searches = Ledger(bus), KnownSearches()
     limits, rejections = Limits(settings.limits, searches, clock), Rejections(clock)
@@ -184,6 +197,7 @@ def _parts(bus: Bus, known: Known, trust: TrustRoots, settings: BrokerSettings) 
         rejections=rejections,
     )
     ending = Ending(bus=bus, ledger=ledger, known=searches, clock=clock)
+    referring = Referring(ledger=ledger, known=searches, trust=trust, clients=clients, clock=clock)
     searching = Searching(
         bus=bus,
         ledger=ledger,
@@ -196,6 +210,7 @@ def _parts(bus: Bus, known: Known, trust: TrustRoots, settings: BrokerSettings) 
         signing_key=SigningKey.load(settings.order_signing_key),
         clock=clock,
         default_wait_s=settings.default_wait.total_seconds(),
+        referring=referring,
     )
     servicer = BrokerServicer(
         searching=searching,
@@ -205,8 +220,20 @@ def _parts(bus: Bus, known: Known, trust: TrustRoots, settings: BrokerSettings) 
         known=searches,
         participants=known,
         trust=trust,
+        referring=referring,
     )
-    return _Parts(servicer, searches, answers, ending, limits)
+    for_peer = partial(
+        PeerServicer,
+        here=settings.trust_domain,
+        trust=trust,
+        searching=searching,
+        ending=ending,
+        ledger=ledger,
+        known=searches,
+        rejections=rejections,
+        broker=servicer,
+    )
+    return _Parts(servicer, searches, answers, ending, limits, referring, for_peer)
 
 
 @contextlib.asynccontextmanager
@@ -214,9 +241,11 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
     """A broker, from its settings."""
     trust = TrustRoots.load(settings.trust_roots)
     async with contextlib.AsyncExitStack() as stack:
+        peering.check(settings, trust)
         bus = await stack.enter_async_context(connected(settings.bus, "broker"))
+        clients = await stack.enter_async_context(peering.calling(settings))
         registering = await _registering(bus, trust, settings)
-        parts = _parts(bus, registering.known, trust, settings)
+        parts = _parts(bus, registering.known, trust, settings, clients)
         await bus.consume(
             ANSWERS_STREAM,
             ANSWERS_CONSUMER,
@@ -233,8 +262,13 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
             limit=parts.limits.call,
         )
         sweeping = _sweeping(parts.ending, bus)
+        called = peering.called(settings, trust, parts.for_peer)
         try:
-            async with _kept(registering, bus, server):
+            async with (
+                _kept(registering, bus, server),
+                parts.referring.following(bus.closed),
+                called,
+            ):
                 yield RunningBroker(server, bus, registering)
         finally:
             parts.searches.stop()

@@ -28,6 +28,7 @@ class Call:
     rpc: str
     until: float | None = None
     """By the loop's clock; None for as long as it takes."""
+    service: str = SERVICE
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,13 @@ class Admitted:
     call: Call
     facts: SearchFacts
     token: str
+    """Empty when a peer vouches for the officer."""
     by: Participants
 
     @property
     def token_sha256(self) -> bytes:
-        """Goes on record, so that it can be asked later which token vouched for whom."""
-        return hashlib.sha256(self.token.encode()).digest()
+        """Goes on record, so that it can be asked later which token vouched for whom. Empty without one."""
+        return hashlib.sha256(self.token.encode()).digest() if self.token else b""
 
 
 class Admission:
@@ -64,6 +66,12 @@ class Admission:
         self._limits.officer(facts.origin_agency, admitted.officer)
         return admitted
 
+    def referred(self, call: Call, facts: SearchFacts, officer: str) -> Admitted:
+        """An officer of a peer's agency, who was admitted there as its ledger proves. Raises Overloaded."""
+        self._limits.agency(facts.origin_agency)
+        self._limits.officer(facts.origin_agency, officer)
+        return Admitted(officer, call, facts, "", self._known.current())
+
     async def confirm(self, admitted: Admitted, documents_index: int | None) -> None:
         """Ask again where the decision knows a later document: a key may have been taken out by it.
 
@@ -71,7 +79,7 @@ class Admission:
         it is the same call.
         """
         now = await self._known.reaching(documents_index)
-        if now is not admitted.by:
+        if now is not admitted.by and admitted.token:
             await self._admitted(admitted.call, admitted.facts, admitted.token, now)
 
     async def _admitted(
@@ -113,7 +121,7 @@ class Admission:
         rejected_sha256: bytes = b"",
     ) -> None:
         event = RequestRejected(
-            rpc=f"{SERVICE}/{call.rpc}",
+            rpc=f"{call.service}/{call.rpc}",
             caller=str(call.caller),
             reason=error.reason,
             recorded_request_sha256=recorded_sha256,

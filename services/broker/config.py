@@ -1,11 +1,31 @@
 """The broker's configuration."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from pydantic import Field
 
 from broker.limits import LimitSettings
-from shared.settings import BusSettings, ConfigPath, ListenSettings, ProcessSettings
+from shared.settings import (
+    BusSettings,
+    ConfigPath,
+    ListenSettings,
+    ProcessSettings,
+    Section,
+    TlsFiles,
+)
+
+
+class PeerSettings(Section):
+    """Another installation: how it is reached, and where it may call."""
+
+    tls: TlsFiles
+    """Our own certificate and key. `authority` is the peer's trust bundle, and nobody else's: whoever it
+    vouches for can call as the peer."""
+    address: str = ""
+    """`host:port` of its door for us; when empty, nothing is referred there."""
+    listen: str = ""
+    """`host:port` of our door for it, which is nobody else's; when empty, it cannot call."""
 
 
 class BrokerSettings(ProcessSettings):
@@ -29,6 +49,8 @@ class BrokerSettings(ProcessSettings):
     """How long sealed answers are kept on the bus for the requester to fetch."""
     orders_bytes_max: int = Field(default=1024**3, gt=4 * 1024**2)
     """Bound of one system's waiting orders, in bytes; past it new orders are refused."""
+    peers: Mapping[str, PeerSettings] = Field(default_factory=dict)
+    """By trust domain. What each is trusted for is in the trust roots; both must name it."""
     streams_replicas: int = Field(default=1, ge=1, le=5)
     """Copies of orders and answers on the bus: 1 on one node, 3 in a cluster."""
     limits: LimitSettings = LimitSettings()

@@ -122,6 +122,8 @@ class Ending:
 
     async def purge(self, record: Record) -> None:
         """Takes the order of an ended search off the bus; tries again with the next sweep."""
+        if record.referred_to:
+            return  # its order, if there is one, is on the peer's
         subject = order_subject(record.system, record.search_id)
         try:
             await self._bus.purge(orders_stream(record.system), subject)

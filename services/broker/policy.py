@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from broker.batching import LINGER_S, Batcher, Bounds
-from broker.record import is_permitted
+from broker.record import is_permitted, is_referred
 from countersign.policy.v1.policy_pb2 import (
     EvaluateBatchRequest,
     EvaluateBatchResponse,
@@ -31,6 +31,7 @@ BOUNDS: Final = Bounds(
 
 _PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
 _REFUSED: Final = DecisionOutcome.DECISION_OUTCOME_REFUSED
+_REFERRED: Final = DecisionOutcome.DECISION_OUTCOME_REFERRED
 
 
 class Policy:
@@ -49,8 +50,13 @@ class Policy:
         """
         evaluated = await self._batcher.ask(request, until)
         outcome = evaluated.decision.outcome
-        permits, refuses = outcome == _PERMITTED, outcome == _REFUSED
-        if not (permits or refuses) or permits != is_permitted(evaluated.decision):
+        follows = {
+            _PERMITTED: is_permitted(evaluated.decision) and not request.peer.refer,
+            _REFERRED: request.peer.refer
+            and is_referred(evaluated.decision, request.peer.trust_domain),
+            _REFUSED: not is_permitted(evaluated.decision),
+        }
+        if not follows.get(outcome, False):
             raise Broken("POLICY_ANSWER", "the decision does not follow from its verdicts")
         return evaluated
 

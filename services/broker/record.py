@@ -13,10 +13,11 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from countersign.broker.v1.broker_pb2 import Search, SearchState
-from countersign.connector.v1.connector_pb2 import SearchAnswer
+from countersign.connector.v1.connector_pb2 import FailureReason, SearchAnswer
 from countersign.ledger.v1.append_pb2 import PendingEntry, SensitiveField
 from countersign.ledger.v1.entry_pb2 import (
     Entry,
+    PeerEntry,
     RequestRejected,
     SearchAnswered,
     SearchChecked,
@@ -31,12 +32,14 @@ from countersign.policy.v1.policy_pb2 import EvaluateResponse
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Receipt, VerdictOutcome
 from countersign.type.v1.search_pb2 import SearchFacts
 from shared.clock import stamp
+from shared.referral import is_referral
 
 CANDIDATES_DEFAULT: Final = 20
 """What FBI's FRS returns when the request does not say."""
 
 # Looking an enum's value up by its name costs more than comparing it.
 _PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
+_REFERRED: Final = DecisionOutcome.DECISION_OUTCOME_REFERRED
 _PERMIT: Final = VerdictOutcome.VERDICT_OUTCOME_PERMIT
 _STATE_REFUSED: Final = SearchState.SEARCH_STATE_REFUSED
 _STATE_PENDING: Final = SearchState.SEARCH_STATE_PENDING
@@ -85,15 +88,30 @@ class Record:
         """True when every party permitted it."""
         return self.decision.decision.outcome == _PERMITTED
 
+    @cached_property
+    def referred_to(self) -> str:
+        """Trust domain of the peer at which it is to be decided further and run; empty for none."""
+        return self.decision.referred_to if self.decision.decision.outcome == _REFERRED else ""
+
+    @property
+    def referred_by(self) -> str:
+        """Trust domain of the peer that it came from; empty for none."""
+        return self.decision.referred_by.peer
+
+    @property
+    def goes_on(self) -> bool:
+        """True when the decision is not its end."""
+        return self.permitted or bool(self.referred_to)
+
     @property
     def is_open(self) -> bool:
         """True while its end is still to come."""
-        return self.permitted and self.end is None
+        return self.goes_on and self.end is None
 
     @property
     def state(self) -> SearchState.ValueType:
         """Where it stands."""
-        if not self.permitted:
+        if not self.goes_on:
             return _STATE_REFUSED
         if self.end is None:
             return _STATE_PENDING
@@ -121,13 +139,23 @@ class Record:
         search.decision.CopyFrom(self.decision.decision)
         search.decision_receipt.CopyFrom(self.decided)
         search.decide_time.CopyFrom(self.decided_at)
-        if self.permitted:
+        if self.goes_on:
             search.deadline.CopyFrom(self.decision.deadline)
         if self.ended is not None:
             search.end_receipt.CopyFrom(self.ended)
         if self.end is not None:
             search.failure_reason = self.end.search_failed.reason
         return search
+
+
+@dataclass(frozen=True)
+class Referral:
+    """The other installation of a search between two."""
+
+    peer: str
+    """Its trust domain."""
+    by: PeerEntry | None = None
+    """Its decision, when the search came from there."""
 
 
 def is_permitted(decision: Decision) -> bool:
@@ -137,6 +165,11 @@ def is_permitted(decision: Decision) -> bool:
         and len(decision.verdicts) > 0
         and all(verdict.outcome == _PERMIT for verdict in decision.verdicts)
     )
+
+
+def is_referred(decision: Decision, peer: str) -> bool:
+    """True only if all who were asked here permit, the origin among them, and the operator is asked there."""
+    return decision.outcome == _REFERRED and is_referral(decision.verdicts, peer)
 
 
 def summary_of(facts: SearchFacts, evaluated: EvaluateResponse) -> SearchSummary:
@@ -202,6 +235,7 @@ def decided_entry(
     request_sha256: bytes,
     deadline: datetime,
     token_sha256: bytes = b"",
+    referral: Referral | None = None,
 ) -> PendingEntry:
     """The decision. Its key makes the search id mean one search for ever."""
     pending = PendingEntry(
@@ -213,7 +247,11 @@ def decided_entry(
     event.request_sha256 = request_sha256
     event.officer_token_sha256 = token_sha256
     event.decision.CopyFrom(evaluated.decision)
-    if is_permitted(evaluated.decision):
+    if evaluated.decision.outcome == _REFERRED and referral is not None:
+        event.referred_to = referral.peer
+    if referral is not None and referral.by is not None:
+        event.referred_by.CopyFrom(referral.by)
+    if event.referred_to or is_permitted(evaluated.decision):
         event.deadline.CopyFrom(stamp(deadline))
     return pending
 
@@ -268,6 +306,45 @@ def answered_entry(record: Record, answer: SearchAnswer, answer_sha256: bytes) -
         algorithm=answer.found.algorithm,
     )
     return _end_entry(record, Entry(search_answered=answered))
+
+
+def answered_at_peer_entry(
+    record: Record, answer: SearchAnswer, answer_sha256: bytes, decided: PeerEntry, ended: PeerEntry
+) -> PendingEntry:
+    """The end of a referred search by an answer that the peer has on record."""
+    pending = answered_entry(record, answer, answer_sha256)
+    event: SearchAnswered | SearchFailed = (
+        pending.entry.search_failed
+        if pending.entry.HasField("search_failed")
+        else pending.entry.search_answered
+    )
+    event.peer_decided.CopyFrom(decided)
+    event.peer_ended.CopyFrom(ended)
+    return pending
+
+
+def refused_at_peer_entry(record: Record, decided: PeerEntry) -> PendingEntry:
+    """The end of a referred search that a party at the peer does not permit."""
+    event = SearchFailed(
+        decided_index=record.decided.index,
+        origin_agency=record.origin_agency,
+        system=record.system,
+        reason=FailureReason.FAILURE_REASON_PEER_REFUSED,
+        peer_decided=decided,
+    )
+    return _end_entry(record, Entry(search_failed=event))
+
+
+def rejected_at_peer_entry(record: Record, check: str) -> PendingEntry:
+    """The end of a referred search that the peer turned away, or of which it proves nothing that holds."""
+    event = SearchFailed(
+        decided_index=record.decided.index,
+        origin_agency=record.origin_agency,
+        system=record.system,
+        reason=FailureReason.FAILURE_REASON_PEER_REJECTED,
+        check=check,
+    )
+    return _end_entry(record, Entry(search_failed=event))
 
 
 def expired_entry(record: Record) -> PendingEntry:

@@ -10,8 +10,10 @@ The caller hears only after 3, or after 2 when refused.
 """
 
 import asyncio
-from collections.abc import Callable
-from datetime import datetime
+from collections import ChainMap
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from broker.admission import Admission, Admitted, Call
@@ -19,7 +21,8 @@ from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.limits import Limits
 from broker.policy import Policy
-from broker.record import Record, checked_entry, decided_entry, undecided_entry
+from broker.record import Record, Referral, checked_entry, decided_entry, undecided_entry
+from broker.referring import Referring
 from broker.streams import order_subject
 from broker.watch import KnownSearches
 from countersign.broker.v1.broker_pb2 import (
@@ -27,16 +30,18 @@ from countersign.broker.v1.broker_pb2 import (
     CheckSearchResponse,
     SubmitSearchRequest,
 )
+from countersign.broker.v1.peer_pb2 import ReferSearchRequest
 from countersign.connector.v1.connector_pb2 import SearchOrder, SignedOrder
 from countersign.ledger.v1.append_pb2 import Appended, PendingEntry
-from countersign.policy.v1.policy_pb2 import EvaluateRequest, EvaluateResponse
+from countersign.policy.v1.policy_pb2 import EvaluateRequest, EvaluateResponse, Peer
 from countersign.type.v1.decision_pb2 import DecisionOutcome
-from countersign.type.v1.search_pb2 import SearchFacts
+from countersign.type.v1.search_pb2 import SealedPayload, SearchFacts
 from shared import telemetry
 from shared.binding import bind, request_digest
 from shared.bus import Bus
 from shared.clock import Clock, stamp
 from shared.errors import Broken, FieldViolation, InvalidRequest, ServiceError, Unavailable
+from shared.referral import ProvedReferral
 from shared.registry import TrustRoots
 from shared.signing import ORDER_CONTEXT, SigningKey, key_id
 from shared.unknown_fields import has_unknown_fields
@@ -52,6 +57,27 @@ _OUTCOMES: Final = {
     number: {"outcome": name.removeprefix("DECISION_OUTCOME_").lower()}
     for name, number in DecisionOutcome.items()
 }
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A search that may be asked for, by whoever asks."""
+
+    admitted: Admitted
+    bound: bytes
+    digest: bytes
+    sealed_probe: SealedPayload
+    referral: Referral | None
+    asked_at: Peer | None
+    """Who is asked at the other installation of a search between two."""
+    deadline: datetime | None = None
+    """None for the one that the facts ask for."""
+
+    @property
+    def referred_by(self) -> str:
+        """Trust domain of the peer that it comes from; empty for none."""
+        by = self.referral.by if self.referral is not None else None
+        return by.peer if by is not None else ""
 
 
 class Searching:
@@ -71,6 +97,7 @@ class Searching:
         clock: Clock,
         limits: Limits,
         default_wait_s: float,
+        referring: Referring,
     ) -> None:
         self._bus = bus
         self._ledger = ledger
@@ -78,9 +105,9 @@ class Searching:
         self._admission = admission
         self._known = known
         self._ending = ending
-        self._key_ids = {
-            name: key_id(keys.sealing_public_key) for name, keys in trust.systems.items()
-        }
+        systems = ChainMap(*({**peer.systems} for peer in trust.peers), {**trust.systems})
+        self._key_ids = {name: key_id(keys.sealing_public_key) for name, keys in systems.items()}
+        self._referring = referring
         self._signing_key = signing_key
         self._clock = clock
         self._limits = limits
@@ -97,16 +124,38 @@ class Searching:
             lambda evaluated: checked_entry(
                 request.facts, admitted.officer, evaluated, admitted.token_sha256
             ),
+            self._referring.asked_at(request.facts.system),
         )
         return CheckSearchResponse(decision=evaluated.decision, receipt=appended.receipt)
 
     async def submit(self, caller: Call, request: SubmitSearchRequest) -> Record:
         """Has the search decided, recorded and, if permitted, sent."""
         search_id = request.facts.search_id
+        return await self._one_at_a_time(search_id, lambda: self._submit(caller, request))
+
+    async def take_referral(
+        self, caller: Call, proved: ProvedReferral, request: ReferSearchRequest
+    ) -> Record:
+        """As `submit`, of what a peer refers to us: its parties have spoken, and ours are asked."""
+        facts, officer = proved.request.facts, proved.request.officer
+        asked = _Asked(
+            admitted=self._admission.referred(caller, facts, officer),
+            bound=request.bound_request,
+            digest=proved.request_sha256,
+            sealed_probe=request.sealed_probe,
+            referral=Referral(proved.by.peer, proved.by),
+            asked_at=self._referring.vouched(proved),
+            deadline=proved.decided.deadline.ToDatetime(UTC),
+        )
+        return await self._one_at_a_time(facts.search_id, lambda: self._carry_out(asked))
+
+    async def _one_at_a_time(
+        self, search_id: str, carry_out: Callable[[], Coroutine[None, None, Record]]
+    ) -> Record:
         while (earlier := self._submissions.get(search_id)) is not None:
             await asyncio.wait([earlier])
         # Shielded: a caller that gives up must not leave a recorded decision without its order.
-        task = asyncio.create_task(self._submit(caller, request), name=search_id)
+        task = asyncio.create_task(carry_out(), name=search_id)
         self._submissions[search_id] = task
         task.add_done_callback(self._submitted)
         return await asyncio.shield(task)
@@ -128,31 +177,51 @@ class Searching:
             request.answer_public_key,
             request.salt,
         )
-        digest = request_digest(bound)
-        with self._limits.submitting(facts.search_id, facts.origin_agency, admitted.officer):
-            return await self._carry_out(admitted, request, bound, digest)
+        asked_at = self._referring.asked_at(facts.system)
+        return await self._carry_out(
+            _Asked(
+                admitted=admitted,
+                bound=bound,
+                digest=request_digest(bound),
+                sealed_probe=request.sealed_probe,
+                referral=None if asked_at is None else Referral(asked_at.trust_domain),
+                asked_at=asked_at,
+            )
+        )
 
-    async def _carry_out(
-        self, admitted: Admitted, request: SubmitSearchRequest, bound: bytes, digest: bytes
-    ) -> Record:
-        facts = request.facts
+    async def _carry_out(self, asked: _Asked) -> Record:
+        facts = asked.admitted.facts
+        with self._limits.submitting(facts.search_id, facts.origin_agency, asked.admitted.officer):
+            return await self._go_on(asked)
+
+    async def _go_on(self, asked: _Asked) -> Record:
+        facts = asked.admitted.facts
         record = self._known.get(facts.search_id)
         if record is None:
-            record = await self._decide(admitted, digest)
+            record = await self._decide(asked)
         elif record.is_open:
             # Submitted again, and another broker may have ended it: its order must not be sent again.
             record = await self._ending.as_recorded(record)
-        if record.decision.request_sha256 != digest:
-            raise await self._admission.conflict(admitted.call, record, digest)
+        if (record.decision.request_sha256, record.referred_by) != (
+            asked.digest,
+            asked.referred_by,
+        ):
+            raise await self._admission.conflict(asked.admitted.call, record, asked.digest)
         # What is at hand may have changed while the decision was being recorded.
         record = self._known.get(facts.search_id) or record
         if record.is_open and record.deadline > self._clock.now():
-            await self._send(record, bound, request)
+            await self._send_on(record, asked)
             record = self._known.get(facts.search_id) or record
             if not record.is_open and not record.answer_sha256:
                 # Withdrawn or expired in between: its purge may have come before the order.
                 await self._ending.purge(record)
         return record
+
+    async def _send_on(self, record: Record, asked: _Asked) -> None:
+        if record.referred_to:
+            await self._referring.refer(record, asked.bound, asked.sealed_probe)
+        else:
+            await self._send(record, asked.bound, asked.sealed_probe)
 
     def _check_sealed_to(self, request: SubmitSearchRequest) -> None:
         wanted = self._key_ids.get(request.facts.system)
@@ -162,19 +231,28 @@ class Searching:
                 "the probe is not sealed to the system's key; take the key from the trust roots",
             )
 
-    async def _decide(self, admitted: Admitted, digest: bytes) -> Record:
-        facts = admitted.facts
+    async def _decide(self, asked: _Asked) -> Record:
+        admitted, facts = asked.admitted, asked.admitted.facts
         now = self._clock.now()
         wait_s = self._default_wait_s
         if facts.HasField("expires_after"):
             wait_s = facts.expires_after.ToTimedelta().total_seconds()
         deadline = datetime.fromtimestamp(now.timestamp() + wait_s, now.tzinfo)
+        if asked.deadline is not None:
+            deadline = asked.deadline  # the peer waits no longer
         evaluated, appended = await self._recorded(
             admitted,
             now,
             lambda evaluated: decided_entry(
-                facts, admitted.officer, evaluated, digest, deadline, admitted.token_sha256
+                facts,
+                admitted.officer,
+                evaluated,
+                asked.digest,
+                deadline,
+                admitted.token_sha256,
+                asked.referral,
             ),
+            asked.asked_at,
         )
         if appended.existing:
             # Decided before, by another broker or before a restart: that decision stands.
@@ -193,13 +271,16 @@ class Searching:
         admitted: Admitted,
         now: datetime,
         entry: Callable[[EvaluateResponse], PendingEntry],
+        asked_at: Peer | None = None,
     ) -> tuple[EvaluateResponse, Appended]:
         """The decision, and its entry. What was decided without the newest document is decided anew.
 
         Neither is begun once the caller has given up; an entry that was begun is waited for all the same.
         """
         until = admitted.call.until
-        request = EvaluateRequest(facts=admitted.facts, officer=admitted.officer, at=stamp(now))
+        request = EvaluateRequest(
+            facts=admitted.facts, officer=admitted.officer, at=stamp(now), peer=asked_at
+        )
         for _ in range(DECIDE_TRIES):
             evaluated = await self._evaluate(request, until)
             decision = evaluated.decision
@@ -236,7 +317,7 @@ class Searching:
             retry_after_s=1,
         )
 
-    async def _send(self, record: Record, bound: bytes, request: SubmitSearchRequest) -> None:
+    async def _send(self, record: Record, bound: bytes, sealed_probe: SealedPayload) -> None:
         order = SearchOrder(
             search_id=record.search_id,
             system=record.system,
@@ -251,7 +332,7 @@ class Searching:
             key_id=self._signing_key.key_id,
             signature=self._signing_key.sign(ORDER_CONTEXT, data),
         )
-        signed.sealed_probe.CopyFrom(request.sealed_probe)
+        signed.sealed_probe.CopyFrom(sealed_probe)
         await self._bus.publish_durable(
             order_subject(record.system, record.search_id),
             signed.SerializeToString(),

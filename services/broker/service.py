@@ -9,17 +9,19 @@ from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 
-from broker.admission import Call
+from broker.admission import SERVICE, Call
 from broker.answers import Answers
 from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.participants import Known
 from broker.record import Record
+from broker.referring import Referring
 from broker.searching import Searching
 from broker.watch import KnownSearches
 from countersign.broker.v1 import broker_pb2 as pb
 from countersign.broker.v1.broker_pb2_grpc import BrokerServiceServicer
 from shared.errors import FieldViolation, InvalidRequest, NotFound, Unavailable
+from shared.referral import keys_of, peer_with
 from shared.registry import Registry, TrustRoots
 from shared.rpc import Context, caller
 
@@ -43,6 +45,7 @@ class BrokerServicer(BrokerServiceServicer):
         known: KnownSearches,
         participants: Known,
         trust: TrustRoots,
+        referring: Referring,
     ) -> None:
         self._searching = searching
         self._answers = answers
@@ -51,33 +54,35 @@ class BrokerServicer(BrokerServiceServicer):
         self._known = known
         self._participants = participants
         self._trust = trust
+        self._referring = referring
 
     async def CheckSearch(  # noqa: N802  # named by the contract
         self, request: pb.CheckSearchRequest, context: Context
     ) -> pb.CheckSearchResponse:
         """See broker.proto."""
-        return await self._searching.check(_call(context, "CheckSearch"), request)
+        return await self._searching.check(call_of(context, "CheckSearch"), request)
 
     async def SubmitSearch(  # noqa: N802
         self, request: pb.SubmitSearchRequest, context: Context
     ) -> pb.SubmitSearchResponse:
         """See broker.proto."""
-        record = await self._searching.submit(_call(context, "SubmitSearch"), request)
-        record = await self._ended_within(record, _seconds(request.wait))
+        record = await self._searching.submit(call_of(context, "SubmitSearch"), request)
+        record = await self.ended_within(record, seconds(request.wait))
         response = pb.SubmitSearchResponse()
-        response.search.CopyFrom(await self._with_answer(record))
+        response.search.CopyFrom(await self.with_answer(record))
         return response
 
     async def GetSearch(  # noqa: N802
         self, request: pb.GetSearchRequest, context: Context
     ) -> pb.GetSearchResponse:
         """See broker.proto."""
-        wait_s = _seconds(request.wait)
+        wait_s = seconds(request.wait)
         record = await self._record(request.search_id, context, fresh=not wait_s)
-        record = await self._ended_within(record, wait_s)
-        return pb.GetSearchResponse(search=await self._with_answer(record))
+        record = await self.ended_within(record, wait_s)
+        return pb.GetSearchResponse(search=await self.with_answer(record))
 
-    async def _ended_within(self, record: Record, wait_s: float) -> Record:
+    async def ended_within(self, record: Record, wait_s: float) -> Record:
+        """The record once it has ended, or as it is after this long."""
         if not wait_s:
             return record
         with contextlib.suppress(TimeoutError), self._known.changes(record.search_id) as changed:
@@ -105,7 +110,7 @@ class BrokerServicer(BrokerServiceServicer):
                             retry_after_s=1,
                         )
                     record = await self._changed(record, changed)
-            yield pb.WatchSearchResponse(search=await self._with_answer(record))
+            yield pb.WatchSearchResponse(search=await self.with_answer(record))
 
     async def _changed(self, record: Record, changed: asyncio.Event) -> Record:
         try:
@@ -133,6 +138,8 @@ class BrokerServicer(BrokerServiceServicer):
         """See broker.proto."""
         record = await self._record(request.search_id, context)
         ended = await self._ending.withdraw(record)
+        if ended.referred_to and ended.state == pb.SEARCH_STATE_WITHDRAWN:
+            await self._referring.withdraw(ended)
         return pb.CancelSearchResponse(search=ended.as_search())
 
     async def ListSystems(  # noqa: N802
@@ -152,7 +159,7 @@ class BrokerServicer(BrokerServiceServicer):
 
     def _system(self, registry: Registry, name: str) -> pb.System:
         system = registry.systems[name]
-        keys = self._trust.systems.get(name)
+        keys, peer = keys_of(self._trust, name), peer_with(self._trust, name)
         return pb.System(
             id=name,
             name=system.name,
@@ -165,6 +172,7 @@ class BrokerServicer(BrokerServiceServicer):
             ],
             sealing_public_key=keys.sealing_public_key if keys else b"",
             answer_verify_key=keys.answer_verify_key if keys else b"",
+            peer=peer.trust_domain if peer else "",
         )
 
     async def _record(self, search_id: str, context: Context, fresh: bool = True) -> Record:
@@ -178,21 +186,27 @@ class BrokerServicer(BrokerServiceServicer):
             raise NotFound("SEARCH_UNKNOWN", f"your agency has no search {search_id}")
         return record
 
-    async def _with_answer(self, record: Record) -> pb.Search:
+    async def with_answer(self, record: Record) -> pb.Search:
+        """The search with its answer, once that is on record; of a referred one with what the peer has."""
         search = record.as_search()
+        if record.referred_to:
+            await self._referring.give_out(record, search)
+            return search
         answer = await self._answers.give_out(record)
         if answer is not None:
             search.answer.CopyFrom(answer)
         return search
 
 
-def _call(context: Context, rpc: str) -> Call:
+def call_of(context: Context, rpc: str, service: str = SERVICE) -> Call:
+    """Who calls, and until when they wait."""
     remaining_s: float | None = context.time_remaining()
     until = None if remaining_s is None else asyncio.get_running_loop().time() + remaining_s
-    return Call(caller(context), rpc, until)
+    return Call(caller(context), rpc, until, service)
 
 
-def _seconds(wait: Duration) -> float:
+def seconds(wait: Duration) -> float:
+    """How long that is."""
     return wait.ToTimedelta().total_seconds()
 
 

@@ -15,7 +15,6 @@ Invariants:
 """
 
 import copy
-import hashlib
 import importlib.metadata
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
@@ -39,12 +38,13 @@ from countersign.type.v1.search_pb2 import SearchFacts
 from directive import entities, self_test
 from directive.book import Book, Slice
 from directive.cures import instruments_that_cure, unmet
+from directive.elsewhere import Elsewhere
 from directive.entities import Uid
 from directive.likeness import Likeness, likeness
 from directive.nearby import Nearby, named_and_read
+from directive.policy_set import begun, ended
 from directive.question import Asking, Fault, Question, SeatOf
 from directive.rules import Rule
-from directive.vocabulary import Vocabulary
 from shared.clock import stamp
 from shared.registry import Registry
 
@@ -56,11 +56,10 @@ _FORBID: Final = VerdictOutcome.VERDICT_OUTCOME_FORBID
 _CANNOT_TELL: Final = VerdictOutcome.VERDICT_OUTCOME_CANNOT_TELL
 _PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
 _REFUSED: Final = DecisionOutcome.DECISION_OUTCOME_REFUSED
+_REFERRED: Final = DecisionOutcome.DECISION_OUTCOME_REFERRED
 
 KEPT_VERDICTS_MAX: Final = 4096
 """A few kilobytes each; a department asks the same few kinds of questions all day."""
-
-_DIGEST_CONTEXT: Final = b"countersign/policy-set/v1\0"
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class Evaluator:
         self._book = book
         self._seat_words = book.vocabulary.words("Seat")
         self._asking = Asking(registry, book.vocabulary, book.has_ordered)
-        self._digest_begun = _begun(book.vocabulary, registry, ENGINE)
+        self._digest_begun = begun(book.vocabulary, registry, ENGINE)
         entities.check(registry, book.vocabulary)
         self._registry = registry
         self._nearby = Nearby(registry, book.vocabulary)
@@ -171,7 +170,7 @@ class Evaluator:
         other = copy.copy(self)
         other._registry = registry
         other._asking = self._asking.with_officers(registry)
-        other._digest_begun = _begun(self._book.vocabulary, registry, ENGINE)
+        other._digest_begun = begun(self._book.vocabulary, registry, ENGINE)
         other._nearby = self._nearby.with_officers(registry)
         if registry.days != self._registry.days:
             other._instants = entities.instants(registry)
@@ -179,26 +178,38 @@ class Evaluator:
         other._kept = None if self._kept is None else _Kept()
         return other
 
-    def evaluate(self, facts: SearchFacts, officer: str, at: datetime) -> Decision:
+    def evaluate(
+        self,
+        facts: SearchFacts,
+        officer: str,
+        at: datetime,
+        elsewhere: Elsewhere | None = None,
+    ) -> Decision:
         """All parties' verdicts and the decision. Pure: the same arguments decide the same."""
-        return self.decide(self.ask(facts, officer, at))
+        return self.decide(self.ask(facts, officer, at), elsewhere)
 
     def ask(self, facts: SearchFacts, officer: str, at: datetime) -> Question:
         """The question about one search, in the words of the vocabulary and the registry."""
         return self._asking.ask(facts, officer, at)
 
-    def decide(self, question: Question) -> Decision:
+    def decide(self, question: Question, elsewhere: Elsewhere | None = None) -> Decision:
         """What `evaluate` gives, of a question that was put into words before."""
-        seats = self._of_seats(question, question.seats)
+        seats = (
+            self._of_seats(question, question.seats)
+            if elsewhere is None
+            else self._here_and_there(question, elsewhere)
+        )
         verdicts = [seat.verdict for seat in seats]
         decision = Decision(
-            outcome=conjunction(verdicts),
+            outcome=elsewhere.outcome(verdicts)
+            if elsewhere is not None and elsewhere.refer
+            else conjunction(verdicts),
             verdicts=verdicts,
             engine=ENGINE,
             policy_set_sha256=self._digest(verdicts),
             evaluated_at=stamp(question.at),
         )
-        permitted = decision.outcome == _PERMITTED
+        permitted = decision.outcome in (_PERMITTED, _REFERRED)
         # A permit's duties fall away with a refusal; a prohibition's duties are about the attempt.
         decision.obligations.extend(
             _union(o for s in seats if permitted or not s.permits for o in s.obligations)
@@ -223,6 +234,12 @@ class Evaluator:
     def _of_seats(self, question: Question, seats: Sequence[SeatOf]) -> list[SeatVerdict]:
         answered: dict[_Key, SeatVerdict] = {}
         return [self._of_seat(question, seat, answered) for seat in seats]
+
+    def _here_and_there(self, question: Question, elsewhere: Elsewhere) -> list[SeatVerdict]:
+        """Who is asked elsewhere is not asked here."""
+        said = [(seat, elsewhere.says(seat.seat, seat.party)) for seat in question.seats]
+        here = iter(self._of_seats(question, [seat for seat, there in said if there is None]))
+        return [next(here) if there is None else SeatVerdict(there, ()) for _, there in said]
 
     def _of_seat(
         self, question: Question, seat: SeatOf, answered: dict[_Key, SeatVerdict]
@@ -340,31 +357,7 @@ class Evaluator:
 
     def _digest(self, verdicts: Sequence[Verdict]) -> bytes:
         """SHA-256 over all that must be the same to decide the same, besides the question."""
-        return _ended(self._digest_begun.copy(), verdicts)
-
-
-def policy_set_sha256(
-    vocabulary: Vocabulary, registry: Registry, engine: str, verdicts: Iterable[Verdict]
-) -> bytes:
-    """What a decision with these verdicts says of what it was decided by."""
-    return _ended(_begun(vocabulary, registry, engine), verdicts)
-
-
-def _begun(vocabulary: Vocabulary, registry: Registry, engine: str) -> "hashlib._Hash":
-    return hashlib.sha256(
-        _DIGEST_CONTEXT
-        + b"".join(one.sha256 for one in (vocabulary, *vocabulary.earlier.values()))
-        + registry.sha256
-        + engine.encode()
-        + b"\0"
-    )
-
-
-def _ended(sha256: "hashlib._Hash", verdicts: Iterable[Verdict]) -> bytes:
-    applied = {v.name: v.sha256 for verdict in verdicts for v in verdict.directives}
-    for name, digest in sorted(applied.items()):
-        sha256.update(name.encode() + b"\0" + digest)
-    return sha256.digest()
+        return ended(self._digest_begun.copy(), verdicts)
 
 
 def _cannot_tell(seat: SeatOf, faults: Sequence[Fault], rules: Slice | None) -> Verdict:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Verdict, VerdictOutcome
-from directive.evaluate import ENGINE, Evaluator, policy_set_sha256, seat_name
+from directive.elsewhere import Elsewhere
+from directive.evaluate import ENGINE, Evaluator, seat_name
+from directive.policy_set import policy_set_sha256
 from directive.recorded import RecordedSearch
 from directive.worlds import World
 
@@ -13,6 +15,7 @@ from directive.worlds import World
 class Differs(StrEnum):
     """What differs. Append-only: programs branch on these."""
 
+    PEER = "PEER"
     ENGINE = "ENGINE"
     DIRECTIVE_MISSING = "DIRECTIVE_MISSING"
     DIRECTIVE_TEXT = "DIRECTIVE_TEXT"
@@ -27,6 +30,7 @@ class Differs(StrEnum):
 
 CAUSES = frozenset(
     {
+        Differs.PEER,
         Differs.ENGINE,
         Differs.DIRECTIVE_MISSING,
         Differs.DIRECTIVE_TEXT,
@@ -74,7 +78,8 @@ class Explanation:
 def explain(search: RecordedSearch, world: World) -> Explanation:
     """Make the decision again, by the engine itself. Raises what an Evaluator raises."""
     evaluator = Evaluator(world.book, world.registry, keep=False)
-    again = evaluator.evaluate(search.facts, search.officer, search.at)
+    there = Elsewhere.on_record(search.decision)
+    again = evaluator.evaluate(search.facts, search.officer, search.at, there)
     if search.decision.HasField("documents_index"):
         # Folders do not know of documents; what the ledger held is looked up by this very index.
         again.documents_index = search.decision.documents_index
@@ -98,9 +103,13 @@ def differences(recorded: Decision, again: Decision, world: World) -> Iterator[D
 
 def causes(recorded: Decision, again: Decision, world: World) -> Iterator[Difference]:
     """What the decision was made by that is not at hand."""
+    if _peers(recorded) and not _peers(again):
+        yield Difference(Differs.PEER, ", ".join(_peers(recorded)), "")
     if recorded.engine != ENGINE:
         yield Difference(Differs.ENGINE, recorded.engine, ENGINE)
-    applied = {one.name: one.sha256 for said in recorded.verdicts for one in said.directives}
+    # The texts of a peer's parties are in the peer's ledger, and so is what they said.
+    asked_here = [said for said in recorded.verdicts if not said.asked_at]
+    applied = {one.name: one.sha256 for said in asked_here for one in said.directives}
     held = {name: one.document.sha256 for name, one in world.book.directives.items()}
     missing = False
     for name, sha256 in sorted(applied.items()):
@@ -109,7 +118,7 @@ def causes(recorded: Decision, again: Decision, world: World) -> Iterator[Differ
             what = Differs.DIRECTIVE_TEXT if name in held else Differs.DIRECTIVE_MISSING
             yield Difference(what, sha256.hex(), held[name].hex() if name in held else "", name)
     day = recorded.evaluated_at.ToDatetime().date()
-    for said in recorded.verdicts:
+    for said in asked_here:
         if not said.party or not said.directives:
             continue
         rules = world.book.slice(said.party, day)
@@ -130,6 +139,11 @@ def causes(recorded: Decision, again: Decision, world: World) -> Iterator[Differ
         yield Difference(
             Differs.VOCABULARY_OR_REGISTRY, recorded.policy_set_sha256.hex(), expected[0].hex()
         )
+
+
+def _peers(decision: Decision) -> list[str]:
+    """Where parties were asked who are not asked here."""
+    return sorted({said.asked_at for said in decision.verdicts if said.asked_at})
 
 
 def _effects(recorded: Decision, again: Decision) -> Iterator[Difference]:

@@ -27,6 +27,7 @@ from directive.circumstances import (
 from directive.entities import ref
 from directive.likeness import Likeness
 from directive.vocabulary import Vocabulary
+from shared.referral import ASKED_AT_PEER
 from shared.registry import PartiesOf, Registry
 from shared.unknown_fields import has_unknown_fields
 
@@ -79,6 +80,8 @@ class Fault(StrEnum):
     UNKNOWN_OFFICER = "UNKNOWN_OFFICER"
     OFFICER_OF_ANOTHER_AGENCY = "OFFICER_OF_ANOTHER_AGENCY"
     FACT_UNKNOWN = "FACT_UNKNOWN"
+    ASKED_AT_PEER = ASKED_AT_PEER
+    """Of a search between two installations: the party is asked at the other one."""
 
 
 @dataclass(frozen=True)

@@ -323,6 +323,7 @@ class Replay:
 
 
 _NOT_AT_HAND: Final = {
+    Differs.PEER: "some of its parties were asked at a peer",
     Differs.DIRECTIVE_MISSING: "decided by a directive that is not at hand",
     Differs.DIRECTIVE_TEXT: "decided by another text of a directive",
     Differs.DIRECTIVE_NOT_IN_FORCE: "decided with other directives in force",

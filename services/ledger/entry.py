@@ -19,10 +19,9 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
-from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED
 from shared.clock import Clock, stamp
 from shared.commitments import SALT_BYTES, commit_to
-from shared.entry_facts import DECIDED, WITH_ORIGIN, WITH_SUMMARY
+from shared.entry_facts import DECIDED, OPENING_OUTCOMES, WITH_ORIGIN, WITH_SUMMARY
 from shared.errors import FieldViolation, InvalidRequest
 from shared.kinds import DOCUMENTS, KINDS, SCHEMA_EPOCH, kind_number
 from tlog.tiles import ENTRY_BYTES_MAX
@@ -362,7 +361,7 @@ def _columns(entry: Entry, kind: str) -> IndexColumns:
         kind=number,
         search_id=entry.search_id or None,
         origin_agency=origin_agency or None,
-        permitted=number == DECIDED and event.decision.outcome == DECISION_OUTCOME_PERMITTED,
+        permitted=number == DECIDED and event.decision.outcome in OPENING_OUTCOMES,
     )
 
 

@@ -23,7 +23,7 @@ from shared.entry_facts import DECIDED, ENDS
 GROUPS_MAX: Final = 10_000
 """More groups than that are no table that anybody reads; the answer stays within one message."""
 
-PERMITTED, REFUSED = 1, 2
+PERMITTED, REFUSED, REFERRED = 1, 2, 3
 """DecisionOutcome."""
 
 
@@ -121,9 +121,9 @@ def span(index: QueryIndex, first: int, until_us: int, size: int) -> SpanCounts:
         [first, end],
     ).fetchall()
     still_open = index.connection.execute(
-        "SELECT i FROM entries WHERE i < ? AND kind = ? AND outcome = ?"
+        "SELECT i FROM entries WHERE i < ? AND kind = ? AND outcome IN (?, ?)"
         " AND i NOT IN (SELECT d FROM ends WHERE i < ?) ORDER BY i",
-        [end, DECIDED, PERMITTED, end],
+        [end, DECIDED, PERMITTED, REFERRED, end],
     ).fetchall()
     return SpanCounts(end, totals, [row[0] for row in still_open])
 
@@ -270,7 +270,7 @@ def _end_state() -> str:
     decision = f"e.kind = {DECIDED}"
     return (
         f"CASE {by_kind} WHEN {decision} AND e.outcome = {REFUSED} THEN {EndState.REFUSED.value}"
-        f" WHEN {decision} AND e.outcome = {PERMITTED} THEN {EndState.OPEN.value} END"
+        f" WHEN {decision} AND e.outcome IN ({PERMITTED}, {REFERRED}) THEN {EndState.OPEN.value} END"
     )
 
 

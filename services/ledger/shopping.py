@@ -11,7 +11,7 @@ among it.
 from typing import Final
 
 from ledger.index import QueryIndex
-from ledger.index_queries import PERMITTED, Sql
+from ledger.index_queries import PERMITTED, REFERRED, Sql
 from ledger.questions import Dimension, FoundShopping, Question, Role, Shopping, ShoppingQuestion
 from shared.entry_facts import DECIDED
 from shared.kinds import KINDS
@@ -41,7 +41,7 @@ def shopping(index: QueryIndex, asked: ShoppingQuestion, count_max: int) -> Foun
     )
     rows = index.connection.execute(
         "WITH attempts AS ("  # noqa: S608  # constants
-        " SELECT e.i AS i, e.recorded_us AS at, e.outcome = ? AS permitted,"
+        " SELECT e.i AS i, e.recorded_us AS at, e.outcome IN (?, ?) AS permitted,"
         " e.system || '/' || e.gallery AS route,"
         f" dense_rank() OVER (ORDER BY {alike}) AS likeness"
         f" FROM entries e{attempts.joins} WHERE {attempts.conditions}"
@@ -55,7 +55,8 @@ def shopping(index: QueryIndex, asked: ShoppingQuestion, count_max: int) -> Foun
         " WHERE p.permitted AND NOT r.permitted AND r.at >= p.at - ? AND p.i >= ? AND p.at >= ?"
         " GROUP BY p.i HAVING routes >= ? ORDER BY p.i LIMIT ?",
         [
-            *(PERMITTED, *attempts.values, LISTED_MAX, asked.within_us, asked.start_index),
+            *(PERMITTED, REFERRED, *attempts.values),
+            *(LISTED_MAX, asked.within_us, asked.start_index),
             *(asked.from_us or 0, asked.routes_min, count_max + 1),
         ],
     ).fetchall()

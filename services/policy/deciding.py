@@ -16,6 +16,7 @@ from countersign.policy.v1.policy_pb2 import (
     Parties,
 )
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Seat, VerdictOutcome
+from directive.elsewhere import Elsewhere
 from directive.evaluate import seat_name
 from directive.question import Fault
 from policy.applied import Current
@@ -71,7 +72,8 @@ class Deciding:
                 await self._catch_up()
                 applied = self._current()
         started = time.perf_counter()
-        decision = applied.evaluator.evaluate(request.facts, request.officer, at)
+        elsewhere = Elsewhere.of(request.peer) if request.HasField("peer") else None
+        decision = applied.evaluator.evaluate(request.facts, request.officer, at, elsewhere)
         if applied.documents_index is not None:
             decision.documents_index = applied.documents_index
         outcome = DecisionOutcome.Name(decision.outcome).removeprefix("DECISION_OUTCOME_").lower()

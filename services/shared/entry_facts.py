@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Any, Final
 
 from countersign.ledger.v1.entry_pb2 import Entry, SearchSummary
-from countersign.type.v1.decision_pb2 import Decision
+from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome
 from shared.kinds import KINDS, kind_number
 
 _EVENTS = {field.name: field for field in Entry.DESCRIPTOR.oneofs_by_name["event"].fields}
@@ -22,6 +22,10 @@ ENDS: Final = frozenset(
     for name in ("search_answered", "search_failed", "search_expired", "search_withdrawn")
 )
 DECIDED: Final = KINDS["search_decided"]
+OPENING_OUTCOMES: Final = frozenset(
+    {DecisionOutcome.DECISION_OUTCOME_PERMITTED, DecisionOutcome.DECISION_OUTCOME_REFERRED}
+)
+"""Decisions that are followed by exactly one end: with any other the search has ended."""
 
 _AGENCY = "agency"
 

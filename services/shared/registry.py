@@ -348,6 +348,16 @@ class SystemKeys(_Strict):
     """Ed25519: answers are signed with it."""
 
 
+class Peer(_Strict):
+    """Another installation, with a ledger of its own."""
+
+    trust_domain: Annotated[str, StringConstraints(pattern=r"^[a-z0-9._-]{1,255}$")]
+    log_verifier_keys: tuple[str, ...] = Field(min_length=1)
+    systems: Mapping[Name, SystemKeys] = Field(default_factory=dict)
+    parties: frozenset[Party] = frozenset()
+    """Agencies and jurisdictions that are asked there. Nobody else asks from there."""
+
+
 class IdentityProvider(_Strict):
     """Who vouches for an agency's officers."""
 
@@ -374,6 +384,9 @@ class TrustRoots(_Strict):
     registry_signers: Mapping[Party, tuple[str, ...]] = Field(default_factory=dict)
     """C2SP signed-note verifier keys with which each owner signs its first registry document: who may take
     part at all. From then on the owner's own document says with which keys the next is signed."""
+
+    peers: tuple[Peer, ...] = ()
+    """Installations with which searches are exchanged."""
 
     @classmethod
     def load(cls, path: Path) -> "TrustRoots":

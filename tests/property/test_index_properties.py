@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.event_pb2 import DischargeResult
-from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED, DECISION_OUTCOME_REFUSED
+from countersign.type.v1.decision_pb2 import (
+    DECISION_OUTCOME_PERMITTED,
+    DECISION_OUTCOME_REFERRED,
+    DECISION_OUTCOME_REFUSED,
+)
 from ledger.index import QueryIndex
-from ledger.index_queries import PERMITTED, count, page, span
+from ledger.index_queries import REFUSED, count, page, span
 from ledger.questions import Dimension, DutyState, EndState, Question
 from shared.kinds import KINDS
 from support.ledgers import ORIGIN
@@ -27,7 +31,7 @@ ENDS = {
     "search_withdrawn": EndState.WITHDRAWN,
 }
 """What each kind of end comes to."""
-OUTCOMES = (DECISION_OUTCOME_PERMITTED, DECISION_OUTCOME_PERMITTED, DECISION_OUTCOME_REFUSED)
+OUTCOMES = (DECISION_OUTCOME_PERMITTED, DECISION_OUTCOME_REFERRED, DECISION_OUTCOME_REFUSED)
 RESULTS = tuple(result for result in DischargeResult.values() if result)
 LENGTH = 60
 """Entries of a history: enough for each sort of duty and end to meet each other in it."""
@@ -134,7 +138,7 @@ def plain(entries: Sequence[Entry], index: int) -> Plain:
     if not decided.HasField("search_decided"):
         return Plain(KINDS[kind], NONE, None, frozenset({(None, None)}))
     decision = decided.search_decided.decision
-    end = EndState.OPEN if decision.outcome == PERMITTED else EndState.REFUSED
+    end = EndState.REFUSED if decision.outcome == REFUSED else EndState.OPEN
     end_of: EndState | None = end if index == at else None
     states: dict[Duty, DutyState] = {
         (one.kind, one.rule_id, one.party): DutyState.OPEN for one in decision.obligations

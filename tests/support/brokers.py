@@ -10,6 +10,7 @@ from broker.ledger import Ledger
 from broker.limits import Limits, LimitSettings
 from broker.participants import Known, of_file
 from broker.policy import Policy
+from broker.referring import Referring
 from broker.searching import Searching
 from broker.service import BrokerServicer
 from broker.streams import answer_subject
@@ -150,6 +151,13 @@ class BrokerOnTheTable:
             known=self.known,
             clock=self.clock,
         )
+        self.referring = Referring(
+            ledger=self.ledger,
+            known=self.known,
+            trust=self.trust,
+            clients={},
+            clock=self.clock,
+        )
         self.searching = Searching(
             bus=bus,  # type: ignore[arg-type]  # likewise
             ledger=self.ledger,
@@ -162,6 +170,7 @@ class BrokerOnTheTable:
             signing_key=self.order_key,
             clock=self.clock,
             default_wait_s=900,
+            referring=self.referring,
         )
         self.answers = Answers(
             bus=bus,  # type: ignore[arg-type]  # likewise
@@ -179,6 +188,7 @@ class BrokerOnTheTable:
             known=self.known,
             participants=self.participants,
             trust=self.trust,
+            referring=self.referring,
         )
 
     def call(self, agency: str = LAPD, rpc: str = "SubmitSearch") -> Call:

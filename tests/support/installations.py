@@ -21,6 +21,7 @@ from typing import Final, Self
 
 import pytest
 
+from countersign.installation.certificates import TRUST_DOMAIN
 from countersign.installation.directives import publish_directives
 from countersign.installation.layout import Layout
 from countersign.installation.parts import Part, environment, stages
@@ -118,12 +119,21 @@ class ProcessUnderTest:
 class InstallationUnderTest:
     """All processes, on free ports, in a folder."""
 
-    def __init__(self, folder: Path, *, witness: bool = False, on_record: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        witness: bool = False,
+        on_record: bool = False,
+        trust_domain: str = TRUST_DOMAIN,
+    ) -> None:
         """`on_record` for directives that are taken from the ledger: publishing them takes seconds."""
         layout = Layout(folder)
         registry = ensure_documents(layout)
         ports = Ports.free(systems_run_here(registry), witness=witness)
-        self.prepared: Installation = prepare(layout, registry, ports, on_record=on_record)
+        self.prepared: Installation = prepare(
+            layout, registry, ports, on_record=on_record, trust_domain=trust_domain
+        )
         self.layout = layout
         self.ports = ports
         self._stages = [
@@ -164,6 +174,13 @@ class InstallationUnderTest:
         )
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, published).result()
+
+    def leave_out(self, name: str) -> None:
+        """Has it run without this process."""
+        del self.processes[name]
+        self._stages = [
+            [process for process in stage if process.part.name != name] for stage in self._stages
+        ]
 
     def kill(self) -> None:
         """Kills everything at once."""

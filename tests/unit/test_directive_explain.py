@@ -8,8 +8,9 @@ import pytest
 
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
 from directive.book import Book
-from directive.evaluate import ENGINE, Evaluator, policy_set_sha256
+from directive.evaluate import ENGINE, Evaluator
 from directive.explain import Differs, Explanation, explain
+from directive.policy_set import policy_set_sha256
 from directive.recorded import RecordedSearch
 from directive.worlds import World
 from support.directives import (

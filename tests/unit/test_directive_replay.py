@@ -10,7 +10,8 @@ import pytest
 from countersign.type.v1.decision_pb2 import DecisionOutcome, VerdictOutcome
 from countersign.type.v1.search_pb2 import Offence, OffenceSeverity
 from directive.book import Book, Directive
-from directive.evaluate import Evaluator, policy_set_sha256
+from directive.evaluate import Evaluator
+from directive.policy_set import policy_set_sha256
 from directive.proposed import AsOf, Reading
 from directive.recorded import NotRederivable, RecordedSearch, recorded
 from directive.replay import Replay

@@ -19,6 +19,7 @@ from countersign.cli.ledger_mirror import mirror
 from countersign.cli.ledger_monitor import evidence, monitor
 from countersign.cli.ledger_prove import entry_and_proof, prove, verified
 from countersign.cli.ledger_query import count, query
+from countersign.cli.ledger_reconcile import reconcile
 from countersign.cli.ledger_shopping import shopping
 from countersign.cli.ledger_table import export_table, verify_export_table, verify_periods_command
 from countersign.cli.ledger_verify import verify
@@ -171,6 +172,7 @@ def _record_dict(record: pb.EntryRecord) -> dict[str, Any]:
 ledger.add_command(prove)
 ledger.add_command(export)
 ledger.add_command(verify)
+ledger.add_command(reconcile)
 ledger.add_command(mirror)
 ledger.add_command(monitor)
 ledger.add_command(evidence)

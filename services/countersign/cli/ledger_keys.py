@@ -22,8 +22,12 @@ def trusted(settings: ClientSettings) -> list[LogVerifier]:
     return [_parse(vkey) for vkey in trust.log_verifier_keys]
 
 
-def given(keys: Sequence[str], policy: Path | None, config: Path | None) -> Policy:
+def given(
+    keys: Sequence[str], policy: Path | None, config: Path | None, *, with_peers: bool = False
+) -> Policy:
     """The policy to judge by: a file, with keys in place of its logs, or the keys of the configuration.
+
+    Of a configuration, the keys of the peers' ledgers too where they are wanted.
 
     Raises click.UsageError.
     """
@@ -36,7 +40,14 @@ def given(keys: Sequence[str], policy: Path | None, config: Path | None) -> Poli
         raise click.UsageError(
             "give the ledger's verifier key with --key, a --policy that names the ledger, or a --config"
         )
-    return found.with_logs(trusted(load(config)))
+    settings = load(config)
+    peers = TrustRoots.load(settings.trust_roots).peers if with_peers else ()
+    return found.with_logs(
+        [
+            *trusted(settings),
+            *(_parse(vkey) for peer in peers for vkey in peer.log_verifier_keys),
+        ]
+    )
 
 
 def _load_policy(path: Path) -> Policy:

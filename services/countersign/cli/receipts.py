@@ -34,6 +34,11 @@ def save_receipts(folder: Path, search: Search) -> list[Path]:
     saved = [save_receipt(folder / f"{search.search_id}-decided", search.decision_receipt)]
     if search.HasField("end_receipt"):
         saved.append(save_receipt(folder / f"{search.search_id}-ended", search.end_receipt))
+    if search.HasField("peer"):
+        stem = f"{search.search_id}-peer"
+        saved.append(save_receipt(folder / f"{stem}-decided", search.peer.decision_receipt))
+        if search.peer.HasField("end_receipt"):
+            saved.append(save_receipt(folder / f"{stem}-ended", search.peer.end_receipt))
     return saved
 
 

@@ -23,6 +23,7 @@ _TEXTS: Final[Mapping[str, str]] = {
     "submits the search must ask.",
     "FACT_UNKNOWN": "A fact that the directives ask for was not stated, or has a value that they do not "
     "know. State it (see: countersign search submit --help).",
+    "ASKED_AT_PEER": "The party belongs to the installation that has the system, and is asked there.",
 }
 
 

@@ -8,11 +8,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.markup import escape
 
-from countersign.broker.v1.broker_pb2 import Search, SearchState
+from countersign.broker.v1.broker_pb2 import PeerSearch, Search, SearchState
 from countersign.cli.facts import word
 from countersign.cli.output import cells, table
 from countersign.cli.search_faults import every_fault, fault_text, faults_of_all
 from countersign.connector.v1.connector_pb2 import CandidateList, FailureReason
+from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.circumstances_pb2 import InstrumentKind
 from countersign.type.v1.decision_pb2 import (
     Decision,
@@ -25,6 +26,11 @@ from countersign.type.v1.decision_pb2 import (
 from countersign.type.v1.search_pb2 import Purpose
 from shared.entry_facts import short_name
 
+_PASSED = {
+    DecisionOutcome.DECISION_OUTCOME_PERMITTED: "[bold green]Permitted[/]: every party permits.",
+    DecisionOutcome.DECISION_OUTCOME_REFERRED: "[bold green]Referred[/]: every party that was asked here "
+    "permits; a peer asks the others.",
+}
 _STYLES = {
     SearchState.SEARCH_STATE_REFUSED: "bold red",
     SearchState.SEARCH_STATE_ANSWERED: "bold green",
@@ -57,6 +63,17 @@ def print_search(console: Console, search: Search) -> None:
     print_receipt(console, "decision", search.decision_receipt)
     if search.HasField("end_receipt"):
         print_receipt(console, "end", search.end_receipt)
+    if search.HasField("peer"):
+        _print_peer(console, search.peer)
+
+
+def _print_peer(console: Console, peer: PeerSearch) -> None:
+    """What the peer said, of which the receipts were verified."""
+    console.print(f"\nAt {escape(peer.trust_domain)}:")
+    print_decision(console, Entry.FromString(peer.decision_receipt.leaf).search_decided.decision)
+    print_receipt(console, "decision there", peer.decision_receipt, "its ledger")
+    if peer.HasField("end_receipt"):
+        print_receipt(console, "end there", peer.end_receipt, "its ledger")
 
 
 def print_decision(console: Console, decision: Decision) -> None:
@@ -69,8 +86,7 @@ def print_decision(console: Console, decision: Decision) -> None:
         for fault in every_fault(decision):
             console.print(f"\n{escape(fault)}: {escape(fault_text(fault))}")
         return
-    permitted = decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
-    verdict = "[bold green]Permitted[/]: every party permits." if permitted else _refusal(decision)
+    verdict = _PASSED.get(decision.outcome) or _refusal(decision)
     console.print(f"{verdict}\n")
     parties = table(
         *("party", "as", "says", "rule", "what it says", "where it is written"),
@@ -172,9 +188,11 @@ def _instrument(kind: int) -> str:
     return short_name(InstrumentKind, kind).lower().replace("_", " ")
 
 
-def print_receipt(console: Console, what: str, receipt: Receipt) -> None:
+def print_receipt(
+    console: Console, what: str, receipt: Receipt, ledger: str = "the ledger"
+) -> None:
     """One line on where it is on record."""
-    console.print(f"\nThe {what} is on record as entry {receipt.index} of the ledger.")
+    console.print(f"\nThe {what} is on record as entry {receipt.index} of {ledger}.")
 
 
 def print_candidates(console: Console, found: CandidateList) -> None:

@@ -14,6 +14,7 @@ from countersign.cli.output import cells, json_option, message_dict, out, print_
 from countersign.cli.rows import Rows
 from countersign.client import Client, ClientSettings
 from countersign.type.v1.search_pb2 import GalleryClass
+from shared.referral import keys_of
 from shared.registry import TrustRoots
 
 PAGES_MAX: Final = 50
@@ -84,7 +85,7 @@ async def _systems(settings: ClientSettings) -> tuple[list[pb.System], TrustRoot
 
 
 def _key(system: pb.System, trust: TrustRoots) -> str:
-    keys = trust.systems.get(system.id)
+    keys = keys_of(trust, system.id)
     if keys is None:
         return "not in the trust roots"
     if keys.sealing_public_key != system.sealing_public_key:

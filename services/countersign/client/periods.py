@@ -14,8 +14,14 @@ from google.protobuf.message import DecodeError
 from countersign.client.verify import VerificationError
 from countersign.ledger.v1 import query_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
-from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED
-from shared.entry_facts import DECIDED, ENDS, EntryFacts, facts_of, kind_text
+from shared.entry_facts import (
+    DECIDED,
+    ENDS,
+    OPENING_OUTCOMES,
+    EntryFacts,
+    facts_of,
+    kind_text,
+)
 from shared.kinds import kind_of
 
 
@@ -142,7 +148,7 @@ def _verify(closing: Closing, counted: _Counted) -> _Counted:
 
 def _count(counted: _Counted, index: int, facts: EntryFacts) -> None:
     counted.totals[facts.origin_agency, facts.kind] += 1
-    if facts.kind == DECIDED and facts.outcome == DECISION_OUTCOME_PERMITTED:
+    if facts.kind == DECIDED and facts.outcome in OPENING_OUTCOMES:
         counted.open_decisions[index] = facts.search_id
     elif facts.kind in ENDS and facts.decided_index is not None:
         of_search = counted.open_decisions.get(facts.decided_index)

@@ -13,6 +13,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from countersign.broker.v1.broker_pb2 import SubmitSearchRequest
 from countersign.type.v1.search_pb2 import SealedPayload, SearchFacts
 from shared.images import ImageRefused, clean, encode_within
+from shared.referral import keys_of
 from shared.registry import TrustRoots
 from shared.sealing import (
     SEALED_BYTES_MAX,
@@ -117,7 +118,7 @@ def prepare(facts: SearchFacts, picture: bytes, trust: TrustRoots) -> PreparedSe
 
     Raises ProbeRefused when the bytes are no acceptable picture or the system's key is not known.
     """
-    keys = trust.systems.get(facts.system)
+    keys = keys_of(trust, facts.system)
     if keys is None:
         raise ProbeRefused(f"the trust roots hold no key of system {facts.system!r}")
     try:

@@ -8,6 +8,8 @@
 5. the answer is signed by the system's connector, is to this request, and says what the ledger records;
 6. the candidates open with the key made for this search, and are as many as the answer says.
 
+Of a search that was referred to a peer, the peer's ledger must have all of this too (`verify_peer`).
+
 No receipt shows that an end is being kept back: a search that is told as pending may have ended.
 """
 
@@ -20,7 +22,9 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from countersign.broker.v1.broker_pb2 import CheckSearchResponse, Search, SearchState
+from countersign.client.failure import VerificationError as VerificationError
 from countersign.client.prepare import PreparedSearch
+from countersign.client.verify_peer import is_referred, verify_peer, verify_peer_decision
 from countersign.connector.v1.connector_pb2 import (
     CandidateList,
     FailureReason,
@@ -42,6 +46,7 @@ from countersign.type.v1.decision_pb2 import (
 )
 from countersign.type.v1.search_pb2 import SearchFacts
 from shared.binding import bind, request_digest
+from shared.referral import keys_of
 from shared.registry import TrustRoots
 from shared.sealing import Unopenable, candidates_info
 from shared.signing import ANSWER_CONTEXT, BadSignature, VerifyKey
@@ -72,14 +77,6 @@ _STATED_FACTS: Final = (
 
 _KEYS_AT_HAND: Final = 64
 """Keys that are read once; trust roots hold a few, and reading one costs a tenth of using it."""
-
-
-class VerificationError(Exception):
-    """Something does not verify; `reason` is stable, the text says what it means."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -188,12 +185,14 @@ def verify_search(
     if search.search_id != asked_id:
         raise VerificationError("SEARCH_MISMATCH", "this is another search than the one asked for")
     decided = verify_decision(search, trust)  # steps 1 and 2
-    permit = _is_permit(search.decision)
+    permit = _is_permit(search.decision) or is_referred(decided.search_decided, trust)
     if not permit and search.decision.outcome != DecisionOutcome.DECISION_OUTCOME_REFUSED:
         raise VerificationError("DECISION_MISMATCH", "the decision is no refusal, and no permit")
     if prepared is not None and officer is not None:
         _require_sent(decided.search_decided, prepared, officer)
     end = _verified_end(search, permit, trust)  # step 3
+    if search.HasField("peer"):
+        verify_peer_decision(search, decided.search_decided, end, trust)
     verified = VerifiedSearch(search_id=asked_id, decided=decided, end=end)
     _require_told(search, verified)  # step 4
     return verified
@@ -224,6 +223,8 @@ def open_answer(
         raise VerificationError("DECISION_MISMATCH", "no permit of this request is on record")
     if end is None or not search.HasField("answer"):
         raise VerificationError("ANSWER_NOT_RECORDED", "the ledger has no such answer")
+    if not _is_permit(search.decision):
+        verify_peer(search, decided, end, trust)
     answer = _signed_answer(prepared, search, trust)  # step 5
     # A connector that could not read the request has no digest to bind a failure to.
     unread = answer.HasField("failure") and not answer.request_sha256
@@ -333,7 +334,7 @@ def _recorded_result(end: Entry) -> tuple[object, ...]:
 
 
 def _signed_answer(prepared: PreparedSearch, search: Search, trust: TrustRoots) -> SearchAnswer:
-    keys = trust.systems.get(prepared.facts.system)
+    keys = keys_of(trust, prepared.facts.system)
     if keys is None:
         raise VerificationError("SYSTEM_UNKNOWN", "the trust roots do not know the system")
     try:

@@ -13,12 +13,17 @@ TRUST_DOMAIN: Final = "countersign.test"
 """The reserved top-level domain of RFC 6761: no certificate of it means anything elsewhere."""
 
 
-def ensure_certificates(layout: Layout, identities: Mapping[SpiffeId, bool], now: datetime) -> None:
+def ensure_certificates(
+    layout: Layout,
+    identities: Mapping[SpiffeId, bool],
+    now: datetime,
+    trust_domain: str = TRUST_DOMAIN,
+) -> None:
     """Sees to it that each identity has a certificate that lasts. True for those that listen.
 
     Raises PkiError for a damaged authority: a new one in its place would cut off whoever trusts it.
     """
-    authority = _ensure_authority(layout, now)
+    authority = _ensure_authority(layout, now, trust_domain)
     for identity, listens in identities.items():
         tls = layout.tls(identity)
         if _is_good(layout, identity, authority, now):
@@ -28,12 +33,12 @@ def ensure_certificates(layout: Layout, identities: Mapping[SpiffeId, bool], now
         write_public(tls.certificate, issued.certificate_pem)
 
 
-def _ensure_authority(layout: Layout, now: datetime) -> Authority:
+def _ensure_authority(layout: Layout, now: datetime, trust_domain: str) -> Authority:
     if layout.authority_key.exists():
         authority = Authority.load(layout.authority, layout.authority_key)
         if not ends_soon(authority.certificate, now):
             return authority
-    authority = Authority.create(TRUST_DOMAIN, now)
+    authority = Authority.create(trust_domain, now)
     # The certificate first: a crash in between leaves no key, so that the next start makes both.
     layout.authority_key.unlink(missing_ok=True)
     write_public(layout.authority, authority.certificate_pem)

@@ -108,9 +108,11 @@ def issuer_of(ori: str) -> str:
     return f"https://identity.countersign.test/{ori}"
 
 
-def ensure_keys(files: KeyFiles, registry: Registry) -> dict[str, object]:
+def ensure_keys(
+    files: KeyFiles, registry: Registry, log_origin: str = LEDGER_ORIGIN
+) -> dict[str, object]:
     """Makes the keys that are missing; gives the trust roots. Raises BadKey for a damaged file."""
-    verifier = Verifier(LEDGER_ORIGIN, _signing_key(files.ledger_note).verify_key.raw)
+    verifier = Verifier(log_origin, _signing_key(files.ledger_note).verify_key.raw)
     write_public(files.ledger_vkey, f"{verifier.vkey}\n".encode())
     return {
         "log_verifier_keys": [verifier.vkey],

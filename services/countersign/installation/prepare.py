@@ -15,7 +15,6 @@ from countersign.installation.certificates import TRUST_DOMAIN, ensure_certifica
 from countersign.installation.directives import sign_directives
 from countersign.installation.files import write_public, write_secret
 from countersign.installation.keys import (
-    LEDGER_ORIGIN,
     ensure_keys,
     ensure_witness_key,
     issuer_of,
@@ -26,7 +25,7 @@ from countersign.installation.nats_config import NatsServer, render
 from countersign.installation.ports import LOOPBACK, Ports, address, url
 from directive.book import LIBRARY
 from shared.clock import Clock, SystemClock
-from shared.identity import SpiffeId
+from shared.identity import Kind, SpiffeId
 from shared.registry import Registry
 from shared.settings import TlsFiles
 
@@ -60,6 +59,17 @@ class Installation:
     external_bus: ExternalBus | None
     on_record: bool = True
     """Whether directives are taken from the ledger, where the start publishes them, or from the folder."""
+    trust_domain: str = TRUST_DOMAIN
+    """Of every certificate that its authority issues."""
+
+    @property
+    def log_origin(self) -> str:
+        """The name of its log."""
+        return f"{self.trust_domain}/ledger"
+
+    def identity(self, kind: Kind, name: str) -> SpiffeId:
+        """One of its own."""
+        return SpiffeId(self.trust_domain, kind, name)
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -108,15 +118,18 @@ def prepare(
     clock: Clock | None = None,
     *,
     on_record: bool = True,
+    trust_domain: str = TRUST_DOMAIN,
 ) -> Installation:
     """Writes everything that the processes read. Raises PkiError and BadKey for damaged files."""
-    installation = Installation(layout, registry, ports, external_bus, on_record)
-    write_trust_roots(layout.trust_roots, ensure_keys(layout.keys, registry))
+    installation = Installation(layout, registry, ports, external_bus, on_record, trust_domain)
+    keys = ensure_keys(layout.keys, registry, installation.log_origin)
+    write_trust_roots(layout.trust_roots, keys)
     sign_directives(layout, registry)
     if ports.witness is not None:
         _write_policy(layout, ensure_witness_key(layout.keys), ports.witness)
         layout.witness.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ensure_certificates(layout, _identities(installation), (clock or SystemClock()).now())
+    now = (clock or SystemClock()).now()
+    ensure_certificates(layout, _identities(installation), now, trust_domain)
     for folder in (layout.streams, layout.ledger.parent, layout.log("x").parent):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for system in installation.systems:
@@ -133,16 +146,17 @@ def prepare(
 
 def _identities(installation: Installation) -> dict[SpiffeId, bool]:
     service = {
-        SpiffeId(TRUST_DOMAIN, "service", name): True
+        installation.identity("service", name): True
         for name in ("nats", "ledger", "policy", "broker")
     }
     connectors = {
-        SpiffeId(TRUST_DOMAIN, "connector", system): True for system in installation.systems
+        installation.identity("connector", system): True for system in installation.systems
     }
     agencies = {
-        SpiffeId(TRUST_DOMAIN, "agency", ori): False for ori in installation.registry.agencies
+        installation.identity("agency", ori): False for ori in installation.registry.agencies
     }
-    return {**service, **connectors, **agencies, OVERSIGHT: False, PROBER: False}
+    others = {installation.identity(one.kind, one.name): False for one in (OVERSIGHT, PROBER)}
+    return {**service, **connectors, **agencies, **others}
 
 
 def _write(file: Path, table: toml.Table, title: str) -> None:
@@ -152,10 +166,10 @@ def _write(file: Path, table: toml.Table, title: str) -> None:
 def _write_nats(installation: Installation) -> None:
     layout = installation.layout.root.absolute()
     server = NatsServer(
-        trust_domain=TRUST_DOMAIN,
+        trust_domain=installation.trust_domain,
         host=LOOPBACK,
         port=installation.ports.nats,
-        tls=Layout(layout).tls(SpiffeId(TRUST_DOMAIN, "service", "nats")),
+        tls=Layout(layout).tls(installation.identity("service", "nats")),
         store=Layout(layout).streams,
         systems=sorted(installation.registry.systems),
     )
@@ -185,7 +199,7 @@ def _every_process(
         bus_tls = own.model_copy(update={"authority": bus.authority.absolute()})
     url = bus.url if bus is not None else f"tls://{address(installation.ports.nats)}"
     return {
-        "trust_domain": TRUST_DOMAIN,
+        "trust_domain": installation.trust_domain,
         "listen": {"address": address(port), "tls": _tls(installation, file, own)},
         "bus": {"servers": [url], "tls": _tls(installation, file, bus_tls)},
     }
@@ -202,7 +216,7 @@ def _tls(installation: Installation, file: Path, tls: TlsFiles) -> toml.Table:
 
 def _ledger(installation: Installation) -> toml.Table:
     layout, file = installation.layout, installation.layout.config("ledger")
-    identity = SpiffeId(TRUST_DOMAIN, "service", "ledger")
+    identity = installation.identity("service", "ledger")
     witnessing: dict[str, toml.Table | toml.Value] = {}
     if installation.ports.witness is not None:
         witnessing["witnessing"] = {
@@ -213,7 +227,7 @@ def _ledger(installation: Installation) -> toml.Table:
         "database": layout.seen_from(file, layout.ledger),
         # Only the first time: a ledger that is gone must not be replaced by an empty one.
         "create_if_missing": not layout.ledger_begun.exists(),
-        "origin": LEDGER_ORIGIN,
+        "origin": installation.log_origin,
         "signing_keys": [layout.seen_from(file, layout.keys.ledger_note)],
         "http": {"listen": address(installation.ports.ledger_http)},
         **witnessing,
@@ -248,7 +262,7 @@ def _write_policy(layout: Layout, witness_vkey: str, port: int) -> None:
 
 def _policy(installation: Installation) -> toml.Table:
     layout, file = installation.layout, installation.layout.config("policy")
-    identity = SpiffeId(TRUST_DOMAIN, "service", "policy")
+    identity = installation.identity("service", "policy")
     return {
         "registry": layout.seen_from(file, layout.registry),
         "vocabulary" if installation.on_record else "directives": layout.seen_from(
@@ -267,7 +281,7 @@ def _policy(installation: Installation) -> toml.Table:
 
 def _broker(installation: Installation) -> toml.Table:
     layout, file = installation.layout, installation.layout.config("broker")
-    identity = SpiffeId(TRUST_DOMAIN, "service", "broker")
+    identity = installation.identity("service", "broker")
     return {
         "registry": layout.seen_from(file, layout.registry),
         "trust_roots": layout.seen_from(file, layout.trust_roots),
@@ -289,7 +303,7 @@ def _broker(installation: Installation) -> toml.Table:
 
 def _connector(installation: Installation, system: str) -> toml.Table:
     layout, file = installation.layout, installation.layout.config(f"connector-{system}")
-    identity = SpiffeId(TRUST_DOMAIN, "connector", system)
+    identity = installation.identity("connector", system)
     galleries = installation.registry.galleries
     return {
         "system": system,
@@ -315,7 +329,7 @@ def _client(installation: Installation, ori: str) -> toml.Table:
         "broker": {"address": address(ports.broker)},
         "ledger": {"address": address(ports.ledger), "url": url(ports.ledger_http)},
         "policy": {"address": address(ports.policy)},
-        "tls": _tls(installation, file, layout.tls(SpiffeId(TRUST_DOMAIN, "agency", ori))),
+        "tls": _tls(installation, file, layout.tls(installation.identity("agency", ori))),
         "identity_provider": {
             "issuer": issuer_of(ori),
             "signing_key": layout.seen_from(file, layout.keys.identity_provider(ori)),

@@ -81,6 +81,7 @@ class Search(_message.Message):
     FAILURE_REASON_FIELD_NUMBER: _builtins.int
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
     search_id: _builtins.str
     """Its id."""
     state: Global___SearchState.ValueType
@@ -117,6 +118,12 @@ class Search(_message.Message):
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """When it expires unless answered; only when it was permitted."""
 
+    @_builtins.property
+    def peer(self) -> Global___PeerSearch:
+        """What the peer has on record of a search that was referred to it. Absent when it is not known, or the peer cannot be
+        reached.
+        """
+
     def __init__(
         self,
         *,
@@ -130,14 +137,49 @@ class Search(_message.Message):
         failure_reason: _connector_pb2.FailureReason.ValueType = ...,
         decide_time: _timestamp_pb2.Timestamp | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
+        peer: Global___PeerSearch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "deadline", b"deadline", "decide_time", b"decide_time", "decision", b"decision", "decision_receipt", b"decision_receipt", "end_receipt", b"end_receipt", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "deadline", b"deadline", "decide_time", b"decide_time", "decision", b"decision", "decision_receipt", b"decision_receipt", "end_receipt", b"end_receipt", "peer", b"peer", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "deadline", b"deadline", "decide_time", b"decide_time", "decision", b"decision", "decision_receipt", b"decision_receipt", "end_receipt", b"end_receipt", "failure_reason", b"failure_reason", "search_id", b"search_id", "state", b"state", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "deadline", b"deadline", "decide_time", b"decide_time", "decision", b"decision", "decision_receipt", b"decision_receipt", "end_receipt", b"end_receipt", "failure_reason", b"failure_reason", "peer", b"peer", "search_id", b"search_id", "state", b"state", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Search: _TypeAlias = Search  # noqa: Y015
+
+@_typing.final
+class PeerSearch(_message.Message):
+    """What a peer has on record of a search that was referred to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRUST_DOMAIN_FIELD_NUMBER: _builtins.int
+    DECISION_RECEIPT_FIELD_NUMBER: _builtins.int
+    END_RECEIPT_FIELD_NUMBER: _builtins.int
+    trust_domain: _builtins.str
+    """The peer's SPIFFE trust domain."""
+    @_builtins.property
+    def decision_receipt(self) -> _decision_pb2.Receipt:
+        """Proof that its decision is in its ledger."""
+
+    @_builtins.property
+    def end_receipt(self) -> _decision_pb2.Receipt:
+        """Proof that the end is in its ledger; absent while pending, and when the decision is the end."""
+
+    def __init__(
+        self,
+        *,
+        trust_domain: _builtins.str = ...,
+        decision_receipt: _decision_pb2.Receipt | None = ...,
+        end_receipt: _decision_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision_receipt", b"decision_receipt", "end_receipt", b"end_receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_receipt", b"decision_receipt", "end_receipt", b"end_receipt", "trust_domain", b"trust_domain"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerSearch: _TypeAlias = PeerSearch  # noqa: Y015
 
 @_typing.final
 class CheckSearchRequest(_message.Message):
@@ -540,6 +582,7 @@ class System(_message.Message):
     GALLERIES_FIELD_NUMBER: _builtins.int
     SEALING_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     ANSWER_VERIFY_KEY_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its identifier."""
     name: _builtins.str
@@ -554,6 +597,8 @@ class System(_message.Message):
     """
     answer_verify_key: _builtins.bytes
     """Ed25519 public key of its connector, 32 bytes. The same holds."""
+    peer: _builtins.str
+    """Trust domain of the peer that it is at; empty for a system of this installation."""
     @_builtins.property
     def galleries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gallery]:
         """Its galleries."""
@@ -568,10 +613,11 @@ class System(_message.Message):
         galleries: _abc.Iterable[Global___Gallery] | None = ...,
         sealing_public_key: _builtins.bytes = ...,
         answer_verify_key: _builtins.bytes = ...,
+        peer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_verify_key", b"answer_verify_key", "commercial", b"commercial", "galleries", b"galleries", "id", b"id", "name", b"name", "operator_agency", b"operator_agency", "sealing_public_key", b"sealing_public_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_verify_key", b"answer_verify_key", "commercial", b"commercial", "galleries", b"galleries", "id", b"id", "name", b"name", "operator_agency", b"operator_agency", "peer", b"peer", "sealing_public_key", b"sealing_public_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

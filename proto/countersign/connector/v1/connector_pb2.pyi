@@ -53,6 +53,10 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """The operator agency's own directives, evaluated again by the connector, do not permit; nothing was run."""
     FAILURE_REASON_SYSTEM_ERROR: _FailureReason.ValueType  # 10
     """The system behind the connector failed."""
+    FAILURE_REASON_PEER_REFUSED: _FailureReason.ValueType  # 11
+    """Not of a connector: a party that is asked at the peer does not permit; nothing was run."""
+    FAILURE_REASON_PEER_REJECTED: _FailureReason.ValueType  # 12
+    """Not of a connector: the peer turned the search away, or what it says of it does not verify."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a connector did not return candidates."""
@@ -79,6 +83,10 @@ FAILURE_REASON_NOT_PERMITTED_HERE: FailureReason.ValueType  # 9
 """The operator agency's own directives, evaluated again by the connector, do not permit; nothing was run."""
 FAILURE_REASON_SYSTEM_ERROR: FailureReason.ValueType  # 10
 """The system behind the connector failed."""
+FAILURE_REASON_PEER_REFUSED: FailureReason.ValueType  # 11
+"""Not of a connector: a party that is asked at the peer does not permit; nothing was run."""
+FAILURE_REASON_PEER_REJECTED: FailureReason.ValueType  # 12
+"""Not of a connector: the peer turned the search away, or what it says of it does not verify."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015
 
 class _RunResult:

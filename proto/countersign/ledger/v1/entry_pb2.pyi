@@ -412,6 +412,40 @@ class SearchChecked(_message.Message):
 Global___SearchChecked: _TypeAlias = SearchChecked  # noqa: Y015
 
 @_typing.final
+class PeerEntry(_message.Message):
+    """An entry of a peer's ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_FIELD_NUMBER: _builtins.int
+    LOG_ORIGIN_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    LEAF_SHA256_FIELD_NUMBER: _builtins.int
+    peer: _builtins.str
+    """The peer's SPIFFE trust domain."""
+    log_origin: _builtins.str
+    """The name of its log."""
+    index: _builtins.int
+    """Index of the entry in that log."""
+    leaf_sha256: _builtins.bytes
+    """SHA-256 of the entry's bytes."""
+    def __init__(
+        self,
+        *,
+        peer: _builtins.str = ...,
+        log_origin: _builtins.str = ...,
+        index: _builtins.int = ...,
+        leaf_sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "leaf_sha256", b"leaf_sha256", "log_origin", b"log_origin", "peer", b"peer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeerEntry: _TypeAlias = PeerEntry  # noqa: Y015
+
+@_typing.final
 class SearchDecided(_message.Message):
     """Every party was asked. A refusal is terminal; a permit is followed by exactly one terminal entry."""
 
@@ -422,12 +456,16 @@ class SearchDecided(_message.Message):
     DECISION_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     OFFICER_TOKEN_SHA256_FIELD_NUMBER: _builtins.int
+    REFERRED_TO_FIELD_NUMBER: _builtins.int
+    REFERRED_BY_FIELD_NUMBER: _builtins.int
     request_sha256: _builtins.bytes
     """Digest of the BoundRequest that was decided on."""
     officer_token_sha256: _builtins.bytes
     """SHA-256 of the officer token as it was shown: whoever holds the token can prove what it vouched for, and
     the identity provider which of its tokens this was. A token serves one search, so it links to no other.
     """
+    referred_to: _builtins.str
+    """With the outcome REFERRED: trust domain of the peer at which the system is, and whose decision is to follow."""
     @_builtins.property
     def summary(self) -> Global___SearchSummary:
         """What it is about."""
@@ -440,6 +478,10 @@ class SearchDecided(_message.Message):
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """When a permitted search expires unless answered."""
 
+    @_builtins.property
+    def referred_by(self) -> Global___PeerEntry:
+        """The decision of the peer that the search came from; absent when it came from an agency system."""
+
     def __init__(
         self,
         *,
@@ -448,10 +490,12 @@ class SearchDecided(_message.Message):
         decision: _decision_pb2.Decision | None = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         officer_token_sha256: _builtins.bytes = ...,
+        referred_to: _builtins.str = ...,
+        referred_by: Global___PeerEntry | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "decision", b"decision", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "decision", b"decision", "referred_by", b"referred_by", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "decision", b"decision", "officer_token_sha256", b"officer_token_sha256", "request_sha256", b"request_sha256", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "decision", b"decision", "officer_token_sha256", b"officer_token_sha256", "referred_by", b"referred_by", "referred_to", b"referred_to", "request_sha256", b"request_sha256", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -472,6 +516,8 @@ class SearchAnswered(_message.Message):
     CANDIDATES_ABOVE_THRESHOLD_FIELD_NUMBER: _builtins.int
     GALLERY_SIZE_FIELD_NUMBER: _builtins.int
     ALGORITHM_FIELD_NUMBER: _builtins.int
+    PEER_DECIDED_FIELD_NUMBER: _builtins.int
+    PEER_ENDED_FIELD_NUMBER: _builtins.int
     decided_index: _builtins.int
     """Index of the SearchDecided entry."""
     origin_agency: _builtins.str
@@ -490,6 +536,14 @@ class SearchAnswered(_message.Message):
     """Records in the gallery."""
     algorithm: _builtins.str
     """The matcher."""
+    @_builtins.property
+    def peer_decided(self) -> Global___PeerEntry:
+        """Of a search that was referred: what the peer decided."""
+
+    @_builtins.property
+    def peer_ended(self) -> Global___PeerEntry:
+        """Of a search that was referred: the end in the peer's ledger."""
+
     def __init__(
         self,
         *,
@@ -502,10 +556,12 @@ class SearchAnswered(_message.Message):
         candidates_above_threshold: _builtins.int = ...,
         gallery_size: _builtins.int = ...,
         algorithm: _builtins.str = ...,
+        peer_decided: Global___PeerEntry | None = ...,
+        peer_ended: Global___PeerEntry | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["peer_decided", b"peer_decided", "peer_ended", b"peer_ended"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "answer_sha256", b"answer_sha256", "candidates_above_threshold", b"candidates_above_threshold", "candidates_returned", b"candidates_returned", "decided_index", b"decided_index", "gallery", b"gallery", "gallery_size", b"gallery_size", "origin_agency", b"origin_agency", "system", b"system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "answer_sha256", b"answer_sha256", "candidates_above_threshold", b"candidates_above_threshold", "candidates_returned", b"candidates_returned", "decided_index", b"decided_index", "gallery", b"gallery", "gallery_size", b"gallery_size", "origin_agency", b"origin_agency", "peer_decided", b"peer_decided", "peer_ended", b"peer_ended", "system", b"system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -523,6 +579,8 @@ class SearchFailed(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CHECK_FIELD_NUMBER: _builtins.int
     ANSWER_SHA256_FIELD_NUMBER: _builtins.int
+    PEER_DECIDED_FIELD_NUMBER: _builtins.int
+    PEER_ENDED_FIELD_NUMBER: _builtins.int
     decided_index: _builtins.int
     """Index of the SearchDecided entry."""
     origin_agency: _builtins.str
@@ -532,9 +590,17 @@ class SearchFailed(_message.Message):
     reason: _connector_pb2.FailureReason.ValueType
     """Why."""
     check: _builtins.str
-    """Which check failed, for ORDER_REJECTED."""
+    """Which check failed, for ORDER_REJECTED; the peer's reason, for PEER_REJECTED."""
     answer_sha256: _builtins.bytes
     """SHA-256 of the SignedAnswer's answer bytes."""
+    @_builtins.property
+    def peer_decided(self) -> Global___PeerEntry:
+        """Of a search that was referred: what the peer decided; absent when it turned the search away without a decision."""
+
+    @_builtins.property
+    def peer_ended(self) -> Global___PeerEntry:
+        """Of a search that was referred: the end in the peer's ledger; absent when there is none."""
+
     def __init__(
         self,
         *,
@@ -544,10 +610,12 @@ class SearchFailed(_message.Message):
         reason: _connector_pb2.FailureReason.ValueType = ...,
         check: _builtins.str = ...,
         answer_sha256: _builtins.bytes = ...,
+        peer_decided: Global___PeerEntry | None = ...,
+        peer_ended: Global___PeerEntry | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["peer_decided", b"peer_decided", "peer_ended", b"peer_ended"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_sha256", b"answer_sha256", "check", b"check", "decided_index", b"decided_index", "origin_agency", b"origin_agency", "reason", b"reason", "system", b"system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_sha256", b"answer_sha256", "check", b"check", "decided_index", b"decided_index", "origin_agency", b"origin_agency", "peer_decided", b"peer_decided", "peer_ended", b"peer_ended", "reason", b"reason", "system", b"system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

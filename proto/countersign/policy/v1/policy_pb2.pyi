@@ -33,6 +33,7 @@ class EvaluateRequest(_message.Message):
     OFFICER_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     DOCUMENTS_INDEX_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
     officer: _builtins.str
     """The officer, as the origin agency's identity provider vouched for."""
     documents_index: _builtins.int
@@ -47,6 +48,10 @@ class EvaluateRequest(_message.Message):
     def at(self) -> _timestamp_pb2.Timestamp:
         """The time that the rules see as "now"."""
 
+    @_builtins.property
+    def peer(self) -> Global___Peer:
+        """Of a search between two installations: who is asked at the other one."""
+
     def __init__(
         self,
         *,
@@ -54,16 +59,59 @@ class EvaluateRequest(_message.Message):
         officer: _builtins.str = ...,
         at: _timestamp_pb2.Timestamp | None = ...,
         documents_index: _builtins.int | None = ...,
+        peer: Global___Peer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index", "at", b"at", "documents_index", b"documents_index", "facts", b"facts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index", "at", b"at", "documents_index", b"documents_index", "facts", b"facts", "peer", b"peer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index", "at", b"at", "documents_index", b"documents_index", "facts", b"facts", "officer", b"officer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index", "at", b"at", "documents_index", b"documents_index", "facts", b"facts", "officer", b"officer", "peer", b"peer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__documents_index: _TypeAlias = _typing.Literal["documents_index"]  # noqa: Y015
     _WhichOneofArgType__documents_index: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__documents_index) -> _WhichOneofReturnType__documents_index | None: ...
 
 Global___EvaluateRequest: _TypeAlias = EvaluateRequest  # noqa: Y015
+
+@_typing.final
+class Peer(_message.Message):
+    """The other installation of a search between two."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRUST_DOMAIN_FIELD_NUMBER: _builtins.int
+    PARTIES_FIELD_NUMBER: _builtins.int
+    REFER_FIELD_NUMBER: _builtins.int
+    VOUCHED_FIELD_NUMBER: _builtins.int
+    trust_domain: _builtins.str
+    """Its SPIFFE trust domain."""
+    refer: _builtins.bool
+    """True when the system is there: then operator and gallery owner are asked there, whoever they are, and the best
+    that comes of it here is REFERRED.
+    """
+    @_builtins.property
+    def parties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its agencies and jurisdictions, which are asked there and not here."""
+
+    @_builtins.property
+    def vouched(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Verdict]:
+        """When the search came from there: what its parties said, proved by its ledger. A party of its without a verdict
+        cannot be told.
+        """
+
+    def __init__(
+        self,
+        *,
+        trust_domain: _builtins.str = ...,
+        parties: _abc.Iterable[_builtins.str] | None = ...,
+        refer: _builtins.bool = ...,
+        vouched: _abc.Iterable[_decision_pb2.Verdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parties", b"parties", "refer", b"refer", "trust_domain", b"trust_domain", "vouched", b"vouched"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Peer: _TypeAlias = Peer  # noqa: Y015
 
 @_typing.final
 class Parties(_message.Message):

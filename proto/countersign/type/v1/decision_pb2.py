@@ -26,21 +26,21 @@ from countersign.type.v1 import circumstances_pb2 as countersign_dot_type_dot_v1
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"countersign/type/v1/decision.proto\x12\x13\x63ountersign.type.v1\x1a\'countersign/type/v1/circumstances.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n\x0f\x44\x65terminingRule\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x10\n\x08\x63itation\x18\x03 \x01(\t\x12/\n\x06\x65\x66\x66\x65\x63t\x18\x04 \x01(\x0e\x32\x1f.countersign.type.v1.RuleEffect\"Z\n\x10UnmetRequirement\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63lause\x18\x02 \x01(\r\x12\x13\n\x0brequirement\x18\x03 \x01(\t\x12\x10\n\x08\x63itation\x18\x04 \x01(\t\"N\n\nObligation\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\t\x12\x0f\n\x07rule_id\x18\x03 \x01(\t\x12\r\n\x05party\x18\x04 \x01(\t\"0\n\x10\x44irectiveVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\x87\x03\n\x07Verdict\x12\'\n\x04seat\x18\x01 \x01(\x0e\x32\x19.countersign.type.v1.Seat\x12\r\n\x05party\x18\x02 \x01(\t\x12\x34\n\x07outcome\x18\x03 \x01(\x0e\x32#.countersign.type.v1.VerdictOutcome\x12\x33\n\x05rules\x18\x04 \x03(\x0b\x32$.countersign.type.v1.DeterminingRule\x12\x34\n\x05unmet\x18\x05 \x03(\x0b\x32%.countersign.type.v1.UnmetRequirement\x12\x0e\n\x06\x66\x61ults\x18\x06 \x03(\t\x12\x39\n\ndirectives\x18\x07 \x03(\x0b\x32%.countersign.type.v1.DirectiveVersion\x12\x15\n\runknown_facts\x18\x08 \x03(\t\x12\x41\n\x14\x63ured_by_instruments\x18\t \x03(\x0e\x32#.countersign.type.v1.InstrumentKind\"\xb6\x02\n\x08\x44\x65\x63ision\x12\x35\n\x07outcome\x18\x01 \x01(\x0e\x32$.countersign.type.v1.DecisionOutcome\x12.\n\x08verdicts\x18\x02 \x03(\x0b\x32\x1c.countersign.type.v1.Verdict\x12\x34\n\x0bobligations\x18\x03 \x03(\x0b\x32\x1f.countersign.type.v1.Obligation\x12\x30\n\x0c\x65valuated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x19\n\x11policy_set_sha256\x18\x06 \x01(\x0c\x12\x1c\n\x0f\x64ocuments_index\x18\x07 \x01(\x04H\x00\x88\x01\x01\x42\x12\n\x10_documents_index\":\n\x07Receipt\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12\x12\n\ntlog_proof\x18\x03 \x01(\t*\x85\x01\n\x04Seat\x12\x14\n\x10SEAT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSEAT_ORIGIN\x10\x01\x12\x14\n\x10SEAT_BENEFICIARY\x10\x02\x12\x11\n\rSEAT_OPERATOR\x10\x03\x12\x16\n\x12SEAT_GALLERY_OWNER\x10\x04\x12\x15\n\x11SEAT_JURISDICTION\x10\x05*\x8a\x01\n\x0eVerdictOutcome\x12\x1f\n\x1bVERDICT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16VERDICT_OUTCOME_PERMIT\x10\x01\x12\x1a\n\x16VERDICT_OUTCOME_FORBID\x10\x02\x12\x1f\n\x1bVERDICT_OUTCOME_CANNOT_TELL\x10\x03*q\n\x0f\x44\x65\x63isionOutcome\x12 \n\x1c\x44\x45\x43ISION_OUTCOME_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x44\x45\x43ISION_OUTCOME_PERMITTED\x10\x01\x12\x1c\n\x18\x44\x45\x43ISION_OUTCOME_REFUSED\x10\x02*Y\n\nRuleEffect\x12\x1b\n\x17RULE_EFFECT_UNSPECIFIED\x10\x00\x12\x16\n\x12RULE_EFFECT_PERMIT\x10\x01\x12\x16\n\x12RULE_EFFECT_FORBID\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"countersign/type/v1/decision.proto\x12\x13\x63ountersign.type.v1\x1a\'countersign/type/v1/circumstances.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n\x0f\x44\x65terminingRule\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x10\n\x08\x63itation\x18\x03 \x01(\t\x12/\n\x06\x65\x66\x66\x65\x63t\x18\x04 \x01(\x0e\x32\x1f.countersign.type.v1.RuleEffect\"Z\n\x10UnmetRequirement\x12\x0f\n\x07rule_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63lause\x18\x02 \x01(\r\x12\x13\n\x0brequirement\x18\x03 \x01(\t\x12\x10\n\x08\x63itation\x18\x04 \x01(\t\"N\n\nObligation\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\t\x12\x0f\n\x07rule_id\x18\x03 \x01(\t\x12\r\n\x05party\x18\x04 \x01(\t\"0\n\x10\x44irectiveVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\"\x99\x03\n\x07Verdict\x12\'\n\x04seat\x18\x01 \x01(\x0e\x32\x19.countersign.type.v1.Seat\x12\r\n\x05party\x18\x02 \x01(\t\x12\x34\n\x07outcome\x18\x03 \x01(\x0e\x32#.countersign.type.v1.VerdictOutcome\x12\x33\n\x05rules\x18\x04 \x03(\x0b\x32$.countersign.type.v1.DeterminingRule\x12\x34\n\x05unmet\x18\x05 \x03(\x0b\x32%.countersign.type.v1.UnmetRequirement\x12\x0e\n\x06\x66\x61ults\x18\x06 \x03(\t\x12\x39\n\ndirectives\x18\x07 \x03(\x0b\x32%.countersign.type.v1.DirectiveVersion\x12\x15\n\runknown_facts\x18\x08 \x03(\t\x12\x41\n\x14\x63ured_by_instruments\x18\t \x03(\x0e\x32#.countersign.type.v1.InstrumentKind\x12\x10\n\x08\x61sked_at\x18\n \x01(\t\"\xb6\x02\n\x08\x44\x65\x63ision\x12\x35\n\x07outcome\x18\x01 \x01(\x0e\x32$.countersign.type.v1.DecisionOutcome\x12.\n\x08verdicts\x18\x02 \x03(\x0b\x32\x1c.countersign.type.v1.Verdict\x12\x34\n\x0bobligations\x18\x03 \x03(\x0b\x32\x1f.countersign.type.v1.Obligation\x12\x30\n\x0c\x65valuated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x19\n\x11policy_set_sha256\x18\x06 \x01(\x0c\x12\x1c\n\x0f\x64ocuments_index\x18\x07 \x01(\x04H\x00\x88\x01\x01\x42\x12\n\x10_documents_index\":\n\x07Receipt\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12\x12\n\ntlog_proof\x18\x03 \x01(\t*\x85\x01\n\x04Seat\x12\x14\n\x10SEAT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSEAT_ORIGIN\x10\x01\x12\x14\n\x10SEAT_BENEFICIARY\x10\x02\x12\x11\n\rSEAT_OPERATOR\x10\x03\x12\x16\n\x12SEAT_GALLERY_OWNER\x10\x04\x12\x15\n\x11SEAT_JURISDICTION\x10\x05*\x8a\x01\n\x0eVerdictOutcome\x12\x1f\n\x1bVERDICT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16VERDICT_OUTCOME_PERMIT\x10\x01\x12\x1a\n\x16VERDICT_OUTCOME_FORBID\x10\x02\x12\x1f\n\x1bVERDICT_OUTCOME_CANNOT_TELL\x10\x03*\x90\x01\n\x0f\x44\x65\x63isionOutcome\x12 \n\x1c\x44\x45\x43ISION_OUTCOME_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x44\x45\x43ISION_OUTCOME_PERMITTED\x10\x01\x12\x1c\n\x18\x44\x45\x43ISION_OUTCOME_REFUSED\x10\x02\x12\x1d\n\x19\x44\x45\x43ISION_OUTCOME_REFERRED\x10\x03*Y\n\nRuleEffect\x12\x1b\n\x17RULE_EFFECT_UNSPECIFIED\x10\x00\x12\x16\n\x12RULE_EFFECT_PERMIT\x10\x01\x12\x16\n\x12RULE_EFFECT_FORBID\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'countersign.type.v1.decision_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEAT']._serialized_start=1236
-  _globals['_SEAT']._serialized_end=1369
-  _globals['_VERDICTOUTCOME']._serialized_start=1372
-  _globals['_VERDICTOUTCOME']._serialized_end=1510
-  _globals['_DECISIONOUTCOME']._serialized_start=1512
-  _globals['_DECISIONOUTCOME']._serialized_end=1625
-  _globals['_RULEEFFECT']._serialized_start=1627
-  _globals['_RULEEFFECT']._serialized_end=1716
+  _globals['_SEAT']._serialized_start=1254
+  _globals['_SEAT']._serialized_end=1387
+  _globals['_VERDICTOUTCOME']._serialized_start=1390
+  _globals['_VERDICTOUTCOME']._serialized_end=1528
+  _globals['_DECISIONOUTCOME']._serialized_start=1531
+  _globals['_DECISIONOUTCOME']._serialized_end=1675
+  _globals['_RULEEFFECT']._serialized_start=1677
+  _globals['_RULEEFFECT']._serialized_end=1766
   _globals['_DETERMININGRULE']._serialized_start=133
   _globals['_DETERMININGRULE']._serialized_end=244
   _globals['_UNMETREQUIREMENT']._serialized_start=246
@@ -50,9 +50,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DIRECTIVEVERSION']._serialized_start=418
   _globals['_DIRECTIVEVERSION']._serialized_end=466
   _globals['_VERDICT']._serialized_start=469
-  _globals['_VERDICT']._serialized_end=860
-  _globals['_DECISION']._serialized_start=863
-  _globals['_DECISION']._serialized_end=1173
-  _globals['_RECEIPT']._serialized_start=1175
-  _globals['_RECEIPT']._serialized_end=1233
+  _globals['_VERDICT']._serialized_end=878
+  _globals['_DECISION']._serialized_start=881
+  _globals['_DECISION']._serialized_end=1191
+  _globals['_RECEIPT']._serialized_start=1193
+  _globals['_RECEIPT']._serialized_end=1251
 # @@protoc_insertion_point(module_scope)

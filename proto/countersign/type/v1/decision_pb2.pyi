@@ -97,6 +97,10 @@ class _DecisionOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decis
     """Every party permits."""
     DECISION_OUTCOME_REFUSED: _DecisionOutcome.ValueType  # 2
     """At least one party does not."""
+    DECISION_OUTCOME_REFERRED: _DecisionOutcome.ValueType  # 3
+    """Every party that was asked here permits, and the others are asked at a peer, whose own decision must permit before
+    anything is run. Never read as permitted.
+    """
 
 class DecisionOutcome(_DecisionOutcome, metaclass=_DecisionOutcomeEnumTypeWrapper):
     """What all verdicts together say."""
@@ -107,6 +111,10 @@ DECISION_OUTCOME_PERMITTED: DecisionOutcome.ValueType  # 1
 """Every party permits."""
 DECISION_OUTCOME_REFUSED: DecisionOutcome.ValueType  # 2
 """At least one party does not."""
+DECISION_OUTCOME_REFERRED: DecisionOutcome.ValueType  # 3
+"""Every party that was asked here permits, and the others are asked at a peer, whose own decision must permit before
+anything is run. Never read as permitted.
+"""
 Global___DecisionOutcome: _TypeAlias = DecisionOutcome  # noqa: Y015
 
 class _RuleEffect:
@@ -276,12 +284,17 @@ class Verdict(_message.Message):
     DIRECTIVES_FIELD_NUMBER: _builtins.int
     UNKNOWN_FACTS_FIELD_NUMBER: _builtins.int
     CURED_BY_INSTRUMENTS_FIELD_NUMBER: _builtins.int
+    ASKED_AT_FIELD_NUMBER: _builtins.int
     seat: Global___Seat.ValueType
     """The seat that the party holds."""
     party: _builtins.str
     """The party: an ORI, or an ISO 3166-2 code for a jurisdiction ("US-CA"). Empty when unknown."""
     outcome: Global___VerdictOutcome.ValueType
     """What it says."""
+    asked_at: _builtins.str
+    """Trust domain of the peer that the party belongs to: it is asked there, and not here. With ASKED_AT_PEER nobody here
+    knows what it says; else the verdict is the one in the peer's own decision. Empty for a party that was asked here.
+    """
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeterminingRule]:
         """The rules that determined it."""
@@ -322,10 +335,11 @@ class Verdict(_message.Message):
         directives: _abc.Iterable[Global___DirectiveVersion] | None = ...,
         unknown_facts: _abc.Iterable[_builtins.str] | None = ...,
         cured_by_instruments: _abc.Iterable[_circumstances_pb2.InstrumentKind.ValueType] | None = ...,
+        asked_at: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cured_by_instruments", b"cured_by_instruments", "directives", b"directives", "faults", b"faults", "outcome", b"outcome", "party", b"party", "rules", b"rules", "seat", b"seat", "unknown_facts", b"unknown_facts", "unmet", b"unmet"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_at", b"asked_at", "cured_by_instruments", b"cured_by_instruments", "directives", b"directives", "faults", b"faults", "outcome", b"outcome", "party", b"party", "rules", b"rules", "seat", b"seat", "unknown_facts", b"unknown_facts", "unmet", b"unmet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
