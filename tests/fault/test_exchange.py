@@ -14,6 +14,7 @@ import pytest
 from support.exchange_history import counts_of, wrongs_of
 from support.exchanges import Exchange
 from support.nemesis import Bounds, Nemesis
+from support.postgres import PostgresServer, PostgresUnderTest
 
 pytestmark = [
     pytest.mark.fault,
@@ -35,11 +36,17 @@ ROUNDS_OF_AN_INSTALLATION: Final = 10
 """Then another is begun: each round verifies the whole ledger."""
 
 
-def one_round(exchange: Exchange, seed: int, bounds: Bounds) -> None:
-    nemesis = Nemesis(exchange, seed, bounds)
+def one_round(exchange: Exchange, seed: int, server: PostgresServer | None = None) -> None:
+    nemesis = Nemesis(exchange, seed, BOUNDS)
     with exchange.load(seed, expires_after_s=EXPIRES_AFTER_S, settle_s=SETTLE_S) as load:
         try:
             nemesis.strike(load, STRIKES)
+            if server is not None:
+                nemesis.did.append("database killed")
+                server.kill()
+                load.wait_for(STRIKES, BOUNDS.hurt_s_max)
+                server.start()
+                load.wait_for(STRIKES, BOUNDS.rest_s_max)
         finally:
             exchange.heal()
     history = exchange.history()
@@ -57,4 +64,16 @@ def test_every_account_agrees_whatever_breaks(tmp_path: Path, fault_rounds: int)
         folder = tmp_path / f"exchange-{start}"
         with Exchange(folder, brokers=replicas, connectors=replicas, with_links=True) as exchange:
             for number in range(start, min(start + ROUNDS_OF_AN_INSTALLATION, fault_rounds)):
-                one_round(exchange, SEED + number, BOUNDS)
+                one_round(exchange, SEED + number)
+
+
+def test_every_account_agrees_with_the_ledger_on_postgresql(
+    tmp_path: Path, mortal_postgres_server: PostgresServer, fault_rounds: int
+) -> None:
+    if fault_rounds == 1:
+        pytest.skip("the long form: `--fault-rounds 2` or more")
+    mortal_postgres_server.make_database("exchange")
+    database = PostgresUnderTest(mortal_postgres_server, "exchange", tmp_path)
+    with Exchange(tmp_path / "exchange", brokers=2, connectors=2, database=database) as exchange:
+        for number in range(fault_rounds):
+            one_round(exchange, SEED + number, mortal_postgres_server)

@@ -32,6 +32,7 @@ from support.exchange_history import Begun, Failed, History, Proved, Run, Told, 
 from support.installations import BURBANK, LAPD, InstallationUnderTest, ProcessUnderTest
 from support.links import Link
 from support.nats_servers import free_port
+from support.postgres import PostgresUnderTest
 from support.waiting import WAIT_S_MAX
 from tlog.folder import entries_in_folder, verify_folder
 from tlog.policy import Policy
@@ -81,6 +82,7 @@ class Exchange:
         policies: int = 1,
         connectors: int = 1,
         with_links: bool = False,
+        database: PostgresUnderTest | None = None,
     ) -> None:
         self._folder = folder
         folder.mkdir(exist_ok=True)
@@ -95,6 +97,8 @@ class Exchange:
         command = (sys.executable, "-P", struggles, connector.command[-1])
         self.processes[CONNECTOR].part = replace(connector, command=command)
         self._settings("broker", limits=UNLIMITED)
+        if database is not None:
+            self._settings("ledger", **tomllib.loads(f"database = {database.in_settings}"))
         self.brokers = ["broker", *(f"broker-{n}" for n in range(2, brokers + 1))]
         self.connectors = [CONNECTOR, *(f"{CONNECTOR}-{n}" for n in range(2, connectors + 1))]
         self.policies = ["policy", *(f"policy-{n}" for n in range(2, policies + 1))]
@@ -159,6 +163,8 @@ class Exchange:
         for link in self.links.values():
             link.mend()
         for process in self.processes.values():
+            if process.has_ended:
+                process.kill()
             process.thaw()
         self.installation.start()
 

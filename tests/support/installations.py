@@ -55,6 +55,11 @@ class ProcessUnderTest:
         return self._process.pid if self._process is not None else None
 
     @property
+    def has_ended(self) -> bool:
+        """True when it ended by itself, as one does that doubts a write, to be started again."""
+        return self._process is not None and self._process.poll() is not None
+
+    @property
     def log(self) -> str:
         """What it has written since the installation was made."""
         return self.part.log.read_text(errors="replace")

@@ -102,5 +102,10 @@ class Nemesis:
             LINK_HARMS[harm](link)
             wait()
             link.mend()
-        else:
-            HARMS[harm](self._exchange.processes[name], wait)
+            return
+        process = self._exchange.processes[name]
+        if process.has_ended:
+            # Of itself, in doubt about a write; whoever runs it starts it again.
+            process.kill()
+            process.start()
+        HARMS[harm](process, wait)
