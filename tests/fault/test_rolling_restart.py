@@ -20,7 +20,7 @@ def test_a_rolling_restart_is_felt_by_no_client(tmp_path: Path) -> None:
     with Exchange(tmp_path / "exchange", brokers=2, policies=2, connectors=2) as exchange:
         nemesis = Nemesis(exchange, SEED, BOUNDS)
         with exchange.load(
-            SEED, expires_after_s=SETTLE_S, settle_s=2 * SETTLE_S, one_door=True
+            SEED, expires_after_s=SETTLE_S, settle_s=2 * SETTLE_S, one_door=True, workers=2
         ) as load:
             nemesis.roll(load, [*exchange.brokers, *exchange.policies, *exchange.connectors])
         history = exchange.history()

@@ -170,7 +170,13 @@ class Exchange:
 
     @contextlib.contextmanager
     def load(
-        self, seed: int, *, expires_after_s: float, settle_s: float, one_door: bool = False
+        self,
+        seed: int,
+        *,
+        expires_after_s: float,
+        settle_s: float,
+        one_door: bool = False,
+        workers: int = WORKERS,
     ) -> Iterator[Load]:
         """Clients at work; at the end they wait until each of their searches has ended.
 
@@ -187,7 +193,7 @@ class Exchange:
             expires_after_s=expires_after_s,
             settle_s=settle_s,
             clients=[
-                ClientPlan(str(layout.client(agency)), agency, officer, brokers, WORKERS, str(log))
+                ClientPlan(str(layout.client(agency)), agency, officer, brokers, workers, str(log))
                 for (agency, officer), log in zip(OFFICERS.items(), logs, strict=True)
             ],
         )
