@@ -1,6 +1,6 @@
 """Whatever the directives, the proposal and the searches: the engine says of each what the replay says."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ from directive.recorded import RecordedSearch
 from directive.replay import Replay
 from directive.replay_counts import Outcome
 from directive.worlds import OneWorld, World
-from support.directives import book_where_others_permit, ordinary, unguarded, vocabulary
+from support.directives import NOON, book_where_others_permit, ordinary, unguarded, vocabulary
 from support.drawn_searches import (
     MOMENTS,
     OFFICERS,
@@ -50,11 +50,17 @@ def test_the_engine_says_of_each_search_what_the_replay_says(
         if facts.HasField("beneficiary_agency") and not facts.beneficiary_agency:
             facts.ClearField("beneficiary_agency")  # the contract has no empty one
         who = officer_for(facts, officer, own=own_officer)
-        for case_number in (facts.case_number, text, "another"):
+        for case_number, asks, moment in (
+            (facts.case_number, who, at),
+            (text, who, NOON),
+            ("another", f"of-{facts.origin_agency.lower()}-2026-06-02", at),
+            ("another", f"of-{facts.origin_agency.lower()}-2026-09-01", NOON),
+            ("another", f"of-{facts.origin_agency.lower()}-2026-05-01", NOON + timedelta(days=3)),
+        ):
             facts.case_number = case_number
             kept = SearchFacts.FromString(facts.SerializeToString())
-            decision = decides.evaluate(kept, who, at)
-            replay.add(RecordedSearch.of(count, kept, who, decision))
+            decision = decides.evaluate(kept, asks, moment)
+            replay.add(RecordedSearch.of(count, kept, asks, decision))
             count += 1
     found = replay.finish()
     assert found.sound

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from countersign.type.v1 import search_pb2
 from countersign.type.v1.circumstances_pb2 import INSTRUMENT_KIND_NONE, Emergency, Instrument
 from countersign.type.v1.search_pb2 import Offence, OffenceSeverity, SearchFacts
+from shared.clock import stamp
 from shared.registry import Registry
-from support.circumstances import circumstances, emergency, instrument
+from support.circumstances import EXPIRES, circumstances, emergency, instrument
 from support.directives import (
     BURBANK,
     FACEFIND,
@@ -24,24 +25,69 @@ from support.directives import (
     vocabulary,
 )
 
+_FLAG = st.sampled_from([None, True, False])
+_INSTRUMENTS = st.builds(
+    instrument,
+    kind=st.sampled_from([0, 1, 2, 3]),
+    status=st.sampled_from([0, 1, 3, 3, 3]),
+    issuer=st.sampled_from([0, 1, 4]),
+    scope=st.sampled_from([0, 1, 3]),
+    jurisdiction=st.sampled_from(["", "US-CA", "US", "XX"]),
+    expires_at=st.sampled_from([None, stamp(EXPIRES), stamp(NOON)]),
+    uses_left=st.sampled_from([None, 0, 1]),
+    unlimited_uses=st.booleans(),
+    never_expires=st.booleans(),
+)
+_EMERGENCIES = st.builds(
+    emergency,
+    claimed=st.booleans(),
+    began_at=st.sampled_from([None, stamp(NOON), stamp(NOON - timedelta(hours=80))]),
+    ratify_by=st.sampled_from([None, stamp(NOON), stamp(NOON + timedelta(hours=47))]),
+)
 CIRCUMSTANCES = st.builds(
     circumstances,
     route=st.sampled_from([None, 0, 1, 7, 99]),
     probe_edit=st.sampled_from([0, 1, 3]),
-    consent_given=st.sampled_from([None, True, False]),
-    instrument=st.sampled_from(
-        [None, Instrument(), Instrument(kind=INSTRUMENT_KIND_NONE), instrument()]
+    protected_basis=st.sampled_from([None, 1, 2, 99]),
+    investigation=st.sampled_from([None, 1, 2]),
+    charge_status=st.sampled_from([None, 1, 2]),
+    consent_given=_FLAG,
+    asked_for_identity=_FLAG,
+    request_form_attested=_FLAG,
+    unsolicited=_FLAG,
+    equivalent_statute=st.sampled_from(["", "18 Pa.C.S. s. 3701", "120"]),
+    instrument=st.one_of(
+        st.sampled_from([None, Instrument(), Instrument(kind=INSTRUMENT_KIND_NONE), instrument()]),
+        _INSTRUMENTS,
     ),
-    emergency=st.sampled_from([None, Emergency(), emergency(), emergency(began_at=None)]),
+    emergency=st.one_of(st.sampled_from([None, Emergency(), emergency()]), _EMERGENCIES),
 )
+_LAPSES = ("2026-05-01", "2026-06-02", "2026-09-01")
 AGENCIES = [LAPD, LASD, BURBANK, FACEFIND]
 
 
 @cache
 def crowded() -> Registry:
-    """The demonstration's registry with an officer in every agency."""
+    """The demonstration's registry with officers in every agency, and all that circumstances follow from."""
+    certified = {f"of-{ori.lower()}-{day}": (ori, day) for ori in AGENCIES for day in _LAPSES}
     return changed_registry(
-        officers={f"of-{ori.lower()}": {"agency": ori, "active": True} for ori in AGENCIES}
+        officers={
+            **{f"of-{ori.lower()}": {"agency": ori, "active": True} for ori in AGENCIES},
+            **{
+                name: {"agency": ori, "active": True, "certificates": {"LACRIS-FR": day}}
+                for name, (ori, day) in certified.items()
+            },
+        },
+        systems={"lacris": {"lowest_group_accuracy": 975}},
+        galleries={"lacris-booking": {"origin": "criminal_proceedings"}},
+        offence_sets={
+            "robberies": {
+                "title": "Robbery",
+                "owner": "US-CA",
+                "nibrs": ["120"],
+                "statutes": ["18 Pa.C.S. s. 3701"],
+            }
+        },
     )
 
 
@@ -87,6 +133,7 @@ def searches(draw: st.DrawFn) -> SearchFacts:
         case_number=draw(TEXTS),
         narrative=draw(TEXTS),
         candidates_max=draw(st.integers(0, 2**31 - 1)),
+        emergency_basis=draw(st.sampled_from(["", " ", "a child is missing"])),
         circumstances=draw(st.one_of(st.none(), CIRCUMSTANCES)),
     )
 
@@ -142,6 +189,33 @@ _CONDITIONS = st.one_of(
             "context has instrumentInForce && context.instrumentInForce",
             "context has emergencyHours && context.emergencyHours > 0",
             "context.emergency",
+            "context has emergencyBasisGiven && context.emergencyBasisGiven",
+            "context has ratificationOverdue && context.ratificationOverdue",
+            "context.askedForIdentity || context.unsolicited || context.requestFormAttested",
+            'context.probeEdit == Countersign::ProbeEdit::"none"',
+            'context.protectedBasis == Countersign::ProtectedBasis::"none"',
+            'context.investigation == Countersign::InvestigationStage::"open"',
+            'context.chargeStatus == Countersign::ChargeStatus::"suspected"',
+            (
+                "context has instrumentStatus && context.instrumentStatus == "
+                'Countersign::InstrumentStatus::"granted"'
+            ),
+            (
+                "context has instrumentIssuer && context.instrumentIssuer == "
+                'Countersign::InstrumentIssuer::"court"'
+            ),
+            (
+                "context has instrumentScope && context.instrumentScope == "
+                'Countersign::InstrumentScope::"faceSearch"'
+            ),
+            (
+                "context has instrumentJurisdiction && context.instrumentJurisdiction == "
+                'Countersign::Jurisdiction::"US-CA"'
+            ),
+            'context.equivalentSets.containsAny([Countersign::OffenceSet::"robberies"])',
+            'context.offenceSets.containsAll([Countersign::OffenceSet::"robberies"])',
+            "context.equivalentSets.isEmpty()",
+            'context.galleryOrigin == Countersign::GalleryOrigin::"criminalProceedings"',
             'context.offenceSets.contains(Countersign::OffenceSet::"robberies")',
             'context.requesterClass == Countersign::AgencyClass::"lawEnforcement"',
             "context.lowestGroupAccuracy < 980",
