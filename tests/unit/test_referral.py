@@ -6,8 +6,6 @@ import pytest
 
 from countersign.broker.v1.broker_pb2 import Search
 from countersign.broker.v1.peer_pb2 import ReferSearchRequest
-from countersign.client.verify import VerificationError, open_answer, verify_search
-from countersign.connector.v1.connector_pb2 import FailureReason
 from countersign.ledger.v1.entry_pb2 import Entry, PeerEntry
 from countersign.type.v1.decision_pb2 import DecisionOutcome, Seat, VerdictOutcome
 from shared.referral import (
@@ -17,7 +15,7 @@ from shared.referral import (
     prove_end,
     prove_referral,
 )
-from support.orders import OFFICER, OPERATOR
+from support.orders import OPERATOR
 from support.referrals import (
     EAST,
     LAPD,
@@ -232,6 +230,10 @@ def _owner_left_out(entry: Entry) -> None:
     del entry.search_decided.decision.verdicts[3]
 
 
+def _permits_over_a_forbid(entry: Entry) -> None:
+    entry.search_decided.decision.verdicts[4].outcome = VerdictOutcome.VERDICT_OUTCOME_FORBID
+
+
 def _lives_longer(entry: Entry) -> None:
     entry.search_decided.deadline.seconds += 1
 
@@ -248,6 +250,7 @@ def _lives_longer(entry: Entry) -> None:
         _referred_on,
         _operator_not_asked,
         _owner_left_out,
+        _permits_over_a_forbid,
         _lives_longer,
     ],
 )
@@ -255,6 +258,25 @@ def test_decision_that_is_not_on_our_search(
     workshop: ReferralWorkshop, lie: Callable[[Entry], None]
 ) -> None:
     assert doubted(workshop, workshop.referred(), lie) == "PEER_DECISION_MISMATCH"
+
+
+def test_operator_whom_nobody_here_knows_must_have_been_asked_there(
+    workshop: ReferralWorkshop,
+) -> None:
+    def unknown(entry: Entry) -> None:
+        for one in entry.search_decided.decision.verdicts[2:4]:
+            one.party = ""
+
+    def left_out(entry: Entry) -> None:
+        del entry.search_decided.decision.verdicts[2]
+
+    assert doubted(workshop, workshop.referred(unknown), left_out) == "PEER_DECISION_MISMATCH"
+
+
+def test_receipt_that_claims_another_index(workshop: ReferralWorkshop) -> None:
+    request = workshop.request(workshop.referred())
+    request.decision_receipt.index += 1
+    assert refused(workshop, request) == "PEER_RECEIPT_INVALID"
 
 
 def test_verdict_of_ours_that_the_peer_edited(workshop: ReferralWorkshop) -> None:
@@ -266,6 +288,14 @@ def test_verdict_of_ours_that_the_peer_edited(workshop: ReferralWorkshop) -> Non
 
 def test_end_of_another_search(workshop: ReferralWorkshop) -> None:
     search = workshop.answered(ended_changed=_of_another_search)
+    assert ended_check(workshop, search) == "PEER_END_MISMATCH"
+
+
+def test_end_of_another_decision(workshop: ReferralWorkshop) -> None:
+    def of_another(entry: Entry) -> None:
+        entry.search_answered.decided_index += 1
+
+    search = workshop.answered(ended_changed=of_another)
     assert ended_check(workshop, search) == "PEER_END_MISMATCH"
 
 
@@ -288,91 +318,3 @@ def ended_check(workshop: ReferralWorkshop, search: Search) -> str:
     with pytest.raises(NotProved) as caught:
         prove_end(workshop.east_as_peer, decided, search.peer, search.answer)
     return caught.value.check
-
-
-# What the requester must see proved before a candidate is shown
-
-
-def opened(workshop: ReferralWorkshop, search: Search) -> str:
-    """The reason for which the requester does not open the answer."""
-    with pytest.raises(VerificationError) as caught:
-        open_answer(workshop.search.prepared, search, OFFICER, workshop.trust)
-    return caught.value.reason
-
-
-def test_sound_answer_opens(workshop: ReferralWorkshop) -> None:
-    search = workshop.answered()
-    told = open_answer(workshop.search.prepared, search, OFFICER, workshop.trust)
-    assert told.candidates == workshop.search.candidates()
-
-
-def _names_another_end(entry: Entry) -> None:
-    entry.search_answered.peer_ended.leaf_sha256 = b"x" * 32
-
-
-def _names_no_decision(entry: Entry) -> None:
-    entry.search_answered.ClearField("peer_decided")
-
-
-@pytest.mark.parametrize("lie", [_names_another_end, _names_no_decision])
-def test_broker_whose_own_end_does_not_name_the_peers(
-    workshop: ReferralWorkshop, lie: Callable[[Entry], None]
-) -> None:
-    assert opened(workshop, workshop.answered(end_changed=lie)) == "PEER_END_MISMATCH"
-
-
-def test_ledgers_that_say_different_things_of_the_end(workshop: ReferralWorkshop) -> None:
-    def fewer(entry: Entry) -> None:
-        entry.search_answered.gallery_size -= 1
-
-    search = workshop.answered(ended_changed=fewer)
-    assert opened(workshop, search) == "PEER_END_MISMATCH"
-
-
-def test_broker_that_keeps_the_peers_receipts_back(workshop: ReferralWorkshop) -> None:
-    search = workshop.answered()
-    search.ClearField("peer")
-    assert opened(workshop, search) == "PEER_NOT_RECORDED"
-
-
-def test_broker_that_shows_a_decision_of_a_forked_log(workshop: ReferralWorkshop) -> None:
-    search = workshop.answered()
-    forked = log_of(EAST)
-    forked.leaves = workshop.east.leaves
-    receipt = search.peer.decision_receipt
-    receipt.CopyFrom(forked.receipt(receipt.index))
-    assert opened(workshop, search) == "PEER_RECEIPT_INVALID"
-
-
-@pytest.mark.parametrize("lie", [_forbid, _to_another, _speaks_for_the_operator])
-def test_decision_that_is_no_referral_of_the_system(
-    workshop: ReferralWorkshop, lie: Callable[[Entry], None]
-) -> None:
-    search = workshop.referred(lie)
-    assert opened(workshop, search) == "DECISION_MISMATCH"
-
-
-def test_refusal_of_the_peers_is_shown_only_when_its_ledger_has_it(
-    workshop: ReferralWorkshop,
-) -> None:
-    def refuses(entry: Entry) -> None:
-        decision = entry.search_decided.decision
-        decision.outcome = DecisionOutcome.DECISION_OUTCOME_REFUSED
-        decision.verdicts[2].outcome = VerdictOutcome.VERDICT_OUTCOME_FORBID
-        entry.search_decided.ClearField("deadline")
-
-    search = workshop.referred()
-    search.peer.decision_receipt.CopyFrom(workshop.decide_there(search, refuses))
-    end = Entry(schema_epoch=1, search_id=search.search_id)
-    end.search_failed.decided_index = search.decision_receipt.index
-    end.search_failed.reason = FailureReason.FAILURE_REASON_PEER_REFUSED
-    at = entry_of(EAST, workshop.east, search.peer.decision_receipt)
-    end.search_failed.peer_decided.CopyFrom(at)
-    search = workshop.search.close(search, end)
-    verified = verify_search(search, search.search_id, workshop.trust)
-    assert verified.failure_reason == FailureReason.FAILURE_REASON_PEER_REFUSED
-    # Another decision of the same ledger, such as a later one, is not the one that our end names.
-    search.peer.decision_receipt.CopyFrom(workshop.decide_there(search, refuses))
-    with pytest.raises(VerificationError) as caught:
-        verify_search(search, search.search_id, workshop.trust)
-    assert caught.value.reason == "PEER_DECISION_MISMATCH"
