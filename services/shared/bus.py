@@ -332,7 +332,8 @@ class Bus:
     async def close(self) -> None:
         """Leaves new work to others, lets handlers finish, for a bounded time, and closes."""
         leaving = [puller.stop() for puller in self._pullers]
-        await asyncio.gather(*leaving, *map(drained, self._served))
+        leaving += [drained(self._client, subscription) for subscription in self._served]
+        await asyncio.gather(*leaving)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=ACK_TIMEOUT_S)
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):

@@ -65,10 +65,15 @@ class Delivery:
     """Tells the server that it is still being worked on."""
 
 
-async def drained(subscription: Subscription) -> None:
+async def drained(client: Client, subscription: Subscription) -> None:
     """Has nothing more sent, and what was sent handed over, as far as the server answers in time."""
     with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
         async with asyncio.timeout(DRAIN_S_MAX):
+            # By itself `drain` writes its ping before what it has just buffered, so that the answer proves
+            # nothing; then it drops what still comes, and whoever asked waits in vain.
+            await client._send_unsubscribe(subscription._id)
+            await client.flush()
+            await client.flush()
             await subscription.drain()  # type: ignore[no-untyped-call]  # NATS's
 
 
@@ -131,7 +136,7 @@ class Puller:
             self._asks_again.cancel()
         if self._subscription:
             # Else the server would go on giving what this process asked for, and wait for it in vain.
-            await drained(self._subscription)
+            await drained(self._client, self._subscription)
 
     async def pull(self) -> None:
         """Asks for as many as may be in flight, forgetting what was asked before."""

@@ -134,11 +134,10 @@ async def test_an_answer_is_held_back_until_the_ledger_has_it(
             return await orders.answered(prepared.search_id)
 
         assert await until(answer_is_there)
-        held = await lapd.client.get(prepared.search_id, wait_s=1)
-        assert held.state == pb.SEARCH_STATE_PENDING
-        assert not held.HasField("answer")
-        with pytest.raises(Unavailable):
-            await lapd.client.get(prepared.search_id)
+        # Not even that it is open: another broker may have told of its end.
+        for wait_s in (1, 0):
+            with pytest.raises(Unavailable):
+                await lapd.client.get(prepared.search_id, wait_s=wait_s)
     await answered_once(lapd, prepared)
 
 

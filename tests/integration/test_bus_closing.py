@@ -97,7 +97,7 @@ async def test_requests_while_a_service_finishes_are_answered_by_another(
         connected(settings, "policy") as other,
     ):
         one = await Bus.connect(settings, "policy")
-        await one.serve(SUBJECT, "policy", StringValue, leaving.answer, 4)
+        await one.serve(SUBJECT, "policy", StringValue, leaving.answer, 64)
 
         async def ask(what: str) -> str:
             asked = StringValue(value=what)

@@ -126,7 +126,7 @@ EDGES = st.tuples(st.sampled_from([*LAPSES, *WRITTEN, NOON]), st.integers(-2, 2)
     own=st.booleans(),
     asked=st.lists(st.tuples(TEXTS, TEXTS, TEXTS, EDGES), min_size=12, max_size=12),
 )
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_what_was_answered_before_is_answered_the_same_as_if_asked_anew(
     lapd: str,
     base: SearchFacts,
