@@ -136,7 +136,7 @@ class FileKeyProvider:
             raise key_missing(
                 f"version {wrapped.version} of the opening keys is not in {self._folder}"
             )
-        return open_with(key, wrapped.sealed, _WRAP_CONTEXT + bound_to)
+        return _unwrapped(key, wrapped, bound_to)
 
     def rotate(self) -> int:
         """Write a new version."""
@@ -148,13 +148,7 @@ class FileKeyProvider:
     def destroy(self, version: int) -> None:
         """Overwrite and remove the file of an older version."""
         assert version < self.version, "the newest version is in use"
-        path = self._folder / f"v{version}.key"
-        with path.open("r+b") as file:
-            file.write(bytes(path.stat().st_size))
-            file.flush()
-            os.fsync(file.fileno())
-        path.unlink()
-        whole_files.sync_folder(self._folder)
+        _destroy_key(self._folder / f"v{version}.key")
         self._keys = _read_keys(self._folder)
 
 
@@ -181,6 +175,26 @@ def read_revealed(text: str) -> dict[int, bytes]:
     return keys
 
 
+def unwrap_with(keys: Mapping[int, bytes], wrapped: WrappedKey, bound_to: bytes) -> bytes:
+    """Give a key back as a provider with these versions would; raises NotReady."""
+    key = keys.get(wrapped.version)
+    if key is None:
+        raise key_missing(f"version {wrapped.version} is not among the keys that were given")
+    return _unwrapped(key, wrapped, bound_to)
+
+
+def would_lose(keys: Mapping[int, bytes], folder: Path) -> bool:
+    """Say whether `place_keys` would take away or replace what is in the folder. Raises OSError."""
+    if not folder.exists():
+        return False
+    there = [(_FILE_NAME.fullmatch(one.name), one) for one in folder.iterdir()]
+    return any(
+        one.read_bytes().strip() != keys.get(int(match[1]), b"").hex().encode()
+        for match, one in there
+        if match
+    )
+
+
 def place_keys(keys: Mapping[int, bytes], folder: Path) -> None:
     """Have the folder hold these versions and no other. Raises NotReady, OSError."""
     if not keys:
@@ -190,7 +204,7 @@ def place_keys(keys: Mapping[int, bytes], folder: Path) -> None:
         _write_key(folder / f"v{version}.key", key)
     for one in folder.iterdir():
         if (match := _FILE_NAME.fullmatch(one.name)) and int(match[1]) not in keys:
-            one.unlink()
+            _destroy_key(one)
     _read_keys(folder)
 
 
@@ -229,6 +243,19 @@ def _require_private(path: Path) -> None:
             f"{path} can be reached by others (mode {stat.S_IMODE(mode):04o}); "
             "only the ledger's own user may: chmod go= it, and rotate the keys if somebody did",
         )
+
+
+def _unwrapped(key: bytes, wrapped: WrappedKey, bound_to: bytes) -> bytes:
+    return open_with(key, wrapped.sealed, _WRAP_CONTEXT + bound_to)
+
+
+def _destroy_key(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
+    whole_files.sync_folder(path.parent)
 
 
 def _write_key(path: Path, key: bytes) -> None:

@@ -14,7 +14,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from ledger.key_provider import KEY_BYTES, KeyProvider, key_missing, open_with, seal_with
+from ledger.key_provider import (
+    KEY_BYTES,
+    KeyProvider,
+    WrappedKey,
+    key_missing,
+    open_with,
+    seal_with,
+)
 from ledger.key_store import HolderKey, KeyStore, StoredBlock
 from shared.errors import NotReady, Unavailable
 
@@ -207,14 +214,7 @@ class Keyring:
         Found out before anything is sealed: with a key that another replica lacks, or the other way round,
         one of them could not open what the other sealed.
         """
-        for one in self._store.holder_keys():
-            try:
-                self._provider.unwrap(one.wrapped, _bound_holder(one.holder, one.generation))
-            except NotReady as error:
-                raise key_missing(
-                    f"version {one.wrapped.version} of the opening keys, which wraps the key of "
-                    f"{one.holder or 'nobody'}, does not open it here: {error.message}"
-                ) from error
+        require_opened(self._store, self._provider.unwrap)
 
     def holders(self) -> list[str]:
         """List who has keys."""
@@ -357,6 +357,18 @@ class Keyring:
         key = self._provider.unwrap(stored.wrapped, _bound_holder(holder, generation))
         self._holder_keys[holder, generation] = key
         return key
+
+
+def require_opened(store: KeyStore, unwrap: Callable[[WrappedKey, bytes], bytes]) -> None:
+    """Raise NotReady, naming the version, unless every holder's key that is stored is opened."""
+    for one in store.holder_keys():
+        try:
+            unwrap(one.wrapped, _bound_holder(one.holder, one.generation))
+        except NotReady as error:
+            raise key_missing(
+                f"version {one.wrapped.version} of the opening keys, which wraps the key of "
+                f"{one.holder or 'nobody'}, does not open it here: {error.message}"
+            ) from error
 
 
 def _bound_holder(holder: str, generation: int) -> bytes:

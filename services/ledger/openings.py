@@ -2,15 +2,16 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.config import LedgerSettings
-from ledger.key_provider import FileKeyProvider
+from ledger.key_provider import FileKeyProvider, unwrap_with
 from ledger.key_store import KeyStore, SqliteKeyStore
-from ledger.keyring import Keyring
+from ledger.keyring import Keyring, require_opened
 from ledger.opening_rows import OpeningRows, SqliteOpeningRows
 from ledger.postgres_openings import PostgresKeyStore, PostgresOpeningRows
 from ledger.postgres_storage import PostgresDatabase
@@ -74,6 +75,28 @@ def require_opening_keys(settings: LedgerSettings) -> None:
         if is_new and not store.holders():
             return
         Keyring(FileKeyProvider(settings.provider_keys), store).require_keys()
+
+
+def require_opening(settings: LedgerSettings, keys: Mapping[int, bytes]) -> None:
+    """Raise NotReady unless these keys open all that is in the key store, or nothing is sealed yet.
+
+    Raises StorageFailed, ServiceError.
+    """
+    try:
+        store = _key_store(settings, create=False)
+    except NotReady as error:
+        if error.reason == "OPENING_KEYS_MISSING" and _is_new(settings):
+            return
+        raise
+    with contextlib.closing(store):
+        require_opened(store, partial(unwrap_with, keys))
+
+
+def _is_new(settings: LedgerSettings) -> bool:
+    if isinstance(settings.database, Path) and not settings.database.exists():
+        return True
+    with contextlib.closing(_rows(settings)) as rows:
+        return _has_none(rows)
 
 
 def _has_none(rows: Reading) -> bool:

@@ -7,12 +7,21 @@ pipe: `... reveal-opening-keys CONFIG | ... place-opening-keys CONFIG -`.
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from ledger.config import LedgerSettings
-from ledger.key_provider import mounted_keys, place_keys, read_revealed, revealed_keys
-from shared.errors import NotReady
+from ledger.key_provider import (
+    mounted_keys,
+    place_keys,
+    read_revealed,
+    revealed_keys,
+    would_lose,
+)
+from ledger.openings import require_opening
+from ledger.reading import StorageFailed
+from shared.errors import NotReady, ServiceError
 from shared.settings import SettingsError
 
 PIPED: Final = "-"
@@ -39,15 +48,31 @@ def run_place_opening_keys(arguments: list[str]) -> int:
             keys = read_revealed(sys.stdin.read(PIPED_CHARACTERS_MAX))
         else:
             keys = mounted_keys(Path(given.source))
+        _require_none_lost(keys, settings)
         place_keys(keys, settings.provider_keys)
     except SettingsError as error:
         sys.stderr.write(f"countersign-ledger: {error}\n")
         return 2
-    except (NotReady, OSError) as error:
+    except (ServiceError, StorageFailed, OSError) as error:
         sys.stderr.write(f"FAILED: {error}\n")
         return 1
     sys.stdout.write(f"PLACED: {len(keys)} in {settings.provider_keys}\n")
     return 0
+
+
+def _require_none_lost(keys: Mapping[int, bytes], settings: LedgerSettings) -> None:
+    """Raise NotReady for keys copied the wrong way: what they would replace may be there only once."""
+    if not would_lose(keys, settings.provider_keys):
+        return
+    try:
+        require_opening(settings, keys)
+    except NotReady as error:
+        raise NotReady(
+            error.reason,
+            f"nothing was changed: {settings.provider_keys} holds keys that would be lost, and it is not "
+            "sure that those given open the key store; copy from the replica that rotated last "
+            f"({error.message})",
+        ) from error
 
 
 def run_reveal_opening_keys(arguments: list[str]) -> int:

@@ -125,6 +125,35 @@ def kept_in(folder: Path) -> dict[str, str]:
     return {one.name: one.read_text() for one in folder.iterdir()}
 
 
+@pytest.mark.promise(5)
+def test_keys_that_do_not_open_the_store_replace_none(
+    tmp_path: Path, nats_server: NatsUnderTest
+) -> None:
+    """Copied the wrong way after a rotation: the newest key may be nowhere else."""
+    config, mounted = write_settings(tmp_path, nats_server), tmp_path / "mounted"
+    settings = LedgerSettings.load(config)
+    new_log(tmp_path)
+    with opened_openings(settings) as openings:
+        openings.sealer.prepare("CA0194200")
+    mounted.mkdir()
+    (mounted / "v1.key").write_text((settings.provider_keys / "v1.key").read_text())
+    with opened_keyring(settings) as keyring:
+        keyring.rotate()
+    before = kept_in(settings.provider_keys)
+    done = run_program("place-opening-keys", config, mounted)
+    assert (done.returncode, done.stderr[:7]) == (1, "FAILED:")
+    assert "nothing was changed" in done.stderr
+    (mounted / "v2.key").write_text("0" * 64 + "\n")  # another one by the same name
+    assert run_program("place-opening-keys", config, mounted).returncode == 1
+    assert kept_in(settings.provider_keys) == before
+    # The way that is right takes away what is needed no more.
+    (mounted / "v2.key").write_text(before["v2.key"])
+    (mounted / "v1.key").unlink()
+    assert run_program("place-opening-keys", config, mounted).returncode == 0
+    with opened_openings(settings):
+        assert list(kept_in(settings.provider_keys)) == ["v2.key"]
+
+
 def test_no_key_at_all_is_not_placed(tmp_path: Path, nats_server: NatsUnderTest) -> None:
     """A secret that was mounted empty: the keys that are there stay."""
     config, mounted = write_settings(tmp_path, nats_server), tmp_path / "mounted"
