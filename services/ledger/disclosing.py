@@ -88,8 +88,8 @@ async def disclosing(
 
 @contextlib.contextmanager
 def _read(registered: OwnRegistry | None) -> Iterator[None]:
-    """Read from the first document on, meanwhile appends go on."""
-    reading = None if registered is None else asyncio.create_task(registered.catch_up())
+    """Read from the first document on, and again when that failed, meanwhile appends go on."""
+    reading = None if registered is None else asyncio.create_task(registered.keep_read())
     try:
         yield
     finally:

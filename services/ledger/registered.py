@@ -21,6 +21,8 @@ from shared.tokens import OfficerTokens
 log = logging.getLogger(__name__)
 
 PAGE_DOCUMENTS_MAX: Final = 256
+RETRY_FIRST_S: Final = 1.0
+RETRY_MAX_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,11 @@ class OwnRegistry:
         tokens: OfficerTokens,
         archive: Archive,
         key_after: Callable[[int | None], str],
+        retry_first_s: float = RETRY_FIRST_S,
     ) -> None:
         """`documents` without any, and `tokens` of the trust roots."""
+        self._retry_first_s = retry_first_s
+        self._unread = asyncio.Event()
         self._documents = documents
         self._tokens = tokens
         self._archive = archive
@@ -63,18 +68,33 @@ class OwnRegistry:
             raise Unavailable("REGISTRY_STALE", "what is registered is being read", retry_after_s=1)
         return self._known
 
+    async def keep_read(self) -> None:
+        """Read at once and after each failure, until cancelled: the next document may be weeks away."""
+        await self.catch_up()
+        pause_s = self._retry_first_s
+        while True:
+            await self._unread.wait()
+            await asyncio.sleep(pause_s)
+            await self.catch_up()
+            pause_s = (
+                min(2 * pause_s, RETRY_MAX_S) if self._unread.is_set() else self._retry_first_s
+            )
+
     async def catch_up(self) -> None:
         """Apply what is on record by now. Raises nothing: `current` says what has come of it."""
         async with self._busy:
             try:
                 await self._apply_new()
+                self._unread.clear()
             except ServiceError as error:
-                # Not read, so not known; the next document or question tries again.
+                # Not read, so not known until `keep_read`, or the next document, has read it.
                 self._known = None
+                self._unread.set()
                 log.warning("the registry was not read", extra={"fields": {"why": error.reason}})
             except Exception:
                 log.exception("a document cannot be applied; nobody reads openings")
                 self._failed = True
+                self._unread.clear()
 
     async def _apply_new(self) -> None:
         before = self._documents.head

@@ -12,6 +12,7 @@ class ArchiveThatLeavesOneOut:
 
     def __init__(self) -> None:
         self.silent = False
+        self.asked = 0
 
     async def chain(
         self, key_after: Callable[[int | None], str], after: int | None, count_max: int
@@ -19,6 +20,7 @@ class ArchiveThatLeavesOneOut:
         """One document, which follows another."""
         assert key_after(after)
         assert count_max
+        self.asked += 1
         if self.silent:
             raise Unavailable("LEDGER_UNREADABLE", "the disk does not answer")
         entry = Entry(previous_document=3)
