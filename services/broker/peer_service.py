@@ -69,10 +69,10 @@ class PeerServicer(PeerServiceServicer):
         call = call_of(context, "ReferSearch", SERVICE)
         try:
             proved = self._proved(request)
+            record = await self._searching.take_referral(call, proved, request)
         except NotProved as error:
             await self._reject(call, error.check)
             raise InvalidRequest(error.check, str(error)) from error
-        record = await self._searching.take_referral(call, proved, request)
         return pb.ReferSearchResponse(search=await self._broker.with_answer(record))
 
     def _proved(self, request: pb.ReferSearchRequest) -> ProvedReferral:

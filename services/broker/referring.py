@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.answers import AnswerRefused, verified_answer
+from broker.at_once import AtOnce
 from broker.ledger import Ledger
 from broker.peer_client import PeerClient
 from broker.record import (
@@ -71,8 +72,10 @@ FOLLOW_S: Final = 1.0
 """How often it is seen to that each open search is being followed."""
 POLL_S: Final = 10.0
 """How long the peer holds one answer back."""
-FOLLOWED_MAX: Final = 256
-"""Half of the calls that a server takes from one caller; the others wait for their turn."""
+FOLLOWED_MAX: Final = 64
+"""At one peer. Replicas are one caller there, of which a server takes 512 calls; eight fill it."""
+TOLD_MAX: Final = 16
+"""Withdrawals that one peer is being told of at once."""
 RETRY_S: Final = 2.0
 """A search is asked about no more often, unless it has just been referred."""
 UNTOLD_MAX: Final = 10_000
@@ -115,7 +118,8 @@ class Referring:
         self._trust = trust
         self._clients = clients
         self._clock = clock
-        self._following: dict[str, asyncio.Task[None]] = {}
+        self._following = AtOnce(FOLLOWED_MAX)
+        self._telling = AtOnce(TOLD_MAX)
         self._asked_at: dict[str, float] = {}
         self._untold: dict[str, Record] = {}
         self._at_hand: OrderedDict[str, PeerSearch] = OrderedDict()
@@ -140,7 +144,7 @@ class Referring:
         request.sealed_probe.CopyFrom(sealed_probe)
         found = self._peer_of(record)
         if found is None:
-            await self._end(record, rejected_at_peer_entry(record, "PEER_UNKNOWN"))
+            await self._reject(record, "PEER_UNKNOWN")
             return
         peer, client = found
         try:
@@ -153,26 +157,26 @@ class Referring:
             ) from error
         except ServiceError as error:
             check = error.reason if _REASON.fullmatch(error.reason) else "UNREADABLE"
-            await self._end(record, rejected_at_peer_entry(record, check))
+            await self._reject(record, check)
             return
         if not await self._take_in(record, peer, search):
             self._follow(record)
 
     async def withdraw(self, record: Record) -> None:
-        """Tells the peer that a search has been withdrawn; tries again until it has heard."""
+        """Tells the peer that a search has been withdrawn; tries again until it has heard, or expires it."""
+        self._untold.pop(record.search_id, None)
         found = self._peer_of(record)
-        if found is None:
+        if found is None or record.deadline <= self._clock.now():
             return
         try:
             await found[1].withdraw(record.search_id)
         except _PASSING:
+            # At the end of the queue: others have their turn first.
             if len(self._untold) < UNTOLD_MAX:
                 self._untold[record.search_id] = record
-            return
         except ServiceError as error:
             # Never heard of there, or not ours: nothing is left to be withdrawn.
             log.warning("peer takes no withdrawal", extra={"fields": {"reason": error.reason}})
-        self._untold.pop(record.search_id, None)
 
     async def give_out(self, record: Record, search: Search) -> None:
         """Adds the peer's receipts and the answer, as far as they can be had and are those on record."""
@@ -212,15 +216,14 @@ class Referring:
         try:
             yield
         finally:
-            tasks = [keeping, *self._following.values()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await asyncio.gather(self._following.stop(), self._telling.stop())
 
     async def _keep_following(self) -> None:
         while True:
             for record in list(self._untold.values()):
-                await self.withdraw(record)
+                self._telling.start(record, self.withdraw)
             self._follow_open()
             await asyncio.sleep(FOLLOW_S)
 
@@ -235,18 +238,8 @@ class Referring:
                 self._follow(record)
 
     def _follow(self, record: Record) -> None:
-        search_id = record.search_id
-        if search_id in self._following or len(self._following) >= FOLLOWED_MAX:
-            return
-        self._asked_at[search_id] = asyncio.get_running_loop().time()
-        task = asyncio.create_task(self._ask(record), name=search_id)
-        self._following[search_id] = task
-        task.add_done_callback(self._followed)
-
-    def _followed(self, task: asyncio.Task[None]) -> None:
-        del self._following[task.get_name()]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a referred search could not be followed", exc_info=error)
+        if self._following.start(record, self._ask):
+            self._asked_at[record.search_id] = asyncio.get_running_loop().time()
 
     async def _ask(self, record: Record) -> None:
         found = self._peer_of(record)
@@ -269,7 +262,7 @@ class Referring:
             check = error.check if isinstance(error, NotProved) else str(error)
             fields = {"peer": peer.trust_domain, "check": check}
             log.error("what a peer says does not hold", extra={"fields": fields})
-            await self._end(record, rejected_at_peer_entry(record, check))
+            await self._reject(record, check)
             return True
         pending = self._end_after(record, there)
         if pending is not None:
@@ -308,6 +301,11 @@ class Referring:
         return answered_at_peer_entry(
             record, there.answer, _digest(there.signed), there.decided.at, there.ended.at
         )
+
+    async def _reject(self, record: Record, check: str) -> None:
+        await self._end(record, rejected_at_peer_entry(record, check))
+        # The peer may have it all the same, and be about to run it.
+        await self.withdraw(record)
 
     async def _end(
         self, record: Record, pending: PendingEntry, signed: SignedAnswer | None = None

@@ -21,7 +21,14 @@ from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.limits import Limits
 from broker.policy import Policy
-from broker.record import Record, Referral, checked_entry, decided_entry, undecided_entry
+from broker.record import (
+    Record,
+    Referral,
+    checked_entry,
+    decided_entry,
+    summary_of,
+    undecided_entry,
+)
 from broker.referring import Referring
 from broker.streams import order_subject
 from broker.watch import KnownSearches
@@ -41,7 +48,7 @@ from shared.binding import bind, request_digest
 from shared.bus import Bus
 from shared.clock import Clock, stamp
 from shared.errors import Broken, FieldViolation, InvalidRequest, ServiceError, Unavailable
-from shared.referral import ProvedReferral
+from shared.referral import VALIDITY_S, NotProved, ProvedReferral, require_same_meaning
 from shared.registry import TrustRoots
 from shared.signing import ORDER_CONTEXT, SigningKey, key_id
 from shared.unknown_fields import has_unknown_fields
@@ -70,8 +77,8 @@ class _Asked:
     referral: Referral | None
     asked_at: Peer | None
     """Who is asked at the other installation of a search between two."""
-    deadline: datetime | None = None
-    """None for the one that the facts ask for."""
+    proved: ProvedReferral | None = None
+    """None for one that was asked for here."""
 
     @property
     def referred_by(self) -> str:
@@ -136,7 +143,14 @@ class Searching:
     async def take_referral(
         self, caller: Call, proved: ProvedReferral, request: ReferSearchRequest
     ) -> Record:
-        """As `submit`, of what a peer refers to us: its parties have spoken, and ours are asked."""
+        """As `submit`, of what a peer refers to us: its parties have spoken, and ours are asked.
+
+        Raises NotProved as well.
+        """
+        deadline = proved.decided.deadline.seconds
+        if deadline > self._clock.now().timestamp() + VALIDITY_S:
+            # By our clock as well: what the peer's ledger takes for now is the peer's word.
+            raise NotProved("PEER_DEADLINE", "the search is to wait for longer than any may")
         facts, officer = proved.request.facts, proved.request.officer
         asked = _Asked(
             admitted=self._admission.referred(caller, facts, officer),
@@ -145,7 +159,7 @@ class Searching:
             sealed_probe=request.sealed_probe,
             referral=Referral(proved.by.peer, proved.by),
             asked_at=self._referring.vouched(proved),
-            deadline=proved.decided.deadline.ToDatetime(UTC),
+            proved=proved,
         )
         return await self._one_at_a_time(facts.search_id, lambda: self._carry_out(asked))
 
@@ -210,12 +224,22 @@ class Searching:
         # What is at hand may have changed while the decision was being recorded.
         record = self._known.get(facts.search_id) or record
         if record.is_open and record.deadline > self._clock.now():
-            await self._send_on(record, asked)
-            record = self._known.get(facts.search_id) or record
-            if not record.is_open and not record.answer_sha256:
-                # Withdrawn or expired in between: its purge may have come before the order.
-                await self._ending.purge(record)
+            try:
+                await self._send_on(record, asked)
+            finally:
+                record = self._known.get(facts.search_id) or record
+                await self._take_back(record)
         return record
+
+    async def _take_back(self, record: Record) -> None:
+        """Undoes the sending of what was withdrawn, or has expired, in between: the undoing came first."""
+        if record.is_open or record.answer_sha256:
+            return
+        if record.referred_to:
+            if record.end is not None and not record.end.HasField("search_failed"):
+                await self._referring.withdraw(record)
+        else:
+            await self._ending.purge(record)
 
     async def _send_on(self, record: Record, asked: _Asked) -> None:
         if record.referred_to:
@@ -238,12 +262,14 @@ class Searching:
         if facts.HasField("expires_after"):
             wait_s = facts.expires_after.ToTimedelta().total_seconds()
         deadline = datetime.fromtimestamp(now.timestamp() + wait_s, now.tzinfo)
-        if asked.deadline is not None:
-            deadline = asked.deadline  # the peer waits no longer
-        evaluated, appended = await self._recorded(
-            admitted,
-            now,
-            lambda evaluated: decided_entry(
+        if asked.proved is not None:
+            # The peer waits no longer.
+            deadline = asked.proved.decided.deadline.ToDatetime(UTC)
+
+        def entry(evaluated: EvaluateResponse) -> PendingEntry:
+            if asked.proved is not None:
+                require_same_meaning(asked.proved, summary_of(facts, evaluated))
+            return decided_entry(
                 facts,
                 admitted.officer,
                 evaluated,
@@ -251,9 +277,9 @@ class Searching:
                 deadline,
                 admitted.token_sha256,
                 asked.referral,
-            ),
-            asked.asked_at,
-        )
+            )
+
+        evaluated, appended = await self._recorded(admitted, now, entry, asked.asked_at)
         if appended.existing:
             # Decided before, by another broker or before a restart: that decision stands.
             found = await self._ledger.look_up(facts.search_id)

@@ -11,7 +11,9 @@ Of a referral, by whoever has the system (`prove_referral`):
    [PEER_DECISION_MISMATCH, PEER_NOT_PERMITTED, PEER_DEADLINE]
 3. it is bound to the request that was sent, of valid facts, of an agency of the peer;
    [PEER_REQUEST_MISMATCH, PEER_REQUEST_INVALID, PEER_ORIGIN]
-4. the sealed probe is the one that the request is bound to. [PEER_PROBE_MISMATCH]
+4. the sealed probe is the one that the request is bound to; [PEER_PROBE_MISMATCH]
+   and once our own parties have been asked, before anything is on record (`require_same_meaning`), that both
+   registries have the system and the gallery alike. [PEER_SUMMARY_MISMATCH]
 
 Of what came of it, by the one that referred it and by the requester (`prove_decision`, `prove_end`):
 5. the receipts prove entries of the peer's log; [PEER_RECEIPT_INVALID]
@@ -20,7 +22,6 @@ Of what came of it, by the one that referred it and by the requester (`prove_dec
 7. its end is of that decision, and bears the digest of the answer. [PEER_END_MISMATCH, PEER_ANSWER_MISMATCH]
 """
 
-import contextlib
 import functools
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -33,7 +34,7 @@ from google.protobuf.message import DecodeError
 from countersign.broker.v1.broker_pb2 import PeerSearch
 from countersign.broker.v1.peer_pb2 import ReferSearchRequest
 from countersign.connector.v1.connector_pb2 import SignedAnswer
-from countersign.ledger.v1.entry_pb2 import Entry, PeerEntry, SearchDecided
+from countersign.ledger.v1.entry_pb2 import Entry, PeerEntry, SearchDecided, SearchSummary
 from countersign.type.v1.decision_pb2 import (
     DecisionOutcome,
     Receipt,
@@ -47,8 +48,8 @@ from shared.entry_facts import ENDS
 from shared.kinds import kind_number
 from shared.registry import Peer, RegistryError, SystemKeys, TrustRoots
 from shared.unknown_fields import has_unknown_fields
+from tlog.cosignature import parse_log_vkey
 from tlog.errors import TlogError
-from tlog.note import Verifier
 from tlog.proof import verify_receipt
 
 ASKED_AT_PEER: Final = "ASKED_AT_PEER"
@@ -68,7 +69,7 @@ _VOUCHED_SEATS: Final = frozenset({Seat.SEAT_ORIGIN, Seat.SEAT_BENEFICIARY, Seat
 """Nobody but we can speak for who runs our system, or owns its galleries."""
 _KEYS_AT_HAND: Final = 64
 
-_log = functools.lru_cache(maxsize=_KEYS_AT_HAND)(Verifier.parse)
+_log = functools.lru_cache(maxsize=_KEYS_AT_HAND)(parse_log_vkey)
 
 
 class NotProved(Exception):
@@ -108,11 +109,8 @@ class OwnDecision:
     @classmethod
     def of(cls, receipt: Receipt, trust: TrustRoots) -> "OwnDecision":
         """Of a receipt that was verified, or that our own ledger gave."""
-        names: set[str] = set()
-        for vkey in trust.log_verifier_keys:
-            with contextlib.suppress(TlogError):
-                names.add(_log(vkey).name)
-        return cls(receipt.leaf, receipt.index, frozenset(names))
+        names = frozenset(_log(vkey).name for vkey in trust.log_verifier_keys)
+        return cls(receipt.leaf, receipt.index, names)
 
 
 @dataclass(frozen=True)
@@ -134,13 +132,11 @@ def check_peers(trust: TrustRoots) -> None:
     if twice:
         raise RegistryError(f"trust_roots: {', '.join(twice)}: named more than once among peers")
     try:
-        for peer in trust.peers:
-            for vkey in peer.log_verifier_keys:
+        for keys in (trust.log_verifier_keys, *(peer.log_verifier_keys for peer in trust.peers)):
+            for vkey in keys:
                 _log(vkey)
     except TlogError as error:
-        raise RegistryError(
-            f"trust_roots: a peer's verifier key cannot be read: {error}"
-        ) from error
+        raise RegistryError(f"trust_roots: a log's verifier key cannot be read: {error}") from error
 
 
 def peer_with(trust: TrustRoots, system: str) -> Peer | None:
@@ -214,6 +210,15 @@ def prove_referral(peer: Peer, here: str, request: ReferSearchRequest) -> Proved
     return ProvedReferral(bound, digest, decided, proved.at, vouched)
 
 
+def require_same_meaning(proved: ProvedReferral, summary: SearchSummary) -> None:
+    """The peer's parties permitted the gallery that it is by our registry; raises NotProved."""
+    if _about(proved.decided.summary) != _about(summary):
+        raise NotProved(
+            "PEER_SUMMARY_MISMATCH",
+            "the peer's registry has another operator, owner or gallery class",
+        )
+
+
 def _bound(data: bytes) -> BoundRequest:
     try:
         bound = BoundRequest.FromString(data)
@@ -238,7 +243,7 @@ def prove_decision(peer: Peer, own: OwnDecision, receipt: Receipt) -> Proved:
         not proved.entry.HasField("search_decided")
         or proved.entry.search_id != own.entry.search_id
         or theirs.request_sha256 != ours.request_sha256
-        or _about(theirs) != _about(ours)
+        or _about(theirs.summary) != _about(ours.summary)
         or (by.index, by.leaf_sha256) != (own.index, hashlib.sha256(own.leaf).digest())
         or by.log_origin not in own.log_origins
     ):
@@ -344,9 +349,12 @@ def _is_permit(said: Verdict) -> bool:
     return said.outcome == _PERMIT
 
 
-def _about(decided: SearchDecided) -> Sequence[str]:
-    summary = decided.summary
-    return summary.origin_agency, summary.beneficiary_agency, summary.system, summary.gallery
+def _about(summary: SearchSummary) -> Sequence[object]:
+    """What both must mean alike; each has the last three from a registry of its own."""
+    return (
+        *(summary.origin_agency, summary.beneficiary_agency, summary.system, summary.gallery),
+        *(summary.operator_agency, summary.gallery_owner, summary.gallery_class),
+    )
 
 
 def _plain(said: Verdict) -> bytes:

@@ -1,6 +1,7 @@
 """A broker without sockets: its real parts around a bus in memory."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from broker.admission import Admission, Call
@@ -9,6 +10,7 @@ from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.limits import Limits, LimitSettings
 from broker.participants import Known, of_file
+from broker.peer_client import PeerClient
 from broker.policy import Policy
 from broker.referring import Referring
 from broker.searching import Searching
@@ -33,6 +35,7 @@ from shared.registry import (
     Agency,
     Gallery,
     IdentityProvider,
+    Peer,
     Registry,
     System,
     SystemKeys,
@@ -44,6 +47,7 @@ from shared.signing import ANSWER_CONTEXT, SigningKey
 from shared.tokens import OfficerTokens
 from support.buses import BusInMemory
 from support.clocks import ClockThatStandsStill
+from support.orders import log_signer
 
 WIDE = LimitSettings(
     agency_searches_burst=10_000, officer_searches_burst=10_000, officer_in_flight_max=10_000
@@ -112,21 +116,26 @@ class BrokerOnTheTable:
     limit_settings: LimitSettings = WIDE
     follows: Known | None = None
     """Who takes part, when that is no file."""
+    peers: tuple[Peer, ...] = ()
+    """Where the system is, if it is not here."""
+    clients: Mapping[str, PeerClient] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.provider = DevelopmentIdentityProvider(
             "https://id.lapd.test", self.provider_key, self.clock
         )
         registered = self.provider.registration()
+        keys = SystemKeys(
+            sealing_public_key=self.sealing_key.public_key,
+            answer_verify_key=self.connector_key.verify_key.raw,
+        )
         self.trust = TrustRoots(
-            log_verifier_keys=("not used here",),
+            log_verifier_keys=(log_signer().verifier.vkey,),
             broker_verify_keys=(self.order_key.verify_key.raw,),
-            systems={
-                "lacris": SystemKeys(
-                    sealing_public_key=self.sealing_key.public_key,
-                    answer_verify_key=self.connector_key.verify_key.raw,
-                )
-            },
+            systems={} if self.peers else {"lacris": keys},
+            peers=tuple(
+                peer.model_copy(update={"systems": {"lacris": keys}}) for peer in self.peers
+            ),
             identity_providers={LAPD: IdentityProvider.model_validate(registered)},
         )
         self.registry = registry()
@@ -155,7 +164,7 @@ class BrokerOnTheTable:
             ledger=self.ledger,
             known=self.known,
             trust=self.trust,
-            clients={},
+            clients=self.clients,
             clock=self.clock,
         )
         self.searching = Searching(

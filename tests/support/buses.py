@@ -27,11 +27,18 @@ from countersign.policy.v1.policy_pb2 import (
     EvaluateResponse,
     Parties,
 )
-from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Receipt, VerdictOutcome
+from countersign.type.v1.decision_pb2 import (
+    Decision,
+    DecisionOutcome,
+    Receipt,
+    Seat,
+    VerdictOutcome,
+)
 from shared.errors import InvalidRequest, Unavailable
 
 PERMITTED = DecisionOutcome.DECISION_OUTCOME_PERMITTED
 REFUSED = DecisionOutcome.DECISION_OUTCOME_REFUSED
+REFERRED = DecisionOutcome.DECISION_OUTCOME_REFERRED
 
 
 class LedgerInMemory:
@@ -156,12 +163,21 @@ class PolicyThatSays:
         decision = Decision(
             outcome=self.outcome, evaluated_at=request.at, documents_index=self.documents
         )
+        if request.peer.refer:
+            decision.verdicts.add(
+                seat=Seat.SEAT_OPERATOR,
+                outcome=VerdictOutcome.VERDICT_OUTCOME_CANNOT_TELL,
+                asked_at=request.peer.trust_domain,
+                faults=["ASKED_AT_PEER"],
+            )
         says = (
             VerdictOutcome.VERDICT_OUTCOME_PERMIT
-            if self.outcome == PERMITTED
+            if self.outcome in (PERMITTED, REFERRED)
             else VerdictOutcome.VERDICT_OUTCOME_FORBID
         )
-        decision.verdicts.add(party=request.facts.origin_agency, outcome=says)
+        decision.verdicts.add(
+            seat=Seat.SEAT_ORIGIN, party=request.facts.origin_agency, outcome=says
+        )
         parties = Parties(origin_agency=request.facts.origin_agency)
         return EvaluateResponse(decision=decision, parties=parties)
 

@@ -5,6 +5,7 @@ then made from the changed part, as a forger with those keys would.
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -27,7 +28,8 @@ from shared.binding import bind
 from shared.referral import ASKED_AT_PEER
 from shared.registry import Peer, SystemKeys, TrustRoots
 from support.orders import OFFICER, OPERATOR, SYSTEM
-from support.searches import LogInMemory, SearchWorkshop
+from support.searches import DECIDED_AT, LogInMemory, SearchWorkshop
+from tlog.cosignature import CosignatureKind, Cosigner, LogCosigner
 from tlog.note import Signer
 
 WEST, EAST = "west.test", "east.test"
@@ -44,6 +46,14 @@ def unchanged(_: Entry) -> None:
 def log_of(domain: str) -> LogInMemory:
     """A log of its own."""
     return LogInMemory(Signer(f"{domain}/ledger", Ed25519PrivateKey.generate()))
+
+
+def ml_dsa_log_of(domain: str) -> tuple[LogInMemory, str]:
+    """One that signs with ML-DSA-44 as well, and that verifier key."""
+    name = f"{domain}/ledger"
+    cosigner = Cosigner.from_seed(name, os.urandom(32), CosignatureKind.ML_DSA_44)
+    beside = LogCosigner(cosigner, lambda: DECIDED_AT)
+    return LogInMemory(Signer(name, Ed25519PrivateKey.generate()), beside), beside.vkey
 
 
 def permit(seat: Seat.ValueType, party: str, asked_at: str = "") -> Verdict:

@@ -52,6 +52,12 @@ def test_sound_answer_opens(workshop: ReferralWorkshop) -> None:
     assert told.candidates == workshop.search.candidates()
 
 
+def test_permit_of_our_own_does_for_no_system_of_a_peers(workshop: ReferralWorkshop) -> None:
+    search, signed = workshop.search, workshop.search.sign(workshop.search.answer())
+    # Everybody permits, and it was never referred.
+    assert opened(workshop, search.end(search.decide(), signed)) == "DECISION_MISMATCH"
+
+
 def _names_another_end(entry: Entry) -> None:
     entry.search_answered.peer_ended.leaf_sha256 = b"x" * 32
 

@@ -8,9 +8,11 @@ from countersign.broker.v1.broker_pb2 import Search
 from countersign.broker.v1.peer_pb2 import ReferSearchRequest
 from countersign.ledger.v1.entry_pb2 import Entry, PeerEntry
 from countersign.type.v1.decision_pb2 import DecisionOutcome, Seat, VerdictOutcome
+from countersign.type.v1.search_pb2 import GalleryClass
 from shared.referral import (
     NotProved,
     OwnDecision,
+    check_peers,
     prove_decision,
     prove_end,
     prove_referral,
@@ -24,6 +26,7 @@ from support.referrals import (
     entry_of,
     left_to,
     log_of,
+    ml_dsa_log_of,
     permit,
 )
 
@@ -193,6 +196,23 @@ def test_sound_decision_is_believed(workshop: ReferralWorkshop) -> None:
     assert proved.at == entry_of(EAST, workshop.east, receipt)
 
 
+def test_logs_that_the_trust_roots_name_by_another_kind_of_key_are_believed() -> None:
+    (west, wests), (east, easts) = ml_dsa_log_of(WEST), ml_dsa_log_of(EAST)
+    workshop = ReferralWorkshop(west, east)
+    workshop.trust = workshop.trust.model_copy(update={"log_verifier_keys": (wests,)})
+    changed = {"log_verifier_keys": (wests,)}
+    workshop.west_as_peer = workshop.west_as_peer.model_copy(update=changed)
+    changed = {"log_verifier_keys": (easts,)}
+    workshop.east_as_peer = workshop.east_as_peer.model_copy(update=changed)
+    check_peers(workshop.trust)
+    search = workshop.referred()
+    assert prove_referral(workshop.west_as_peer, EAST, workshop.request(search)).by.peer == WEST
+    receipt = workshop.decide_there(search)
+    own = OwnDecision.of(search.decision_receipt, workshop.trust)
+    proved = prove_decision(workshop.east_as_peer, own, receipt)
+    assert proved.at == entry_of(EAST, workshop.east, receipt)
+
+
 def _of_another_request(entry: Entry) -> None:
     entry.search_decided.request_sha256 = b"x" * 32
 
@@ -203,6 +223,19 @@ def _of_another_search(entry: Entry) -> None:
 
 def _of_another_system(entry: Entry) -> None:
     entry.search_decided.summary.system = "another"
+
+
+def _of_another_operator(entry: Entry) -> None:
+    entry.search_decided.summary.operator_agency = LAPD
+
+
+def _of_another_owner(entry: Entry) -> None:
+    entry.search_decided.summary.gallery_owner = LAPD
+
+
+def _of_another_class(entry: Entry) -> None:
+    summary = entry.search_decided.summary
+    summary.gallery_class = GalleryClass.GALLERY_CLASS_BOOKING_PHOTOS
 
 
 def _of_another_decision(entry: Entry) -> None:
@@ -244,6 +277,9 @@ def _lives_longer(entry: Entry) -> None:
         _of_another_request,
         _of_another_search,
         _of_another_system,
+        _of_another_operator,
+        _of_another_owner,
+        _of_another_class,
         _of_another_decision,
         _of_an_edited_decision,
         _of_another_log,

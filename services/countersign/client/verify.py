@@ -46,7 +46,7 @@ from countersign.type.v1.decision_pb2 import (
 )
 from countersign.type.v1.search_pb2 import SearchFacts
 from shared.binding import bind, request_digest
-from shared.referral import keys_of
+from shared.referral import keys_of, peer_with
 from shared.registry import TrustRoots
 from shared.sealing import Unopenable, candidates_info
 from shared.signing import ANSWER_CONTEXT, BadSignature, VerifyKey
@@ -185,7 +185,11 @@ def verify_search(
     if search.search_id != asked_id:
         raise VerificationError("SEARCH_MISMATCH", "this is another search than the one asked for")
     decided = verify_decision(search, trust)  # steps 1 and 2
-    permit = _is_permit(search.decision) or is_referred(decided.search_decided, trust)
+    # Of a peer's system only a referral will do: our own broker's word would do without the peer.
+    if peer_with(trust, decided.search_decided.summary.system) is None:
+        permit = _is_permit(search.decision)
+    else:
+        permit = is_referred(decided.search_decided, trust)
     if not permit and search.decision.outcome != DecisionOutcome.DECISION_OUTCOME_REFUSED:
         raise VerificationError("DECISION_MISMATCH", "the decision is no refusal, and no permit")
     if prepared is not None and officer is not None:
@@ -223,7 +227,7 @@ def open_answer(
         raise VerificationError("DECISION_MISMATCH", "no permit of this request is on record")
     if end is None or not search.HasField("answer"):
         raise VerificationError("ANSWER_NOT_RECORDED", "the ledger has no such answer")
-    if not _is_permit(search.decision):
+    if peer_with(trust, decided.summary.system) is not None:
         verify_peer(search, decided, end, trust)
     answer = _signed_answer(prepared, search, trust)  # step 5
     # A connector that could not read the request has no digest to bind a failure to.

@@ -24,6 +24,7 @@ from shared.referral import (
     prove_end,
 )
 from shared.registry import TrustRoots
+from tlog.errors import TlogError
 
 _PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
 _REFERRED: Final = DecisionOutcome.DECISION_OUTCOME_REFERRED
@@ -47,11 +48,13 @@ def verify_peer_decision(
     peer = peer_with(trust, decided.summary.system)
     if peer is None or not search.HasField("peer"):
         raise VerificationError("PEER_NOT_RECORDED", "there are no receipts of the peer's ledger")
-    own = OwnDecision.of(search.decision_receipt, trust)
     try:
+        own = OwnDecision.of(search.decision_receipt, trust)
         there = prove_decision(peer, own, search.peer.decision_receipt)
     except NotProved as error:
         raise VerificationError(error.check, f"the peer: {error}") from error
+    except TlogError as error:
+        raise VerificationError("RECEIPT_INVALID", f"the trust roots: {error}") from error
     named = _named(end)[0] if end is not None else PeerEntry()
     if named.peer and named != there.at:
         raise VerificationError("PEER_DECISION_MISMATCH", "our ledger names another decision")

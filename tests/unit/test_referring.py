@@ -1,0 +1,194 @@
+"""A search at a peer is followed and taken back whatever another peer does, and run for nobody who left."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from broker.ledger import Ledger
+from broker.record import Record
+from broker.referring import Referring
+from broker.watch import KnownSearches
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.type.v1.decision_pb2 import DecisionOutcome
+from countersign.type.v1.search_pb2 import GalleryClass
+from shared.errors import Unavailable
+from shared.referral import VALIDITY_S, NotProved, prove_referral
+from shared.registry import TrustRoots
+from support.brokers import BrokerOnTheTable, own_case
+from support.buses import BusInMemory
+from support.clocks import ClockThatStandsStill
+from support.peers import PeerThatHangs, PeerThatIsSlow, PeerThatKnowsNothing
+from support.referrals import EAST, ReferralWorkshop, unchanged
+from support.searches import DECIDED_AT
+from support.waiting import until
+
+NORTH = "north.test"
+
+
+class TwoPeers:
+    """East hangs, and north does not."""
+
+    def __init__(self) -> None:
+        east = ReferralWorkshop()
+        north = east.east_as_peer.model_copy(
+            update={"trust_domain": NORTH, "parties": frozenset(), "systems": {}}
+        )
+        systems = {"north-faces": east.east_as_peer.systems["lacris"]}
+        north = north.model_copy(update={"systems": systems})
+        trust = TrustRoots(
+            log_verifier_keys=east.trust.log_verifier_keys,
+            broker_verify_keys=(bytes(32),),
+            peers=(east.east_as_peer, north),
+        )
+        self.clock = ClockThatStandsStill(datetime.fromtimestamp(DECIDED_AT, UTC))
+        self.east, self.north = PeerThatHangs(), PeerThatKnowsNothing()
+        self.known = KnownSearches()
+        self.referring = Referring(
+            ledger=Ledger(BusInMemory()),  # type: ignore[arg-type]  # stands in for the real bus
+            known=self.known,
+            trust=trust,
+            clients={EAST: self.east, NORTH: self.north},
+            clock=self.clock,
+        )
+        self.at_east = recorded()
+
+        def to_north(entry: Entry) -> None:
+            entry.search_decided.referred_to = NORTH
+            entry.search_decided.summary.system = "north-faces"
+            entry.search_id = "0b8f6f0e-7a44-4c55-9f5e-3a2f0a6c1d11"
+            entry.search_decided.deadline.seconds += 3600
+
+        self.at_north = recorded(to_north)
+        self.known.put(self.at_north)
+
+    async def north_is_asked(self) -> None:
+        """Follows until it has been."""
+
+        async def asked() -> bool:
+            return bool(self.north.asked)
+
+        async with self.referring.following(asyncio.Event()):
+            await until(asked)
+
+
+def recorded(changed: Callable[[Entry], None] = unchanged) -> Record:
+    """A search that was referred."""
+    return Record.from_receipts(ReferralWorkshop().referred(changed).decision_receipt, None)
+
+
+async def test_peer_that_hangs_keeps_no_other_from_being_followed() -> None:
+    peers = TwoPeers()
+    await peers.referring.withdraw(peers.at_east)
+    await peers.north_is_asked()
+    assert peers.east.withdrawn == [peers.at_east.search_id] * 2
+
+
+async def test_withdrawal_is_not_told_past_the_deadline() -> None:
+    peers = TwoPeers()
+    await peers.referring.withdraw(peers.at_east)
+    peers.clock.advance(minutes=5)
+    await peers.north_is_asked()
+    assert peers.east.withdrawn == [peers.at_east.search_id]
+
+
+def at_peer(client: PeerThatIsSlow) -> BrokerOnTheTable:
+    """A broker whose only system is at the east."""
+    broker = BrokerOnTheTable(peers=(ReferralWorkshop().east_as_peer,), clients={EAST: client})
+    broker.bus.policy.outcome = DecisionOutcome.DECISION_OUTCOME_REFERRED
+    return broker
+
+
+async def test_search_that_is_withdrawn_while_it_is_referred_is_taken_back() -> None:
+    client = PeerThatIsSlow()
+    broker = at_peer(client)
+    prepared = broker.prepared(own_case())
+    submitting = asyncio.create_task(
+        broker.searching.submit(broker.call(), broker.request(prepared))
+    )
+    await client.referred.wait()
+    record = broker.known.get(prepared.search_id)
+    assert record is not None
+    await broker.referring.withdraw(await broker.ending.withdraw(record))
+    assert client.withdrawn == []
+    client.arrives.set()
+    with pytest.raises(Unavailable):
+        await submitting
+    assert client.withdrawn == [prepared.search_id]
+
+
+async def test_search_is_taken_back_from_a_peer_whose_word_does_not_hold() -> None:
+    client = PeerThatIsSlow()
+    client.loses_word = False
+    client.arrives.set()
+    broker = at_peer(client)
+    prepared = broker.prepared(own_case())
+    record = await broker.searching.submit(broker.call(), broker.request(prepared))
+    assert record.end is not None
+    assert record.end.search_failed.check == "PEER_RECEIPT_INVALID"
+    assert client.withdrawn == [prepared.search_id]
+
+
+# Where the system is
+
+
+def _another_class(entry: Entry) -> None:
+    entry.search_decided.summary.gallery_class = GalleryClass.GALLERY_CLASS_BOOKING_PHOTOS
+
+
+def _another_owner(entry: Entry) -> None:
+    entry.search_decided.summary.gallery_owner = "CA0190000"
+
+
+def _another_operator(entry: Entry) -> None:
+    entry.search_decided.summary.operator_agency = "CA0190000"
+
+
+@pytest.mark.promise(3)
+@pytest.mark.parametrize(
+    ("lie", "check"),
+    [
+        (unchanged, None),
+        (_another_class, "PEER_SUMMARY_MISMATCH"),
+        (_another_owner, "PEER_SUMMARY_MISMATCH"),
+        (_another_operator, "PEER_SUMMARY_MISMATCH"),
+    ],
+)
+async def test_permit_of_another_gallery_than_ours_counts_for_nothing(
+    lie: Callable[[Entry], None], check: str | None
+) -> None:
+    def changed(entry: Entry) -> None:
+        # As our policy has it here, which knows of neither.
+        entry.search_decided.summary.operator_agency = ""
+        lie(entry)
+
+    broker = await taken(ReferralWorkshop(), DECIDED_AT, changed, check)
+    assert broker.bus.ledger.kinds() == ([] if check else ["search_decided"])
+
+
+async def test_deadline_is_held_against_our_own_clock() -> None:
+    def last(entry: Entry) -> None:
+        entry.search_decided.summary.operator_agency = ""
+
+    await taken(ReferralWorkshop(), DECIDED_AT + 60 - VALIDITY_S, last, None)
+    await taken(ReferralWorkshop(), DECIDED_AT + 59 - VALIDITY_S, last, "PEER_DEADLINE")
+
+
+async def taken(
+    workshop: ReferralWorkshop,
+    now_s: float,
+    changed: Callable[[Entry], None],
+    check: str | None,
+) -> BrokerOnTheTable:
+    """The east's broker, which has been referred the search and takes it unless there is a check."""
+    broker = BrokerOnTheTable(clock=ClockThatStandsStill(datetime.fromtimestamp(now_s, UTC)))
+    request = workshop.request(workshop.referred(changed))
+    proved = prove_referral(workshop.west_as_peer, EAST, request)
+    if check is None:
+        await broker.searching.take_referral(broker.call(), proved, request)
+    else:
+        with pytest.raises(NotProved) as refused:
+            await broker.searching.take_referral(broker.call(), proved, request)
+        assert refused.value.check == check
+    return broker
