@@ -6,7 +6,7 @@ Invariants:
 - A verdict from elsewhere says so (`asked_at`), so that it is never taken for one that was given here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,7 +21,7 @@ from countersign.type.v1.decision_pb2 import (
 from shared.referral import ASKED_AT_PEER, is_referral
 
 _CANNOT_TELL: Final = VerdictOutcome.VERDICT_OUTCOME_CANNOT_TELL
-_FAR_SEATS: Final = frozenset({Seat.SEAT_OPERATOR, Seat.SEAT_GALLERY_OWNER})
+FAR_SEATS: Final = frozenset({Seat.SEAT_OPERATOR, Seat.SEAT_GALLERY_OWNER})
 """Of whoever has the system: without them no referral could come out as a permit of the others alone."""
 
 
@@ -59,7 +59,7 @@ class Elsewhere:
         known = self.verdicts.get((seat, party))
         if known is not None:
             return known
-        if party not in self.parties and not (self.refer and seat in _FAR_SEATS):
+        if party not in self.parties and not (self.refer and seat in FAR_SEATS):
             return None
         return Verdict(
             seat=seat,
@@ -77,6 +77,18 @@ class Elsewhere:
             if referred
             else DecisionOutcome.DECISION_OUTCOME_REFUSED
         )
+
+
+def is_left_open(said: Verdict) -> bool:
+    """Whether a verdict says no more than that its party is asked elsewhere: it permits nothing."""
+    bare = Verdict(seat=said.seat, party=said.party, outcome=_CANNOT_TELL, asked_at=said.asked_at)
+    bare.faults.append(ASKED_AT_PEER)
+    return said == bare
+
+
+def is_party_of(parties: Collection[str], said: Verdict) -> bool:
+    """Whether a party with these colleagues may be asked at their installation, in its seat."""
+    return said.party in parties or (is_left_open(said) and said.seat in FAR_SEATS)
 
 
 def _by_seat(peer: str, verdicts: Iterable[Verdict]) -> dict[tuple[int, str], Verdict]:

@@ -1,11 +1,12 @@
 """Makes a decision of the past again, and says what differs when it does not come out bit for bit."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Verdict, VerdictOutcome
-from directive.elsewhere import Elsewhere
+from directive.elsewhere import FAR_SEATS, Elsewhere, is_left_open, is_party_of
 from directive.evaluate import ENGINE, Evaluator, seat_name
 from directive.policy_set import policy_set_sha256
 from directive.recorded import RecordedSearch
@@ -70,20 +71,56 @@ class Explanation:
         return not self.differences
 
     @property
+    def taken(self) -> Mapping[str, int]:
+        """How many verdicts of each peer are taken from the record and not made again."""
+        return Counter(said.asked_at for said in self.search.decision.verdicts if said.asked_at)
+
+    @property
     def contradicts(self) -> bool:
         """Whether it came out otherwise though everything that it was made by is at hand."""
         return bool(self.differences) and CAUSES.isdisjoint(d.what for d in self.differences)
 
 
-def explain(search: RecordedSearch, world: World) -> Explanation:
-    """Make the decision again, by the engine itself. Raises what an Evaluator raises."""
+def explain(
+    search: RecordedSearch, world: World, peers: Mapping[str, Collection[str]] | None = None
+) -> Explanation:
+    """Make the decision again, by the engine itself. Raises what an Evaluator raises.
+
+    What a peer's parties said is taken from the record, if its entry names the peer. `peers` has each peer's
+    parties, where they are known.
+    """
     evaluator = Evaluator(world.book, world.registry, keep=False)
     there = Elsewhere.on_record(search.decision)
     again = evaluator.evaluate(search.facts, search.officer, search.at, there)
     if search.decision.HasField("documents_index"):
         # Folders do not know of documents; what the ledger held is looked up by this very index.
         again.documents_index = search.decision.documents_index
-    return Explanation(search, again, tuple(differences(search.decision, again, world)))
+    found = [*_untied(search, peers), *differences(search.decision, again, world)]
+    return Explanation(search, again, tuple(found))
+
+
+def _untied(
+    search: RecordedSearch, peers: Mapping[str, Collection[str]] | None
+) -> Iterator[Difference]:
+    """Verdicts whose own mark says that a peer gave them, and nothing else: copied, any would come out."""
+    for said in search.decision.verdicts:
+        if not said.asked_at:
+            continue
+        about = f"{seat_name(said.seat)} {said.party or 'unknown'}"
+        then = f"asked at {said.asked_at}: {_says(said)}"
+        if not _names_peer(search, said):
+            yield Difference(Differs.VERDICT, then, "its entry does not name this peer", about)
+        elif peers is not None and not is_party_of(peers.get(said.asked_at, ()), said):
+            yield Difference(Differs.PEER, then, "no party of this peer", about)
+
+
+def _names_peer(search: RecordedSearch, said: Verdict) -> bool:
+    if said.asked_at == search.referred_by:
+        return said.seat not in FAR_SEATS or is_left_open(said)
+    if not is_left_open(said):
+        return False
+    # A refusal names no peer, though one would have been asked; nor does a dry run.
+    return search.referred_to in ("", said.asked_at)
 
 
 def same_bytes(one: Decision, other: Decision) -> bool:

@@ -5,7 +5,7 @@ there is named here with the reason, and a test refuses a fact of which nothing 
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Final
@@ -78,6 +78,10 @@ class RecordedSearch:
     decision: Decision
     content: bytes
     """The decision's bytes without its time and what was known of documents: many have the same."""
+    referred_to: str = ""
+    """Peer that the entry names as the one that is to decide."""
+    referred_by: str = ""
+    """Peer that the entry names as the one whose decision it follows."""
 
     @classmethod
     def of(
@@ -142,9 +146,13 @@ def recorded(
         odd = has_unknown_fields(summary.circumstances)
     search_id = entry.search_id or openings.get(SEARCH_ID, "")
     content = _without_time(decision)
-    return RecordedSearch(
+    found = RecordedSearch(
         index, month, summary, openings, odd, search_id, openings[OFFICER], at, decision, content
     )
+    decided = entry.search_decided
+    if not decided.referred_to and not decided.HasField("referred_by"):
+        return found
+    return replace(found, referred_to=decided.referred_to, referred_by=decided.referred_by.peer)
 
 
 def _month(at: datetime) -> str:

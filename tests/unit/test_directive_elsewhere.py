@@ -119,13 +119,48 @@ def test_our_own_party_may_refuse_what_a_peer_brings() -> None:
 @pytest.mark.parametrize("side", ["west", "east"])
 def test_decision_of_either_side_is_made_again_bit_for_bit(side: str) -> None:
     if side == "west":
-        directives, peer = (ORIGIN, CALIFORNIA), referral()
+        directives, peer, named = (ORIGIN, CALIFORNIA), referral(), {"referred_to": EAST}
     else:
         directives = (OPERATOR, CALIFORNIA)
         peer = Peer(trust_domain=WEST, parties=[LAPD], vouched=vouched())
-    decision = decided(peer, *directives)
-    search = replace(RecordedSearch.of(7, ordinary(), TRAINED, decision), at=NOON)
-    explanation = explain(search, World(book(*directives), registry()))
+        named = {"referred_by": WEST}
+    search = on_record(decided(peer, *directives), **named)
+    parties = {EAST: [LASD], WEST: [LAPD]}
+    explanation = explain(search, World(book(*directives), registry()), parties)
+    assert explanation.explained, [str(one) for one in explanation.differences]
+    assert explanation.taken == {peer.trust_domain: 2}
+
+
+def on_record(decision: Decision, **named: str) -> RecordedSearch:
+    return replace(RecordedSearch.of(7, ordinary(), TRAINED, decision), at=NOON, **named)  # type: ignore[arg-type]  # the peers' names
+
+
+def test_a_verdict_that_only_says_of_itself_that_a_peer_gave_it_explains_nothing() -> None:
+    """Whoever writes the record could mark a refusal at home as a permit from elsewhere."""
+    peer = Peer(trust_domain=WEST, parties=[LAPD], vouched=vouched())
+    decision = decided(peer, OPERATOR, CALIFORNIA)
+    world = World(book(OPERATOR, CALIFORNIA), registry())
+    for named in ({}, {"referred_by": EAST}, {"referred_to": WEST}):
+        explanation = explain(on_record(decision, **named), world)
+        assert {one.what for one in explanation.differences} == {Differs.VERDICT}
+        assert explanation.contradicts
+    seats = Decision()
+    seats.CopyFrom(decision)
+    for one in seats.verdicts:
+        if one.seat == Seat.SEAT_OPERATOR:
+            one.asked_at = WEST
+    own = explain(on_record(seats, referred_by=WEST), world)
+    assert Differs.VERDICT in {one.what for one in own.differences}, "who runs it is asked here"
+    strange = explain(on_record(decision, referred_by=WEST), world, {WEST: ["CA0000000"]})
+    assert {one.what for one in strange.differences} == {Differs.PEER}
+    assert not strange.explained
+
+
+def test_a_refusal_before_a_peer_was_asked_is_explained() -> None:
+    """Its entry names no peer: nothing was referred."""
+    decision = decided(referral(), CALIFORNIA)
+    assert decision.outcome == REFUSED
+    explanation = explain(on_record(decision), World(book(CALIFORNIA), registry()), {EAST: [LASD]})
     assert explanation.explained, [str(one) for one in explanation.differences]
 
 

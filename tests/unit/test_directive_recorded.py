@@ -139,3 +139,13 @@ def test_an_entry_of_a_newer_release_is_left_alone() -> None:
     found: Any = recorded(3, entry, openings, EVERY)
     assert found.reason == "written by a newer release"
     assert recorded(3, Entry(), {}, EVERY) is None
+
+
+def test_the_peers_that_an_entry_names_are_read_with_it() -> None:
+    entry, openings = on_record(decided_entry(WHOLE, TRAINED, response(WHOLE), b"", NOON))
+    assert isinstance(plain := recorded(1, entry, openings, EVERY), RecordedSearch)
+    assert (plain.referred_to, plain.referred_by) == ("", "")
+    entry.search_decided.referred_to = "east.test"
+    entry.search_decided.referred_by.peer = "west.test"
+    assert isinstance(named := recorded(1, entry, openings, EVERY), RecordedSearch)
+    assert (named.referred_to, named.referred_by) == ("east.test", "west.test")

@@ -1,6 +1,6 @@
 """`countersign search explain`: makes a decision on record again, bit for bit, and says by which rules."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def explain(
     if (search_id is None) == (index is None):
         raise click.UsageError("name either the search, or the --index of an entry")
     settings = load(config)
-    worlds, found = run(
+    worlds, found, peers = run(
         _read(settings, search_id or "", index, ground_of(settings, chosen), source)
     )
     if isinstance(found, NotRederivable):
@@ -83,7 +83,7 @@ def explain(
     except NoSuchWorld as unknown:
         _cannot(found.index, str(unknown), as_json)
         return REFUSED
-    explanation = made_again(found, world)
+    explanation = made_again(found, world, peers)
     if as_json:
         print_json(_document(explanation, world))
     else:
@@ -99,8 +99,11 @@ async def _read(
     index: int | None,
     ground: pb.Ground,
     source: Source,
-) -> tuple[Worlds, RecordedSearch | NotRederivable]:
-    """What was in force, and the decision with its openings: each proved, and the reading on record."""
+) -> tuple[Worlds, RecordedSearch | NotRederivable, Mapping[str, Collection[str]]]:
+    """What was in force, the decision with its openings, and the peers' parties.
+
+    Each entry and opening is proved, and the reading on record.
+    """
     worlds = await source.read(settings)
     async with LedgerClient.connect(settings) as ledger:
         if index is None:
@@ -114,19 +117,20 @@ async def _read(
     if not fields:
         raise NotFound("SEARCH_UNKNOWN", f"entry {index} is no decision on a search")
     trust = TrustRoots.load(settings.trust_roots)
+    peers = {one.trust_domain: one.parties for one in trust.peers}
     async with DisclosureClient.connect(settings) as client:
         try:
             disclosed = await client.disclose(index, fields, ground)
         except NotFound as error:
             if error.reason != "OPENING_EXPUNGED":
                 raise
-            return worlds, _recorded(index, entry, {}, fields)
+            return worlds, _recorded(index, entry, {}, fields), peers
     # From here on what counts is what was proved, and not what was listed.
     proved = verify_receipt(disclosed.entry_receipt, trust)
     if search_id and proved.search_id != search_id.lower():
         raise VerificationError("DECISION_MISMATCH", f"entry {index} is of another search")
     openings = {one.field: one.value for one in disclosed.openings}
-    return worlds, _recorded(index, proved, openings, fields)
+    return worlds, _recorded(index, proved, openings, fields), peers
 
 
 def _recorded(
@@ -183,6 +187,11 @@ def _print(console: Console, explanation: Explanation, world: World) -> None:
         f"{escape(decision.engine)}, policy set {decision.policy_set_sha256.hex()}",
         soft_wrap=True,
     )
+    for peer, count in explanation.taken.items():
+        console.print(
+            f"[bold yellow]{count} verdicts of {escape(peer)}[/] are taken from the record, not made again",
+            soft_wrap=True,
+        )
     print_decision(console, decision)
     for rule, sentence in _sentences(decision, world).items():
         console.print(f'{escape(rule)}: "{escape(sentence)}"', soft_wrap=True)
@@ -195,6 +204,7 @@ def _document(explanation: Explanation, world: World) -> dict[str, Any]:
         "search_id": search.facts.search_id,
         "explained": explanation.explained,
         "contradicts": explanation.contradicts,
+        "taken_from_record": dict(explanation.taken),
         "decision": message_dict(search.decision),
         "sentences": _sentences(search.decision, world),
         "differences": [
