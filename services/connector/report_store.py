@@ -9,9 +9,9 @@ Invariants:
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 DAYS_BACK_MAX: Final = 60
@@ -81,10 +81,14 @@ def add(database: sqlite3.Connection, search_id: str, ran: Ran, answered_at: dat
     )
 
 
-def next_day(database: sqlite3.Connection, today: date) -> str | None:
-    """Give the first day before today that a report is due of; None when none is.
+def next_day(
+    database: sqlite3.Connection, today: date, refused: Collection[str] = ()
+) -> str | None:
+    """Give the first day before today that a report is due of, and that is not refused; None when none is.
 
-    Each day has a report, also one without runs; then each that has runs which are in none.
+    Each day has a report, also one without runs; then each that has runs which are in none. Those that were
+    answered today wait for tomorrow: a day has one further report for each later day, however slowly a
+    backlog of it is run.
     """
     first_day, last_reported = database.execute(
         "SELECT first_day, last_reported FROM reporting"
@@ -92,13 +96,17 @@ def next_day(database: sqlite3.Connection, today: date) -> str | None:
     following = max(
         date.fromisoformat(last_reported) + timedelta(days=1), today - timedelta(DAYS_BACK_MAX)
     )
-    if following < today:
-        return following.isoformat()
-    (untold,) = database.execute(
-        "SELECT min(day) FROM ran WHERE in_report = 0 AND day >= ? AND day < ?",
-        (first_day, today.isoformat()),
-    ).fetchone()
-    return None if untold is None else str(untold)
+    while following < today:
+        if following.isoformat() not in refused:
+            return following.isoformat()
+        following += timedelta(days=1)
+    midnight = datetime.combine(today, time(), UTC)
+    untold = database.execute(
+        "SELECT DISTINCT day FROM ran"
+        " WHERE in_report = 0 AND day >= ? AND day < ? AND answered_at < ? ORDER BY day",
+        (first_day, today.isoformat(), midnight.timestamp()),
+    )
+    return next((day for (day,) in untold if day not in refused), None)
 
 
 def prepare(
@@ -126,24 +134,32 @@ def waiting(database: sqlite3.Connection) -> WaitingReport | None:
     return WaitingReport(rows[0][0], [signed for _, signed in rows]) if rows else None
 
 
-def receipted(database: sqlite3.Connection, day: str) -> None:
+def receipted(database: sqlite3.Connection, report: WaitingReport) -> None:
     """The ledger has all of the report."""
-    database.execute("DELETE FROM report_pages")
-    database.execute("UPDATE reporting SET last_reported = max(last_reported, ?)", (day,))
+    _no_longer_wait(database, report)
+    database.execute("UPDATE reporting SET last_reported = max(last_reported, ?)", (report.day,))
 
 
-def drop(database: sqlite3.Connection, search_ids: Sequence[str]) -> None:
+def drop(database: sqlite3.Connection, report: WaitingReport, search_ids: Sequence[str]) -> None:
     """The report is not taken: its runs go into another."""
-    database.execute("DELETE FROM report_pages")
-    database.executemany(
-        "UPDATE ran SET in_report = 0 WHERE search_id = ?", [(one,) for one in search_ids]
+    if _no_longer_wait(database, report):
+        database.executemany(
+            "UPDATE ran SET in_report = 0 WHERE search_id = ?", [(one,) for one in search_ids]
+        )
+
+
+def _no_longer_wait(database: sqlite3.Connection, report: WaitingReport) -> bool:
+    # Of this report alone: a second connector on the same file may have made another since.
+    deleted = database.executemany(
+        "DELETE FROM report_pages WHERE signed = ?", [(page,) for page in report.pages]
     )
+    return deleted.rowcount > 0
 
 
 def forget(database: sqlite3.Connection, before: datetime) -> None:
-    """Delete runs from before a time that are in a report, or that are of no day that is reported."""
+    """Delete runs from before a time that are in a receipted report, or of no day that is reported."""
     database.execute(
-        "DELETE FROM ran WHERE answered_at < ? AND (in_report = 1"
-        " OR day < (SELECT first_day FROM reporting))",
+        "DELETE FROM ran WHERE answered_at < ? AND (day < (SELECT first_day FROM reporting)"
+        " OR (in_report = 1 AND NOT EXISTS (SELECT 1 FROM report_pages)))",
         (before.timestamp(),),
     )

@@ -7,7 +7,7 @@ among those entries was kept here before it was published, so it is in the repor
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Final, Protocol
@@ -26,7 +26,7 @@ from countersign.ledger.v1.append_pb2 import (
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import Receipt
 from shared.clock import Clock
-from shared.errors import Broken, Conflict, ServiceError
+from shared.errors import Broken, ServiceError
 from shared.signing import RUNS_CONTEXT, SigningKey
 from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
@@ -41,8 +41,21 @@ REPORTS_AT_ONCE: Final = 200
 """After a long absence each missed day is reported, so many in one go."""
 TIMEOUT_S: Final = 25.0
 """For a page. With the last the ledger compares the whole day before it answers."""
+DAY_REFUSED: Final = frozenset({"DAY_NOT_OVER", "INVALID_REQUEST", "RUNS_REPORTS_MAX"})
+"""Why the ledger begins no report of a day, whatever it says to others."""
+REPORT_REFUSED: Final = frozenset({"INVALID_REQUEST", "RUNS_OUT_OF_ORDER", "RUNS_REPORT_TAKEN"})
+"""Why it will never take a page: another report has its place, or the ledger was restored and has fewer
+entries or reports than when the page was made."""
 
 log = logging.getLogger(__name__)
+
+
+class _DayRefused(Exception):
+    """No report of this day now."""
+
+    def __init__(self, why: ServiceError) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 class Ledger(Protocol):
@@ -96,20 +109,37 @@ class Reporter:
 
     async def report_due(self) -> int:
         """Send the reports that are due; says how many the ledger took. Raises ServiceError."""
-        for sent in range(REPORTS_AT_ONCE):
-            report = await self._runs.write(report_store.waiting) or await self._next()
-            if report is None:
-                return sent
-            await self._send(report)
-        return REPORTS_AT_ONCE
+        sent = 0
+        refused: dict[str, ServiceError] = {}
+        for _ in range(REPORTS_AT_ONCE):
+            waiting = await self._runs.write(report_store.waiting)
+            day = await self._next_day(refused) if waiting is None else waiting.day
+            if day is None:
+                break
+            try:
+                await self._send(waiting or await self._prepared(day))
+                sent += 1
+            except _DayRefused as error:
+                # It does not hold up the other days, and is tried again in the next round.
+                refused[day] = error.why
+        if refused:
+            raise next(iter(refused.values()))
+        return sent
 
-    async def _next(self) -> WaitingReport | None:
+    async def _next_day(self, refused: Collection[str]) -> str | None:
         today = (self._clock.now() - DELAY).date()
-        day = await self._runs.write(lambda database: report_store.next_day(database, today))
-        if day is None:
-            return None
+        return await self._runs.write(
+            lambda database: report_store.next_day(database, today, refused)
+        )
+
+    async def _prepared(self, day: str) -> WaitingReport:
         begin = ReportRunsRequest(begin=BeginRunsReport(system=self._system, day=day))
-        begun = await self._ask(begin)
+        try:
+            begun = await self._ask(begin)
+        except ServiceError as error:
+            if error.reason in DAY_REFUSED:
+                raise _DayRefused(error) from error
+            raise
         # Not before the ledger has said how many entries it has.
         make = self._pages(day, begun.report, begun.tree_size)
         return await self._runs.write(lambda database: report_store.prepare(database, day, make))
@@ -152,14 +182,16 @@ class Reporter:
             page = SignedRunsReport.FromString(data)
             try:
                 taken = await self._ask(ReportRunsRequest(page=page))
-            except Conflict:
-                # Another report has its place: this file is not the one that made it.
-                await self._runs.write(partial(report_store.drop, search_ids=_search_ids(report)))
-                raise
+            except ServiceError as error:
+                if error.reason not in REPORT_REFUSED:
+                    raise
+                ids = _search_ids(report)
+                await self._runs.write(partial(report_store.drop, report=report, search_ids=ids))
+                raise _DayRefused(error) from error
             self._check(taken.receipt, page)
             differences = taken.differences
         # A crash before this line sends all of it again, and the ledger knows it.
-        await self._runs.write(lambda database: report_store.receipted(database, report.day))
+        await self._runs.write(lambda database: report_store.receipted(database, report))
         fields = {"day": report.day, "pages": len(report.pages), "differences": differences}
         if differences:
             log.error("the ledger's record differs from what was run", extra={"fields": fields})

@@ -83,11 +83,13 @@ class Ended:
 
     @classmethod
     def of(cls, index: int, entry: Entry) -> "Ended | None":
-        """Read an end; None when no answer brought it."""
+        """Read an end; None when no answer brought it, or one of a peer's connector, which reports there."""
         kind = entry.WhichOneof("event")
         if kind not in ("search_answered", "search_failed"):
             return None
         end = getattr(entry, kind)
+        if end.HasField("peer_decided") or not end.answer_sha256:
+            return None
         rejected = kind == "search_failed" and end.reason == FAILURE_REASON_ORDER_REJECTED
         return cls(
             index=index,

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import date, timedelta
 from typing import Final
 
@@ -26,6 +26,8 @@ from shared.signing import BadKey, VerifyKey
 LOOK_EVERY_S: Final = 3600.0
 LOOK_BACK: Final = timedelta(days=8)
 """At a start it is looked back so far; what is older was looked at before."""
+LOOK_AT_ONCE: Final = timedelta(days=1)
+"""Answers of so long a time are in memory together."""
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class MissingReports:
         clock: Clock,
         grace: timedelta,
         expected_from: date | None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._sequencer = sequencer
         self._record = record
@@ -48,17 +51,18 @@ class MissingReports:
         self._clock = clock
         self._grace_us = grace // timedelta(microseconds=1)
         self._expected_from = expected_from
+        self._pause = pause
         self._done_us: int | None = None
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look until cancelled; not at once, as connectors of a ledger that was away have first to report."""
         while True:
+            await self._pause(LOOK_EVERY_S)
             try:
                 await self.look()
             except ServiceError as error:
                 fields = {"reason": error.reason}
                 log.warning("missing reports not looked for yet", extra={"fields": fields})
-            await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> int:
         """Look at the answers whose time has come since the last look; says how many differences there are.
@@ -67,9 +71,16 @@ class MissingReports:
         """
         now = self._clock.now()
         until_us = int(now.timestamp()) * 1_000_000 + now.microsecond - self._grace_us
-        from_us = self._done_us
-        if from_us is None:
-            from_us = until_us - LOOK_BACK // timedelta(microseconds=1)
+        if self._done_us is None:
+            self._done_us = until_us - LOOK_BACK // timedelta(microseconds=1)
+        found = 0
+        while self._done_us < until_us:
+            step_us = min(self._done_us + LOOK_AT_ONCE // timedelta(microseconds=1), until_us)
+            found += await self._between(self._done_us, step_us)
+            self._done_us = step_us
+        return found
+
+    async def _between(self, from_us: int, until_us: int) -> int:
         size = self._sequencer.published.size
         ends = [
             end for end in await self._record.ended_between(from_us, until_us, size) if end.kept
@@ -77,12 +88,13 @@ class MissingReports:
         groups: dict[tuple[str, str], list[Ended]] = {}
         for end, day in zip(ends, await self._record.days_of(ends, size), strict=True):
             groups.setdefault((end.system, day), []).append(end)
-        differences: list[Difference] = []
+        found = 0
         for (system, day), some in groups.items():
-            differences += await self._of_day(system, day, some, size)
-        await self._alarms.raise_all(differences)
-        self._done_us = until_us
-        return len(differences)
+            differences = await self._of_day(system, day, some, size)
+            # Each day for itself: there is a bound on how many are named at once.
+            await self._alarms.raise_all(differences)
+            found += len(differences)
+        return found
 
     async def _of_day(
         self, system: str, day: str, ends: list[Ended], size: int
@@ -91,7 +103,7 @@ class MissingReports:
             fields = {"system": system, "day": day, "answers": len(ends)}
             log.warning("a connector does not report what it runs", extra={"fields": fields})
             return []
-        told = await self._record.reported(system, day, size)
+        told = await self._record.reported(system, day)
         if not told.reports:
             return [day_not_reported(system, day, ends)]
         return not_reported(ends, day, {one.run.search_id for one in told.runs})
@@ -131,9 +143,23 @@ async def reconciling(
         timedelta(hours=settings.reconciliation.grace_hours),
         settings.reconciliation.expected_from,
     )
-    looking = asyncio.create_task(missing.run())
+    async with looking(missing, bus.closed):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def looking(missing: MissingReports, ended: asyncio.Event) -> AsyncIterator[None]:
+    """Look for missing reports until the end; a ledger that no longer looks is told that it has ended."""
+
+    def say_why(done: asyncio.Task[None]) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            log.critical("missing reports are not looked for any more", exc_info=error)
+            ended.set()
+
+    looks = asyncio.create_task(missing.run())
+    looks.add_done_callback(say_why)
     try:
         yield
     finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        looks.cancel()
+        await asyncio.gather(looks, return_exceptions=True)

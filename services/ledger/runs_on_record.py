@@ -19,6 +19,8 @@ REPORTS_MAX: Final = 100
 """Of one day: one as a rule, and one for each later day on which a search of it was still run."""
 PAGES_MAX: Final = 1000
 """Of one report: 300,000 runs."""
+ENDS_WITHIN: Final = timedelta(days=8)
+"""An order is valid for seven days at most: so long after its day each search of it has its end."""
 INDEXES_PAGE: Final = 5000
 _DECIDED: Final = KINDS["search_decided"]
 _ENDED: Final = (KINDS["search_answered"], KINDS["search_failed"])
@@ -42,11 +44,13 @@ class Reported:
     """What the reports of a day say."""
 
     reports: int
+    """Those that are whole."""
     runs: Sequence[ReportedRun]
+    """Also of reports of which a part is there."""
 
 
 class RunsOnRecord:
-    """Reads; every answer is of the tree of a size that is given."""
+    """Reads; where a size is given, the answer is of the tree of this size."""
 
     def __init__(self, archive: Archive, index: IndexProcess) -> None:
         self._archive = archive
@@ -62,23 +66,23 @@ class RunsOnRecord:
         """Whether a page is there; then all before it are."""
         return bool(await self._archive.bearing_keys([page_key(system, day, report, page)]))
 
-    async def reported(self, system: str, day: str, size: int) -> Reported:
-        """Read all reports of a day."""
-        reports = await self.reports(system, day)
+    async def reported(self, system: str, day: str) -> Reported:
+        """Read all reports of a day that are there by now."""
+        reports, whole = await self.reports(system, day), 0
         runs: list[ReportedRun] = []
         for report in range(1, reports + 1):
             keys = [page_key(system, day, report, 1)]
             ((_, leaf),) = await self._archive.bearing_keys(keys)
             pages = Entry.FromString(leaf).runs_reported.pages
             keys = [page_key(system, day, report, page) for page in range(1, pages + 1)]
-            for index, page in await self._archive.bearing_keys(keys):
-                if index >= size:
-                    continue
+            found = await self._archive.bearing_keys(keys)
+            whole += len(found) == pages
+            for index, page in found:
                 signed = Entry.FromString(page).runs_reported.signed_report
                 told = RunsReport.FromString(signed.report).runs
                 runs += [ReportedRun(index, run) for run in told]
                 await asyncio.sleep(0)  # appends are not held up by a day with many runs
-        return Reported(reports, runs)
+        return Reported(whole, runs)
 
     async def first_day(self, system: str, size: int) -> str | None:
         """Give the day of the first report of a system; None when it has never reported."""
@@ -102,12 +106,20 @@ class RunsOnRecord:
             entry.search_id: Decided.of(index, entry) async for index, entry in self._all(question)
         }
 
-    async def ended(self, system: str, decided: dict[str, Decided], size: int) -> list[Ended]:
-        """Read the ends of these searches that are among the first entries."""
+    async def ended(
+        self, system: str, day: str, decided: dict[str, Decided], size: int
+    ) -> list[Ended]:
+        """Read the ends of these searches of a day that are among the first entries."""
         if not decided:
             return []
-        first = min(one.index for one in decided.values())
-        question = Question(size=size, start_index=first, kinds=_ENDED, system=system)
+        _, after_us = bounds_us(day)
+        question = Question(
+            size=size,
+            start_index=min(one.index for one in decided.values()),
+            until_us=after_us + ENDS_WITHIN // timedelta(microseconds=1),
+            kinds=_ENDED,
+            system=system,
+        )
         ends = [Ended.of(index, entry) async for index, entry in self._all(question)]
         return [end for end in ends if end is not None and end.search_id in decided]
 

@@ -203,9 +203,9 @@ class RunsService:
         system, day = last.system, last.day
         size = self._sequencer.published.size
         decided = await self._record.decided(system, day, size)
-        ended = await self._record.ended(system, decided, size)
+        ended = await self._record.ended(system, day, decided, size)
         ends = {end.search_id: end for end in ended}
-        told = await self._record.reported(system, day, size)
+        told = await self._record.reported(system, day)
         differences: list[Difference] = []
         for reported in told.runs:
             search_id = reported.run.search_id

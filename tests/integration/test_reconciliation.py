@@ -163,9 +163,13 @@ async def test_a_run_after_its_day_was_reported_is_in_a_further_report(world: Wo
     assert await world.connector.reporter.report_due() == 1
     # An order may wait for seven days; this one is past its deadline and is answered all the same.
     await world.end(TWO, await world.connector.run(late, TWO))
-    assert await world.connector.reporter.report_due() == 1
+    # It waits for the end of the day on which it was run, with what else is late by then.
+    assert await world.connector.reporter.report_due() == 0
+    world.to_next_morning()
+    assert await world.connector.reporter.report_due() == 2
     assert [(one.day, one.report, one.runs) for one in await world.reports()] == [
         (DAY, 1, 1),
+        ("2026-11-21", 1, 0),
         (DAY, 2, 1),
     ]
     assert await world.alarms() == []
@@ -181,8 +185,10 @@ async def test_what_is_answered_while_a_report_is_made_is_not_missed(world: Worl
         await world.end(ONE, await world.connector.run(order, ONE))
 
     world.door.before_page = answered
+    assert await world.connector.reporter.report_due() == 1
+    world.to_next_morning()
     assert await world.connector.reporter.report_due() == 2
-    assert [one.runs for one in await world.reports()] == [0, 1]
+    assert [one.runs for one in await world.reports()] == [0, 0, 1]
     assert await world.alarms() == []
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from countersign.connector.v1.connector_pb2 import RUN_RESULT_REFUSED
 from countersign.ledger.v1.append_pb2 import (
     BeginRunsReport,
     PendingEntry,
@@ -16,9 +17,10 @@ from countersign.ledger.v1.append_pb2 import (
 )
 from ledger.__main__ import running
 from ledger.config import LedgerSettings
+from ledger.runs_on_record import REPORTS_MAX
 from shared.bus import connected
 from shared.clock import SystemClock
-from shared.errors import Conflict, InvalidRequest, NotAuthentic, NotReady
+from shared.errors import Conflict, InvalidRequest, NotAuthentic, NotReady, ServiceError
 from shared.signing import SigningKey
 from support.ledgers import write_settings
 from support.nats_servers import NatsUnderTest
@@ -71,6 +73,46 @@ async def test_pages_come_in_order(world: World) -> None:
             await tell_of(world, run_of(ONE), report=report, page=page, pages=2)
         assert refused.value.reason == "RUNS_OUT_OF_ORDER"
     assert await world.reports() == []
+
+
+async def test_a_day_of_too_many_reports_does_not_hold_up_the_next(world: World) -> None:
+    world.to_next_morning()
+    for number in range(1, REPORTS_MAX + 1):
+        await tell_of(world, run_of(ONE, RUN_RESULT_REFUSED), report=number, pages=2)
+    world.to_next_morning()
+    with pytest.raises(NotReady) as refused:
+        await world.connector.reporter.report_due()
+    assert refused.value.reason == "RUNS_REPORTS_MAX"
+    assert (await world.reports())[-1].day == "2026-11-21"
+    assert len(await world.reports()) == REPORTS_MAX + 1
+
+
+@pytest.mark.promise(8)
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        (ReportRunsResponse(report=1, tree_size=1000), "INVALID_REQUEST"),
+        (ReportRunsResponse(report=2, tree_size=1), "RUNS_OUT_OF_ORDER"),
+    ],
+)
+async def test_a_report_made_before_the_ledger_was_restored_is_made_anew(
+    world: World, before: ReportRunsResponse, reason: str
+) -> None:
+    """It says of the ledger what is no more so."""
+    await world.search(ONE)
+    world.clock.advance(days=2)
+    world.door.begun = lambda begun: begun.CopyFrom(before)
+    with pytest.raises(ServiceError) as refused:
+        await world.connector.reporter.report_due()
+    assert refused.value.reason == reason
+    # The next day's was taken meanwhile.
+    assert [(one.day, one.runs) for one in await world.reports()] == [("2026-11-21", 0)]
+    assert await world.connector.reporter.report_due() == 1
+    assert [(one.day, one.report, one.runs) for one in await world.reports()] == [
+        ("2026-11-21", 1, 0),
+        (DAY, 1, 1),
+    ]
+    assert await world.alarms() == []
 
 
 async def test_a_running_ledger_takes_reports_by_its_trust_roots(

@@ -36,7 +36,7 @@ from countersign.ledger.v1.event_pb2 import AlarmRaised, RunsReported
 from countersign.type.v1.decision_pb2 import Receipt
 from ledger.entry import Completer
 from ledger.index_messages import FollowerSettings
-from ledger.index_process import running_index
+from ledger.index_process import IndexProcess, running_index
 from ledger.log import OpenLog, opened
 from ledger.reconciling import MissingReports
 from ledger.runs_on_record import RunsOnRecord
@@ -66,6 +66,8 @@ class Door:
     ledger: Ledger
     before_page: Callable[[], Awaitable[None]] | None = None
     """Happens once, before the first page is sent."""
+    begun: Callable[[ReportRunsResponse], None] | None = None
+    """Happens once, to what the ledger says when a report begins."""
     replies_lost: int = 0
     """So many replies to pages do not come back."""
 
@@ -81,6 +83,9 @@ class Door:
             happens, self.before_page = self.before_page, None
             await happens()
         taken = await self.ledger.request(subject, message, response, timeout_s)
+        if not is_page and self.begun is not None:
+            happens_to, self.begun = self.begun, None
+            happens_to(taken)
         if is_page and self.replies_lost:
             self.replies_lost -= 1
             raise Unavailable("SERVICE_UNAVAILABLE", "as told to")
@@ -122,6 +127,8 @@ class World:
     folder: Path
     workshop: OrderWorkshop
     completer: Completer
+    own: Completer
+    index: IndexProcess
     connector: ConnectorUnderTest
     decisions: dict[str, Placed] = field(default_factory=dict)
 
@@ -170,10 +177,18 @@ class World:
     def to_next_morning(self) -> None:
         self.clock.advance(days=1)
 
-    def missing(self, expected_from: date | None = None) -> MissingReports:
+    def missing(
+        self,
+        expected_from: date | None = None,
+        *,
+        record: RunsOnRecord | None = None,
+        alarms: Alarms | None = None,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> MissingReports:
         """What looks for reports that did not come."""
         return MissingReports(
-            *(self.log.sequencer, self.record, self.alarms_of, self.clock, GRACE, expected_from)
+            *(self.log.sequencer, record or self.record, alarms or self.alarms_of, self.clock),
+            *(GRACE, expected_from, pause),
         )
 
     async def entries(self) -> list[Entry]:
@@ -248,6 +263,8 @@ async def world(folder: Path, server: NatsUnderTest) -> AsyncIterator[World]:
             folder=folder,
             workshop=workshop,
             completer=completer,
+            own=own,
+            index=index,
             connector=connector,
         )
         await connector.store.close()

@@ -3,8 +3,8 @@
 import asyncio
 import hmac
 import sqlite3
-from collections.abc import AsyncIterator
-from datetime import date, timedelta
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from connector import report_store
 from connector.answering import candidate_id
 from connector.records import find
-from connector.report_store import Ran
+from connector.report_store import Ran, WaitingReport
 from connector.runs import RETENTION_MIN, Run, RunStore
 from connector.state import StateError, candidate_key, open_state
 from support.orders import NOW
@@ -151,19 +151,25 @@ async def test_answers_in_a_file_of_before_stand(tmp_path: Path) -> None:
 TODAY = date(2026, 11, 22)
 
 
-def told(search_id: str, day: str) -> Run:
+def told(search_id: str, day: str, at: datetime = NOW) -> Run:
     """An answer of which the ledger is told."""
-    return Run(search_id, b"r" * 32, b"an answer", NOW, Ran(day, search_id.encode()))
+    return Run(search_id, b"r" * 32, b"an answer", at, Ran(day, search_id.encode()))
 
 
 async def due(store: RunStore, today: date) -> str | None:
     return await store.write(lambda database: report_store.next_day(database, today))
 
 
+async def prepared(store: RunStore, day: str) -> WaitingReport:
+    return await store.write(
+        lambda db: report_store.prepare(db, day, lambda runs: [*runs, b"end of " + day.encode()])
+    )
+
+
 async def report(store: RunStore, day: str) -> list[str]:
     """The runs of a report that is made, sent and receipted."""
-    made = await store.write(lambda db: report_store.prepare(db, day, lambda runs: [*runs, b"end"]))
-    await store.write(lambda database: report_store.receipted(database, day))
+    made = await prepared(store, day)
+    await store.write(lambda database: report_store.receipted(database, made))
     return [page.decode() for page in made.pages[:-1]]
 
 
@@ -181,11 +187,57 @@ async def test_each_run_is_in_one_report(store: RunStore) -> None:
     assert await due(store, tomorrow) is None
 
 
+async def test_what_is_answered_on_a_later_day_is_in_one_further_report(store: RunStore) -> None:
+    """However slowly a backlog is run, it uses up one of the reports that the ledger takes of a day."""
+    await store.write(lambda database: report_store.begin(database, TODAY))
+    tomorrow = TODAY + timedelta(days=1)
+    assert await report(store, "2026-11-22") == []
+    morning = datetime(2026, 11, 23, 0, 30, tzinfo=UTC)
+    for name in ("late", "later"):
+        await store.keep(told(name, "2026-11-22", morning))
+        assert await due(store, tomorrow) is None
+    assert await report(store, "2026-11-23") == []
+    assert await due(store, tomorrow + timedelta(days=1)) == "2026-11-22"
+    assert await report(store, "2026-11-22") == ["late", "later"]
+
+
+async def test_a_day_that_is_refused_does_not_hold_up_others(store: RunStore) -> None:
+    await store.write(lambda database: report_store.begin(database, TODAY))
+    days = ("2026-11-22", "2026-11-23")
+    for day in days:
+        await store.keep(told(day, day))
+    today = TODAY + timedelta(days=2)
+
+    async def next_but(refused: Sequence[str]) -> str | None:
+        return await store.write(lambda db: report_store.next_day(db, today, refused))
+
+    assert [await next_but(days[:count]) for count in range(3)] == [*days, None]
+    for day in days:
+        await report(store, day)
+        await store.keep(told(f"late {day}", day))
+    assert [await next_but(days[:count]) for count in range(3)] == [*days, None]
+
+
+async def test_a_second_connector_on_the_file_keeps_its_report(store: RunStore) -> None:
+    """Both sent the first report; the other is a step ahead."""
+    await store.write(lambda database: report_store.begin(database, TODAY))
+    await store.keep(told("one", "2026-11-22"))
+    first = await prepared(store, "2026-11-22")
+    await store.write(lambda database: report_store.receipted(database, first))
+    second = await prepared(store, "2026-11-23")
+    await store.write(lambda database: report_store.receipted(database, first))
+    assert await store.write(report_store.waiting) == second
+    await store.write(lambda database: report_store.drop(database, first, ["one"]))
+    assert await store.write(report_store.waiting) == second
+    await store.write(lambda database: report_store.receipted(database, second))
+    assert await report(store, "2026-11-22") == []
+
+
 async def test_a_report_that_is_not_taken_gives_its_runs_back(store: RunStore) -> None:
     await store.write(lambda database: report_store.begin(database, TODAY))
     await store.keep(told("one", "2026-11-22"))
-    await store.write(lambda db: report_store.prepare(db, "2026-11-22", lambda runs: runs))
-    await store.write(lambda database: report_store.drop(database, ["one"]))
+    made = await prepared(store, "2026-11-22")
+    await store.write(lambda database: report_store.drop(database, made, ["one"]))
     assert await store.write(report_store.waiting) is None
     assert await report(store, "2026-11-22") == ["one"]
 
@@ -205,6 +257,10 @@ async def test_a_run_is_not_forgotten_before_it_is_told(store: RunStore) -> None
     await store.write(lambda database: report_store.begin(database, TODAY))
     await store.keep(told("one", "2026-11-22"))
     assert await store.forget(NOW + timedelta(days=60)) == 1
+    made = await prepared(store, "2026-11-22")
+    assert len(made.pages) == 2
+    await store.forget(NOW + timedelta(days=60))
+    await store.write(lambda database: report_store.drop(database, made, ["one"]))
     assert await report(store, "2026-11-22") == ["one"]
 
 
