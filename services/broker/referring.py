@@ -46,6 +46,7 @@ from shared.clock import Clock
 from shared.errors import (
     Broken,
     NotFound,
+    NotReady,
     Overloaded,
     ServiceError,
     TooLate,
@@ -85,7 +86,7 @@ AT_HAND_MAX: Final = 1_000
 
 _REFUSED: Final = DecisionOutcome.DECISION_OUTCOME_REFUSED
 _REASON: Final = re.compile("[A-Z][A-Z_]{0,63}")
-_PASSING: Final = (Unavailable, TooLate, Overloaded, Withdrawn, Broken)
+_PASSING: Final = (Unavailable, TooLate, Overloaded, Withdrawn, Broken, NotReady)
 """What may be otherwise the next time."""
 
 
@@ -320,6 +321,9 @@ class Referring:
         self._known.put(ended)
 
     def _keep(self, record: Record, there: _There) -> None:
+        before = self._at_hand.get(record.search_id)
+        if before is not None and before.HasField("end_receipt") and there.ended is None:
+            return  # an answer that was overtaken on its way
         self._at_hand[record.search_id] = there.told
         while len(self._at_hand) > AT_HAND_MAX:
             self._at_hand.popitem(last=False)

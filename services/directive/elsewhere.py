@@ -18,7 +18,7 @@ from countersign.type.v1.decision_pb2 import (
     Verdict,
     VerdictOutcome,
 )
-from shared.referral import ASKED_AT_PEER, is_referral
+from shared.referral import ASKED_AT_PEER, VOUCHED_SEATS, is_referral
 
 _CANNOT_TELL: Final = VerdictOutcome.VERDICT_OUTCOME_CANNOT_TELL
 FAR_SEATS: Final = frozenset({Seat.SEAT_OPERATOR, Seat.SEAT_GALLERY_OWNER})
@@ -42,7 +42,14 @@ class Elsewhere:
             peer.trust_domain,
             frozenset(peer.parties),
             peer.refer,
-            _by_seat(peer.trust_domain, peer.vouched),
+            _by_seat(
+                peer.trust_domain,
+                (
+                    one
+                    for one in peer.vouched
+                    if one.party in peer.parties and one.seat in VOUCHED_SEATS
+                ),
+            ),
         )
 
     @classmethod

@@ -123,6 +123,8 @@ def _moment(at: Timestamp) -> datetime:
 
 def _tell(search_id: str, decision: Decision) -> None:
     for verdict in decision.verdicts:
+        if verdict.asked_at:
+            continue  # nothing that was said here: a peer's words are no labels of ours
         outcome = VerdictOutcome.Name(verdict.outcome).removeprefix("VERDICT_OUTCOME_").lower()
         _verdicts.add(1, {"outcome": outcome, "fault": verdict.faults[0] if verdict.faults else ""})
         if INCIDENTS.intersection(verdict.faults):

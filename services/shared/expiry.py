@@ -31,9 +31,13 @@ def certificates_in(settings: BaseModel, role: str = "") -> dict[str, TlsFiles]:
         return {role: settings}
     found: dict[str, TlsFiles] = {}
     for name, value in settings:
+        inner = role if name == "tls" else f"{role}.{name}".lstrip(".")
         if isinstance(value, BaseModel):
-            inner = role if name == "tls" else f"{role}.{name}".lstrip(".")
             found |= certificates_in(value, inner)
+        elif isinstance(value, Mapping):
+            for key, one in value.items():
+                if isinstance(one, BaseModel):
+                    found |= certificates_in(one, f"{inner}.{key}")
     return found
 
 

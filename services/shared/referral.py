@@ -65,8 +65,10 @@ _CANNOT_TELL: Final = VerdictOutcome.VERDICT_OUTCOME_CANNOT_TELL
 _PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
 _REFERRED: Final = DecisionOutcome.DECISION_OUTCOME_REFERRED
 _REFUSED: Final = DecisionOutcome.DECISION_OUTCOME_REFUSED
-_VOUCHED_SEATS: Final = frozenset({Seat.SEAT_ORIGIN, Seat.SEAT_BENEFICIARY, Seat.SEAT_JURISDICTION})
+VOUCHED_SEATS: Final = frozenset({Seat.SEAT_ORIGIN, Seat.SEAT_BENEFICIARY, Seat.SEAT_JURISDICTION})
 """Nobody but we can speak for who runs our system, or owns its galleries."""
+_VERDICT_BYTES_MAX: Final = 16_384
+"""Of a peer's permit: the titles and texts of some dozens of rules."""
 _KEYS_AT_HAND: Final = 64
 
 _log = functools.lru_cache(maxsize=_KEYS_AT_HAND)(parse_log_vkey)
@@ -170,6 +172,14 @@ def is_referral(verdicts: Iterable[Verdict], peer: str) -> bool:
     )
 
 
+def _says_too_much(said: Verdict) -> bool:
+    """What would put a stranger's free text into our own public ledger."""
+    return (
+        bool(said.faults or said.unmet or said.unknown_facts)
+        or said.ByteSize() > _VERDICT_BYTES_MAX
+    )
+
+
 def _is_asked_at(said: Verdict, peer: str) -> bool:
     return (
         said.asked_at == peer
@@ -186,6 +196,8 @@ def prove_referral(peer: Peer, here: str, request: ReferSearchRequest) -> Proved
         raise NotProved("PEER_DECISION_MISMATCH", "the entry is no decision of the peer's own")
     if (decided.decision.outcome, decided.referred_to) != (_REFERRED, here):
         raise NotProved("PEER_NOT_PERMITTED", f"the decision does not refer the search to {here}")
+    if any(_says_too_much(one) for one in decided.decision.verdicts if not one.asked_at):
+        raise NotProved("PEER_NOT_PERMITTED", "a permit bears what no permit has, or too much")
     if not is_referral(decided.decision.verdicts, here) or not decided.HasField("deadline"):
         raise NotProved("PEER_NOT_PERMITTED", "not everybody who was asked there permits")
     lasts_s = decided.deadline.seconds - proved.entry.recorded_at.seconds
@@ -205,7 +217,7 @@ def prove_referral(peer: Peer, here: str, request: ReferSearchRequest) -> Proved
     vouched = tuple(
         one
         for one in decided.decision.verdicts
-        if not one.asked_at and one.seat in _VOUCHED_SEATS and one.party in peer.parties
+        if not one.asked_at and one.seat in VOUCHED_SEATS and one.party in peer.parties
     )
     return ProvedReferral(bound, digest, decided, proved.at, vouched)
 

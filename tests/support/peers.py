@@ -6,7 +6,7 @@ from pathlib import Path
 from broker.peer_client import PeerClient
 from countersign.broker.v1.broker_pb2 import Search
 from countersign.broker.v1.peer_pb2 import ReferSearchRequest
-from shared.errors import NotFound, Unavailable
+from shared.errors import NotFound, ServiceError, Unavailable
 from shared.settings import TlsFiles
 
 _TLS = TlsFiles(certificate=Path("none"), key=Path("none"), authority=Path("none"))
@@ -40,6 +40,21 @@ class PeerThatHangs(PeerThatKnowsNothing):
         if len(self.withdrawn) > 1:
             await asyncio.Event().wait()
         raise Unavailable("PEER", "out of reach")
+
+
+class PeerThatSays(PeerThatKnowsNothing):
+    """Says of what is referred to it what it is told to, in turn."""
+
+    def __init__(self, *says: Search | ServiceError) -> None:
+        super().__init__()
+        self.says = list(says)
+
+    async def refer(self, request: ReferSearchRequest) -> Search:
+        """The next."""
+        said = self.says.pop(0)
+        if isinstance(said, ServiceError):
+            raise said
+        return said
 
 
 class PeerThatIsSlow(PeerThatKnowsNothing):

@@ -74,6 +74,19 @@ def test_search_is_referred_when_all_who_are_asked_here_permit() -> None:
     assert not is_referral(decision.verdicts, "north.test")
 
 
+def test_peer_speaks_for_its_own_parties_alone_and_for_no_operator() -> None:
+    def permit(seat: Seat.ValueType, party: str) -> Verdict:
+        return Verdict(seat=seat, party=party, outcome=VerdictOutcome.VERDICT_OUTCOME_PERMIT)
+
+    # Not of its own, and one of its own in a seat that is not for it to speak in.
+    told = [permit(Seat.SEAT_OPERATOR, LASD), permit(Seat.SEAT_GALLERY_OWNER, LASD)]
+    for parties in ([LAPD], [LAPD, LASD]):
+        peer = Peer(trust_domain=WEST, parties=parties, vouched=[*vouched(), *told])
+        assert decided(peer, CALIFORNIA).outcome == REFUSED
+    peer = Peer(trust_domain=WEST, parties=[LASD], vouched=vouched())
+    assert decided(peer, OPERATOR, CALIFORNIA).outcome == REFUSED
+
+
 def test_a_forbid_here_is_a_refusal_whatever_the_peer_would_say() -> None:
     forbids = directive(FORBID + ";")
     assert decided(referral(), forbids, CALIFORNIA).outcome == REFUSED

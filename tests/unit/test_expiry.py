@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.metrics import CallbackOptions
 
-from broker.config import BrokerSettings
+from broker.config import BrokerSettings, PeerSettings
 from shared.expiry import WARN_BEFORE, Expiry, certificates_in
 from shared.settings import BusSettings, ListenSettings, TlsFiles
 from support.clocks import ClockThatStandsStill
@@ -53,6 +53,11 @@ def test_the_days_that_are_left_are_a_metric(own: TlsFiles, pki: Pki) -> None:
     (point,) = watching(own, pki, 30).measure(CallbackOptions())
     assert point.value == pytest.approx(30, abs=0.1)
     assert dict(point.attributes or {}) == {"role": "bus"}
+
+
+def test_certificates_for_each_peer_are_watched_too(own: TlsFiles) -> None:
+    settings = BrokerSettings.model_construct(peers={"east.test": PeerSettings(tls=own)})
+    assert certificates_in(settings)["peers.east.test"] == own
 
 
 def test_a_renewed_certificate_is_seen_without_a_restart(own: TlsFiles, pki: Pki) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from countersign.policy.v1 import policy_pb2 as pb
-from countersign.type.v1.decision_pb2 import DecisionOutcome
+from countersign.type.v1.decision_pb2 import DecisionOutcome, Seat
 from countersign.type.v1.search_pb2 import GalleryClass
 from directive.book import Book
 from policy.__main__ import load
@@ -33,6 +33,7 @@ from support.directives import (
     unguarded,
 )
 from support.policies import current
+from support.signals import Signals
 
 CONTEXT: Any = None
 """No handler here looks at it."""
@@ -53,6 +54,19 @@ def question(**changes: Any) -> pb.EvaluateRequest:
     request = pb.EvaluateRequest(facts=ordinary(**changes), officer=TRAINED)
     request.at.FromDatetime(NOON)
     return request
+
+
+async def test_what_a_peer_says_is_no_label_of_our_metrics(
+    servicer: PolicyServicer, signals: Signals
+) -> None:
+    request = question()
+    request.peer.trust_domain = "west.test"
+    request.peer.parties.append(LAPD)
+    request.peer.vouched.add(seat=Seat.SEAT_ORIGIN, party=LAPD, faults=["free text"])
+    signals.points()
+    await servicer.Evaluate(request, CONTEXT)
+    points = signals.points()["countersign.policy.verdicts"]
+    assert "free text" not in {(point.attributes or {}).get("fault") for point in points}
 
 
 async def test_a_decision_comes_with_the_parties(servicer: PolicyServicer) -> None:

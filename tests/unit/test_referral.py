@@ -107,6 +107,22 @@ def _refused(entry: Entry) -> None:
     entry.search_decided.decision.outcome = DecisionOutcome.DECISION_OUTCOME_REFUSED
 
 
+def _permits_with_a_fault(entry: Entry) -> None:
+    entry.search_decided.decision.verdicts[0].faults.append("free text")
+
+
+def _permits_with_something_unmet(entry: Entry) -> None:
+    entry.search_decided.decision.verdicts[0].unmet.add()
+
+
+def _permits_with_an_unknown_fact(entry: Entry) -> None:
+    entry.search_decided.decision.verdicts[0].unknown_facts.append("free text")
+
+
+def _permits_with_a_novel(entry: Entry) -> None:
+    entry.search_decided.decision.verdicts[0].rules.add(title="x" * 16_384)
+
+
 def _to_another(entry: Entry) -> None:
     entry.search_decided.referred_to = "north.test"
 
@@ -129,6 +145,10 @@ def _of_a_third(entry: Entry) -> None:
     "lie",
     [
         _forbid,
+        _permits_with_a_fault,
+        _permits_with_something_unmet,
+        _permits_with_an_unknown_fact,
+        _permits_with_a_novel,
         _without_origin,
         _permitted,
         _refused,

@@ -7,19 +7,23 @@ from datetime import UTC, datetime
 import pytest
 
 from broker.ledger import Ledger
-from broker.record import Record
+from broker.peer_client import PeerClient
+from broker.record import Record, answered_entry
 from broker.referring import Referring
 from broker.watch import KnownSearches
+from countersign.broker.v1.broker_pb2 import Search
+from countersign.installation.ports import free_ports
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import DecisionOutcome
-from countersign.type.v1.search_pb2 import GalleryClass
-from shared.errors import Unavailable
+from countersign.type.v1.search_pb2 import GalleryClass, SealedPayload
+from shared.errors import NotReady, Unavailable
 from shared.referral import VALIDITY_S, NotProved, prove_referral
 from shared.registry import TrustRoots
 from support.brokers import BrokerOnTheTable, own_case
 from support.buses import BusInMemory
 from support.clocks import ClockThatStandsStill
-from support.peers import PeerThatHangs, PeerThatIsSlow, PeerThatKnowsNothing
+from support.doors import Pki
+from support.peers import PeerThatHangs, PeerThatIsSlow, PeerThatKnowsNothing, PeerThatSays
 from support.referrals import EAST, ReferralWorkshop, unchanged
 from support.searches import DECIDED_AT
 from support.waiting import until
@@ -128,6 +132,67 @@ async def test_search_is_taken_back_from_a_peer_whose_word_does_not_hold() -> No
     assert record.end is not None
     assert record.end.search_failed.check == "PEER_RECEIPT_INVALID"
     assert client.withdrawn == [prepared.search_id]
+
+
+async def test_peer_that_has_not_applied_a_document_yet_is_asked_again() -> None:
+    workshop = ReferralWorkshop()
+    client = PeerThatSays(NotReady("DOCUMENT_NOT_APPLIED", "not yet"))
+    referring = referring_to(workshop, client)
+    with pytest.raises(Unavailable):
+        await referring.refer(record_of(workshop), b"", SealedPayload())
+
+
+async def test_late_word_of_a_search_hides_no_end() -> None:
+    workshop = ReferralWorkshop()
+
+    def as_brokers_write_it(entry: Entry) -> None:
+        answer = workshop.search.answer()
+        event = answered_entry(record_of(workshop), answer, b"").entry.search_answered
+        event.answer_sha256 = entry.search_answered.answer_sha256
+        event.decided_index = entry.search_answered.decided_index
+        entry.search_answered.CopyFrom(event)
+
+    told = workshop.answered(ended_changed=as_brokers_write_it)
+    pending = Search(decision_receipt=told.peer.decision_receipt)
+    ended = Search(decision_receipt=told.peer.decision_receipt, answer=told.answer)
+    ended.end_receipt.CopyFrom(told.peer.end_receipt)
+    referring = referring_to(workshop, PeerThatSays(ended, pending))
+    record = Record.from_receipts(told.decision_receipt, None)
+    for _ in range(2):
+        await referring.refer(record, b"", SealedPayload())
+    found = Search()
+    await referring.give_out(Record.from_receipts(told.decision_receipt, told.end_receipt), found)
+    assert found.peer.end_receipt == told.peer.end_receipt
+
+
+def referring_to(workshop: ReferralWorkshop, client: PeerThatKnowsNothing) -> Referring:
+    """To the east alone."""
+    return Referring(
+        ledger=Ledger(BusInMemory()),  # type: ignore[arg-type]  # stands in for the real bus
+        known=KnownSearches(),
+        trust=workshop.trust,
+        clients={EAST: client},
+        clock=ClockThatStandsStill(datetime.fromtimestamp(DECIDED_AT, UTC)),
+    )
+
+
+def record_of(workshop: ReferralWorkshop) -> Record:
+    """A search of this workshop's that was referred."""
+    return Record.from_receipts(workshop.referred().decision_receipt, None)
+
+
+async def test_certificate_that_is_gone_for_a_moment_stops_nothing(pki: Pki) -> None:
+    files = pki.issue("service", "broker")
+    unreached = f"127.0.0.1:{next(free_ports())}"
+    client, new = PeerClient(unreached, files), PeerClient(unreached, files)
+    with pytest.raises(Unavailable):
+        await client.get("0b8f6f0e-7a44-4c55-9f5e-3a2f0a6c1d11")
+    files.certificate.unlink()
+    for one, reason in ((client, "UNREACHABLE"), (new, "TLS_FILES")):
+        with pytest.raises(Unavailable) as refused:
+            await one.get("0b8f6f0e-7a44-4c55-9f5e-3a2f0a6c1d11")
+        assert refused.value.reason == reason
+        await one.close()
 
 
 # Where the system is

@@ -63,7 +63,7 @@ class PeerServiceServicer:
     def ReferSearch(self, request, context):
         """Has a search decided by the parties of this installation, recorded and, if permitted, sent to its connector. The
         same id with the same content gives the same search.
-        Errors: REFERRAL_REFUSED with what does not verify, SYSTEM_NOT_HERE, SEARCH_ID_TAKEN.
+        Errors: what does not verify by its check (PEER_RECEIPT_INVALID, ...), SYSTEM_NOT_HERE, SEARCH_ID_TAKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -22,7 +22,7 @@ class PeerServiceStub:
     ReferSearch: _aio.UnaryUnaryMultiCallable[_peer_pb2.ReferSearchRequest, _peer_pb2.ReferSearchResponse]
     """Has a search decided by the parties of this installation, recorded and, if permitted, sent to its connector. The
     same id with the same content gives the same search.
-    Errors: REFERRAL_REFUSED with what does not verify, SYSTEM_NOT_HERE, SEARCH_ID_TAKEN.
+    Errors: what does not verify by its check (PEER_RECEIPT_INVALID, ...), SYSTEM_NOT_HERE, SEARCH_ID_TAKEN.
     """
     GetReferredSearch: _aio.UnaryUnaryMultiCallable[_peer_pb2.GetReferredSearchRequest, _peer_pb2.GetReferredSearchResponse]
     """Gives a search that was referred, with the receipts of this ledger and, once recorded, its sealed answer."""
@@ -43,7 +43,7 @@ class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_peer_pb2.ReferSearchResponse]:
         """Has a search decided by the parties of this installation, recorded and, if permitted, sent to its connector. The
         same id with the same content gives the same search.
-        Errors: REFERRAL_REFUSED with what does not verify, SYSTEM_NOT_HERE, SEARCH_ID_TAKEN.
+        Errors: what does not verify by its check (PEER_RECEIPT_INVALID, ...), SYSTEM_NOT_HERE, SEARCH_ID_TAKEN.
         """
 
     @_abc_1.abstractmethod
