@@ -262,7 +262,7 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
             limit=parts.limits.call,
         )
         sweeping = _sweeping(parts.ending, bus)
-        called = peering.called(settings, trust, parts.for_peer)
+        called = peering.called(settings, trust, parts.for_peer, parts.limits.peer)
         try:
             async with (
                 _kept(registering, bus, server),

@@ -21,6 +21,9 @@ from shared.settings import Section
 RETRY_S: Final = 5.0
 """Searches in flight end when they are answered, which nobody can foresee."""
 
+PEER_CALLS: Final = Rate(per_s=300.0, burst=3000)
+"""Calls of one peer's brokers: each follows 64 searches and asks after one every two seconds at most."""
+
 _limited = telemetry.meter.create_counter(
     "countersign.limited", unit="{call}", description="Calls turned away by a limit, by reason"
 )
@@ -57,6 +60,7 @@ class Limits:
         agency = Rate(settings.agency_searches_per_minute / 60, settings.agency_searches_burst)
         officer = Rate(settings.officer_searches_per_minute / 60, settings.officer_searches_burst)
         self._calls = Allowances(calls, clock)
+        self._peers = Allowances(PEER_CALLS, clock)
         self._agencies = Allowances(agency, clock)
         self._officers = Allowances(officer, clock)
 
@@ -65,6 +69,12 @@ class Limits:
         wait_s = self._calls.wait_s(caller.name)
         if wait_s:
             raise _limit("AGENCY_CALLS_LIMIT", "your agency calls too often", wait_s)
+
+    def peer(self, caller: SpiffeId) -> None:
+        """Any call of a peer, whichever of its brokers makes it."""
+        wait_s = self._peers.wait_s(caller.trust_domain)
+        if wait_s:
+            raise _limit("PEER_CALLS_LIMIT", "your installation calls too often", wait_s)
 
     def agency(self, ori: str) -> None:
         """A search or dry run in an agency's name, before anything of it is looked at."""

@@ -9,14 +9,15 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from broker.config import BrokerSettings
+from broker.config import BrokerSettings, PeerSettings
 from broker.peer_client import SERVICE, PeerClient
 from broker.peer_service import ACCESS, PeerServicer
 from countersign.broker.v1.peer_pb2_grpc import add_PeerServiceServicer_to_server
+from shared.door import Limit
 from shared.referral import check_peers, peer_named
 from shared.registry import Peer, TrustRoots
 from shared.rpc import RunningServer, start_server
-from shared.settings import ListenSettings, SettingsError, TlsFiles
+from shared.settings import ListenSettings, SettingsError
 
 GRACE_S: Final = 10.0
 
@@ -49,7 +50,10 @@ async def calling(settings: BrokerSettings) -> AsyncIterator[dict[str, PeerClien
 
 @contextlib.asynccontextmanager
 async def called(
-    settings: BrokerSettings, trust: TrustRoots, servicer_for: Callable[[Peer], PeerServicer]
+    settings: BrokerSettings,
+    trust: TrustRoots,
+    servicer_for: Callable[[Peer], PeerServicer],
+    limit: Limit,
 ) -> AsyncIterator[None]:
     """A port for each peer that may call, for as long as it is used."""
     servers: list[RunningServer] = []
@@ -57,7 +61,7 @@ async def called(
         for domain, one in settings.peers.items():
             peer = peer_named(trust, domain)
             if peer is not None and one.listen:
-                servers.append(await _started(peer, servicer_for(peer), one.listen, one.tls))
+                servers.append(await _started(peer, servicer_for(peer), one, limit))
         yield
     finally:
         for server in servers:
@@ -65,12 +69,13 @@ async def called(
 
 
 async def _started(
-    peer: Peer, servicer: PeerServicer, address: str, tls: TlsFiles
+    peer: Peer, servicer: PeerServicer, settings: PeerSettings, limit: Limit
 ) -> RunningServer:
     return await start_server(
         lambda grpc_server: add_PeerServiceServicer_to_server(servicer, grpc_server),
         services=[SERVICE],
-        listen=ListenSettings(address=address, tls=tls),
+        listen=ListenSettings(address=settings.listen, tls=settings.tls),
         trust_domain=peer.trust_domain,
         access=ACCESS,
+        limit=limit,
     )

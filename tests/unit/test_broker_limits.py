@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from broker.limits import LimitSettings
+from broker.limits import PEER_CALLS, LimitSettings
 from countersign.broker.v1 import broker_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import RequestRejected
 from shared.errors import NotAllowed, NotAuthentic, Overloaded, Unavailable
+from shared.identity import SpiffeId
 from shared.rejections import RATE
 from support.brokers import LAPD, LASD, OFFICER, BrokerOnTheTable, own_case
 from support.waiting import until
@@ -205,3 +206,16 @@ def test_the_limits_left_out_suit_a_state() -> None:
     assert limits.officer_searches_burst < limits.agency_searches_burst
     assert limits.officer_in_flight_max < limits.agency_in_flight_max
     assert LAPD
+
+
+def test_peer_that_calls_too_often_is_refused_and_no_other() -> None:
+    broker = BrokerOnTheTable()
+    west, north = (SpiffeId(name, "service", "broker") for name in ("west.test", "north.test"))
+    for _ in range(PEER_CALLS.burst):
+        broker.limits.peer(west)
+    with pytest.raises(Overloaded) as refused:
+        broker.limits.peer(west)
+    assert refused.value.reason == "PEER_CALLS_LIMIT"
+    broker.limits.peer(north)
+    broker.clock.advance(seconds=1 / PEER_CALLS.per_s)
+    broker.limits.peer(west)
