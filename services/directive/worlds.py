@@ -1,7 +1,7 @@
 """What directives, vocabulary and registry were in force when something was decided."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -98,6 +98,8 @@ class HeldWorlds:
         self._vocabulary = against.vocabulary
         self._files = files
         self._held: dict[int, Holdings] = {}
+        # What a text names was there when it was taken in. It may be gone from the registry since.
+        against = replace(against, known=None)
         now = Holdings()
         for index, entry in documents:
             now = holdings.apply(now, index, entry, against)

@@ -1,5 +1,6 @@
 """A decision is made again by what the ledger held when it was made, and by nothing that came later."""
 
+from dataclasses import replace
 from datetime import UTC, date
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from countersign.ledger.v1.entry_pb2 import Entry
 from directive import holdings
 from directive.book import Book
+from directive.entities import known_names
 from directive.evaluate import Evaluator
 from directive.explain import Differs, explain
 from directive.holdings import Holdings
@@ -14,6 +16,7 @@ from directive.recorded import RecordedSearch
 from directive.replay import Replay
 from directive.replay_counts import Outcome
 from directive.worlds import HeldWorlds, NoSuchWorld, OneWorld, World
+from shared.registry import Registry
 from support.directives import (
     FORBID,
     NOON,
@@ -91,6 +94,14 @@ def test_a_replay_crosses_from_one_to_the_next() -> None:
     found = replay.finish()
     assert found.totals()[Outcome.SAME] == 2
     assert (found.sampled, found.sound) == (2, True)
+
+
+def test_a_text_that_names_what_left_the_registry_is_still_applied() -> None:
+    """An officer or a course may be gone today; each decision of then stays explained."""
+    today = replace(world(None), known=known_names(Registry(agencies={})))
+    search, _ = searches()
+    known = HeldWorlds(documents()[0], today, registry())
+    assert explain(search, known.of(search.decision)).explained
 
 
 def test_what_is_not_known_is_not_guessed() -> None:

@@ -14,7 +14,6 @@ from countersign.client.ledger import LedgerClient
 from countersign.ledger.v1.ledger_pb2 import ListEntriesRequest
 from directive import holdings, worlds
 from directive.book import BookError
-from directive.entities import known_names
 from directive.findings import DirectiveRefused
 from directive.vocabulary import Vocabulary
 from directive.worlds import HeldWorlds, OneWorld, Worlds
@@ -44,7 +43,7 @@ class Source:
                 found += [(one.index, one.entry) async for one in client.entries(wanted)]
         if not found and files is not None:
             return files
-        against = holdings.World(self.vocabulary, known_names(self.registry), None)
+        against = holdings.World(self.vocabulary, None, None)
         documents = sorted(found, key=lambda one: one[0])
         try:
             return HeldWorlds(documents, against, self.registry, files)
