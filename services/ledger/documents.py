@@ -111,10 +111,11 @@ class DocumentService:
         pending.idempotency_key = key_after(previous)
         try:
             (placed,) = await self._sequencer.append(await self._completer.completed([pending]))
+            # Before anything is awaited: from now on a decision without it is outdated.
+            self._take(placed.index, Entry.FromString(placed.leaf))
         finally:
             if self._heard is not None:  # also when it may be on record though that is not known
                 await self._heard()
-        self._take(placed.index, Entry.FromString(placed.leaf))
         receipt = decision_pb2.Receipt(
             index=placed.index, leaf=placed.leaf, tlog_proof=placed.tlog_proof
         )
