@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -218,6 +219,7 @@ async def killed(world: World, server: NatsUnderTest, moment: str) -> int:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, program, moment, world.folder, bus, world.clock.now().isoformat()),
         *(SIGNER.verifier.vkey,),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     return await process.wait()
 
