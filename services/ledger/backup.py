@@ -160,6 +160,7 @@ def _copied(folder: Path, manifest: Manifest, copy: Path) -> Iterator[Path]:
     """Copy a backup's file, durably, with the newest schema; it is gone at the end unless it was renamed."""
     copy.parent.mkdir(parents=True, exist_ok=True)
     # What a migration was killed in the middle of would be rolled back into the new copy.
+    _remove_journals(copy)
     copy.unlink(missing_ok=True)
     copy.touch(0o600)
     try:
@@ -174,11 +175,15 @@ def _copied(folder: Path, manifest: Manifest, copy: Path) -> Iterator[Path]:
         copy.unlink(missing_ok=True)
 
 
+def _remove_journals(database: Path) -> None:
+    for suffix in ("-journal", "-wal", "-shm"):
+        database.with_name(f"{database.name}{suffix}").unlink(missing_ok=True)
+
+
 def _put_in_place(copy: Path, database: Path) -> None:
     """Give a restored file its name, durably."""
     # A write-ahead log of another database under the same name would be replayed into this one.
-    for suffix in ("-wal", "-shm"):
-        database.with_name(f"{database.name}{suffix}").unlink(missing_ok=True)
+    _remove_journals(database)
     copy.rename(database)
     whole_files.sync_folder(database.parent)
 

@@ -20,7 +20,7 @@ from ledger.sqlite_storage import SqliteDatabase
 from ledger.upkeep import run_adopt, run_backup, run_restore, run_restore_check
 from shared.errors import NotReady, Unavailable
 from shared.kinds import KINDS
-from support.backups import made_with_schema_0002
+from support.backups import journal_of_a_migration_that_was_killed, made_with_schema_0002
 from support.ledgers import SIGNER, assert_whole, complete, decided, rejected, write_settings
 from support.nats_servers import NatsUnderTest
 from support.storages import StorageThatTakesItsTime
@@ -101,8 +101,8 @@ def test_backup_of_an_earlier_release_is_restored_and_left_as_it_is(
     run(run_backup, config, folder)
     made = made_with_schema_0002(folder)
     lose(config)
-    killed = config.with_name("ledger.sqlite.restoring-journal")
-    killed.write_bytes(bytes.fromhex("d9d505f920a163d7") + bytes(504))
+    journal = journal_of_a_migration_that_was_killed(made, tmp_path / "scratch.sqlite")
+    config.with_name("ledger.sqlite.restoring-journal").write_bytes(journal)
     code, said = run(run_restore, config, folder)
     assert (code, said) == (0, "RESTORED: 3 entries; the ledger can be started and goes on\n")
     assert (folder / "ledger.sqlite").read_bytes() == made

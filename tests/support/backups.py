@@ -1,4 +1,4 @@
-"""Backups as an earlier release made them."""
+"""Backups as an earlier release made them, and what restoring them leaves behind when it is killed."""
 
 import contextlib
 import hashlib
@@ -29,3 +29,16 @@ def made_with_schema_0002(folder: Path) -> bytes:
     told["files"][path.name] = hashlib.sha256(database).hexdigest()
     manifest.write_text(json.dumps(told))
     return database
+
+
+def journal_of_a_migration_that_was_killed(database: bytes, scratch: Path) -> bytes:
+    """What SQLite would roll back into the copy of a database without entries: it is as large as this one."""
+    scratch.write_bytes(database)
+    with contextlib.closing(sqlite3.connect(scratch, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("DELETE FROM entries")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DROP TABLE entries")
+        # More than is kept in memory, so that the journal is on the disk.
+        connection.execute("CREATE TABLE larger AS SELECT zeroblob(4000000) AS filler")
+        return scratch.with_name(f"{scratch.name}-journal").read_bytes()
