@@ -55,7 +55,7 @@ class Registering:
         published = _fold(self._following.documents).published(owner)
         if published is None:
             raise NotFound("REGISTRATION_UNKNOWN", f"{owner} has registered nothing")
-        response = pb.GetRegistrationResponse(statement=_as_proto(published.statement))
+        response = pb.GetRegistrationResponse(statement=published.statement.as_proto)
         response.commitments.extend(sorted(published.commitments))
         return response
 
@@ -69,7 +69,7 @@ class Registering:
             await self._following.catch_up()
             tried = self._following.documents.copy()
             before = _fold(tried).published(said.owner)
-            if before is not None and _as_proto(before.statement) == _unsigned(said):
+            if before is not None and before.statement == Statement.of(said):
                 return pb.PublishRegistrationResponse(statement=said)
             head, today = tried.holdings.head, self._clock.now().astimezone(UTC).date()
             await asyncio.to_thread(_try, tried, entries, today)
@@ -159,25 +159,6 @@ def _bare(number: int, pending: PendingEntry) -> PendingEntry:
     if any(len(one.value) > OPENING_CHARACTERS_MAX for one in pending.sensitive):
         raise _invalid(f"entries[{number}].sensitive", "are too long")
     bare.sensitive.extend(pending.sensitive)
-    return bare
-
-
-def _as_proto(said: Statement) -> RegistryStatement:
-    return RegistryStatement(
-        owner=said.owner,
-        serial=said.serial,
-        document_sha256=said.document_sha256,
-        officers=said.officers,
-        officers_sha256=said.officers_sha256,
-        log_origin=said.log,
-    )
-
-
-def _unsigned(said: RegistryStatement) -> RegistryStatement:
-    bare = RegistryStatement()
-    bare.CopyFrom(said)
-    bare.ClearField("key_id")
-    bare.ClearField("signature")
     return bare
 
 

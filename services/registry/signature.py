@@ -66,6 +66,30 @@ class Statement:
         """Digest of the text: of all that the owner says."""
         return hashlib.sha256(self.text.encode()).digest()
 
+    @property
+    def as_proto(self) -> RegistryStatement:
+        """As entries and answers bear it, without a signature."""
+        return RegistryStatement(
+            owner=self.owner,
+            serial=self.serial,
+            document_sha256=self.document_sha256,
+            officers=self.officers,
+            officers_sha256=self.officers_sha256,
+            log_origin=self.log,
+        )
+
+    @classmethod
+    def of(cls, said: RegistryStatement) -> "Statement":
+        """What an entry or answer bears, whoever signed it."""
+        return cls(
+            said.owner,
+            said.serial,
+            said.document_sha256,
+            said.officers,
+            said.officers_sha256,
+            said.log_origin,
+        )
+
     @classmethod
     def parse(cls, text: str) -> "Statement | None":
         """Reads a text; None when it is no statement."""
@@ -95,17 +119,9 @@ class Signed:
     @property
     def as_proto(self) -> RegistryStatement:
         """The statement as entries bear it."""
-        said = self.statement
-        return RegistryStatement(
-            owner=said.owner,
-            serial=said.serial,
-            document_sha256=said.document_sha256,
-            officers=said.officers,
-            officers_sha256=said.officers_sha256,
-            key_id=self.key_id,
-            signature=self.signature,
-            log_origin=said.log,
-        )
+        said = self.statement.as_proto
+        said.key_id, said.signature = self.key_id, self.signature
+        return said
 
 
 def parse_keys(registered: Iterable[str]) -> tuple[Verifier, ...]:
@@ -191,14 +207,7 @@ def key_name(key: Verifier) -> str:
 def check_statement(said: RegistryStatement, keys: Iterable[Verifier]) -> Statement:
     """The statement of an entry, if its owner signed it with one of the keys; raises RegistryRefused."""
     file = f"{said.owner}: statement"
-    parsed = Statement(
-        said.owner,
-        said.serial,
-        said.document_sha256,
-        said.officers,
-        said.officers_sha256,
-        said.log_origin,
-    )
+    parsed = Statement.of(said)
     if Statement.parse(parsed.text) != parsed:
         raise refused("STATEMENT", file, "is not one that can be signed")
     signer = next((key for key in keys if key_name(key) == said.key_id), None)

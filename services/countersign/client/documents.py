@@ -125,16 +125,8 @@ class RegistrationClient:
             )
         except NotFound:
             return None
-        said = found.statement
-        statement = Statement(
-            said.owner,
-            said.serial,
-            said.document_sha256,
-            said.officers,
-            said.officers_sha256,
-            said.log_origin,
-        )
-        return Previous(statement, Commitments().changed((), found.commitments))
+        commitments = Commitments().changed((), found.commitments)
+        return Previous(Statement.of(found.statement), commitments)
 
     async def publish(self, signed: Signed) -> pb.PublishRegistrationResponse:
         """Puts on record what has changed. Raises RegistryRefused for a serial number that is past."""
