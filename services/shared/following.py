@@ -117,7 +117,9 @@ class Following(Generic[Kept, Made]):
 
         A caller that gives up does not leave it half-way.
         """
-        return await asyncio.shield(asyncio.ensure_future(self._caught_up()))
+        caught_up = asyncio.ensure_future(self._caught_up())
+        caught_up.add_done_callback(_noticed)
+        return await asyncio.shield(caught_up)
 
     async def _caught_up(self) -> Made:
         try:
@@ -210,6 +212,12 @@ class Following(Generic[Kept, Made]):
                 "DOCUMENTS_NOT_APPLIED",
                 f"what the ledger holds cannot be applied together: {error}",
             ) from error
+
+
+def _noticed(done: asyncio.Future[Made]) -> None:
+    """That it failed is for its caller; one that has gone must not leave a stack in the log."""
+    if not done.cancelled():
+        done.exception()
 
 
 @contextlib.asynccontextmanager
