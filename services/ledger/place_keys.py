@@ -6,6 +6,8 @@ pipe: `... reveal-opening-keys CONFIG | ... place-opening-keys CONFIG -`.
 """
 
 import argparse
+import os
+import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +78,7 @@ def _require_none_lost(keys: Mapping[int, bytes], settings: LedgerSettings) -> N
 
 
 def run_reveal_opening_keys(arguments: list[str]) -> int:
-    """Reveal the keys to a pipe. Exit codes: 0 done, 1 not, 2 wrong configuration or a terminal."""
+    """Reveal the keys to a pipe. Exit codes: 0 done, 1 not, 2 wrong configuration, a terminal or a file."""
     parser = argparse.ArgumentParser(
         prog="countersign-ledger reveal-opening-keys",
         description="Writes the outermost keys of the openings, in the clear, for place-opening-keys of "
@@ -84,8 +86,8 @@ def run_reveal_opening_keys(arguments: list[str]) -> int:
     )
     parser.add_argument("config", type=Path, help="configuration file (TOML)")
     given = parser.parse_args(arguments)
-    if sys.stdout.isatty():
-        parser.error("a terminal shows and keeps what it is given: pipe it into place-opening-keys")
+    if sys.stdout.isatty() or stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode):
+        parser.error("a terminal or a file keeps what it is given: pipe it into place-opening-keys")
     try:
         revealed = revealed_keys(LedgerSettings.load(given.config).provider_keys)
     except SettingsError as error:

@@ -1,5 +1,6 @@
 """What jobs and pods of an installation run before the services: logs, stores and keys put in place."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,29 @@ def test_keys_go_from_replica_to_replica_through_a_pipe(
         assert (done.returncode, done.stderr[:7]) == (1, "FAILED:")
         assert not any(line[3:20] in done.stderr for line in revealed.stdout.splitlines()[1:])
     assert kept_in(folders[1]) == kept_in(folders[0])
+
+
+def test_keys_are_revealed_to_no_file_and_no_terminal(
+    tmp_path: Path, nats_server: NatsUnderTest
+) -> None:
+    """Both keep what they are given: the keys would lie about in the clear."""
+    config, shown = write_settings(tmp_path, nats_server), tmp_path / "shown"
+    FileKeyProvider.create(LedgerSettings.load(config).provider_keys)
+    ours, terminal = os.openpty()
+    with shown.open("wb") as file:
+        for kept in (file.fileno(), terminal):
+            done = subprocess.run(
+                [sys.executable, "-m", "ledger", "reveal-opening-keys", config],
+                stdout=kept,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+                timeout=120,
+            )
+            assert (done.returncode, "pipe it into" in done.stderr) == (2, True)
+    os.close(terminal)
+    os.close(ours)
+    assert shown.read_bytes() == b""
 
 
 def kept_in(folder: Path) -> dict[str, str]:
