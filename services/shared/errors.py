@@ -18,10 +18,10 @@ from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 DOMAIN = "countersign"
-MESSAGE_CHARACTERS_MAX = 800
+MESSAGE_BYTES_MAX = 800
 VIOLATIONS_BYTES_MAX = 3_000
-"""gRPC carries a status in trailers of 8 kB, twice: its message by itself, and all of it in base64. What is
-larger reaches the caller as another error."""
+"""gRPC carries a status in trailers of 8 kB, twice: its message by itself, of which each byte that is not
+plain takes three, and all of it in base64. What is larger reaches the caller as another error."""
 
 
 def _number(status: grpc.StatusCode) -> int:
@@ -131,10 +131,7 @@ def to_status(error: ServiceError) -> status_pb2.Status:
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    message = _text(error.message)
-    if len(message) > MESSAGE_CHARACTERS_MAX:
-        message = message[: MESSAGE_CHARACTERS_MAX - 1] + "…"
-    status = status_pb2.Status(code=_number(error.status), message=message)
+    status = status_pb2.Status(code=_number(error.status), message=_cut(_text(error.message)))
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -150,9 +147,20 @@ def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadR
             more = f"{len(violations) - number} more, which do not fit here"
             bad.field_violations.add(field=_text(violation.field), description=more)
             break
-        description = _text(violation.description)[:MESSAGE_CHARACTERS_MAX]
+        description = _cut(_text(violation.description))
         bad.field_violations.add(field=_text(violation.field), description=description)
     return bad
+
+
+def _cut(text: str) -> str:
+    """As much as fits the bound on a message, as gRPC writes it."""
+    taken = 0
+    for at, character in enumerate(text):
+        is_plain = " " <= character <= "~" and character != "%"
+        taken += 1 if is_plain else 3 * len(character.encode())
+        if taken > MESSAGE_BYTES_MAX:
+            return f"{text[:at]}…"
+    return text
 
 
 def _text(text: str) -> str:

@@ -1,5 +1,7 @@
 """Errors keep what callers act upon on their way over the wire."""
 
+from urllib.parse import quote
+
 import grpc
 import pytest
 from google.protobuf import any_pb2
@@ -106,12 +108,15 @@ def test_text_of_an_error_ends_with_its_reason() -> None:
     assert NotFound.status is grpc.StatusCode.NOT_FOUND
 
 
-def test_a_status_stays_below_what_trailers_carry() -> None:
+@pytest.mark.parametrize("letter", ["m", "ü", "語", "%"])
+def test_a_status_stays_below_what_trailers_carry(letter: str) -> None:
     """Twice: the message by itself, and all of it in base64."""
-    violations = [FieldViolation(f"rules.cedar:{n}:1", "ü" * 500) for n in range(300)]
-    status = to_status(InvalidRequest("A", "m" * 5000, violations=violations))
-    assert 4 * len(status.SerializeToString()) // 3 + len(status.message.encode()) < 8000
+    violations = [FieldViolation(f"rules.cedar:{n}:1", letter * 500) for n in range(300)]
+    status = to_status(InvalidRequest("A", letter * 5000, violations=violations))
+    written = quote(status.message, safe=" ")
+    assert 4 * len(status.SerializeToString()) // 3 + len(written) < 8000
     back = from_status(status)
+    assert back.message.startswith(letter * 80)
     assert back.violations[0].field == "rules.cedar:0:1"
     assert back.violations[-1].description.endswith("more, which do not fit here")
     told = len(back.violations) - 1
