@@ -36,7 +36,7 @@ from countersign.connector.v1.connector_pb2 import (
 )
 from shared.clock import Clock, stamp
 from shared.sealing import PrivateKey, Unopenable, candidates_info, probe_info, seal
-from shared.signing import ANSWER_CONTEXT, BadKey, SigningKey
+from shared.signing import ANSWER_CONTEXT, SigningKey
 
 NOTICE = (
     "Investigative lead only. These records resemble the probe; none of them has been identified "
@@ -135,11 +135,7 @@ class Answerer:
         except SystemFailed as error:
             log.error("system behind failed", extra={"fields": {"why": str(error)}})
             return self._failed(about, FailureReason.FAILURE_REASON_SYSTEM_ERROR)
-        try:
-            return self._found(order, about, findings, wanted)
-        except BadKey:
-            # Nobody could open an answer sealed to this key, so none is made.
-            return self.refused(about, OrderRefused("REQUEST_INVALID"))
+        return self._found(order, about, findings, wanted)
 
     def refused(self, about: AnsweredOrder, refused: OrderRefused) -> SignedAnswer:
         """The answer to an order that may not be run."""

@@ -12,7 +12,7 @@ in the signed answer and in the ledger:
 6. That entry is a decision on this search, every party permits, and the order's deadline is not later than
    the one recorded. [DECISION_MISMATCH, DECISION_NOT_PERMITTED, DEADLINE_MISMATCH]
 7. The request in the order is the one decided on, of valid facts, for this search, system and
-   gallery. [REQUEST_MISMATCH, REQUEST_INVALID, WRONG_GALLERY]
+   gallery, and its answer can be sealed. [REQUEST_MISMATCH, REQUEST_INVALID, WRONG_GALLERY]
 8. The sealed probe is the one that the request was bound to. [PROBE_MISMATCH]
 9. The connector's own agency permits: its directives, evaluated again. [OWN_DIRECTIVES]
 
@@ -34,6 +34,7 @@ from countersign.ledger.v1.entry_pb2 import Entry, SearchDecided
 from countersign.type.v1.decision_pb2 import DecisionOutcome, Verdict, VerdictOutcome
 from countersign.type.v1.search_pb2 import BoundRequest, SealedPayload, SearchFacts
 from shared.binding import payload_digest, request_digest
+from shared.sealing import can_be_sealed_to
 from shared.signing import ORDER_CONTEXT, BadSignature, VerifyKey
 from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
@@ -222,7 +223,8 @@ def _check_request(
         raise OrderRefused("REQUEST_MISMATCH")
     if facts.gallery != expected.gallery:
         raise OrderRefused("WRONG_GALLERY")
-    if len(request.answer_public_key) != 32 or not request.officer or _violates(facts):
+    sealable = can_be_sealed_to(request.answer_public_key)
+    if not sealable or not request.officer or _violates(facts):
         raise OrderRefused("REQUEST_INVALID")
     return request
 

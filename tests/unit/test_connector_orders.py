@@ -354,16 +354,21 @@ async def test_load_test_adapter_says_that_nothing_was_compared(
     assert "load tests only" in caplog.text
 
 
-async def test_answer_key_that_cannot_be_sealed_to(
+async def test_an_answer_that_cannot_be_sealed_is_refused_before_the_system_is_touched(
     workshop: OrderWorkshop, runs: RunStore, bus: BusThatKeeps
 ) -> None:
-    """The curve has points of low order; a list sealed to one could be read by anybody."""
+    """The curve has points of low order; a list sealed to one could be read by anybody.
+
+    The answer says that the order was rejected, and who compares both ends believes that nothing was run.
+    """
+    behind = SystemThatAnswers()
 
     def of_low_order(request: BoundRequest) -> None:
         request.answer_public_key = bytes(32)
 
     order = workshop.sign(workshop.order(request_changed=of_low_order))
 
-    await orders(workshop, SystemThatAnswers(), runs, bus).take(delivery(order))
+    await orders(workshop, behind, runs, bus).take(delivery(order))
 
     assert failure(workshop, bus) == ("ORDER_REJECTED", "REQUEST_INVALID")
+    assert behind.probes == []
