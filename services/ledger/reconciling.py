@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import date, timedelta
 from typing import Final
 
@@ -11,7 +11,14 @@ from ledger.config import LedgerSettings
 from ledger.entry import Completer
 from ledger.index_process import IndexProcess
 from ledger.log import OpenLog
-from ledger.reconciliation import Difference, Ended, day_not_reported, not_reported
+from ledger.reconciliation import (
+    Difference,
+    Ended,
+    ReportedRun,
+    day_not_reported,
+    not_reported,
+    of_run,
+)
 from ledger.runs_on_record import RunsOnRecord
 from ledger.runs_service import Alarms, RunsService
 from ledger.sequencer import Sequencer
@@ -82,9 +89,7 @@ class MissingReports:
 
     async def _between(self, from_us: int, until_us: int) -> int:
         size = self._sequencer.published.size
-        ends = [
-            end for end in await self._record.ended_between(from_us, until_us, size) if end.kept
-        ]
+        ends = await self._record.ended_between(from_us, until_us, size)
         groups: dict[tuple[str, str], list[Ended]] = {}
         for end, day in zip(ends, await self._record.days_of(ends, size), strict=True):
             groups.setdefault((end.system, day), []).append(end)
@@ -99,14 +104,29 @@ class MissingReports:
     async def _of_day(
         self, system: str, day: str, ends: list[Ended], size: int
     ) -> list[Difference]:
-        if not await self._is_expected(system, day, size):
-            fields = {"system": system, "day": day, "answers": len(ends)}
+        kept = [end for end in ends if end.kept]
+        if kept and not await self._is_expected(system, day, size):
+            fields = {"system": system, "day": day, "answers": len(kept)}
             log.warning("a connector does not report what it runs", extra={"fields": fields})
             return []
         told = await self._record.reported(system, day)
-        if not told.reports:
-            return [day_not_reported(system, day, ends)]
-        return not_reported(ends, day, {one.run.search_id for one in told.runs})
+        if kept and not told.reports:
+            return [day_not_reported(system, day, kept)]
+        reported = {one.run.search_id for one in told.runs}
+        return not_reported(kept, day, reported) + await self._otherwise(ends, day, told.runs)
+
+    async def _otherwise(
+        self, ends: Sequence[Ended], day: str, runs: Sequence[ReportedRun]
+    ) -> list[Difference]:
+        """Find the answers that are not those of the runs: they may be younger than the report is."""
+        recorded = {end.search_id: end for end in ends}
+        found = []
+        for reported in runs:
+            end = recorded.get(reported.run.search_id)
+            if end is not None and end.answer_sha256 != reported.run.answer_sha256:
+                decided, _ = await self._record.search(end.search_id)
+                found.append(of_run(reported, day, end.system, decided, end))
+        return [difference for difference in found if difference is not None]
 
     async def _is_expected(self, system: str, day: str, size: int) -> bool:
         """Whoever has reported once reports every day; connectors of before did not know how to."""

@@ -210,7 +210,8 @@ class RunsService:
         for reported in told.runs:
             search_id = reported.run.search_id
             known, end = decided.get(search_id), ends.get(search_id)
-            if known is None:
+            if known is None or end is None:
+                # Of another day or none; or not ended within so many days, or not at all.
                 known, end = await self._record.search(search_id)
             found = of_run(reported, day, system, known, end)
             if found is not None:

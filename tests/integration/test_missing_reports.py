@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker.record import Record, answered_at_peer_entry, rejected_at_peer_entry
-from countersign.connector.v1.connector_pb2 import RUN_RESULT_REFUSED, SearchAnswer
+from countersign.connector.v1.connector_pb2 import RUN_RESULT_REFUSED, SearchAnswer, SignedOrder
 from countersign.ledger.v1.entry_pb2 import PeerEntry
 from ledger.archive import Archive
 from ledger.index_process import IndexProcess
@@ -92,6 +92,67 @@ async def test_a_report_is_there_once_its_last_page_is(world: World) -> None:
     world.clock.advance(hours=37)
     assert await world.missing(FROM_THE_START).look() == 1
     assert await world.reasons() == ["DAY_NOT_REPORTED"]
+
+
+async def test_an_answer_that_comes_after_its_report_is_compared_with_it(world: World) -> None:
+    """As of a broker that was away: when the day is reported, the search has no end yet."""
+    one, two = await world.decide(ONE), await world.decide(TWO)
+    answer = await world.connector.run(one, ONE)
+    await world.connector.run(two, TWO)
+    other = world.restarted("other")
+    another = await other.run(two, TWO)
+    await other.store.close()
+    world.to_next_morning()
+    await world.connector.reporter.report_due()
+    await world.end(ONE, answer)
+    await world.end(TWO, another)
+    assert await world.alarms() == []
+    world.clock.advance(hours=37)
+    assert await world.missing(FROM_THE_START).look() == 1
+    (alarm,) = await world.alarms()
+    assert (alarm.reason, f"search {TWO}" in alarm.evidence) == ("RUN_ANSWERED_OTHERWISE", True)
+
+
+async def test_a_rejection_on_record_of_a_search_that_was_run_is_found(world: World) -> None:
+    """A forged order on the bus: its rejection is the end, and the true order's answer is too late."""
+    order = await world.decide(ONE)
+    forged = SignedOrder.FromString(order.SerializeToString())
+    forged.signature = bytes(64)
+    rejected = await world.connector.run(forged, ONE)
+    await world.connector.run(order, ONE)
+    world.to_next_morning()
+    await world.connector.reporter.report_due()
+    await world.end(ONE, rejected)
+    world.clock.advance(hours=37)
+    assert await world.missing(FROM_THE_START).look() == 1
+    assert await world.reasons() == ["RUN_ANSWERED_OTHERWISE"]
+
+
+async def test_a_rejection_of_what_was_not_run_is_no_difference(world: World) -> None:
+    """Nor does it ask for a report: the connector keeps nothing of it."""
+    order = await world.decide(ONE)
+    order.signature = bytes(64)
+    await world.end(ONE, await world.connector.run(order, ONE))
+    world.clock.advance(hours=37)
+    assert await world.missing(FROM_THE_START).look() == 0
+    await world.connector.reporter.report_due()
+    assert await world.missing(FROM_THE_START).look() == 0
+    assert await world.alarms() == []
+
+
+async def test_an_answer_long_after_every_order_is_compared_with_a_later_report(
+    world: World,
+) -> None:
+    order = await world.decide(ONE)
+    await world.connector.run(order, ONE)
+    other = world.restarted("other")
+    world.clock.advance(seconds=1)
+    answer = await other.run(order, ONE)
+    await other.store.close()
+    world.clock.advance(days=10)
+    await world.end(ONE, answer)
+    await world.connector.reporter.report_due()
+    assert await world.reasons() == ["RUN_ANSWERED_OTHERWISE"]
 
 
 async def test_a_ledger_that_starts_gives_connectors_time_to_report(world: World) -> None:
