@@ -63,13 +63,10 @@ class _Lanes:
     def __init__(self, world: World, proposal: Directive, sieve: type[Sieve], as_of: AsOf) -> None:
         self.world = world
         new, self.replaced = proposed_book(world.book, proposal, as_of)
+        self.new = new
         self.sieve = sieve(world.book, world.registry)
         self.sieve_new = sieve(new, world.registry)
         self.engine_new = Evaluator(new, world.registry)
-        party = proposal.document.manifest.party
-        parties = {one.document.manifest.party for one in world.book.directives.values()}
-        self.first_order = party not in parties
-        """Whether the party was perhaps not asked for that reason: a country is once it ordered anything."""
         self.alike = Alike([(world.book, self.sieve), (new, self.sieve_new)], world.registry)
         self.known: dict[Hashable, _Known] = {}
         """What became of searches that are alike, and were decided alike."""
@@ -243,8 +240,9 @@ class Replay:
     ) -> int:
         if self._reading.not_yet(search.at):
             return 0
-        question = _proposed_question(lanes, question, search)
-        if all(seat.party != self.party for seat in question.seats):
+        asked = question.seats
+        question = self._proposed_question(lanes, question, search)
+        if all(seat.party != self.party for seat in (*asked, *question.seats)):
             return 0
         alike = lanes.sieve_new.alike(question, self.party)
         key = id(lanes), made.content, alike
@@ -257,6 +255,16 @@ class Replay:
                     self._changes.clear()
                 self._changes[key] = kind
         return kind
+
+    def _proposed_question(
+        self, lanes: _Lanes, question: Question, search: RecordedSearch
+    ) -> Question:
+        """The question with those who would be asked, were the proposal in force."""
+        day = question.at.date()
+        # A country is asked from its first order on, which the proposal may be, or put off.
+        if lanes.world.book.has_ordered(self.party, day) == lanes.new.has_ordered(self.party, day):
+            return question
+        return lanes.sieve_new.ask(search.facts, search.officer, search.at)
 
     def _compared(
         self, recorded: Decision, said: Sequence[SeatVerdict], question: Question
@@ -296,7 +304,7 @@ class Replay:
         question = made or lanes.sieve.ask(search.facts, search.officer, search.at)
         proposed, engine = question, lanes.asked_anew
         if not self._reading.not_yet(search.at):
-            proposed = _proposed_question(lanes, question, search)
+            proposed = self._proposed_question(lanes, question, search)
             engine = lanes.asked_anew_new if asked_anew else lanes.engine_new
         new = engine.party_says(proposed, self.party)
         # What the engine said is compared once for all to which it said the same.
@@ -329,13 +337,6 @@ _NOT_AT_HAND: Final = {
     Differs.DIRECTIVE_NOT_IN_FORCE: "decided with other directives in force",
     Differs.VOCABULARY_OR_REGISTRY: "decided with another vocabulary or registry",
 }
-
-
-def _proposed_question(lanes: _Lanes, question: Question, search: RecordedSearch) -> Question:
-    """The question with those who would be asked, were the proposal in force."""
-    if not lanes.first_order:
-        return question
-    return lanes.sieve_new.ask(search.facts, search.officer, search.at)
 
 
 def _but_for_the_engine(decision: Decision) -> Decision:

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from directive.book import Book, Directive
 from directive.evaluate import Evaluator
 from directive.proposed import AsOf, Reading
 from directive.recorded import RecordedSearch
@@ -24,9 +25,9 @@ DAYS = (0, 10, 20, 30, 40)
 """On which there is a search, after NOON of 1 June 2026."""
 
 
-def searched(day: int) -> RecordedSearch:
-    facts, book = ordinary(), book_where_others_permit()
-    decision = Evaluator(book, registry()).evaluate(facts, TRAINED, NOON + timedelta(days=day))
+def searched(day: int, book: Book | None = None) -> RecordedSearch:
+    facts, decides = ordinary(), Evaluator(book or book_where_others_permit(), registry())
+    decision = decides.evaluate(facts, TRAINED, NOON + timedelta(days=day))
     return RecordedSearch.of(day, facts, TRAINED, decision)
 
 
@@ -48,6 +49,40 @@ def replayed(reading: Reading, order: tuple[int, ...] = DAYS) -> Replayed:
     found = replay.finish()
     assert found.sound
     return found
+
+
+def of_the_country(begins: str, name: str = "us-order") -> Directive:
+    """It forbids everything from that day on; a country is asked from its first order on."""
+    rules = FORBID.replace("LAPD-9", "US-1") + ";"
+    return directive(rules, party="US", prefix="US-", name=name, effective_from=begins)
+
+
+@pytest.mark.parametrize(
+    ("was", "proposed", "as_of", "outcomes"),
+    [
+        # Asked throughout by the proposal, and on record from 11 June on.
+        ("2026-06-11", "2026-06-11", AsOf.ALWAYS, {0: Outcome.TO_REFUSED, 10: Outcome.SAME}),
+        ("2026-06-11", "2026-06-01", AsOf.LEGAL, {0: Outcome.TO_REFUSED, 10: Outcome.SAME}),
+        # Put off: the country would not have been asked until then.
+        ("2026-06-01", "2026-06-11", AsOf.LEGAL, {0: Outcome.TO_PERMITTED, 10: Outcome.SAME}),
+    ],
+)
+def test_a_country_is_asked_from_the_day_of_its_first_order_as_proposed(
+    was: str, proposed: str, as_of: AsOf, outcomes: dict[int, Outcome]
+) -> None:
+    book = book_where_others_permit(of_the_country(was))
+    replay = Replay(
+        OneWorld(World(book, registry())),
+        of_the_country(proposed),
+        reading=Reading(as_of),
+        sample=1.0,
+    )
+    for day in outcomes:
+        replay.add(searched(day, book))
+    found = replay.finish()
+    changed = {one.index: one.change.outcome for one in found.examples}
+    assert {day: changed.get(day, Outcome.SAME) for day in outcomes} == outcomes
+    assert found.sound
 
 
 def received(day: int, **more: int) -> Reading:
