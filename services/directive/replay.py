@@ -317,9 +317,9 @@ class Replay:
                 self._confirmations.clear()
             self._confirmations[key] = confirmed
         if asked_anew:
-            was = [one.verdict for one in lanes.asked_anew.party_says(question, self.party)]
-            recorded = [one for one in search.decision.verdicts if one.party == self.party]
-            confirmed = confirmed if was == recorded else DISAGREES
+            # All parties', not the proposal's alone: others were taken for alike by the same means.
+            was = _but_for_the_engine(lanes.asked_anew.decide(question))
+            confirmed = confirmed if was == _but_for_the_engine(search.decision) else DISAGREES
         if confirmed != kind:
             self._found.disagreements += 1
             return False

@@ -1,7 +1,6 @@
 """A replay says what a proposal would have refused, finds a record that contradicts itself, never guesses."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +15,6 @@ from directive.proposed import AsOf, Reading
 from directive.recorded import NotRederivable, RecordedSearch, recorded
 from directive.replay import Replay
 from directive.replay_counts import Outcome, Replayed
-from directive.sieve import Sieve
 from directive.worlds import OneWorld, World
 from shared.registry import Registry
 from support.circumstances import known
@@ -24,6 +22,7 @@ from support.directives import (
     BURBANK,
     FORBID,
     LAPD,
+    LASD,
     NOON,
     PERMIT,
     TRAINED,
@@ -35,6 +34,7 @@ from support.directives import (
     vocabulary,
 )
 from support.recorded_history import kept_and_opened, pending_entry, searches_of_years
+from support.sieves import SieveThatNoticesNoAttempt, SieveThatTakesAllForAlike
 
 ATTEMPTS = FORBID.replace("LAPD-9", "LAPD-8") + "when { context.attempt };"
 
@@ -226,9 +226,8 @@ def test_what_was_decided_by_a_text_that_is_not_at_hand_is_not_guessed() -> None
     )
     found = replayed(proposal(), searched(book=book_where_others_permit(older), attempt=True))
     assert found.unsaid() == {"decided by another text of a directive (in-force)": 1}
-    registered = Registry.model_validate(
-        {**registry().model_dump(), "officers": {}, "oversight": {}}
-    )
+    nobody = {"officers": {}, "oversight": {}}
+    registered = Registry.model_validate(registry().model_dump() | nobody)
     found = replayed(proposal(), searched(), world=registered)
     assert found.unsaid() == {"decided with another vocabulary or registry": 1}
     assert found.sound
@@ -279,20 +278,28 @@ def test_what_another_engine_decided_alike_counts_and_is_told() -> None:
     assert replayed(proposal(), read_again(false)).contradictions == 1
 
 
-class BlindSieve(Sieve):
-    """Never notices an attempt."""
-
-    def party_says(self, question: Any, party: str) -> Any:
-        blind = {**question._told, "attempt": '"attempt": false'}
-        return super().party_says(replace(question, _told=blind), party)
-
-    def alike(self, question: Any, party: str = "") -> Any:
-        return party or super().alike(question)
-
-
 def test_compiled_rules_that_are_wrong_are_found_out_by_the_sample() -> None:
-    found = replayed(proposal(), searched(attempt=True), sample=1.0, sieve=BlindSieve)
+    found = replayed(
+        proposal(), searched(attempt=True), sample=1.0, sieve=SieveThatNoticesNoAttempt
+    )
     assert (found.sampled, found.disagreements, found.sound) == (0, 1, False)
+
+
+def test_a_false_verdict_of_another_party_is_found_out_by_the_sample() -> None:
+    strict = FORBID.replace("LAPD-9", "LASD-8") + "when { context.attempt };"
+    permits = PERMIT.replace("LAPD-9", "LASD-9") + ";"
+    book = book_where_others_permit(
+        directive(strict + permits, party=LASD, prefix="LASD-", name="of-another")
+    )
+    false = searched(1, book=book)
+    false.facts.offence.attempt = True
+    history = searched(0, book=book), read_again(false)
+    milder = proposal(PERMIT + ";", name="lapd-permits")
+    assert replayed(milder, *history, book=book).contradictions == 1
+    for sample, disagreements in ((0.0, 0), (1.0, 1)):
+        how: Any = {"book": book, "sample": sample, "sieve": SieveThatTakesAllForAlike}
+        found = replayed(milder, *history, **how)
+        assert (found.contradictions, found.disagreements) == (0, disagreements)
 
 
 def test_all_are_counted_and_some_are_listed() -> None:
