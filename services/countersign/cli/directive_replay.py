@@ -248,7 +248,7 @@ def _print_check(console: Console, report: dict[str, Any]) -> None:
         console.print(f"{count} were decided by {escape(name)}, and come out the same.")
     if report["sound"]:
         console.print(
-            "[bold green]SOUND[/]: every decision came out again as it is on record; "
+            "[bold green]SOUND[/]: every decision that could be made again came out as it is on record; "
             f"{escape(engine['name'])} confirmed {engine['changes_confirmed']} changes and "
             f"{engine['others_sampled']} of the others",
             soft_wrap=True,
