@@ -165,6 +165,19 @@ def _sweeping(ending: Ending, bus: Bus) -> asyncio.Task[None]:
     return sweeping
 
 
+@contextlib.asynccontextmanager
+async def _closed_together(
+    server: RunningServer, searches: KnownSearches
+) -> AsyncIterator[list[RunningServer]]:
+    """Closes every door at once, and before what the last calls still need; nobody waits at one."""
+    doors = [server]
+    try:
+        yield doors
+    finally:
+        searches.stop()
+        await asyncio.gather(*(door.stop(GRACE_S) for door in doors))
+
+
 @dataclass(frozen=True)
 class _Parts:
     """What a broker consists of."""
@@ -262,17 +275,17 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
             limit=parts.limits.call,
         )
         sweeping = _sweeping(parts.ending, bus)
-        called = peering.called(settings, trust, parts.for_peer, parts.limits.peer)
         try:
             async with (
                 _kept(registering, bus, server),
                 parts.referring.following(bus.closed),
-                called,
+                _closed_together(server, parts.searches) as doors,
             ):
+                of_peers = peering.doors(settings, trust, parts.for_peer, parts.limits.peer)
+                async for door in of_peers:
+                    doors.append(door)
                 yield RunningBroker(server, bus, registering)
         finally:
-            parts.searches.stop()
-            await server.stop(GRACE_S)
             sweeping.cancel()
             await asyncio.gather(sweeping, return_exceptions=True)
 

@@ -7,7 +7,6 @@ for. On one port for all, the authority of one peer could name the broker of ano
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Final
 
 from broker.config import BrokerSettings, PeerSettings
 from broker.peer_client import SERVICE, PeerClient
@@ -18,8 +17,6 @@ from shared.referral import check_peers, peer_named
 from shared.registry import Peer, TrustRoots
 from shared.rpc import RunningServer, start_server
 from shared.settings import ListenSettings, SettingsError
-
-GRACE_S: Final = 10.0
 
 
 def check(settings: BrokerSettings, trust: TrustRoots) -> None:
@@ -48,24 +45,17 @@ async def calling(settings: BrokerSettings) -> AsyncIterator[dict[str, PeerClien
             await client.close()
 
 
-@contextlib.asynccontextmanager
-async def called(
+async def doors(
     settings: BrokerSettings,
     trust: TrustRoots,
     servicer_for: Callable[[Peer], PeerServicer],
     limit: Limit,
-) -> AsyncIterator[None]:
-    """A port for each peer that may call, for as long as it is used."""
-    servers: list[RunningServer] = []
-    try:
-        for domain, one in settings.peers.items():
-            peer = peer_named(trust, domain)
-            if peer is not None and one.listen:
-                servers.append(await _started(peer, servicer_for(peer), one, limit))
-        yield
-    finally:
-        for server in servers:
-            await server.stop(GRACE_S)
+) -> AsyncIterator[RunningServer]:
+    """A port for each peer that may call. Whoever takes one stops it."""
+    for domain, one in settings.peers.items():
+        peer = peer_named(trust, domain)
+        if peer is not None and one.listen:
+            yield await _started(peer, servicer_for(peer), one, limit)
 
 
 async def _started(

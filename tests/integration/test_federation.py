@@ -337,3 +337,20 @@ async def test_what_a_third_would_have_is_not_referred_on(sides: tuple[Side, Sid
         turned_away = (await lasd.newest("request_rejected")).request_rejected
         assert turned_away.reason == "SYSTEM_NOT_HERE"
         assert turned_away.caller == f"spiffe://{WEST}/service/broker"
+
+
+async def test_a_broker_that_stops_lets_no_peer_wait_at_its_door(sides: tuple[Side, Side]) -> None:
+    west, east = sides
+    await east.stop("connector")
+    async with asking(west) as lapd:
+        prepared = sealed(lapd)
+        await lapd.submit(prepared)
+        client = PeerClient(address(east.port), west.tls)
+        await client.get(prepared.search_id)
+        held_back = asyncio.create_task(client.get(prepared.search_id, wait_s=60))
+        # On the same connection: once it is answered, the one before it has arrived.
+        await asyncio.create_task(client.get(prepared.search_id))
+        await east.stop("broker")
+        # Told how the search stands, not cut off when the grace is over.
+        assert (await held_back).state == pb.SEARCH_STATE_PENDING
+        await client.close()
