@@ -24,12 +24,14 @@ Of what came of it, by the one that referred it and by the requester (`prove_dec
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import protovalidate
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from countersign.broker.v1.broker_pb2 import PeerSearch
 from countersign.broker.v1.peer_pb2 import ReferSearchRequest
@@ -46,7 +48,7 @@ from countersign.type.v1.search_pb2 import BoundRequest
 from shared.binding import payload_digest, request_digest
 from shared.entry_facts import ENDS
 from shared.kinds import kind_number
-from shared.registry import Peer, RegistryError, SystemKeys, TrustRoots
+from shared.registry import OFFICER_PATTERN, Peer, RegistryError, SystemKeys, TrustRoots
 from shared.unknown_fields import has_unknown_fields
 from tlog.cosignature import parse_log_vkey
 from tlog.errors import TlogError
@@ -60,6 +62,7 @@ VALIDITY_S: Final = 7 * 86_400 + 60
 
 _TIME_S_MAX: Final = 253_402_300_800
 """The year 10000, in which no time can be read."""
+_NANOS_MAX: Final = 999_999_999
 _PERMIT: Final = VerdictOutcome.VERDICT_OUTCOME_PERMIT
 _CANNOT_TELL: Final = VerdictOutcome.VERDICT_OUTCOME_CANNOT_TELL
 _PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
@@ -201,7 +204,7 @@ def prove_referral(peer: Peer, here: str, request: ReferSearchRequest) -> Proved
     if not is_referral(decided.decision.verdicts, here) or not decided.HasField("deadline"):
         raise NotProved("PEER_NOT_PERMITTED", "not everybody who was asked there permits")
     lasts_s = decided.deadline.seconds - proved.entry.recorded_at.seconds
-    if not 0 <= lasts_s <= VALIDITY_S or not 0 <= decided.deadline.seconds < _TIME_S_MAX:
+    if not 0 <= lasts_s <= VALIDITY_S or not _is_time(decided.deadline):
         raise NotProved("PEER_DEADLINE", "the search is to wait for longer than any may")
     bound = _bound(request.bound_request)
     facts, summary = bound.facts, decided.summary
@@ -222,6 +225,10 @@ def prove_referral(peer: Peer, here: str, request: ReferSearchRequest) -> Proved
     return ProvedReferral(bound, digest, decided, proved.at, vouched)
 
 
+def _is_time(time: Timestamp) -> bool:
+    return 0 <= time.seconds < _TIME_S_MAX and 0 <= time.nanos <= _NANOS_MAX
+
+
 def require_same_meaning(proved: ProvedReferral, summary: SearchSummary) -> None:
     """The peer's parties permitted the gallery that it is by our registry; raises NotProved."""
     if _about(proved.decided.summary) != _about(summary):
@@ -238,7 +245,7 @@ def _bound(data: bytes) -> BoundRequest:
         raise NotProved("PEER_REQUEST_INVALID", "the request cannot be read") from None
     if (
         len(bound.answer_public_key) != 32
-        or not bound.officer
+        or not re.fullmatch(OFFICER_PATTERN, bound.officer)
         or has_unknown_fields(bound)
         or protovalidate.collect_violations(bound.facts)
     ):

@@ -8,7 +8,8 @@ from countersign.broker.v1.broker_pb2 import Search
 from countersign.broker.v1.peer_pb2 import ReferSearchRequest
 from countersign.ledger.v1.entry_pb2 import Entry, PeerEntry
 from countersign.type.v1.decision_pb2 import DecisionOutcome, Seat, VerdictOutcome
-from countersign.type.v1.search_pb2 import GalleryClass
+from countersign.type.v1.search_pb2 import BoundRequest, GalleryClass
+from shared.binding import request_digest
 from shared.referral import (
     NotProved,
     OwnDecision,
@@ -172,6 +173,14 @@ def test_search_that_would_wait_for_ever(workshop: ReferralWorkshop, seconds: in
     assert refused(workshop, workshop.request(workshop.referred(waits))) == "PEER_DEADLINE"
 
 
+@pytest.mark.parametrize("nanos", [-1, 1_000_000_000])
+def test_deadline_that_is_no_time(workshop: ReferralWorkshop, nanos: int) -> None:
+    def no_time(entry: Entry) -> None:
+        entry.search_decided.deadline.nanos = nanos
+
+    assert refused(workshop, workshop.request(workshop.referred(no_time))) == "PEER_DEADLINE"
+
+
 def test_what_came_from_a_third_is_not_referred_on(workshop: ReferralWorkshop) -> None:
     def comes_from_north(entry: Entry) -> None:
         entry.search_decided.referred_by.CopyFrom(PeerEntry(peer="north.test", index=4))
@@ -190,6 +199,21 @@ def test_request_that_is_not_the_one_decided_on(workshop: ReferralWorkshop) -> N
 def test_request_that_cannot_be_read(workshop: ReferralWorkshop) -> None:
     request = workshop.request(workshop.referred())
     request.bound_request = b"\xff"
+    assert refused(workshop, request) == "PEER_REQUEST_INVALID"
+
+
+@pytest.mark.parametrize("officer", ["", "two words", "x" * 60_000])
+def test_request_in_the_name_of_what_no_officer_is_called(
+    workshop: ReferralWorkshop, officer: str
+) -> None:
+    bound = BoundRequest.FromString(workshop.bound)
+    bound.officer = officer
+
+    def changed(entry: Entry) -> None:
+        entry.search_decided.request_sha256 = request_digest(bound.SerializeToString())
+
+    request = workshop.request(workshop.referred(changed))
+    request.bound_request = bound.SerializeToString()
     assert refused(workshop, request) == "PEER_REQUEST_INVALID"
 
 
