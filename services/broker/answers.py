@@ -101,9 +101,8 @@ class Answers:
             await self._set_aside(system, search_id, reason, spent=True)
             raise Poison from refused
         digest = hashlib.sha256(signed.answer).digest()
-        appended = await self._ledger.append(answered_entry(record, answer, digest))
+        ended = await self._ledger.end(record, answered_entry(record, answer, digest))
         # Only now, when the end is durable, may anyone see the answer.
-        ended = record.ended_by(appended.receipt)
         if ended.answer_sha256 == digest:
             self._known.put_answer(search_id, signed)
         self._known.put(ended)

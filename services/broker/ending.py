@@ -14,7 +14,7 @@ from countersign.ledger.v1.append_pb2 import PendingEntry
 from shared import telemetry
 from shared.bus import Bus
 from shared.clock import Clock
-from shared.errors import Broken, ServiceError
+from shared.errors import ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -112,10 +112,7 @@ class Ending:
             await self.purge(record)
 
     async def _end(self, record: Record, pending: PendingEntry) -> Record:
-        appended = await self._ledger.append(pending)
-        ended = record.ended_by(appended.receipt)
-        if ended.end is None or ended.end.search_id != record.search_id:
-            raise Broken("LEDGER_ANSWER", "the ledger answered with another search's end")
+        ended = await self._ledger.end(record, pending)
         self._known.put(ended)
         await self.purge(ended)
         return ended

@@ -65,6 +65,14 @@ class Ledger:
         finally:
             _append_duration.record(time.perf_counter() - started)
 
+    async def end(self, record: Record, pending: PendingEntry) -> Record:
+        """The search with its end: this one, or the one that was recorded before. Raises ServiceError."""
+        appended = await self.append(pending)
+        ended = record.ended_by(appended.receipt)
+        if ended.end is None or ended.end.search_id != record.search_id:
+            raise Broken("LEDGER_ANSWER", "the ledger answered with another search's end")
+        return ended
+
     async def _send(self, entries: list[PendingEntry], within_s: float) -> Sequence[Appended]:
         request = AppendRequest()
         for entry in entries:

@@ -311,10 +311,7 @@ class Referring:
     async def _end(
         self, record: Record, pending: PendingEntry, signed: SignedAnswer | None = None
     ) -> None:
-        appended = await self._ledger.append(pending)
-        ended = record.ended_by(appended.receipt)
-        if ended.end is None or ended.end.search_id != record.search_id:
-            raise Broken("LEDGER_ANSWER", "the ledger answered with another search's end")
+        ended = await self._ledger.end(record, pending)
         # Only now, when the end is durable, may anyone see the answer.
         if signed is not None and ended.answer_sha256 == _digest(signed):
             self._known.put_answer(record.search_id, signed)

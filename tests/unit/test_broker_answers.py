@@ -15,6 +15,7 @@ from countersign.connector.v1.connector_pb2 import (
     SignedAnswer,
 )
 from shared.bus import Poison, Retry
+from shared.errors import Broken
 from shared.signing import ANSWER_CONTEXT, SigningKey
 from support.brokers import BrokerOnTheTable
 from support.waiting import WAIT_S_MAX
@@ -62,6 +63,19 @@ async def test_an_answer_that_the_ledger_did_not_confirm_is_held_back(
     await broker.answers.take_in(delivery)
     assert broker.bus.ledger.kinds() == ["search_decided", "search_answered"]
     assert await broker.answers.give_out(record(broker, search_id)) is not None
+
+
+@pytest.mark.promise(1)
+async def test_end_of_another_search_is_no_end_of_this_one(broker: BrokerOnTheTable) -> None:
+    first, second = await submitted(broker), await submitted(broker)
+    await broker.answers.take_in(broker.delivery(first, broker.answer(first)))
+    keys = broker.bus.ledger.keys
+    keys[f"end/{second}"] = keys[f"end/{first}"]
+    with pytest.raises(Retry):
+        await broker.answers.take_in(broker.delivery(second, broker.answer(second)))
+    with pytest.raises(Broken):
+        await broker.ending.withdraw(record(broker, second))
+    assert record(broker, second).state == pb.SEARCH_STATE_PENDING
 
 
 @pytest.mark.parametrize("later", ["another answer", "garbage"])
