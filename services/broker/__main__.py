@@ -242,7 +242,6 @@ def _parts(
         searching=searching,
         ending=ending,
         ledger=ledger,
-        known=searches,
         rejections=rejections,
         broker=servicer,
     )

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 
 from broker.record import Record
@@ -19,12 +19,12 @@ class AtOnce:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._busy: Counter[str] = Counter()
 
-    def start(self, record: Record, work: Callable[[Record], Awaitable[None]]) -> bool:
+    def start(self, record: Record, work: Callable[[Record], Coroutine[None, None, None]]) -> bool:
         """Begins it; False when it is under way, or when the peer's turn has not come."""
         peer = record.referred_to
         if record.search_id in self._tasks or self._busy[peer] >= self._most:
             return False
-        task = asyncio.create_task(_done(record, work), name=record.search_id)
+        task = asyncio.create_task(work(record), name=record.search_id)
         self._tasks[record.search_id] = task
         self._busy[peer] += 1
         task.add_done_callback(partial(self._ended, peer))
@@ -42,7 +42,3 @@ class AtOnce:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _done(record: Record, work: Callable[[Record], Awaitable[None]]) -> None:
-    await work(record)

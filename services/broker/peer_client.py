@@ -30,7 +30,7 @@ class PeerClient:
 
     async def refer(self, request: pb.ReferSearchRequest) -> Search:
         """Refers a search, or refers it again. Raises ServiceError."""
-        stub = await self._stub()
+        stub = self._stub()
         response = await call(
             stub.ReferSearch, request, name=f"{SERVICE}/ReferSearch", timeout_s=TIMEOUT_S
         )
@@ -38,7 +38,7 @@ class PeerClient:
 
     async def get(self, search_id: str, wait_s: float = 0) -> Search:
         """The search as it stands there, or once it has ended within `wait_s`. Raises ServiceError."""
-        stub = await self._stub()
+        stub = self._stub()
         request = pb.GetReferredSearchRequest(search_id=search_id)
         if wait_s:
             request.wait.FromMilliseconds(int(wait_s * 1000))
@@ -52,7 +52,7 @@ class PeerClient:
 
     async def withdraw(self, search_id: str) -> Search:
         """Withdraws it there, unless it has ended. Raises ServiceError."""
-        stub = await self._stub()
+        stub = self._stub()
         request = pb.WithdrawReferredSearchRequest(search_id=search_id)
         response = await call(
             stub.WithdrawReferredSearch,
@@ -70,7 +70,7 @@ class PeerClient:
             await self._channel.close()
             self._channel = None
 
-    async def _stub(self) -> PeerServiceStub:
+    def _stub(self) -> PeerServiceStub:
         try:
             stamp = modified(self._tls)
             if self._channel is None or stamp != self._stamp:

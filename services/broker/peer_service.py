@@ -10,7 +10,6 @@ from broker.peer_client import SERVICE
 from broker.record import Record, rejected_entry
 from broker.searching import Searching
 from broker.service import BrokerServicer, call_of, seconds
-from broker.watch import KnownSearches
 from countersign.broker.v1 import peer_pb2 as pb
 from countersign.broker.v1.peer_pb2_grpc import PeerServiceServicer
 from countersign.ledger.v1.entry_pb2 import RequestRejected
@@ -47,7 +46,6 @@ class PeerServicer(PeerServiceServicer):
         searching: Searching,
         ending: Ending,
         ledger: Ledger,
-        known: KnownSearches,
         rejections: Rejections,
         broker: BrokerServicer,
     ) -> None:
@@ -58,7 +56,6 @@ class PeerServicer(PeerServiceServicer):
         self._searching = searching
         self._ending = ending
         self._ledger = ledger
-        self._known = known
         self._rejections = rejections
         self._broker = broker
 
@@ -106,12 +103,7 @@ class PeerServicer(PeerServiceServicer):
         return pb.WithdrawReferredSearchResponse(search=await self._broker.with_answer(ended))
 
     async def _record(self, search_id: str) -> Record:
-        record = self._known.get(search_id)
-        if record is None or record.is_open:
-            # An open search may have been ended by another broker.
-            record = await self._ledger.look_up(search_id)
-            if record is not None:
-                self._known.put(record)
+        record = await self._broker.on_record(search_id)
         if record is None or record.referred_by != self._peer.trust_domain:
             raise NotFound("SEARCH_UNKNOWN", f"you have referred no search {search_id}")
         return record

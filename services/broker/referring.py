@@ -59,6 +59,7 @@ from shared.referral import (
     Proved,
     ProvedReferral,
     is_same_end,
+    named_in,
     peer_named,
     peer_with,
     prove_decision,
@@ -195,7 +196,7 @@ class Referring:
     async def _fetched(self, record: Record) -> _There | None:
         """What the peer has; None while our own record does not name it as it is."""
         found = self._peer_of(record)
-        if found is None or record.end is None or not _named(record.end)[0].peer:
+        if found is None or record.end is None or not named_in(record.end)[0].peer:
             return None
         try:
             there = self._proved(record, found[0], await found[1].get(record.search_id))
@@ -339,10 +340,7 @@ def _digest(signed: SignedAnswer) -> bytes:
 
 def _is_on_record(there: _There, end: Entry) -> bool:
     """Whether the peer's entries are those that our own end names."""
-    return _named(end) == (there.decided.at, PeerEntry() if there.ended is None else there.ended.at)
-
-
-def _named(end: Entry) -> tuple[PeerEntry, PeerEntry]:
-    """The peer's decision and end, as our own end names them; empty where it does not."""
-    event = end.search_failed if end.HasField("search_failed") else end.search_answered
-    return event.peer_decided, event.peer_ended
+    return named_in(end) == (
+        there.decided.at,
+        PeerEntry() if there.ended is None else there.ended.at,
+    )

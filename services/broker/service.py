@@ -176,14 +176,19 @@ class BrokerServicer(BrokerServiceServicer):
         )
 
     async def _record(self, search_id: str, context: Context, fresh: bool = True) -> Record:
+        record = await self.on_record(search_id, fresh)
+        if record is None or record.origin_agency != caller(context).name:
+            raise NotFound("SEARCH_UNKNOWN", f"your agency has no search {search_id}")
+        return record
+
+    async def on_record(self, search_id: str, fresh: bool = True) -> Record | None:
+        """The search, whoever asked for it; one that is open at hand is looked up again if `fresh`."""
         record = self._known.get(search_id)
         if record is None or (fresh and record.is_open):
             # An open search may have been ended by another broker.
             record = await self._ledger.look_up(search_id)
             if record is not None:
                 self._known.put(record)
-        if record is None or record.origin_agency != caller(context).name:
-            raise NotFound("SEARCH_UNKNOWN", f"your agency has no search {search_id}")
         return record
 
     async def with_answer(self, record: Record) -> pb.Search:

@@ -329,6 +329,12 @@ def prove_end(
     return ended
 
 
+def named_in(end: Entry) -> tuple[PeerEntry, PeerEntry]:
+    """The peer's decision and end, as our own end names them; empty where it does not."""
+    event = end.search_failed if end.HasField("search_failed") else end.search_answered
+    return event.peer_decided, event.peer_ended
+
+
 def is_same_end(ours: Entry, theirs: Entry) -> bool:
     """Whether both say the same of how a search ended, but for their places in the two ledgers."""
     return _end_alone(ours) == _end_alone(theirs)

@@ -21,7 +21,7 @@ from countersign.ledger.v1.entry_pb2 import Entry, PeerEntry
 from countersign.type.v1.decision_pb2 import DecisionOutcome
 from shared.entry_facts import ENDS, OPENING_OUTCOMES, short_name
 from shared.kinds import KINDS
-from shared.referral import is_same_end
+from shared.referral import is_same_end, named_in
 
 _REFERRED: Final = DecisionOutcome.DECISION_OUTCOME_REFERRED
 _PEER_REFUSED: Final = FailureReason.FAILURE_REASON_PEER_REFUSED
@@ -208,14 +208,14 @@ def _ends_agree(sent: Search, taken: Search, log_origin: str) -> bool:
     kind = str(ours.WhichOneof("event"))
     if kind in ("search_expired", "search_withdrawn"):
         return theirs is not None and theirs.WhichOneof("event") == kind
-    event = ours.search_failed if kind == "search_failed" else ours.search_answered
-    if _place(event.peer_decided) != taken.at(log_origin):
+    peer_decided, peer_ended = named_in(ours)
+    if _place(peer_decided) != taken.at(log_origin):
         return False
     if ours.search_failed.reason == _PEER_REFUSED:
         return theirs is None and not taken.is_open
     return (
         theirs is not None
-        and _place(event.peer_ended) == (log_origin, *(taken.end_at or ()))
+        and _place(peer_ended) == (log_origin, *(taken.end_at or ()))
         and is_same_end(ours, theirs)
     )
 

@@ -19,6 +19,7 @@ from shared.referral import (
     Proved,
     is_referral,
     is_same_end,
+    named_in,
     peer_with,
     prove_decision,
     prove_end,
@@ -55,7 +56,7 @@ def verify_peer_decision(
         raise VerificationError(error.check, f"the peer: {error}") from error
     except TlogError as error:
         raise VerificationError("RECEIPT_INVALID", f"the trust roots: {error}") from error
-    named = _named(end)[0] if end is not None else PeerEntry()
+    named = named_in(end)[0] if end is not None else PeerEntry()
     if named.peer and named != there.at:
         raise VerificationError("PEER_DECISION_MISMATCH", "our ledger names another decision")
     return there
@@ -73,11 +74,5 @@ def verify_peer(search: Search, decided: SearchDecided, end: Entry, trust: Trust
         raise VerificationError(error.check, f"the peer: {error}") from error
     if ended is None or there.entry.search_decided.decision.outcome != _PERMITTED:
         raise VerificationError("PEER_NOT_RECORDED", "no answer is on record at the peer")
-    if _named(end) != (there.at, ended.at) or not is_same_end(end, ended.entry):
+    if named_in(end) != (there.at, ended.at) or not is_same_end(end, ended.entry):
         raise VerificationError("PEER_END_MISMATCH", "the two ledgers do not say the same")
-
-
-def _named(end: Entry) -> tuple[PeerEntry, PeerEntry]:
-    """The peer's entries that our end names."""
-    ours = end.search_failed if end.HasField("search_failed") else end.search_answered
-    return ours.peer_decided, ours.peer_ended
