@@ -66,6 +66,20 @@ def test_search_that_is_newer_than_the_other_export_is_not_judged(
     assert found(workshop, 1_700_000_000, 2_000_000_000) == Reconciled(not_judged=1)
 
 
+def test_search_that_the_peers_export_is_too_old_to_have(workshop: ReferralWorkshop) -> None:
+    def at_ten(entry: Entry) -> None:
+        entry.recorded_at.FromSeconds(1_900_000_000)
+
+    workshop.answered(end_changed=at_ten)
+    exported = workshop.east.leaves
+    workshop.east.leaves = []
+    assert found(workshop, east_now_s=1_899_999_999) == Reconciled(not_judged=1)
+    # An export that is as new has it, and so has one with an entry at that place.
+    assert what(found(workshop, east_now_s=1_900_000_000)) == [Differs.NOT_TAKEN]
+    workshop.east.leaves = [*exported[:2], *exported[:2]]
+    assert what(found(workshop, east_now_s=1_899_999_999)) == [Differs.NOT_TAKEN]
+
+
 def test_search_that_was_turned_away_is_on_record_here_alone(workshop: ReferralWorkshop) -> None:
     search = workshop.referred()
     end = Entry(schema_epoch=1, search_id=search.search_id)

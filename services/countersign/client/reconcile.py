@@ -80,6 +80,8 @@ class Account:
     log_origin: str
     trust_domains: set[str] = field(default_factory=set)
     """Of those who appended to it."""
+    size: int = 0
+    """How many entries the export has."""
     newest_s: int = 0
     """Time of the newest entry."""
     sent: dict[str, Search] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class Account:
         """Reads a ledger from its first entry to its last."""
         account = cls(log_origin)
         for index, leaf in enumerate(leaves):
+            account.size = index + 1
             try:
                 entry = Entry.FromString(leaf)
             except DecodeError:
@@ -178,10 +181,23 @@ def _cannot_be_judged(
     sender: Account, taker: Account, sent: Search | None, taken: Search | None
 ) -> bool:
     if taken is None:
-        return sent is not None and sender.may_still_end(sent)
+        assert sent is not None, "one ledger has it"
+        return sender.may_still_end(sent) or _is_newer(sent, taker)
     if sent is None:
         return taken.decided.recorded_at.seconds > sender.newest_s
     return sender.may_still_end(sent) or taker.may_still_end(taken)
+
+
+def _is_newer(sent: Search, taker: Account) -> bool:
+    """Whether the peer's entry that the end names is past the end of the peer's export."""
+    if sent.end is None:
+        return False
+    there, _ = named_in(sent.end)
+    return (
+        there.log_origin == taker.log_origin
+        and there.index >= taker.size
+        and sent.end.recorded_at.seconds > taker.newest_s
+    )
 
 
 def _differs(
