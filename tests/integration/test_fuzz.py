@@ -33,6 +33,7 @@ from countersign.installation.nats_config import (
     LEDGER_SUBJECTS,
     POLICY_SUBJECTS,
     PUBLIC_DOCUMENT_SUBJECTS,
+    RUNS_SUBJECTS,
 )
 from countersign.ledger.v1 import append_pb2, disclosure_pb2, ledger_pb2, query_pb2
 from countersign.policy.v1 import policy_pb2
@@ -79,6 +80,7 @@ SUBJECTS: Final[dict[str, tuple[str, Descriptor]]] = {
     "ledger.list_public_documents": ("broker", append_pb2.ListDocumentsRequest.DESCRIPTOR),
     "ledger.publish": ("policy", append_pb2.PublishDocumentRequest.DESCRIPTOR),
     "ledger.list_documents": ("policy", append_pb2.ListDocumentsRequest.DESCRIPTOR),
+    "runs.lacris": ("lacris", append_pb2.ReportRunsRequest.DESCRIPTOR),
 }
 """Who may ask on each, and what."""
 
@@ -237,6 +239,7 @@ async def test_no_service_is_forgotten(attacked: InstallationUnderTest, lapd: Ag
 
 def test_no_subject_is_forgotten() -> None:
     served = {*POLICY_SUBJECTS, *LEDGER_SUBJECTS, *DOCUMENT_SUBJECTS, *PUBLIC_DOCUMENT_SUBJECTS}
+    served |= {subject.replace("*", "lacris") for subject in RUNS_SUBJECTS}
     assert set(SUBJECTS) == served
 
 
@@ -244,9 +247,9 @@ def test_no_subject_is_forgotten() -> None:
 async def test_every_subject_answers_anything_with_what_its_contract_says(
     attacked: InstallationUnderTest, subject: str
 ) -> None:
-    """Even of the one service that may ask there."""
+    """Even of the one service, or connector, that may ask there."""
     who, kind = SUBJECTS[subject]
-    client = await connected_as(attacked, "service", who)
+    client = await connected_as(attacked, "connector" if who == "lacris" else "service", who)
 
     async def send(data: bytes) -> None:
         headers = {"Countersign-Deadline": str(int((time.time() + TIMEOUT_S) * 1000))}
