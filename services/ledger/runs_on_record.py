@@ -10,9 +10,9 @@ from countersign.connector.v1.connector_pb2 import RunsReport
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED
 from ledger.archive import Archive
+from ledger.differences import Decided, Ended, ReportedRun
 from ledger.index_process import IndexProcess
 from ledger.questions import Question
-from ledger.reconciliation import Decided, Ended, ReportedRun
 from shared.kinds import KINDS
 
 REPORTS_MAX: Final = 100

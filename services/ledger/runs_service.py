@@ -19,8 +19,8 @@ from google.protobuf.message import DecodeError
 from countersign.connector.v1.connector_pb2 import RunsReport, SignedRunsReport
 from countersign.ledger.v1 import append_pb2 as pb
 from countersign.type.v1.decision_pb2 import Receipt
+from ledger.differences import Difference, bounded, not_reported, of_run
 from ledger.entry import Completer
-from ledger.reconciliation import Difference, bounded, not_reported, of_run
 from ledger.requests import invalid
 from ledger.runs_on_record import PAGES_MAX, REPORTS_MAX, RunsOnRecord, page_key
 from ledger.sequencer import Placed, Sequencer

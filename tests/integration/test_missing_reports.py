@@ -11,9 +11,9 @@ from broker.record import Record, answered_at_peer_entry, rejected_at_peer_entry
 from countersign.connector.v1.connector_pb2 import RUN_RESULT_REFUSED, SearchAnswer, SignedOrder
 from countersign.ledger.v1.entry_pb2 import PeerEntry
 from ledger.archive import Archive
+from ledger.differences import Difference, Ended
 from ledger.index_process import IndexProcess
-from ledger.reconciliation import Difference, Ended
-from ledger.reconciling import LOOK_EVERY_S, looking
+from ledger.missing_reports import LOOK_EVERY_S, looking
 from ledger.runs_on_record import RunsOnRecord
 from ledger.runs_service import Alarms
 from support.nats_servers import NatsUnderTest

@@ -39,7 +39,7 @@ from ledger.entry import Completer
 from ledger.index_messages import FollowerSettings
 from ledger.index_process import IndexProcess, running_index
 from ledger.log import OpenLog, opened
-from ledger.reconciling import MissingReports
+from ledger.missing_reports import MissingReports
 from ledger.runs_on_record import RunsOnRecord
 from ledger.runs_service import Alarms, RunsService
 from ledger.sequencer import Placed
