@@ -2,7 +2,6 @@
 
 import psycopg
 import psycopg.sql
-import sqlalchemy
 
 from ledger.migrations.rights import RIGHTS
 from ledger.postgres_connection import LOCK_SPACE, MIGRATION_LOCK, Connection
@@ -24,6 +23,8 @@ def migrate_postgres(connection: Connection, role: str, upto: str = "head") -> N
     One transaction holds all steps; who migrates at the same time waits. Raises NotReady when the
     database is of a schema unknown here.
     """
+    import sqlalchemy  # as in `ledger.schema`: every start of the ledger reads this module
+
     stored = postgres_version(connection)
     connection.autocommit = False
     if stored is not None and stored > newest():

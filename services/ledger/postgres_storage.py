@@ -9,6 +9,7 @@ Who may write is decided by the database, three times over:
   ends it if the server does not.
 """
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -200,6 +201,13 @@ class PostgresStorage(Storage):
                 return
             finally:
                 self._batch.release()
+        # The server notices some time later that a session has ended, and who opens the log next would
+        # find it locked. Here, as `close` waits no longer for this thread than a frozen server lets it.
+        if self._batch.acquire(timeout=CLOSE_TIMEOUT_S):
+            with contextlib.suppress(psycopg.Error):
+                self._connection.execute(
+                    "SELECT pg_advisory_unlock(%s, %s)", (LOCK_SPACE, WRITER_LOCK)
+                )
 
     def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:
         # A commit that no longer waits for its standby is reported as done, with a warning.

@@ -9,7 +9,6 @@ import itertools
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
@@ -154,8 +154,17 @@ class PostgresServer:
     def kill(self) -> None:
         """Ends all its processes as a power cut would."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            # Each process of a connection leads a session of its own, and outlives the first one by a moment
+            # in which it answers. Stopped, the first one makes no more of them.
+            if self._process.poll() is None:
+                server = psutil.Process(self._process.pid)
+                server.suspend()
+                connected = server.children(recursive=True)
+                for process in (server, *connected):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+                _, alive = psutil.wait_procs(connected, START_TIMEOUT_S)
+                assert not alive
             self._process.wait()
             self._process = None
 
