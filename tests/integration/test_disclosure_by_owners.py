@@ -14,7 +14,7 @@ from shared.bus import connected
 from shared.errors import NotAllowed, NotAuthentic, Unavailable
 from shared.signing import SigningKey
 from support.disclosures import COMMISSION, LASD, POLICE, LedgerUnderTest, ledger_in
-from support.following_brokers import provider_in_toml
+from support.following_brokers import development_provider, provider_in_toml
 from support.ledgers import LAPD, decided
 from support.nats_servers import NatsUnderTest
 from support.registrations import agency, document, signed, signer
@@ -34,7 +34,9 @@ def california(rights: str) -> str:
 
 
 def vouched_for(key: SigningKey, owner: str = LAPD) -> str:
-    said = provider_in_toml(key).replace("https://id.lapd.test", "https://lapd.example")
+    said = provider_in_toml(development_provider(key)).replace(
+        "https://id.lapd.test", "https://lapd.example"
+    )
     return agency(owner).replace("[keys]\n", f"[keys]\n{said}")
 
 

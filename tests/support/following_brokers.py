@@ -6,7 +6,7 @@ async with following(scene) as lapd: ...
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,9 @@ from support.nats_servers import TRUST_DOMAIN
 from support.publishing import Scene
 from support.waiting import until
 
+Registration = Mapping[str, object]
+"""An issuer and its key set."""
+
 ISSUER = "https://id.lapd.test"
 SEALING = PrivateKey.generate()
 
@@ -39,11 +42,15 @@ class AgencyOfAScene:
 
     client: Client
 
-    async def submit(self, key: SigningKey) -> tuple[PreparedSearch, pb.Search]:
+    def sealed(self) -> PreparedSearch:
+        """An own case."""
+        return seal_search(own_case(), b"a picture", SEALING.public_key)
+
+    async def submit(self, key: SigningKey) -> pb.Search:
         """An own case, in the name of a trained officer whom this key vouches for."""
-        prepared = seal_search(own_case(), b"a picture", SEALING.public_key)
+        prepared = self.sealed()
         token = DevelopmentIdentityProvider(ISSUER, key).token(TRAINED, prepared.search_id)
-        return prepared, await self.client.submit(prepared, token)
+        return await self.client.submit(prepared, token)
 
     async def knows(self, system: str) -> None:
         """Waits until the broker tells of a system."""
@@ -57,12 +64,19 @@ class AgencyOfAScene:
         await until(told)
 
 
-def provider_in_toml(key: SigningKey) -> str:
+def development_provider(key: SigningKey) -> Registration:
+    """An identity provider with this key."""
+    return DevelopmentIdentityProvider(ISSUER, key).registration()
+
+
+def provider_in_toml(registered: Registration) -> str:
     """An identity provider as it stands below [keys]."""
-    registered: Any = DevelopmentIdentityProvider(ISSUER, key).registration()
-    (jwk,) = registered["jwks"]["keys"]
-    said = ", ".join(f'{name} = "{value}"' for name, value in jwk.items())
-    return f'identity_provider = {{ issuer = "{ISSUER}", jwks = {{ keys = [{{ {said} }}] }} }}\n'
+    jwks: Any = registered["jwks"]
+    keys = ", ".join(
+        "{ " + ", ".join(f'{name} = "{value}"' for name, value in jwk.items()) + " }"
+        for jwk in jwks["keys"]
+    )
+    return f'identity_provider = {{ issuer = "{registered["issuer"]}", jwks = {{ keys = [{keys}] }} }}\n'
 
 
 def write_broker_trust(scene: Scene) -> None:

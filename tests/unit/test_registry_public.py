@@ -11,7 +11,7 @@ from registry.signature import Signed
 from shared.registry import IdentityProvider, TrustRoots
 from shared.signing import SigningKey
 from support.documents import handed_in, published
-from support.following_brokers import ISSUER, provider_in_toml
+from support.following_brokers import ISSUER, development_provider, provider_in_toml
 from support.ledgers import ORIGIN
 from support.registrations import (
     LAPD,
@@ -30,7 +30,7 @@ from support.registrations import (
 KEY = SigningKey.generate()
 OLD = IdentityProvider(issuer="https://id.old.test", jwks={"keys": []})
 BARE = LAPD_PUBLIC
-VOUCHED = LAPD_PUBLIC.replace("[keys]\n", f"[keys]\n{provider_in_toml(KEY)}")
+VOUCHED = LAPD_PUBLIC.replace("[keys]\n", f"[keys]\n{provider_in_toml(development_provider(KEY))}")
 
 
 class Follower:
