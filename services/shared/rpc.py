@@ -27,7 +27,6 @@ from shared.errors import (
     ServiceError,
     TooLate,
     Unavailable,
-    Withdrawn,
     from_status,
 )
 from shared.settings import ListenSettings, SettingsError, TlsFiles
@@ -169,7 +168,9 @@ def service_error(error: grpc.aio.AioRpcError) -> ServiceError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TooLate("DEADLINE_EXCEEDED", "no answer within the deadline")
     if code is grpc.StatusCode.CANCELLED:
-        return Withdrawn("CANCELLED", "the call was cancelled")
+        # Whoever cancels a call of his own gets a CancelledError. So it was dropped: a server that stops
+        # does so with calls that reach it in that moment.
+        return Unavailable("UNREACHABLE", "the server dropped the call", retry_after_s=1)
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(
             "UNREACHABLE", f"the server cannot be reached: {detail}", retry_after_s=1

@@ -26,6 +26,7 @@ from shared.errors import (
     from_status,
     to_status,
 )
+from shared.rpc import service_error
 
 CODES = {
     InvalidRequest: code_pb2.INVALID_ARGUMENT,
@@ -121,3 +122,11 @@ def test_a_status_stays_below_what_trailers_carry(letter: str) -> None:
     assert back.violations[-1].description.endswith("more, which do not fit here")
     told = len(back.violations) - 1
     assert back.violations[-1].description.startswith(str(300 - told))
+
+
+def test_call_that_a_stopping_server_dropped_is_to_be_made_again() -> None:
+    none = grpc.aio.Metadata()
+    dropped = grpc.aio.AioRpcError(grpc.StatusCode.CANCELLED, none, none, "CANCELLED")
+    error = service_error(dropped)
+    assert (type(error), error.reason) == (Unavailable, "UNREACHABLE")
+    assert error.retry_after_s == 1
