@@ -24,7 +24,7 @@ IMAGE_PYTHON ?= 3.11
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 RUNNABLE := $(if $(wildcard $(DEV)),$(DEV),$(EMBEDDED))
 
-.PHONY: help setup demo up test test-fault test-k8s lint contracts types proto proto-check conformance k8s-check images sbom bench promises requirements audit clean
+.PHONY: help setup demo up test test-fault test-k8s lint contracts types proto proto-check conformance k8s-check images sbom bench configuration promises requirements audit clean
 
 help: ## List the targets
 	@if [ -t 1 ]; then bold=$$'\033[1m' plain=$$'\033[0m'; else bold= plain=; fi; \
@@ -117,6 +117,9 @@ bench: $(DEV) ## Measure searches and appends beside their bare counterparts
 	$(PY) bench/search.py
 	$(PY) bench/decisions.py
 	$(PY) bench/replay.py
+
+configuration: $(DEV) ## Write into docs/configuration.md what every setting is
+	$(PY) tools/generate_configuration.py
 
 promises: $(DEV) ## Write into docs/promises.md which tests prove what
 	$(PY) tools/list_promises.py

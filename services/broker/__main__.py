@@ -13,6 +13,7 @@ from broker import peering
 from broker.admission import SERVICE, Admission
 from broker.answers import Answers
 from broker.config import BrokerSettings
+from broker.config_checks import checks
 from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.limits import Limits
@@ -291,7 +292,9 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
 
 def main() -> None:
     """Entry point of `countersign-broker`."""
-    run_process("broker", "Takes face searches from agency systems.", BrokerSettings, running)
+    run_process(
+        "broker", "Takes face searches from agency systems.", BrokerSettings, running, checks
+    )
 
 
 if __name__ == "__main__":

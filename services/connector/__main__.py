@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from connector.answering import Answerer, Keys, Retries, Scale
 from connector.at_once import AnswersAtOnce
 from connector.config import AnswersAtOnceAdapter, ConnectorSettings
+from connector.config_checks import checks
+from connector.expected import agree, expectations
 from connector.orders import Orders
-from connector.own_directives import load_own_directives
-from connector.proof import Expectations
 from connector.reference import ReferenceSettings, ReferenceSystem
 from connector.reporting import Reporter
 from connector.runs import RunStore
 from connector.state import State, StateError, candidate_key, open_state
 from connector.system import FaceSystem, SystemUnusable
 from connector.worker_messages import Bounds
-from directive import signature
 from shared.bus import Bus, connected
 from shared.clock import Clock, SystemClock
 from shared.process import run_process
@@ -27,9 +26,7 @@ from shared.registry import Registry, TrustRoots
 from shared.rpc import RunningServer, start_server
 from shared.sealing import PrivateKey
 from shared.settings import SettingsError
-from shared.signing import SigningKey, VerifyKey
-from tlog.cosignature import parse_log_vkey
-from tlog.errors import TlogError
+from shared.signing import SigningKey
 
 ORDERS_CONSUMER = "connector"
 ORDERS_TEMPLATE = "orders.{system}.{search}"
@@ -86,33 +83,6 @@ def system_behind(settings: ConnectorSettings, state: State) -> FaceSystem:
     )
 
 
-def expectations(
-    settings: ConnectorSettings, registry: Registry, trust: TrustRoots
-) -> Expectations:
-    """What orders are checked against; raises SettingsError."""
-    system = registry.systems.get(settings.system)
-    gallery = registry.galleries.get(settings.gallery)
-    if system is None:
-        raise SettingsError(f"system: the registry has no system {settings.system!r}")
-    if gallery is None or gallery.system != settings.system:
-        raise SettingsError(f"gallery: {settings.system!r} has no gallery {settings.gallery!r}")
-    try:
-        logs = tuple(parse_log_vkey(key) for key in trust.log_verifier_keys)
-        signers = signature.required(trust)
-    except TlogError as error:
-        raise SettingsError(f"trust_roots: a verifier key cannot be read: {error}") from error
-    brokers = [VerifyKey(raw) for raw in trust.broker_verify_keys]
-    return Expectations(
-        system=settings.system,
-        gallery=settings.gallery,
-        broker_keys={key.key_id: key for key in brokers},
-        logs=logs,
-        own_directives=load_own_directives(
-            settings.directives, registry, system.operator, signers, trust.vocabulary_signers
-        ),
-    )
-
-
 def read_keys(settings: ConnectorSettings, trust: TrustRoots, state: State) -> Keys:
     """The connector's secrets, if the trust roots agree; raises SettingsError or BadKey."""
     keys = Keys(
@@ -120,13 +90,7 @@ def read_keys(settings: ConnectorSettings, trust: TrustRoots, state: State) -> K
         probes=PrivateKey.load(settings.probe_opening_key),
         candidate_ids=candidate_key(state),
     )
-    published = trust.systems.get(settings.system)
-    if published is not None and (
-        published.answer_verify_key != keys.answers.verify_key.raw
-        or published.sealing_public_key != keys.probes.public_key
-    ):
-        # With such keys no probe would open and no answer would be believed.
-        raise SettingsError(f"trust_roots: {settings.system!r} is known by other keys than these")
+    agree(settings, trust, keys.answers, keys.probes)
     return keys
 
 
@@ -230,7 +194,11 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
 def main() -> None:
     """Entry point of `countersign-connector`."""
     run_process(
-        "connector", "Runs permitted face searches on one system.", ConnectorSettings, running
+        "connector",
+        "Runs permitted face searches on one system.",
+        ConnectorSettings,
+        running,
+        checks,
     )
 
 

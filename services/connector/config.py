@@ -7,13 +7,21 @@ from pydantic import Field
 
 from connector.runs import RETENTION_MIN
 from shared.registry import Name
-from shared.settings import BusSettings, ConfigPath, ListenSettings, ProcessSettings, Section
+from shared.settings import (
+    BusSettings,
+    ConfigPath,
+    KeptPath,
+    ListenSettings,
+    ProcessSettings,
+    Section,
+)
 
 
 class ReferenceAdapter(Section):
     """The reference matcher over a folder of JPEG files."""
 
     adapter: Literal["reference"] = "reference"
+    """Which kind of system is behind."""
     folder: ConfigPath
     """The gallery: one face in each .jpg or .jpeg file, also in folders below."""
     workers: int = Field(default=1, ge=1, le=64)
@@ -32,13 +40,16 @@ class AnswersAtOnceAdapter(Section):
     """FOR LOAD TESTS ONLY: fixed candidates, and no picture is compared."""
 
     adapter: Literal["answers-at-once"]
+    """Which kind of system is behind."""
 
 
 class ScaleSettings(Section):
     """How the scores of the system behind are to be read."""
 
     minimum: float = -1.0
+    """The lowest score that the system gives."""
     maximum: float = 1.0
+    """The highest: readers see where between the two a score lies."""
     threshold: float
     """From here on a candidate is called a possible match. Depends on matcher and gallery: measure it."""
     false_match_rate: float | None = Field(default=None, ge=0, le=1)
@@ -49,8 +60,11 @@ class RetrySettings(Section):
     """How often a failing system is asked again before the search fails."""
 
     attempts: int = Field(default=3, ge=1, le=10)
+    """The first included."""
     wait_initial_s: float = Field(default=0.5, ge=0, le=60)
+    """Before the second attempt; doubled for each one after it."""
     wait_max_s: float = Field(default=5.0, ge=0, le=600)
+    """The longest wait between two attempts."""
 
 
 class ConnectorSettings(ProcessSettings):
@@ -75,7 +89,7 @@ class ConnectorSettings(ProcessSettings):
     """Ed25519 private key that signs answers."""
     probe_opening_key: ConfigPath
     """X25519 private key that probes are sealed to."""
-    state: ConfigPath
+    state: KeptPath
     """Folder for what the connector keeps: answers, embeddings, the key of candidate identifiers."""
     behind: Annotated[ReferenceAdapter | AnswersAtOnceAdapter, Field(discriminator="adapter")]
     scale: ScaleSettings

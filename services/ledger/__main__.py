@@ -23,6 +23,7 @@ from ledger.begin import run_begin
 from ledger.bus_service import BusService
 from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
+from ledger.config_checks import checks
 from ledger.disclosing import Disclosing, disclosing
 from ledger.documents import DocumentService
 from ledger.entry import Completer
@@ -275,7 +276,7 @@ def main() -> None:
     }
     if (command := commands.get("".join(sys.argv[1:2]))) is not None:
         sys.exit(command(sys.argv[2:]))
-    run_process("ledger", "Keeps the log of entries.", LedgerSettings, running)
+    run_process("ledger", "Keeps the log of entries.", LedgerSettings, running, checks)
 
 
 if __name__ == "__main__":

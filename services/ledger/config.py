@@ -10,14 +10,23 @@ from ledger.keys import KEYS_MAX
 from ledger.last_signed import beside
 from ledger.pkcs11 import Pkcs11KeySettings
 from ledger.postgres_connection import PostgresSettings
-from shared.settings import BusSettings, ConfigPath, ListenSettings, ProcessSettings, Section
+from shared.settings import (
+    BusSettings,
+    ConfigPath,
+    KeptPath,
+    ListenSettings,
+    ProcessSettings,
+    Section,
+)
 
 
 class HttpTls(Section):
     """Certificate of the public port, as PEM files. Its readers show none."""
 
     certificate: ConfigPath
+    """Certificate chain with the name that readers use."""
     key: ConfigPath
+    """Private key."""
 
 
 class HttpSettings(Section):
@@ -29,14 +38,15 @@ class HttpSettings(Section):
     """Path below which all is served, such as `/log`; empty for the top."""
     tls: HttpTls | None = None
     """When set, it speaks HTTPS. What is served bears its own signatures, so plain HTTP does as well."""
-    port_file: ConfigPath | None = None
+    port_file: KeptPath | None = None
     """When set, the port is written here once the server listens; for port 0."""
 
 
 class ExportSettings(Section):
     """Where the same files are written for a static server or an object store."""
 
-    folder: ConfigPath
+    folder: KeptPath
+    """Made when it is not there. An export of another history in it is never written over."""
     every_s: float = Field(default=10.0, ge=0.1, le=3600)
     """At most this often, and only when the log has grown."""
 
@@ -44,7 +54,7 @@ class ExportSettings(Section):
 class IndexSettings(Section):
     """The query index, which is derived from the entries and can be dropped at any time."""
 
-    file: ConfigPath | None = None
+    file: KeptPath | None = None
     """DuckDB file; beside the database when left out. Made anew when it is missing or does not fit."""
     period: Literal["none", "hour", "day"] = "day"
     """How often a period is closed, in UTC: its entries are counted into an entry, by agency and kind."""
@@ -56,7 +66,7 @@ class WitnessingSettings(Section):
     policy: ConfigPath
     """tlog-policy file with the witnesses, their URLs and the quorum. Its log lines, if any, must have a
     key of this ledger."""
-    cosigned_checkpoint: ConfigPath
+    cosigned_checkpoint: KeptPath
     """File that keeps the newest checkpoint with a quorum, on a local disk beside the ledger."""
     authority: ConfigPath | None = None
     """Certificates of the authorities that witnesses' HTTPS certificates are checked against (PEM); the
@@ -90,10 +100,10 @@ class ReconciliationSettings(Section):
 class OpeningsSettings(Section):
     """Where the keys of the openings are. Back them up apart from the database, and for a short time only."""
 
-    provider_keys: ConfigPath | None = None
+    provider_keys: KeptPath | None = None
     """Folder with the outermost keys, `v1.key` and so on; by default beside the database, with the ending
     `.opening-keys`."""
-    key_store: ConfigPath | None = None
+    key_store: KeptPath | None = None
     """SQLite file with the wrapped keys; by default beside the database, with the ending `.key-store`."""
 
 
@@ -101,6 +111,7 @@ class DatabaseSettings(Section):
     """Where the log is kept, when not in a SQLite file."""
 
     postgres: PostgresSettings
+    """How to reach it; `ledger-migrate` has made its tables before."""
 
 
 class LedgerSettings(ProcessSettings):
@@ -110,7 +121,7 @@ class LedgerSettings(ProcessSettings):
     """SPIFFE trust domain of every caller; certificates of another are refused."""
     listen: ListenSettings
     bus: BusSettings
-    database: ConfigPath | DatabaseSettings
+    database: KeptPath | DatabaseSettings
     """SQLite file on a local disk; beside it lie its write-ahead log and the lock file. Or a PostgreSQL
     database: `[database.postgres]`."""
     create_if_missing: bool = False
@@ -124,7 +135,7 @@ class LedgerSettings(ProcessSettings):
     """Private keys that sign checkpoints, and are used for nothing else: Ed25519 in files (PKCS #8 PEM) or
     in a hardware module, and beside one of these ML-DSA-44 in files of `countersign-ledger new-key`. All
     sign: one of a kind as a rule, two during a rotation (docs/key-rotation.md)."""
-    last_signed: ConfigPath | None = None
+    last_signed: KeptPath | None = None
     """File that remembers which checkpoint was signed last, so that an old copy of the database is never
     taken for the newest. `<database>.last-signed` by default; better on another disk, and in no backup
     (docs/runbook-ledger.md)."""

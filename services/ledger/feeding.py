@@ -121,7 +121,7 @@ async def configured(
         yield None
         return
     policy = load_policy(settings, keys.verifiers)
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=_trusted(settings))
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=trusted(settings))
     async with aiohttp.ClientSession(
         connector=connector,
         # Unpacking would undo the bound on an answer.
@@ -195,7 +195,8 @@ def load_policy(settings: WitnessingSettings, keys: Sequence[LogVerifier]) -> Po
     return policy
 
 
-def _trusted(settings: WitnessingSettings) -> ssl.SSLContext:
+def trusted(settings: WitnessingSettings) -> ssl.SSLContext:
+    """What witnesses' certificates are checked against. Raises SettingsError."""
     try:
         return ssl.create_default_context(
             cafile=None if settings.authority is None else str(settings.authority)

@@ -7,36 +7,25 @@ from dataclasses import dataclass
 
 from countersign.policy.v1.policy_pb2 import EvaluateBatchRequest
 from countersign.policy.v1.policy_pb2_grpc import add_PolicyServiceServicer_to_server
-from directive import signature, vocabulary_signature
-from directive.book import BookError, load_book
-from directive.entities import EntitiesError
-from directive.evaluate import Evaluator
-from directive.self_test import EngineUntrustworthy
-from directive.signature import Signers
-from directive.vocabulary import VocabularyError
-from policy.applied import Applied, Current
+from policy.applied import Current
 from policy.authzen.front import Front
 from policy.authzen.port import Port, serving
 from policy.authzen.searches import SearchDomain, access
 from policy.config import PolicySettings
+from policy.config_checks import checks
 from policy.deciding import Deciding
-from policy.documents import READER, Documents, Following
+from policy.documents import READER, Following
 from policy.publishing import Publishing
 from policy.recording import Recording
 from policy.registering import Registering
 from policy.reviewing import Reviewer
 from policy.service import ACCESS, SERVICE, PolicyServicer, TakingIn
-from registry.folding import Fold
+from policy.sources import asking_agencies, documents_of, load
 from shared.bus import Bus, connected
 from shared.clock import SystemClock
-from shared.following import Source, followed
-from shared.identity import SpiffeId
+from shared.following import followed
 from shared.process import run_process
-from shared.registry import Registry, TrustRoots
 from shared.rpc import RunningServer, start_server
-from shared.settings import SettingsError
-from tlog.cosignature import parse_log_vkey
-from tlog.errors import TlogError
 
 GRACE_S = 5.0
 IN_FLIGHT_MAX = 32
@@ -59,37 +48,6 @@ class RunningPolicy:
     def is_ready(self) -> bool:
         """Whether questions can come and be answered."""
         return self.bus.is_connected and (self.following is None or self.following.is_fresh)
-
-
-def load(settings: PolicySettings) -> Applied:
-    """Directives that are files, and what applies them; raises SettingsError. Never a part of them."""
-    registry = _registry(settings)
-    assert settings.directives is not None, "asked only then"
-    assert registry is not None, "the settings see to it"
-    try:
-        trust = _trust(settings)
-        vocabulary = vocabulary_signature.load(
-            settings.vocabulary_folder, trust.vocabulary_signers if trust else ()
-        )
-        book = load_book(settings.directives, vocabulary, registry, _signers(settings))
-        return Applied(book, Evaluator(book, registry), registry)
-    except BookError as error:
-        reasons = "\n  ".join(error.reasons)
-        raise SettingsError(f"the directives are not loaded:\n  {reasons}") from error
-    except (VocabularyError, EntitiesError, EngineUntrustworthy) as error:
-        raise SettingsError(f"the directives are not loaded: {error}") from error
-
-
-def _trust(settings: PolicySettings) -> TrustRoots | None:
-    return None if settings.trust_roots is None else TrustRoots.load(settings.trust_roots)
-
-
-def _signers(settings: PolicySettings) -> Signers | None:
-    """The keys that directives must be signed with; raises SettingsError."""
-    try:
-        return signature.required(_trust(settings))
-    except TlogError as error:
-        raise SettingsError(f"trust_roots: directive_signers: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -115,36 +73,15 @@ def _rules(settings: PolicySettings, bus: Bus) -> _Rules:
     return _Rules(following.current, following, taking_in)
 
 
+def following_of(settings: PolicySettings, bus: Bus) -> Following:
+    """What follows the ledger's documents; raises SettingsError."""
+    return Following(bus, *documents_of(settings), READER)
+
+
 async def _either(bus_closed: asyncio.Event, ended: asyncio.Event) -> None:
     """End the process when the bus has closed for good, as when the ledger's documents cannot be applied."""
     await bus_closed.wait()
     ended.set()
-
-
-def following_of(settings: PolicySettings, bus: Bus) -> Following:
-    """What follows the ledger's documents; raises SettingsError."""
-    assert settings.trust_roots is not None, "the settings see to it"
-    try:
-        trust = TrustRoots.load(settings.trust_roots)
-        vocabulary = vocabulary_signature.load(settings.vocabulary_folder, trust.vocabulary_signers)
-        logs = [parse_log_vkey(key) for key in trust.log_verifier_keys]
-        # Who may take part, and whose keys sign an owner's first document.
-        registry = _registry(settings) or Fold(trust.registry_signers, logs[0].name)
-        if trust.directive_signers is None:
-            # Whoever can hand something in could write anybody's directives.
-            raise SettingsError(
-                "trust_roots: directive_signers is missing: the ledger's directives count by who signed them "
-                "(an empty table where only keys that owners register are to count)"
-            )
-    except (VocabularyError, TlogError) as error:
-        raise SettingsError(f"the ledger's documents cannot be followed: {error}") from error
-    publisher = str(SpiffeId(settings.trust_domain, "service", "policy"))
-    documents = Documents(vocabulary, _signers(settings), registry)
-    return Following(bus, documents, Source(logs, publisher), READER)
-
-
-def _registry(settings: PolicySettings) -> Registry | None:
-    return None if settings.registry is None else Registry.load(settings.registry)
 
 
 @contextlib.asynccontextmanager
@@ -195,25 +132,21 @@ async def _authzen(
     if settings.authzen is None:
         yield None
         return
-    registry = _registry(settings)
-    known = set(settings.authzen.agencies) if registry is None else registry.agencies.keys()
-    unknown = sorted(set(settings.authzen.agencies) - known)
-    if unknown:
-        raise SettingsError(f"authzen.agencies: {unknown[0]} is not in the registry")
+    agencies = asking_agencies(settings)
     domain = SearchDomain(
         deciding,
         lambda: current().registry,
         lambda: current().book.vocabulary,
         SystemClock(),
     )
-    port = Port(Front(domain), settings.trust_domain, access(settings.authzen.agencies))
+    port = Port(Front(domain), settings.trust_domain, access(agencies))
     async with serving(port, settings.authzen):
         yield port
 
 
 def main() -> None:
     """Entry point of `countersign-policy`."""
-    run_process("policy", "Says what the directives say.", PolicySettings, running)
+    run_process("policy", "Says what the directives say.", PolicySettings, running, checks)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import uvloop
 
 from shared import logs, telemetry
 from shared.clock import SystemClock
+from shared.config_check import Checks
+from shared.config_command import run_config
 from shared.errors import ServiceError
 from shared.expiry import Expiry, certificates_in
 from shared.probes import Life, answering
@@ -42,14 +44,28 @@ class Running(Protocol):
         """Whether it can do its work now."""
 
 
+def _no_checks(settings: ProcessSettings) -> Checks:
+    return Checks()
+
+
 def run_process(
     name: str,
     description: str,
     settings_class: type[Settings],
     running: Callable[[Settings], AbstractAsyncContextManager[Running]],
+    checks: Callable[[Settings], Checks] = _no_checks,
 ) -> None:
-    """The `main` of a service. Exit codes: 0 told to stop, 1 could not go on, 2 wrong configuration."""
-    parser = argparse.ArgumentParser(prog=f"countersign-{name}", description=description)
+    """The `main` of a service. Exit codes: 0 told to stop, 1 could not go on, 2 wrong configuration.
+
+    `checks` says what `config check` is to look at besides the paths in the configuration.
+    """
+    if sys.argv[1:2] == ["config"]:
+        sys.exit(run_config(name, settings_class, checks, sys.argv[2:]))
+    parser = argparse.ArgumentParser(
+        prog=f"countersign-{name}",
+        description=f"{description} To look at a configuration and start nothing: "
+        f"countersign-{name} config check|show CONFIG.",
+    )
     parser.add_argument("config", type=Path, help="configuration file (TOML)")
     try:
         settings = settings_class.load(parser.parse_args().config)

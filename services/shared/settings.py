@@ -3,22 +3,30 @@
 A key that is unknown, missing or of the wrong type stops the start and is named. A value may be
 overridden from the environment, for containers: `COUNTERSIGN_<SECTION>__<KEY>`. Relative paths are
 relative to the file that names them.
+
+docs/configuration.md is made from the models: what stands below a field is what its reader learns of it.
 """
 
 import tomllib
+from collections.abc import Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings import SettingsError as UnreadableSource
 
+from shared.settings_problems import DELIMITER, PREFIX, FileRefused, Problem, problems_in
+from shared.settings_problems import SettingsError as SettingsError
+
 _FOLDER: ContextVar[Path | None] = ContextVar("folder of the file being read", default=None)
-
-
-class SettingsError(Exception):
-    """The configuration cannot be used; the message names the file and each key."""
 
 
 def _from_the_file(path: Path) -> Path:
@@ -26,7 +34,15 @@ def _from_the_file(path: Path) -> Path:
     return path if folder is None else folder / path
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Marks a path that the process itself fills: it need not be there before."""
+
+
 ConfigPath = Annotated[Path, AfterValidator(_from_the_file)]
+"""What must be there when the process starts."""
+KeptPath = Annotated[Path, AfterValidator(_from_the_file), Kept()]
+"""What the process makes and keeps."""
 
 
 class Section(BaseModel):
@@ -61,6 +77,7 @@ class TelemetrySettings(Section):
     exporter: Literal["none", "console", "otlp"] = "none"
     """Off by default: nothing leaves the process."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """What is less urgent is not written to the log (standard error, one JSON document a line)."""
 
 
 class ListenSettings(Section):
@@ -69,7 +86,8 @@ class ListenSettings(Section):
     address: str
     """`host:port`; port 0 takes a free one."""
     tls: TlsFiles
-    port_file: ConfigPath | None = None
+    """Shown to callers, who must show one too."""
+    port_file: KeptPath | None = None
     """When set, the port is written here once the server listens; for port 0."""
 
 
@@ -84,7 +102,7 @@ class ProcessSettings(BaseSettings):
     """Base of every process's configuration."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="COUNTERSIGN_", env_nested_delimiter="__"
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter=DELIMITER
     )
 
     telemetry: TelemetrySettings = TelemetrySettings()
@@ -106,24 +124,34 @@ class ProcessSettings(BaseSettings):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Reads the file; raises SettingsError."""
+        file, environment = cls.given(path)
         token = _FOLDER.set(path.parent.absolute())
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-            # The constructor would take these as options of its own, not as keys.
-            options = [key for key in values if key.startswith("_")]
-            if options:
-                raise SettingsError(f"{path}: {options[0]}: there is no such key")
-            return cls(**values)
+            return cls(**file)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-                for problem in error.errors()
-            )
-            raise SettingsError(f"{path}: {problems}") from error
-        except OSError as error:
-            # Its own text would name the file a second time.
-            raise SettingsError(f"{path}: {error.strerror or error}") from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError, UnreadableSource) as error:
-            raise SettingsError(f"{path}: {error}") from error
+            raise FileRefused(path, problems_in(error, cls, file, environment)) from error
         finally:
             _FOLDER.reset(token)
+
+    @classmethod
+    def given(cls, path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """What the file says, and what the environment does, unchecked; raises SettingsError."""
+        try:
+            file = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            # Its own text would name the file a second time.
+            do = "name a file that this user may read"
+            raise FileRefused(path, [Problem("", error.strerror or str(error), do)]) from error
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise FileRefused(
+                path, [Problem("", str(error), "correct it: this is TOML")]
+            ) from error
+        for key in file:
+            # The constructor would take these as options of its own, not as keys.
+            if key.startswith("_"):
+                raise FileRefused(path, [Problem(key, "there is no such key", "remove it")])
+        try:
+            return file, EnvSettingsSource(cls)()
+        except UnreadableSource as error:
+            do = f"in the environment, write a list or a section as JSON ({PREFIX}...)"
+            raise FileRefused(path, [Problem("", str(error), do)]) from error

@@ -17,6 +17,7 @@ from shared.process import run_process
 from shared.settings import SettingsError
 from shared.signing import BadKey
 from witness.config import WitnessSettings
+from witness.config_checks import checks
 from witness.cosigning import Witness
 from witness.keys import load_cosigner, new_keys
 from witness.server import WitnessServer, listening
@@ -142,7 +143,7 @@ def main() -> None:
         sys.exit(run_begin(sys.argv[2:]))
     if sys.argv[1:2] == ["evidence"]:
         sys.exit(run_evidence(sys.argv[2:]))
-    run_process("witness", DESCRIPTION, WitnessSettings, running)
+    run_process("witness", DESCRIPTION, WitnessSettings, running, checks)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from shared.settings import ConfigPath, ProcessSettings, Section
+from shared.settings import ConfigPath, KeptPath, ProcessSettings, Section
 from tlog.cosignature import LogVerifier, parse_log_vkey
 from tlog.errors import TlogError
 
@@ -20,7 +20,7 @@ class HttpSettings(Section):
     """TLS certificate chain, as a PEM file. Read at the start."""
     key: ConfigPath | None = None
     """Its private key, as a PEM file."""
-    port_file: ConfigPath | None = None
+    port_file: KeptPath | None = None
     """When set, the port is written here once the server listens; for port 0."""
 
     @model_validator(mode="after")
@@ -71,7 +71,7 @@ class WitnessSettings(ProcessSettings):
     """One file, `witness.toml`."""
 
     listen: HttpSettings
-    database: ConfigPath
+    database: KeptPath
     """SQLite file on a local disk: what this witness has cosigned. It must never be lost while the key
     is in use, nor be put back from a backup: a witness that forgets can be shown a second history."""
     create_if_missing: bool = False

@@ -89,7 +89,7 @@ async def test_without_what_it_needs_it_says_what(tmp_path: Path) -> None:
     ("config", "said"),
     [
         ("does = 'sings'", "does: "),
-        ("", "does: Field required"),
+        ("", "does: is missing; give it"),
         ("does = 'runs'\ncolour = 'blue'", "colour: "),
         ("does = 'misconfigured'", "cannot read the registry"),
     ],

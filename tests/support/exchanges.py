@@ -22,9 +22,9 @@ from typing import Any, Final, Self
 
 from countersign.cli.main import exit_code
 from countersign.connector.v1.connector_pb2 import SignedAnswer
-from countersign.installation import toml
 from countersign.installation.parts import GrpcDoor, Part
 from countersign.installation.ports import address
+from shared import toml
 from support import connector_that_struggles, exchange_clients
 from support.brokers import OFFICER
 from support.exchange_clients import ClientPlan, Plan

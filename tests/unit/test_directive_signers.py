@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from connector.__main__ import expectations
 from connector.config import ConnectorSettings
+from connector.expected import expectations
 from countersign.installation.keys import directive_signer, vocabulary_signer
 from countersign.installation.layout import Layout
 from countersign.installation.ports import Ports
@@ -17,8 +17,9 @@ from countersign.installation.prepare import ensure_documents, prepare, systems_
 from directive import document, signature, vocabulary_signature
 from directive.signature import SIGNATURE_FILE
 from directive.vocabulary import Vocabulary
-from policy.__main__ import following_of, load
+from policy.__main__ import following_of
 from policy.config import PolicySettings
+from policy.sources import load
 from shared.registry import Registry, TrustRoots
 from shared.settings import SettingsError
 from support.buses import BusInMemory

@@ -13,7 +13,6 @@ from subprocess import PIPE
 import pytest
 
 from countersign.client import ClientSettings
-from countersign.installation import toml
 from countersign.installation.certificates import TRUST_DOMAIN, ensure_certificates
 from countersign.installation.keys import issuer_of
 from countersign.installation.layout import Layout
@@ -28,6 +27,7 @@ from countersign.installation.prepare import (
     systems_run_here,
 )
 from policy.config import PolicySettings
+from shared import toml
 from shared.identity import SpiffeId
 from shared.registry import Registry, TrustRoots
 

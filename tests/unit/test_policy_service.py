@@ -10,10 +10,10 @@ from countersign.policy.v1 import policy_pb2 as pb
 from countersign.type.v1.decision_pb2 import DecisionOutcome, Seat
 from countersign.type.v1.search_pb2 import GalleryClass
 from directive.book import Book
-from policy.__main__ import load
 from policy.config import PolicySettings
 from policy.deciding import Deciding
 from policy.service import ACCESS, SERVICE, PolicyServicer
+from policy.sources import load
 from shared.errors import InvalidRequest, NotFound
 from shared.identity import SpiffeId
 from shared.settings import SettingsError

@@ -28,6 +28,10 @@ COMMANDS: Final = {
         "Find searches that were run outside the broker.",
     ),
     "witness": ("countersign.cli.witness", "Run a witness of ledgers, or make its keys."),
+    "config": (
+        "countersign.cli.config",
+        "Check a process's configuration, or show what is in force.",
+    ),
     "kubernetes": (
         "countersign.cli.kubernetes",
         "Write what an installation on Kubernetes mounts.",

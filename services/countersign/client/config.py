@@ -6,7 +6,14 @@ from typing import Final
 from pydantic import Field
 
 from shared.registry import Ori
-from shared.settings import ConfigPath, ProcessSettings, Section, SettingsError, TlsFiles
+from shared.settings import (
+    ConfigPath,
+    KeptPath,
+    ProcessSettings,
+    Section,
+    SettingsError,
+    TlsFiles,
+)
 
 
 class Endpoint(Section):
@@ -31,7 +38,9 @@ class DevelopmentIdentityProviderSettings(Section):
     """The development identity provider of `countersign up`, which vouches for anyone it is told."""
 
     issuer: str
+    """Its name in tokens, as the trust roots have it."""
     signing_key: ConfigPath
+    """Ed25519 private key that signs tokens (PEM)."""
 
 
 class ClientSettings(ProcessSettings):
@@ -50,7 +59,7 @@ class ClientSettings(ProcessSettings):
     """Public keys of ledger, broker and connectors (JSON), obtained otherwise than from the broker."""
     identity_provider: DevelopmentIdentityProviderSettings | None = None
     """Only for trying things out; in production officers bring tokens of the agency's own provider."""
-    state: ConfigPath = Field(default=Path("state"), validate_default=True)
+    state: KeptPath = Field(default=Path("state"), validate_default=True)
     """Folder, readable by its owner only, with the keys that open the answers of pending searches."""
 
     def need(self, *keys: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from countersign.installation import bundled, toml
+from countersign.installation import bundled
 from countersign.installation.certificates import TRUST_DOMAIN, ensure_certificates
 from countersign.installation.directives import sign_directives
 from countersign.installation.files import write_public, write_secret
@@ -24,6 +24,7 @@ from countersign.installation.layout import Layout
 from countersign.installation.nats_config import NatsServer, render
 from countersign.installation.ports import LOOPBACK, Ports, address, url
 from directive.book import LIBRARY
+from shared import toml
 from shared.clock import Clock, SystemClock
 from shared.identity import Kind, SpiffeId
 from shared.registry import Registry

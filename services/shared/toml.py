@@ -4,13 +4,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-Value: TypeAlias = "str | int | float | bool | Sequence[str]"
+Value: TypeAlias = "str | int | float | bool | Sequence[Value] | Mapping[str, Value]"
 Table: TypeAlias = "Mapping[str, Value | Table]"
 
 
 def render(table: Table, title: str) -> str:
     """The text of a file, with a comment at its top."""
     return f"# {title}\n" + "".join(_lines(table, ()))
+
+
+def line(keys: Sequence[str], value: Value) -> str:
+    """One value by its dotted key, which may stand before any section."""
+    return f"{'.'.join(_key(part) for part in keys)} = {value_text(value)}"
 
 
 def _lines(table: Table, path: tuple[str, ...]) -> list[str]:
@@ -20,7 +25,7 @@ def _lines(table: Table, path: tuple[str, ...]) -> list[str]:
         if isinstance(value, Mapping):
             inner += _lines(value, (*path, key))
         else:
-            lines.append(f"{_key(key)} = {_value(value)}\n")
+            lines.append(f"{_key(key)} = {value_text(value)}\n")
     if path and (lines or not inner):
         lines.insert(0, f"\n[{'.'.join(_key(part) for part in path)}]\n")
     return lines + inner
@@ -31,14 +36,18 @@ def _key(key: str) -> str:
     return key if bare else _text(key)
 
 
-def _value(value: Value) -> str:
+def value_text(value: Value) -> str:
+    """A value as it stands behind the equals sign."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, str):
         return _text(value)
-    return f"[{', '.join(_text(part) for part in value)}]"
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{_key(key)} = {value_text(one)}" for key, one in value.items())
+        return f"{{ {inside} }}"
+    return f"[{', '.join(value_text(part) for part in value)}]"
 
 
 def _text(value: str) -> str:
