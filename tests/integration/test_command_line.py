@@ -1,7 +1,12 @@
 """The command line against a running installation: results, exit codes, and what it says of errors."""
 
+import asyncio
 import json
+import os
+import signal
+import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,7 +15,9 @@ import pytest
 
 from countersign.cli.main import exit_code
 from countersign.installation.bundled import probes_folder
+from countersign.installation.ports import url
 from support.installations import BURBANK, LAPD, InstallationUnderTest
+from support.waiting import until
 
 PROBE = str(probes_folder() / "id07_2.jpg")
 OFFICER = ("--officer", "lapd-40123")
@@ -294,3 +301,59 @@ def test_a_server_that_is_not_there_exits_3_and_says_what_to_do(
     assert said.code == 3
     assert "UNREACHABLE" in said.err
     assert "countersign up" in said.err
+
+
+def test_a_load_is_measured_and_marked_on_the_record(
+    countersign: Countersign, tmp_path: Path
+) -> None:
+    case = tuple(one for one in CASE if one not in ("--case-number", "26-0001"))
+    load = ("bench", *OFFICER, "--own-case", *case, "--mix", "search=1,check=1,forbidden=1,read=1")
+    unasked = countersign(*load, "--rate", "5")
+    assert unasked.code == 2
+    assert "--yes" in unasked.err
+    bounds = ("--searches", "4", "--yes", "--errors-max", "0")
+    said = countersign(*load, *bounds, "--rate", "20", "--json", "--output", tmp_path / "out.json")
+    assert said.code == 0, said.err
+    assert json.loads((tmp_path / "out.json").read_text()) == said.document
+    kinds = said.document["kinds"]
+    assert {kind: told["right"] for kind, told in kinds.items()} == dict.fromkeys(
+        ("search", "check", "forbidden", "read"), 1
+    )
+    assert said.document["latency_ms"]["search answered"]["count"] == 1
+    assert said.document["asked"]["case_number"] == "LOAD-TEST"
+    # Nobody is that quick; and what is refused is not measured at all.
+    load += ("--probe", PROBE)
+    late = countersign(*load, *bounds, "--in-flight", "4", "--p99-max", "0.001")
+    assert late.code == 1
+    assert "Not kept: p99 of a search" in late.out
+    refused = countersign(*load[:3], *load[4:], *bounds, "--rate", "5")
+    assert refused.code == 1
+    assert "Nothing is measured" in refused.err
+
+
+def test_a_load_that_is_interrupted_tells_what_it_measured(
+    countersign: Countersign, installation: InstallationUnderTest
+) -> None:
+    checkpoint = f"{url(installation.ports.ledger_http)}/checkpoint"
+
+    def entries() -> int:
+        with urllib.request.urlopen(checkpoint) as response:
+            return int(response.read().splitlines()[1])
+
+    begun_with = entries()
+
+    async def has_grown() -> bool:
+        return entries() > begun_with + 5
+
+    def interrupt() -> None:
+        asyncio.run(until(has_grown))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as thread:
+        interrupted = thread.submit(interrupt)
+        load = ("bench", *OFFICER, "--own-case", *CASE, "--in-flight", "2", "--duration", "3600")
+        said = countersign(*load, "--probe", PROBE, "--mix", "check=1", "--yes", "--json")
+        interrupted.result()
+    assert said.code == 0, said.err
+    assert said.document["stopped"]
+    assert said.document["kinds"]["check"]["right"] >= 3

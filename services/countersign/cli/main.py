@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "up": ("countersign.cli.up", "Run every part on this machine until Ctrl-C."),
     "demo": ("countersign.cli.demo", "Show real searches permitted, refused and proved."),
     "search": ("countersign.cli.search", "Ask for face searches and follow them."),
+    "bench": ("countersign.cli.bench", "Measure an installation under load."),
     "system": ("countersign.cli.system", "See the systems that can be searched."),
     "directive": ("countersign.cli.directive", "Read what each party has ordered."),
     "vocabulary": (

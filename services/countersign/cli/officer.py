@@ -51,10 +51,11 @@ def token_for(
         raise click.UsageError("say who asks: either --officer-token FILE or --officer ID")
     if token_file is not None:
         return str(token_file.read(TOKEN_BYTES_MAX + 1)).strip()
-    return _provider(settings).token(str(officer), search_id, audience=audience)
+    return provider_of(settings).token(str(officer), search_id, audience=audience)
 
 
-def _provider(settings: ClientSettings) -> DevelopmentIdentityProvider:
+def provider_of(settings: ClientSettings) -> DevelopmentIdentityProvider:
+    """The identity provider that the configuration has the key of; raises SettingsError without one."""
     provider = settings.identity_provider
     if provider is None:
         raise SettingsError(
@@ -87,7 +88,7 @@ def token(config: Path, who: str, search_id: str, as_json: bool) -> None:
     Example:
       countersign officer token --officer lapd-40123 --search-id "$(uuidgen)"
     """
-    issued = _provider(load(config)).token(who, search_id)
+    issued = provider_of(load(config)).token(who, search_id)
     if as_json:
         print_json({"officer": who, "search_id": search_id, "token": issued})
     else:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 import click
@@ -133,14 +133,14 @@ def print_error(error: Exception) -> None:
 
 
 @contextlib.contextmanager
-def progress(text: str) -> Iterator[None]:
-    """Shows that something is being waited for, when a person is looking."""
+def progress(text: str) -> Iterator[Callable[[str], None]]:
+    """Shows that something is being waited for, when a person is looking; gives what changes the text."""
     console = err()
     if not console.is_terminal:
-        yield
+        yield lambda text: None
         return
-    with console.status(escape(text)):
-        yield
+    with console.status(escape(text)) as status:
+        yield lambda text: status.update(escape(text))
 
 
 @contextlib.contextmanager

@@ -118,14 +118,24 @@ def prepare(facts: SearchFacts, picture: bytes, trust: TrustRoots) -> PreparedSe
 
     Raises ProbeRefused when the bytes are no acceptable picture or the system's key is not known.
     """
-    keys = keys_of(trust, facts.system)
+    key = sealing_key(trust, facts.system)
+    return seal_search(facts, cleaned(picture), key)
+
+
+def sealing_key(trust: TrustRoots, system: str) -> bytes:
+    """To which probes for a system are sealed. Raises ProbeRefused when the trust roots have none."""
+    keys = keys_of(trust, system)
     if keys is None:
-        raise ProbeRefused(f"the trust roots hold no key of system {facts.system!r}")
+        raise ProbeRefused(f"the trust roots hold no key of system {system!r}")
+    return keys.sealing_public_key
+
+
+def cleaned(picture: bytes) -> bytes:
+    """The picture as it may be sealed. Raises ProbeRefused when the bytes are no acceptable picture."""
     try:
-        probe = encode_within(clean(picture), SEALED_BYTES_MAX - SEALING_OVERHEAD_BYTES)
+        return encode_within(clean(picture), SEALED_BYTES_MAX - SEALING_OVERHEAD_BYTES)
     except ImageRefused as error:
         raise ProbeRefused(f"the picture cannot be used: {error}") from error
-    return seal_search(facts, probe, keys.sealing_public_key)
 
 
 def seal_search(facts: SearchFacts, probe: bytes, sealing_public_key: bytes) -> PreparedSearch:
