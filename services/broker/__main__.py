@@ -15,6 +15,7 @@ from broker.answers import Answers
 from broker.config import BrokerSettings
 from broker.config_checks import checks
 from broker.ending import Ending
+from broker.given_up import hear_of_given_up
 from broker.ledger import Ledger
 from broker.limits import Limits
 from broker.participants import Known, Participants, followed, of_file
@@ -259,6 +260,7 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
         clients = await stack.enter_async_context(peering.calling(settings))
         registering = await _registering(bus, trust, settings)
         parts = _parts(bus, registering.known, trust, settings, clients)
+        await hear_of_given_up(bus)
         await bus.consume(
             ANSWERS_STREAM,
             ANSWERS_CONSUMER,

@@ -249,6 +249,22 @@ class Bus:
             finally:
                 messaging.record_processing(subject, started)
 
+    async def hear(
+        self, subject: str, queue: str, handler: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        """Handles what the server says there, once among all of a queue. It may be lost."""
+
+        async def on_message(message: Msg) -> None:
+            self._spawn(handled(message.data))
+
+        async def handled(data: bytes) -> None:
+            try:
+                await handler(data)
+            except Exception:
+                log.exception("message failed", extra={"fields": {"subject": subject}})
+
+        self._served.append(await self._client.subscribe(subject, queue=queue, cb=on_message))
+
     # Durable messages
 
     async def publish_durable(
@@ -323,6 +339,14 @@ class Bus:
                 found.append(bytes(message.data or b""))
                 after = int(message.seq or 0)
         return found
+
+    async def subject_of(self, stream: str, sequence: int) -> str | None:
+        """Of a message that a stream holds, None when it holds it no more. Raises Unavailable."""
+        with as_unavailable(f"stream {stream}"):
+            try:
+                return (await self._jetstream.get_msg(stream, seq=sequence)).subject
+            except nats.js.errors.NotFoundError:
+                return None
 
     async def purge(self, stream: str, subject: str) -> None:
         """Deletes what a stream holds on a subject. Raises Unavailable."""

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import nats.js.errors
 import pytest
 from nats.js import api
 
+from broker.given_up import hear_of_given_up
 from shared.bus import Bus, Delivery, Poison, Retry, connected
 from shared.errors import Unavailable
 from support.nats_servers import NatsUnderTest
+from support.signals import Signals
 from support.waiting import until
 
 STREAM, CONSUMER = "ORDERS_LACRIS", "connector"
@@ -197,6 +200,45 @@ async def test_poison_is_set_aside(orders: Bus, connector: Bus) -> None:
     await publish(orders, "good")
     await emptied(orders)
     assert sorted(received.names()) == ["bad", "good"]
+
+
+async def test_orders_that_the_bus_gives_up_are_counted_and_logged(
+    orders: Bus, connector: Bus, signals: Signals
+) -> None:
+    async def fails(delivery: Delivery) -> None:
+        if delivery.data == b"refused":
+            raise Poison
+        raise Retry(0.01)
+
+    await hear_of_given_up(orders)
+    await consume(connector, Received(fails))
+    await publish(orders, "failed")
+    await publish(orders, "refused")
+
+    async def both() -> bool:
+        return len(given_up(signals)) == 2
+
+    await until(both)
+    stream = {"stream": STREAM}
+    assert given_up(signals) == [
+        {**stream, "why": "delivered too often", "deliveries": 5, "search_id": "failed"},
+        {**stream, "why": "refused by its connector", "deliveries": 1},
+    ]
+    counted = signals.points()["countersign.orders.given_up"]
+    assert sorted((dict(point.attributes)["why"], point.value) for point in counted) == [
+        ("delivered too often", 1),
+        ("refused by its connector", 1),
+    ]
+
+
+def given_up(signals: Signals) -> list[dict[str, Any]]:
+    """What was logged of orders that were given up, by the reason."""
+    said = ("stream", "why", "deliveries", "search_id")
+    lines = [line for line in signals.lines if line["message"] == "order given up"]
+    return sorted(
+        ({key: line[key] for key in said if key in line} for line in lines),
+        key=lambda line: str(line["why"]),
+    )
 
 
 async def test_bug_in_a_handler_brings_it_again_and_hinders_no_other(

@@ -20,6 +20,8 @@ from support.nats_servers import NatsUnderTest
 from support.waiting import WAIT_S_MAX, until
 
 VIOLATION = "permissions violation"
+GIVEN_UP = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.ORDERS_LACRIS.connector"
+"""Where the broker hears from the server that an order was given up."""
 
 
 class Intruder:
@@ -139,6 +141,7 @@ async def test_an_order_and_its_answer_pass(nats_server: NatsUnderTest, broker: 
         "$JS.API.STREAM.PURGE.ORDERS_LACRIS",
         "$JS.API.CONSUMER.CREATE.ORDERS_LACRIS.mine",
         "$JS.ACK.ORDERS_FACEFIND.connector.1.1.1.1.1",
+        GIVEN_UP,
         "_INBOX_broker.1",
     ],
 )
@@ -194,6 +197,7 @@ async def test_a_service_only_replies(nats_server: NatsUnderTest, broker: Bus, n
         "policy.evaluate",
         "orders.lacris.1",
         "answers.lacris.1",
+        GIVEN_UP,
     ):
         assert await service.refused_to_publish(subject), subject
     other = {"policy": "ledger.append", "ledger": "policy.evaluate"}[name]

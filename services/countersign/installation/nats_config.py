@@ -178,7 +178,12 @@ def _broker(trust_domain: str, systems: Sequence[str]) -> dict[str, Any]:
         f"$JS.ACK.{ANSWERS_STREAM}.{ANSWERS_CONSUMER}.>",
     ]
     identity = SpiffeId(trust_domain, "service", "broker")
-    return _user(identity, {"allow": publish}, ["_INBOX_broker.>"])
+    # From the server alone: nobody may publish there.
+    given_up = [
+        f"$JS.EVENT.ADVISORY.CONSUMER.{kind}.*.{ORDERS_CONSUMER} broker"
+        for kind in ("MAX_DELIVERIES", "MSG_TERMINATED")
+    ]
+    return _user(identity, {"allow": publish}, ["_INBOX_broker.>", *given_up])
 
 
 def _service(
