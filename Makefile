@@ -24,7 +24,7 @@ IMAGE_PYTHON ?= 3.11
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 RUNNABLE := $(if $(wildcard $(DEV)),$(DEV),$(EMBEDDED))
 
-.PHONY: help setup demo up test test-fault test-k8s lint contracts types proto proto-check conformance k8s-check images sbom bench configuration promises requirements audit clean
+.PHONY: help setup demo up test test-fault test-k8s lint contracts types proto proto-check conformance k8s-check images sbom release bench configuration promises requirements audit clean
 
 help: ## List the targets
 	@if [ -t 1 ]; then bold=$$'\033[1m' plain=$$'\033[0m'; else bold= plain=; fi; \
@@ -108,6 +108,9 @@ images: $(DEV) ## Build both images, offline, from BUILDER and RUNTIME (each NAM
 sbom: $(SCRATCH)/sbom/.installed ## List what the images hold, as CycloneDX in dist/
 	$(SCRATCH)/sbom/bin/python tools/write_sbom.py requirements/run.txt $(IMAGE_PYTHON) dist/countersign-services.cdx.json
 	$(SCRATCH)/sbom/bin/python tools/write_sbom.py requirements/connector.txt $(IMAGE_PYTHON) dist/countersign-connector.cdx.json
+
+release: $(DEV) $(SCRATCH)/sbom/.installed ## Build wheel, image definition, manifests, SBOMs and checksums into dist/
+	$(PY) tools/release.py dist $(SCRATCH)/sbom/bin/python $(IMAGE_PYTHON)
 
 bench: $(DEV) ## Measure searches and appends beside their bare counterparts
 	$(PY) bench/ledger_appends.py

@@ -1,0 +1,133 @@
+"""`make release`: the same bytes from one commit, and none from what is no release."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from support.sources import ROOT
+
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+NAME = f"countersign-{VERSION}"
+# In place of the generator, which tests/k8s/test_images.py runs.
+SBOM_TOOL = '#!/bin/sh\necho "$2 for Python $3" > "$4"\n'
+
+
+def git(folder: Path, *arguments: str) -> None:
+    author = ("-c", "user.name=A test", "-c", "user.email=test@example.org")
+    subprocess.run(["git", *author, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def release(folder: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    tool = output.parent / "sbom-python"
+    tool.write_text(SBOM_TOOL)
+    tool.chmod(0o755)
+    return subprocess.run(
+        [sys.executable, "tools/release.py", output, tool, "3.11"],
+        cwd=folder, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def repository(folder: Path, *paths: str) -> Path:
+    """These files of the working copy as one commit, whose changelog says that its version is released."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *paths],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "CHANGELOG.md").write_text(f"# Changelog\n\n## [{VERSION}] - 2026-11-22\n")
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "A release")
+    return folder
+
+
+@pytest.fixture(name="small")
+def _small(tmp_path: Path) -> Path:
+    """Enough to be refused."""
+    return repository(tmp_path / "small", "pyproject.toml", "tools")
+
+
+def test_a_release_is_the_same_bytes_wherever_it_is_built(tmp_path: Path) -> None:
+    # The tests and the pages would only make the source archive longer.
+    first = repository(tmp_path / "first", "--", ".", ":!tests", ":!docs", ":!bench")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    here, there = tmp_path / "here" / "dist", tmp_path / "there" / "dist"
+    done = release(first, here)
+    assert done.returncode == 0, done.stderr
+    other = tmp_path / "another place"
+    before = os.umask(0o077)
+    try:
+        git(tmp_path, "clone", "--quiet", str(first), str(other))
+        there.mkdir()
+        (there / "of an earlier release").write_text("")
+        assert release(other, there).returncode == 0
+    finally:
+        os.umask(before)
+    assert (here / "SHA256SUMS").read_text() == (there / "SHA256SUMS").read_text()
+    assert sorted(path.name for path in there.iterdir()) == [
+        "SHA256SUMS",
+        f"{NAME}-connector.cdx.json",
+        f"{NAME}-images.tar.gz",
+        f"{NAME}-kubernetes.tar.gz",
+        f"{NAME}-py3-none-any.whl",
+        f"{NAME}-services.cdx.json",
+        f"{NAME}.tar.gz",
+    ]
+    for line in (there / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ")
+        assert hashlib.sha256((there / name).read_bytes()).hexdigest() == digest
+
+    with zipfile.ZipFile(there / f"{NAME}-py3-none-any.whl") as wheel:
+        assert {"broker/__main__.py", "countersign/broker/v1/broker_pb2.py"} <= {*wheel.namelist()}
+    with tarfile.open(there / f"{NAME}-images.tar.gz") as images:
+        top = f"{NAME}-images"
+        held = {"Containerfile", "requirements/run.txt", f"wheels/{NAME}-py3-none-any.whl"}
+        assert {f"{top}/{one}" for one in held} <= {*images.getnames()}
+        assert images.getmember(f"{top}/fetch_wheels.sh").mode == 0o755
+    with tarfile.open(there / f"{NAME}-kubernetes.tar.gz") as manifests:
+        kustomization = f"{NAME}-kubernetes/overlays/production/kustomization.yaml"
+        assert manifests.getmember(kustomization).mode == 0o644
+    assert (
+        "requirements/run.txt for Python 3.11" in (there / f"{NAME}-services.cdx.json").read_text()
+    )
+
+
+def test_what_is_in_no_commit_is_not_released(small: Path, tmp_path: Path) -> None:
+    (small / "left behind").write_text("")
+    refused = release(small, tmp_path / "dist")
+    assert refused.returncode == 2
+    assert "in no commit" in refused.stderr
+    assert not (tmp_path / "dist").exists()
+
+
+@pytest.mark.parametrize("heading", ["", f"## [{VERSION}] - unreleased\n"])
+def test_a_version_without_its_day_in_the_changelog_is_not_released(
+    small: Path, tmp_path: Path, heading: str
+) -> None:
+    (small / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}")
+    git(small, "commit", "--quiet", "--all", "--message", "Not yet")
+    refused = release(small, tmp_path / "dist")
+    assert refused.returncode == 2
+    assert "CHANGELOG.md" in refused.stderr
+
+
+def test_a_version_that_is_another_commit_is_not_released_again(
+    small: Path, tmp_path: Path
+) -> None:
+    git(small, "tag", f"v{VERSION}")
+    git(small, "commit", "--quiet", "--allow-empty", "--message", "Later")
+    refused = release(small, tmp_path / "dist")
+    assert refused.returncode == 2
+    assert f"v{VERSION} is another commit" in refused.stderr
