@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that what the tests need of Debian's packages is there: PostgreSQL's server, SoftHSM,
-# strace, OpenSSL's command.
+# strace, OpenSSL's command, promtool (of which only the program is used: no server need run).
 # As root it installs what is missing; anyone else is told what to install.
 set -euo pipefail
 
@@ -10,6 +10,7 @@ compgen -G "/usr/lib/*/softhsm/libsofthsm2.so" >/dev/null \
     || compgen -G "/usr/lib/softhsm/libsofthsm2.so" >/dev/null || missing+=(softhsm2)
 command -v strace >/dev/null || missing+=(strace)
 command -v openssl >/dev/null || missing+=(openssl)
+command -v promtool >/dev/null || missing+=(prometheus)
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
 if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then

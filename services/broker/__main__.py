@@ -9,7 +9,7 @@ from functools import partial
 
 import stamina
 
-from broker import peering
+from broker import peering, waiting
 from broker.admission import SERVICE, Admission
 from broker.answers import Answers
 from broker.config import BrokerSettings
@@ -159,12 +159,14 @@ async def _kept(registering: Registering, bus: Bus, server: RunningServer) -> As
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _sweeping(ending: Ending, bus: Bus) -> asyncio.Task[None]:
+def _sweeping(ending: Ending, bus: Bus, known: Known) -> list[asyncio.Task[None]]:
     """Keeps expiring searches, and has them measured; a broker that no longer does must end."""
     ending.observe()
-    sweeping = asyncio.create_task(ending.keep_sweeping())
-    sweeping.add_done_callback(lambda _: bus.closed.set())
-    return sweeping
+    looking = waiting.keep_looking(bus, lambda: known.current().registry.systems, SystemClock())
+    tasks = [asyncio.create_task(ending.keep_sweeping()), asyncio.create_task(looking)]
+    for task in tasks:
+        task.add_done_callback(lambda _: bus.closed.set())
+    return tasks
 
 
 @contextlib.asynccontextmanager
@@ -276,7 +278,7 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
             access={f"/{SERVICE}/{rpc}": _agency for rpc in RPCS},
             limit=parts.limits.call,
         )
-        sweeping = _sweeping(parts.ending, bus)
+        sweeping = _sweeping(parts.ending, bus, registering.known)
         try:
             async with (
                 _kept(registering, bus, server),
@@ -288,8 +290,9 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
                     doors.append(door)
                 yield RunningBroker(server, bus, registering)
         finally:
-            sweeping.cancel()
-            await asyncio.gather(sweeping, return_exceptions=True)
+            for task in sweeping:
+                task.cancel()
+            await asyncio.gather(*sweeping, return_exceptions=True)
 
 
 def main() -> None:

@@ -31,6 +31,12 @@ _given_up = telemetry.meter.create_counter(
 )
 
 
+def count_from_zero(stream: str) -> None:
+    """From 0, so that the very first order that is given up is a rise that an alert sees."""
+    for why in ADVISORIES.values():
+        _given_up.add(0, {"stream": stream, "why": why})
+
+
 async def hear_of_given_up(bus: Bus) -> None:
     """Counts and logs, until the bus is closed. Raises Unavailable."""
 

@@ -31,7 +31,7 @@ from typing import Protocol
 from google.protobuf.message import DecodeError
 
 from connector.answering import AnsweredOrder, Answerer, about_signed
-from connector.proof import Expectations, OrderRefused, SignedBytes, read_signed, verify
+from connector.proof import CHECKS, Expectations, OrderRefused, SignedBytes, read_signed, verify
 from connector.runs import Run, RunStore
 from connector.telling import told_of
 from countersign.connector.v1.connector_pb2 import (
@@ -63,6 +63,11 @@ _answers = telemetry.meter.create_counter(
     "countersign.connector.answers",
     unit="{answer}",
     description="Answers published, by result: candidates found, or why none",
+)
+_refusals = telemetry.meter.create_counter(
+    "countersign.connector.refusals",
+    unit="{order}",
+    description="Orders that were not run, by the check that they failed",
 )
 _run_duration = telemetry.meter.create_histogram(
     "countersign.connector.run.duration",
@@ -98,6 +103,9 @@ class Orders:
         self._bus = bus
         self._clock = clock
         self._working: set[str] = set()
+        # From 0, so that the very first refusal is a rise that an alert sees.
+        for check in CHECKS:
+            _refusals.add(0, {"reason": check})
 
     async def take(self, delivery: Delivery) -> None:
         """Handle one delivery: returns once its answer is published; raises Retry."""
@@ -184,6 +192,7 @@ class Orders:
         reason = FailureReason.Name(refused.reason)
         fields = {"reason": reason, "check": refused.check, "search_id": about.search_id}
         log.warning("order refused", extra={"fields": fields})
+        _refusals.add(1, {"reason": refused.check})
         return self._answerer.refused(about, refused)
 
     def _set_aside(self, about: AnsweredOrder) -> SignedAnswer:

@@ -55,6 +55,29 @@ OwnDirectives = Callable[[BoundRequest, datetime], Sequence[Verdict]]
 not raise; what cannot be evaluated is a verdict of CANNOT_TELL."""
 
 
+CHECKS: Final = frozenset(
+    {
+        "DEADLINE_MISMATCH",
+        "DECISION_MISMATCH",
+        "DECISION_NOT_PERMITTED",
+        "ORDER_EXPIRED",
+        "ORDER_MALFORMED",
+        "ORDER_MISPLACED",
+        "ORDER_SIGNATURE",
+        "ORDER_TIMES",
+        "OWN_DIRECTIVES",
+        "PROBE_MISMATCH",
+        "RECEIPT_INVALID",
+        "REQUEST_INVALID",
+        "REQUEST_MISMATCH",
+        "SEARCH_ALREADY_RUN",
+        "WRONG_GALLERY",
+        "WRONG_SYSTEM",
+    }
+)
+"""Every check that an order may fail. They are stable, and few: metrics bear them."""
+
+
 class OrderRefused(Exception):
     """The order may not be run; the reason and the failed check go into the answer."""
 
@@ -64,6 +87,7 @@ class OrderRefused(Exception):
         reason: FailureReason.ValueType = FailureReason.FAILURE_REASON_ORDER_REJECTED,
     ) -> None:
         super().__init__(check)
+        assert check in CHECKS, check
         self.reason = reason
         self.check = check
 

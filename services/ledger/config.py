@@ -138,7 +138,7 @@ class LedgerSettings(ProcessSettings):
     last_signed: KeptPath | None = None
     """File that remembers which checkpoint was signed last, so that an old copy of the database is never
     taken for the newest. `<database>.last-signed` by default; better on another disk, and in no backup
-    (docs/runbook-ledger.md)."""
+    (docs/runbooks/ledger-refuses-to-start.md)."""
     heartbeat_s: float | None = Field(default=None, ge=0.1, le=86_400)
     """Seconds without an entry after which the log records a sign of life, with a promise of the next; off
     when left out. Witnesses' cosignatures are one too, but without witnesses there is no other."""

@@ -35,6 +35,14 @@ _refusals = telemetry.meter.create_counter(
 _signing = telemetry.meter.create_gauge(
     "countersign.ledger.signing", description="1 while the log signs, 0 while a guard refuses"
 )
+_size = telemetry.meter.create_gauge(
+    "countersign.ledger.size", unit="{entry}", description="Entries under the newest checkpoint"
+)
+_signed_at = telemetry.meter.create_gauge(
+    "countersign.ledger.checkpoint.time",
+    unit="s",
+    description="When the newest checkpoint was signed, in seconds since 1970",
+)
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,7 @@ class Guard:
         except OSError as error:
             raise unusable(self._store.where, error) from error
         self._found, self._waits = self._last, None
+        _tell_of(self._last)
         if self._refused is None:
             _signing.set(1)
 
@@ -225,6 +234,7 @@ class Guard:
             self.refuse(refusal)
             raise
         self._last = following
+        _tell_of(following)
 
     def close(self) -> None:
         """Let go of the record."""
@@ -251,6 +261,12 @@ class Guard:
 
     def _now_us(self) -> int:
         return int(self._clock.now().timestamp() * 1_000_000)
+
+
+def _tell_of(signed: Signed) -> None:
+    _size.set(signed.size)
+    if signed.time_us:  # a log that never signed has no age
+        _signed_at.set(signed.time_us / 1e6)
 
 
 def _alarm(refusal: SigningRefused) -> None:

@@ -14,11 +14,18 @@ from countersign.ledger.v1.append_pb2 import PendingEntry
 from ledger.entry import Completer
 from ledger.sequencer import Sequencer
 from ledger.witnessing import Witnessing
+from shared import telemetry
 from shared.clock import Clock, SystemClock
 from shared.errors import ServiceError
 from shared.identity import SpiffeId
 
 log = logging.getLogger(__name__)
+
+_interval = telemetry.meter.create_gauge(
+    "countersign.ledger.heartbeat.interval",
+    unit="s",
+    description="How often the log grows though nothing happens; absent when it does not",
+)
 
 BEATS_PROMISED: Final = 2
 """The next one comes within so many times the interval: one may be missed at a restart."""
@@ -41,6 +48,7 @@ async def beating(
         cosigned = None if witnessing is None else witnessing.cosigned
         return 0 if cosigned is None else cosigned.size
 
+    _interval.set(every_s)
     own = str(SpiffeId(trust_domain, "service", "ledger"))
     clock = clock or SystemClock()
     completer = Completer(own, clock, own=True)

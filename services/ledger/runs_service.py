@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from countersign.connector.v1.connector_pb2 import RunsReport, SignedRunsReport
 from countersign.ledger.v1 import append_pb2 as pb
 from countersign.type.v1.decision_pb2 import Receipt
-from ledger.differences import Difference, bounded, not_reported, of_run
+from ledger.differences import KIND_OF, Difference, bounded, not_reported, of_run
 from ledger.entry import Completer
 from ledger.requests import invalid
 from ledger.runs_on_record import PAGES_MAX, REPORTS_MAX, RunsOnRecord, page_key
@@ -108,6 +108,10 @@ class RunsService:
 
     async def serve(self, bus: Bus) -> None:
         """Answer on the bus from now on."""
+        # From 0, so that the very first difference is a rise that an alert sees.
+        for system in self._keys:
+            for reason in KIND_OF:
+                _differences.add(0, {"reason": reason, "system": system})
         await bus.serve(SUBJECT, QUEUE, pb.ReportRunsRequest, self.report, IN_FLIGHT_MAX)
 
     async def report(self, request: pb.ReportRunsRequest) -> pb.ReportRunsResponse:

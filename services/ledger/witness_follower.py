@@ -95,6 +95,8 @@ class Follower:
         self._cosigned_text = ""
         self._cosigned_at = 0.0
         self._reminded_at = 0.0
+        for alarm in Alarm:
+            _alarms.set(0, {"witness": self.name, "alarm": str(alarm)})
 
     def due_at(self, text: str, heartbeat_s: float) -> float:
         """When to ask it for a checkpoint, on the monotonic clock."""

@@ -42,6 +42,11 @@ _duration = telemetry.meter.create_histogram(
 _verdicts = telemetry.meter.create_counter(
     "countersign.policy.verdicts", unit="{verdict}", description="Verdicts by outcome and fault"
 )
+_rules = telemetry.meter.create_counter(
+    "countersign.policy.rules",
+    unit="{verdict}",
+    description="Verdicts by the published rule that determined them",
+)
 
 
 class Deciding:
@@ -53,6 +58,9 @@ class Deciding:
         """`catch_up` hears what the ledger has by now; None when directives are files."""
         self._current = current
         self._catch_up = catch_up
+        # From 0, so that the very first incident is a rise that an alert sees.
+        for fault in INCIDENTS:
+            _verdicts.add(0, {"outcome": "cannot_tell", "fault": fault})
 
     async def evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
         """The decision with the parties; raises InvalidRequest, and Unavailable while rules are unknown."""
@@ -127,6 +135,8 @@ def _tell(search_id: str, decision: Decision) -> None:
             continue  # nothing that was said here: a peer's words are no labels of ours
         outcome = VerdictOutcome.Name(verdict.outcome).removeprefix("VERDICT_OUTCOME_").lower()
         _verdicts.add(1, {"outcome": outcome, "fault": verdict.faults[0] if verdict.faults else ""})
+        for rule in verdict.rules:
+            _rules.add(1, {"outcome": outcome, "rule": rule.id})
         if INCIDENTS.intersection(verdict.faults):
             log.error(
                 "a directive could not be applied",

@@ -31,7 +31,7 @@ from opentelemetry.trace import SpanKind
 from shared import envelope, messaging, telemetry
 from shared.deliveries import Delivery as Delivery
 from shared.deliveries import Poison as Poison
-from shared.deliveries import Puller, as_unavailable, drained
+from shared.deliveries import Puller, Waiting, as_unavailable, drained, waiting_in
 from shared.deliveries import Retry as Retry
 from shared.errors import (
     Broken,
@@ -152,28 +152,26 @@ class Bus:
         headers = {envelope.DEADLINE: str(int((time.time() + within_s) * 1000))}
         with messaging.span(SpanKind.CLIENT, subject, "request") as span:
             telemetry.inject(headers)
-            started = time.perf_counter()
-            try:
-                reply = await self._client.request(
-                    subject, message.SerializeToString(), timeout=timeout_s, headers=headers
-                )
-            except (nats.errors.Error, TimeoutError, OSError) as error:
-                raise Unavailable(
-                    "SERVICE_UNAVAILABLE",
-                    f"no answer on {subject} ({type(error).__name__})",
-                    metadata={"subject": subject},
-                    retry_after_s=1,
-                ) from error
-            finally:
-                messaging.record_operation(subject, "request", started)
-            try:
-                if reply.headers and envelope.ERROR in reply.headers:
+            with messaging.measured(subject, "request") as outcome:
+                try:
+                    reply = await self._client.request(
+                        subject, message.SerializeToString(), timeout=timeout_s, headers=headers
+                    )
+                    if not (reply.headers and envelope.ERROR in reply.headers):
+                        return response.FromString(reply.data)
                     refusal = from_status(status_pb2.Status.FromString(reply.data))
+                    outcome.failure = refusal.reason
                     span.set_attribute("error.type", refusal.reason)
-                else:
-                    return response.FromString(reply.data)
-            except DecodeError as error:
-                raise Broken("REPLY_UNREADABLE", f"the reply on {subject} is garbled") from error
+                except (nats.errors.Error, TimeoutError, OSError) as error:
+                    raise Unavailable(
+                        "SERVICE_UNAVAILABLE",
+                        f"no answer on {subject} ({type(error).__name__})",
+                        metadata={"subject": subject},
+                        retry_after_s=1,
+                    ) from error
+                except DecodeError as error:
+                    what = f"the reply on {subject} is garbled"
+                    raise Broken("REPLY_UNREADABLE", what) from error
         raise refusal
 
     async def serve(
@@ -234,20 +232,22 @@ class Bus:
         handler: Callable[[Request], Awaitable[Message]],
     ) -> tuple[bytes, dict[str, str] | None]:
         headers = message.headers or {}
-        started = time.perf_counter()
-        with messaging.span(SpanKind.SERVER, subject, "process", headers) as span:
+        with (
+            messaging.span(SpanKind.SERVER, subject, "process", headers) as span,
+            messaging.measured(subject, "process") as outcome,
+        ):
             try:
                 asked = envelope.asked(subject, message.data, headers, request)
                 return (await handler(asked)).SerializeToString(), None
             except ServiceError as error:
+                outcome.failure = error.reason
                 span.set_attribute("error.type", error.reason)
                 return envelope.error_reply(error)
             except Exception as error:
                 log.exception("request failed", extra={"fields": {"subject": subject}})
-                telemetry.failed(span, type(error).__name__)
+                outcome.failure = type(error).__name__
+                telemetry.failed(span, outcome.failure)
                 return envelope.error_reply(Broken("INTERNAL", "internal error"))
-            finally:
-                messaging.record_processing(subject, started)
 
     async def hear(
         self, subject: str, queue: str, handler: Callable[[bytes], Awaitable[None]]
@@ -276,9 +276,11 @@ class Bus:
         subject with its changing parts named, for telemetry. Raises Unavailable.
         """
         headers = {"Nats-Msg-Id": message_id}
-        with messaging.span(SpanKind.PRODUCER, template, "publish"):
+        with (
+            messaging.span(SpanKind.PRODUCER, template, "publish"),
+            messaging.measured(template, "publish"),
+        ):
             telemetry.inject(headers)
-            started = time.perf_counter()
             try:
                 await self._jetstream.publish(subject, data, headers=headers)
             except (nats.errors.Error, TimeoutError, OSError) as error:
@@ -287,8 +289,6 @@ class Bus:
                     f"the bus did not take a message on {template} ({type(error).__name__})",
                     retry_after_s=1,
                 ) from error
-            finally:
-                messaging.record_operation(template, "publish", started)
 
     async def consume(
         self,
@@ -317,6 +317,11 @@ class Bus:
         """Makes the durable consumer, or updates it. Raises Unavailable."""
         with as_unavailable(f"consumer {config.durable_name} of {stream}"):
             await self._jetstream.add_consumer(stream, config)
+
+    async def waiting(self, stream: str) -> Waiting:
+        """How many messages a stream holds, and since when the oldest. Raises Unavailable."""
+        with as_unavailable(f"stream {stream}"):
+            return await waiting_in(self._jetstream, stream)
 
     async def last_message(self, stream: str, subject: str) -> bytes | None:
         """The newest message on a subject, None when there is none. Raises Unavailable."""

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import nats.errors
@@ -19,6 +19,7 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.js.client import JetStreamContext
 from opentelemetry.trace import SpanKind
 
 from shared import messaging, telemetry
@@ -63,6 +64,27 @@ class Delivery:
     """How often it has been delivered, from 1."""
     in_progress: Callable[[], Awaitable[None]]
     """Tells the server that it is still being worked on."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What a stream holds."""
+
+    messages: int
+    oldest: datetime | None
+    """When the oldest came; None when there is none."""
+
+
+async def waiting_in(jetstream: JetStreamContext, stream: str) -> Waiting:
+    """What it holds now."""
+    state = (await jetstream.stream_info(stream)).state
+    if not state.messages:
+        return Waiting(0, None)
+    try:
+        oldest = await jetstream.get_msg(stream, seq=state.first_seq)
+    except nats.js.errors.NotFoundError:
+        return Waiting(state.messages, None)  # handled since we asked
+    return Waiting(state.messages, oldest.time)
 
 
 async def drained(client: Client, subscription: Subscription) -> None:
@@ -191,13 +213,11 @@ class Puller:
         self._spawn(self._ask())
 
     async def _deliver(self, message: Msg) -> None:
-        started = time.perf_counter()
         try:
             verdict = await self._handle(message)
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self._client.publish(message.reply, verdict)
         finally:
-            messaging.record_processing(self._template, started)
             self._in_flight -= 1
             self._slots.release()
             if self._requested <= self._in_flight_max // 2:
@@ -212,7 +232,10 @@ class Puller:
                 await self._client.publish(message.reply, b"+WPI")
 
         headers = message.headers or {}
-        with messaging.span(SpanKind.CONSUMER, self._template, "process", headers) as span:
+        with (
+            messaging.span(SpanKind.CONSUMER, self._template, "process", headers) as span,
+            messaging.measured(self._template, "process") as outcome,
+        ):
             try:
                 metadata = message.metadata
                 if telemetry.switch.on:
@@ -222,16 +245,19 @@ class Puller:
                     Delivery(message.subject, message.data, metadata.num_delivered, in_progress)
                 )
             except Retry as again:
+                outcome.failure = "Retry"
                 span.add_event("retry")
                 delay = timedelta(seconds=again.delay_s)
                 return b"-NAK " + json.dumps({"delay": int(delay.total_seconds() * 1e9)}).encode()
             except Poison:
                 log.exception("message set aside", extra={"fields": {"template": self._template}})
+                outcome.failure = "Poison"
                 span.add_event("set aside")
-                telemetry.failed(span, "Poison")
+                telemetry.failed(span, outcome.failure)
                 return b"+TERM"
             except Exception as error:
                 log.exception("message failed", extra={"fields": {"template": self._template}})
-                telemetry.failed(span, telemetry.reason_of(error))
+                outcome.failure = telemetry.reason_of(error)
+                telemetry.failed(span, outcome.failure)
                 return b'-NAK {"delay": 1000000000}'
             return b"+ACK"

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import Final, Self
 
 from opentelemetry.trace import Span, SpanKind
 
@@ -67,25 +67,42 @@ def record_age(template: str, published_at: float) -> None:
     )
 
 
-def record_processing(template: str, started: float) -> None:
-    """Records how long handling a message took; `started` is of `time.perf_counter`."""
-    if not telemetry.switch.on:
-        return
-    process_duration.record(
-        time.perf_counter() - started,
-        {"messaging.system": "nats", "messaging.destination.template": template},
-    )
+class measured:  # noqa: N801  # used as a function
+    """Measures publish, request or process on a destination, within its span, which an exemplar may name."""
 
+    __slots__ = ("_operation", "_started", "_template", "failure")
 
-def record_operation(template: str, operation: str, started: float) -> None:
-    """Records how long publishing or requesting took; `started` is of `time.perf_counter`."""
-    if not telemetry.switch.on:
-        return
-    operation_duration.record(
-        time.perf_counter() - started,
-        {
+    def __init__(self, template: str, operation: str) -> None:
+        self._template = template
+        self._operation = operation
+        self._started = 0.0
+        self.failure = ""
+        """Why it failed, where that is no exception that passes: a stable reason, or a type."""
+
+    def __enter__(self) -> Self:
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if not telemetry.switch.on:
+            return
+        attributes = {
             "messaging.system": "nats",
-            "messaging.destination.template": template,
-            "messaging.operation.name": operation,
-        },
-    )
+            "messaging.destination.template": self._template,
+        }
+        if failure := self.failure or _failure(error):
+            attributes["error.type"] = failure
+        took_s = time.perf_counter() - self._started
+        if self._operation == "process":
+            process_duration.record(took_s, attributes)
+        else:
+            attributes["messaging.operation.name"] = self._operation
+            operation_duration.record(took_s, attributes)
+
+
+def _failure(error: BaseException | None) -> str:
+    if isinstance(error, Exception):
+        return telemetry.reason_of(error)
+    return "" if error is None else type(error).__name__

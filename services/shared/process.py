@@ -72,7 +72,10 @@ def run_process(
     except SettingsError as error:
         sys.exit(_complain(name, error))
     logs.configure(f"countersign-{name}", settings.telemetry.log_level)
-    started = telemetry.start(f"countersign-{name}", settings.telemetry)
+    try:
+        started = telemetry.start(f"countersign-{name}", settings.telemetry)
+    except SettingsError as error:
+        sys.exit(_complain(name, error))
     try:
         expiry = Expiry(certificates_in(settings), SystemClock())
         expiry.observe()

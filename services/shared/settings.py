@@ -76,6 +76,8 @@ class TelemetrySettings(Section):
 
     exporter: Literal["none", "console", "otlp"] = "none"
     """Off by default: nothing leaves the process."""
+    scrape: str | None = None
+    """`host:port` where Prometheus fetches metrics, at `/metrics` without TLS. Off when left out."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """What is less urgent is not written to the log (standard error, one JSON document a line)."""
 

@@ -10,6 +10,8 @@ Invariants:
 - A collector that does not answer costs nothing while we run, and a bounded time when we end.
 """
 
+import logging
+import os
 import time
 import uuid
 from collections.abc import Mapping, MutableMapping
@@ -26,6 +28,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     ConsoleMetricExporter,
     MetricExporter,
+    MetricReader,
     PeriodicExportingMetricReader,
 )
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -36,7 +39,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import Attributes
 
 from shared.errors import ServiceError
-from shared.settings import TelemetrySettings
+from shared.scrape import Scraped, ScrapedReader
+from shared.settings import SettingsError, TelemetrySettings
+
+log = logging.getLogger(__name__)
 
 SCOPE: Final = "countersign"
 SHUTDOWN_TIMEOUT_S: Final = 3.0
@@ -69,7 +75,7 @@ switch: Final = _Switch()
 class Telemetry:
     """What was started, to be stopped at the end."""
 
-    providers: tuple[TracerProvider | MeterProvider, ...] = ()
+    providers: tuple[TracerProvider | MeterProvider | Scraped, ...] = ()
 
     def stop(self) -> None:
         """Sends what is left, for a bounded time."""
@@ -83,31 +89,52 @@ class Telemetry:
 
 
 def start(service_name: str, settings: TelemetrySettings) -> Telemetry:
-    """Starts what the settings ask for. Called once, at the start of a process."""
-    if settings.exporter == "none":
+    """Starts what the settings ask for. Called once, at the start of a process. Raises SettingsError."""
+    if (settings.exporter == "none" and settings.scrape is None) or _standard_switch_is_off():
         return Telemetry()
-    span_exporter: SpanExporter
-    metric_exporter: MetricExporter
-    if settings.exporter == "console":
-        span_exporter, metric_exporter = ConsoleSpanExporter(), ConsoleMetricExporter()
-    else:
-        # Only here: reading them takes longer than all else of a process that does not send.
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-        span_exporter, metric_exporter = OTLPSpanExporter(), OTLPMetricExporter()
     resource = describe(service_name)
+    # Spans are made without an exporter too: exemplars and logs name them.
     traces = TracerProvider(resource=resource, shutdown_on_exit=False)
-    traces.add_span_processor(BatchSpanProcessor(span_exporter))
-    measurements = MeterProvider(
-        resource=resource,
-        metric_readers=[PeriodicExportingMetricReader(metric_exporter)],
-        shutdown_on_exit=False,
-    )
+    readers: list[MetricReader] = []
+    parts: list[TracerProvider | MeterProvider | Scraped] = [traces]
+    if settings.exporter != "none":
+        span_exporter, metric_exporter = _exporters(settings)
+        traces.add_span_processor(BatchSpanProcessor(span_exporter))
+        readers.append(PeriodicExportingMetricReader(metric_exporter))
+    if settings.scrape is not None:
+        scraped = ScrapedReader()
+        readers.append(scraped)
+        parts.append(_listening(settings.scrape, scraped))
+    measurements = MeterProvider(resource=resource, metric_readers=readers, shutdown_on_exit=False)
+    parts.append(measurements)
     switch.on = True
     trace.set_tracer_provider(traces)
     metrics.set_meter_provider(measurements)
-    return Telemetry((traces, measurements))
+    return Telemetry(tuple(parts))
+
+
+def _exporters(settings: TelemetrySettings) -> tuple[SpanExporter, MetricExporter]:
+    if settings.exporter == "console":
+        return ConsoleSpanExporter(), ConsoleMetricExporter()
+    # Only here: reading them takes longer than all else of a process that does not send.
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(), OTLPMetricExporter()
+
+
+def _standard_switch_is_off() -> bool:
+    """OTEL_SDK_DISABLED, which the SDK's own providers heed; what is ours heeds it too."""
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+
+
+def _listening(address: str, reader: ScrapedReader) -> Scraped:
+    try:
+        scraped = Scraped(address, reader)
+    except (OSError, ValueError, OverflowError) as error:
+        raise SettingsError(f"telemetry.scrape: cannot listen on {address}: {error}") from error
+    log.info("metrics can be fetched", extra={"fields": {"port": scraped.port}})
+    return scraped
 
 
 def describe(service_name: str) -> Resource:

@@ -5,6 +5,7 @@ be kept in memory.
 """
 
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -142,8 +143,16 @@ async def test_search_is_counted_and_measured(settings: ClientSettings, signals:
     (open_searches,) = points["countersign.searches.open"]
     (oldest,) = points["countersign.searches.open.age"]
     assert (open_searches.value, oldest.value) == (0, 0)
+    rules = {point.attributes["rule"] for point in points["countersign.policy.rules"]}
+    assert any(rule.startswith("LAPD-") for rule in rules), rules
+    (entries,) = points["countersign.ledger.size"]
+    (signed_at,) = points["countersign.ledger.checkpoint.time"]
+    assert entries.value >= 2
+    assert 0 <= time.time() - signed_at.value < 3600
     for name in ("rpc.server.call.duration", "messaging.process.duration"):
         assert points[name]
+        traces = {one.trace_id for point in points[name] for one in point.exemplars}
+        assert traces & signals.traces, f"{name}: an exemplar leads to a trace"
 
 
 async def test_nothing_sensitive_leaves_in_any_signal_of_a_search(

@@ -181,7 +181,7 @@ async def test_logs_bear_the_trace_that_they_belong_to(searched: Signals) -> Non
 async def test_calls_and_messages_are_measured(searched: Signals) -> None:
     points = searched.points()
     said = {
-        name: [dict(point.attributes) for point in points[name]]
+        name: sorted((dict(point.attributes) for point in points[name]), key=str)
         for name in points
         if name.startswith(("rpc.", "messaging.", "countersign.queue"))
     }
@@ -197,18 +197,18 @@ async def test_calls_and_messages_are_measured(searched: Signals) -> None:
         "messaging.client.operation.duration": [
             of_message
             | {
-                "messaging.destination.template": "policy.evaluate",
-                "messaging.operation.name": "request",
-            },
-            of_message
-            | {
                 "messaging.destination.template": ORDERS,
                 "messaging.operation.name": "publish",
             },
+            of_message
+            | {
+                "messaging.destination.template": "policy.evaluate",
+                "messaging.operation.name": "request",
+            },
         ],
         "messaging.process.duration": [
-            of_message | {"messaging.destination.template": "policy.evaluate"},
             of_message | {"messaging.destination.template": ORDERS},
+            of_message | {"messaging.destination.template": "policy.evaluate"},
         ],
         "countersign.queue.age": [{"messaging.destination.template": ORDERS}],
     }
@@ -361,7 +361,28 @@ class TestFailures:
             (2, StatusCode.ERROR, "ValueError", []),
             (3, StatusCode.ERROR, "Poison", ["set aside"]),
         ]
-        assert SECRET not in signals.everything()
+        points = signals.points()
+        assert SECRET not in signals.everything() + str(points)
+        # Rate, errors and duration of each subject: a failure is told from a success, and by its reason.
+        assert _failures(points["messaging.client.operation.duration"]) == {
+            ("policy.evaluate", "ENTRY_UNKNOWN"),
+            ("policy.evaluate", "INTERNAL"),
+            (ORDERS, None),
+        }
+        assert _failures(points["messaging.process.duration"]) == {
+            ("policy.evaluate", "ENTRY_UNKNOWN"),
+            ("policy.evaluate", "KeyError"),
+            (ORDERS, "Retry"),
+            (ORDERS, "ValueError"),
+            (ORDERS, "Poison"),
+        }
+
+
+def _failures(points: list[Any]) -> set[tuple[str, str | None]]:
+    return {
+        (one.attributes["messaging.destination.template"], one.attributes.get("error.type"))
+        for one in points
+    }
 
 
 def _said(span: Any) -> tuple[object, ...]:
