@@ -1,6 +1,7 @@
 """`countersign directive init`, `sign` and `diff`, as an author calls them."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,17 @@ def test_a_directive_that_was_just_begun_passes_everything(
     ]  # fmt: skip
     assert exit_code(["directive", "lint", str(folder)]) == 0
     assert exit_code(["directive", "test", str(folder)]) == 0
+
+
+def test_what_to_do_next_is_said_with_the_registry_that_knows_the_party(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = tmp_path / "our registry.toml"
+    registry.write_text('[agencies.TX0000001]\nname = "Ours"\njurisdiction = "US-TX"\n')
+    begun = ["directive", "init", str(tmp_path / "ours"), "--registry", str(registry)]
+    assert exit_code(begun) == 0
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("Next: ")]
+    assert exit_code(shlex.split(line)[2:]) == 0
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`countersign directive init`, `sign` and `diff`: what an author does to a folder."""
 
 import re
+import shlex
 from datetime import UTC, date, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ def _today() -> date:
 )
 @world_options
 @json_option
+@click.pass_context
 def init(
+    context: click.Context,
     folder: Path,
     party: str | None,
     prefix: str | None,
@@ -83,7 +86,11 @@ def init(
         return OK
     console = out()
     console.print(f"A directive of {escape(chosen)}, to be changed: {escape(str(folder))}")
-    console.print(f"Next: countersign directive test {escape(str(folder))}")
+    test = ["countersign", "directive", "test", str(folder)]
+    for option, said in (("--vocabulary", "vocabulary_folder"), ("--registry", "registry_file")):
+        if context.params[said] is not None:  # another one may not know the party
+            test += [option, str(context.params[said])]
+    console.print(f"Next: {escape(shlex.join(test))}", soft_wrap=True)
     return OK
 
 
