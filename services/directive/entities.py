@@ -36,7 +36,7 @@ def ref(kind: str, name: str) -> dict[str, str]:
     return {"type": f"{NAMESPACE}::{kind}", "id": name}
 
 
-def known_names(registry: Registry) -> KnownNames:
+def known_names(registry: Registry, *, officers_known: bool = True) -> KnownNames:
     """What rules may name."""
     return KnownNames(
         members={
@@ -49,6 +49,7 @@ def known_names(registry: Registry) -> KnownNames:
             "OffenceSet": frozenset(registry.offence_sets),
         },
         courses=frozenset(tag for _, tags in _tagged(registry) for tag in tags),
+        officers_known=officers_known,
     )
 
 

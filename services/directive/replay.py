@@ -117,11 +117,15 @@ class Replay:
             self._counted[search.agency, search.month, kind] += 1
             return
         try:
-            lanes = self._lanes_of(self._worlds.of(search.decision))
+            world = self._worlds.of(search.decision)
+            reason = world.untold(search)
         except NoSuchWorld as unknown:
-            kind = self._kind(Change(Outcome.CANNOT_SAY, reason=str(unknown)))
+            reason = str(unknown)
+        if reason:
+            kind = self._kind(Change(Outcome.CANNOT_SAY, reason=reason))
             self._counted[search.said.origin_agency, search.month, kind] += 1
             return
+        lanes = self._lanes_of(world)
         known, question = self._known_of(lanes, search)
         self._counted[search.said.origin_agency, search.month, known.kind] += 1
         anew = self._chance.random() < self._sample

@@ -1,7 +1,11 @@
-"""What directives, vocabulary and registry were in force when something was decided."""
+"""What directives, vocabulary and registry were in force when something was decided.
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+Invariant: what a reader was not given of officers is never guessed. One thing is taken from the record: that
+an officer is not another agency's too, for a decision says when its officer is unknown, or another's.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +16,26 @@ from countersign.type.v1.decision_pb2 import Decision
 from directive import holdings
 from directive.book import Book, load_book
 from directive.document import Document
+from directive.entities import known_names
+from directive.guards import KnownNames
 from directive.holdings import Holdings
+from directive.policy_set import policy_set_sha256
 from directive.projection import facts_read
+from directive.question import Fault
+from directive.recorded import RecordedSearch
 from directive.vocabulary import Vocabulary
 from shared.registry import Registry
+
+
+@dataclass(frozen=True)
+class Stood:
+    """What owners had registered by some document."""
+
+    registry: Registry
+    unopened: Mapping[str, int] = field(default_factory=dict)
+    """Agencies with officers of whom the reader was given no opening, and how many."""
+    registered: bool = False
+    """Whether any registration counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +46,29 @@ class World:
     registry: Registry
     documents_index: int | None = None
     """The newest document of the ledger in it; None when nobody knows, or directives are files."""
+    unopened: Mapping[str, int] = field(default_factory=dict)
+    """Agencies with officers of whom nothing is known here, and how many."""
+
+    @property
+    def names(self) -> KnownNames:
+        """What rules may name."""
+        return known_names(self.registry, officers_known=not self.unopened)
+
+    def untold(self, search: RecordedSearch) -> str:
+        """Why nobody can say here how the officer of a search stood; empty when that can be said."""
+        if not self.unopened:
+            return ""
+        origin = search.said.origin_agency
+        if search.officer in self.registry.officers:
+            # Registered twice, and by somebody who is not known here, an officer is unknown.
+            doubt = _says(search, Fault.UNKNOWN_OFFICER)
+        else:
+            foreign = _says(search, Fault.OFFICER_OF_ANOTHER_AGENCY)
+            doubt = foreign or origin in self.unopened
+        if not doubt:
+            return ""
+        of = origin if origin in self.unopened else "other agencies"
+        return f"how its officer stood is not known here: not all registrations of {of} were opened"
 
     @cached_property
     def facts(self) -> frozenset[str]:
@@ -92,9 +135,14 @@ class HeldWorlds:
         against: holdings.World,
         registry: Registry,
         files: Worlds | None = None,
+        stood: Callable[[int], Stood] | None = None,
     ) -> None:
-        """`files` for decisions of before directives were in the ledger. Raises DirectiveRefused."""
+        """`files` for decisions of before directives were in the ledger. Raises DirectiveRefused.
+
+        Where owners registered, `stood` gives the registry after a document, `registry` is that of before.
+        """
         self._registry = registry
+        self._stood = stood
         self._vocabulary = against.vocabulary
         self._files = files
         self._held: dict[int, Holdings] = {}
@@ -105,6 +153,8 @@ class HeldWorlds:
             now = holdings.apply(now, index, entry, against)
             self._held[index] = now
         self._worlds: dict[int, World] = {}
+        self._by_file: dict[int, World] = {}
+        """With the file, while nothing was registered."""
         self._books: dict[int, Book] = {}
         """By what was held: most documents change the registry and no directive."""
 
@@ -114,7 +164,16 @@ class HeldWorlds:
             if self._files is None:
                 raise NoSuchWorld("it was decided by directives that were files: name their folder")
             return self._files.of(decision)
-        return self._after(decision.documents_index)
+        index = decision.documents_index
+        world = self._after(index)
+        by_file = self._by_file.get(index)
+        if by_file is None:
+            return world
+        # The file counted still, or nothing did any more: the decision says which.
+        digest = policy_set_sha256(
+            self._vocabulary, world.registry, decision.engine, decision.verdicts
+        )
+        return world if decision.policy_set_sha256 == digest else by_file
 
     def _after(self, index: int) -> World:
         held = self._held.get(index)
@@ -125,7 +184,13 @@ class HeldWorlds:
             same = id(held.held)
             if same not in self._books:
                 self._books[same] = held.book(self._vocabulary)
-            self._worlds[index] = World(self._books[same], self._registry, index)
+            world = self._worlds[index] = World(self._books[same], self._registry, index)
+            if self._stood is not None:
+                stood = self._stood(index)
+                known = replace(world, registry=stood.registry, unopened=stood.unopened)
+                self._worlds[index] = known
+                if not stood.registered:
+                    self._by_file[index] = world
         return self._worlds[index]
 
     @property
@@ -135,7 +200,9 @@ class HeldWorlds:
             if self._files is None:
                 raise NoSuchWorld("the ledger holds no directive")
             return self._files.newest
-        return self._after(max(self._held))
+        index = max(self._held)
+        world = self._after(index)
+        return self._by_file.get(index, world)
 
     def received(self, text: Document) -> datetime | None:
         """When the ledger took this text; None when it is not on record."""
@@ -149,6 +216,13 @@ class HeldWorlds:
         held = self._held[max(self._held)].held.values() if self._held else ()
         rules = [rule for one in held for rule in one.directive.rules]
         return facts | facts_read(rules, self._vocabulary.facts)
+
+
+def _says(search: RecordedSearch, fault: Fault) -> bool:
+    # Most do not, and bytes are looked through in no time.
+    return fault.encode() in search.content and any(
+        fault in said.faults for said in search.decision.verdicts if not said.asked_at
+    )
 
 
 def folders(directives: Path, vocabulary: Vocabulary, registry: Registry) -> OneWorld:

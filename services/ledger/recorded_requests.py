@@ -1,8 +1,10 @@
-"""Gives the requests behind decisions, so that they can be decided again: by right, and on the record first.
+"""Gives what decisions were made by, so that they can be made again: by right, and on the record first.
+
+It is the requests behind them, or, asked for by itself, what officers were registered as.
 
 Invariants:
-- the entry of a reading is durable before the first value leaves, and says over how many decisions, which;
-- of each decision only the openings that were asked for leave, and only of agencies that the reader has a
+- the entry of a reading is durable before the first value leaves, and says over how many entries, which;
+- of each entry only the openings that were asked for leave, and only of agencies that the reader has a
   right to.
 """
 
@@ -38,6 +40,7 @@ MESSAGE_BYTES_MAX: Final = 1024 * 1024
 
 _DECIDED: Final = KINDS["search_decided"]
 _CHECKED: Final = KINDS["search_checked"]
+_OFFICERS: Final = KINDS["officers_published"]
 
 
 class Index(Protocol):
@@ -79,6 +82,7 @@ class RecordedRequests:
             fields=request.fields,
             authority=ground.authority,
             with_checks=request.with_checks,
+            registrations=request.registrations,
             tree_size=size,
             found=len(indexes),
             indexes_sha256=hashlib.sha256(b"".join(i.to_bytes(8, "big") for i in indexes)).digest(),
@@ -86,7 +90,8 @@ class RecordedRequests:
         for bound in ("recorded_from", "recorded_until"):
             if request.HasField(bound):
                 getattr(event, bound).CopyFrom(getattr(request, bound))
-        key = f"requests/{ground.request_id}"
+        # To make decisions again takes one reading of each, on one ground.
+        key = f"{'officers' if request.registrations else 'requests'}/{ground.request_id}"
         placed = await custody.record(stated(Entry(requests_read=event), person, ground, key))
         if placed.existing:
             raise used(ground)
@@ -112,7 +117,7 @@ class RecordedRequests:
             from_us=micros(request, "recorded_from"),
             until_us=micros(request, "recorded_until"),
             origins=tuple(agencies),
-            kinds=(_DECIDED, _CHECKED) if request.with_checks else (_DECIDED,),
+            kinds=_kinds(request),
         )
         found: list[int] = []
         at: int | None = question.start_index
@@ -123,7 +128,7 @@ class RecordedRequests:
             if len(found) > REQUESTS_MAX:
                 raise InvalidRequest(
                     "TOO_MANY_REQUESTS",
-                    f"more than {REQUESTS_MAX} decisions; ask for a shorter time, or for fewer agencies",
+                    f"more than {REQUESTS_MAX} entries; ask for a shorter time, or for fewer agencies",
                 )
         return found
 
@@ -145,6 +150,12 @@ class RecordedRequests:
                     part, part_bytes = pb.RecordedRequests(), 0
         if part.requests:
             yield part
+
+
+def _kinds(request: pb.ReadRequestsRequest) -> tuple[int, ...]:
+    if request.registrations:
+        return (_OFFICERS,)
+    return (_DECIDED, _CHECKED) if request.with_checks else (_DECIDED,)
 
 
 def _disclosed(openings: Sequence[Opening], fields: Sequence[str]) -> Iterator[pb.DisclosedOpening]:

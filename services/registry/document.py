@@ -154,6 +154,11 @@ class PublicPart(_Strict):
         """Whether the owner has an ORI."""
         return len(self.owner) == 9
 
+    @property
+    def purposes(self) -> frozenset[str]:
+        """For what it registers keys."""
+        return frozenset(one for one in type(self.keys).model_fields if getattr(self.keys, one))
+
     @model_validator(mode="after")
     def _fits_its_owner(self) -> Self:
         if self.is_agency:

@@ -15,6 +15,7 @@ Invariants:
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -149,6 +150,12 @@ class Fold:
     def owners(self) -> Mapping[str, Published]:
         """What counts of each."""
         return dict(self._published)
+
+    @property
+    def unopened(self) -> Mapping[str, int]:
+        """Agencies with officers of whom nothing was opened, and with how many."""
+        opened, published = self._standings.opened, self._published.items()
+        return +Counter({who: len(its.commitments) - opened[who] for who, its in published})
 
     def published(self, owner: str) -> Published | None:
         """What counts of one owner."""
@@ -292,7 +299,7 @@ class Fold:
         if findings:
             raise RegistryRefused(findings)
         before_keys = before.keys_registered if before else frozenset[str]()
-        return Published(said, public, commitments, before_keys | _purposes(public))
+        return Published(said, public, commitments, before_keys | public.purposes)
 
     def _take(self, published: Published, candidate: _Candidate) -> Applied:
         """Makes it count. It was judged: from here on nothing is refused."""
@@ -344,10 +351,6 @@ class Fold:
         named = {day for days in dated for day in days.values()}
         if not named <= self._days:
             self._days |= named
-
-
-def _purposes(public: PublicPart) -> frozenset[str]:
-    return frozenset(name for name in type(public.keys).model_fields if getattr(public.keys, name))
 
 
 def _content(event: RegistryPublished) -> bytes:

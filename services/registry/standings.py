@@ -34,6 +34,8 @@ class Standings:
         """Those of whom something is said and who do not count."""
         self._listed: Counter[tuple[str, str]] = Counter()
         """How many officers of an agency are on a list, by list and agency."""
+        self.opened: Counter[str] = Counter()
+        """How many of an agency's commitments are known with what is behind them."""
 
     def copy(self) -> "Standings":
         """The same; what is changed in one is not in the other."""
@@ -41,6 +43,7 @@ class Standings:
         other.known = self.known
         other._said, other._claims = dict(self._said), dict(self._claims)
         other._doubtful, other._listed = set(self._doubtful), Counter(self._listed)
+        other.opened = Counter(self.opened)
         return other
 
     def check(
@@ -105,6 +108,7 @@ class Standings:
         for commitment, (officer, said) in added.items():
             claim = owner, commitment
             self._said[claim] = officer, said
+            self.opened[owner] += 1
             self._claims[officer] = (*self._claims.get(officer, ()), claim)
             for name in said.lists:
                 count(self._listed, (name, owner), 1)
@@ -117,6 +121,7 @@ class Standings:
 
     def _forget(self, claim: _Claim) -> str:
         officer, said = self._said.pop(claim)
+        self.opened[claim[0]] -= 1
         left = tuple(one for one in self._claims.pop(officer) if one != claim)
         if left:
             self._claims[officer] = left

@@ -79,6 +79,7 @@ class LedgerUnderTest:
     port: int
     provider: DevelopmentIdentityProvider
     bus: Bus
+    signers: Mapping[str, Sequence[str]] | None = None
 
     async def append(self, *pending: PendingEntry) -> None:
         await self.bus.request(
@@ -86,7 +87,7 @@ class LedgerUnderTest:
         )
 
     def config(self, who: Caller) -> Path:
-        return write_client(self.folder, self.nats, self.port, VKEY, who)
+        return write_client(self.folder, self.nats, self.port, VKEY, who, self.signers)
 
     @contextlib.asynccontextmanager
     async def client(self, who: Caller) -> AsyncIterator[DisclosureClient]:
@@ -180,7 +181,7 @@ async def ledger_in(
     settings = LedgerSettings.load(settings_in(folder, nats, provider, database, signers))
     async with running(settings) as ledger:
         bus = await Bus.connect(nats.bus_settings("service", "broker"), "broker")
-        yield LedgerUnderTest(folder, nats, ledger.server.port, provider, bus)
+        yield LedgerUnderTest(folder, nats, ledger.server.port, provider, bus, signers)
         await bus.close()
 
 

@@ -107,8 +107,8 @@ class Scene:
         return [entry for entry in entries if entry.WhichOneof("event") != "heartbeat"]
 
 
-@pytest.fixture(name="scene")
-async def _documents_scene(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncIterator[Scene]:
+def write_trust(folder: Path) -> None:
+    """The policy service's trust roots."""
     trust = {
         "log_verifier_keys": [SIGNER.verifier.vkey],
         "broker_verify_keys": ["A" * 43 + "="],
@@ -117,7 +117,12 @@ async def _documents_scene(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncI
         },
         "registry_signers": {party: [signer(party).vkey] for party in demonstration()},
     }
-    (tmp_path / "trust-roots.json").write_text(json.dumps(trust))
+    (folder / "trust-roots.json").write_text(json.dumps(trust))
+
+
+@pytest.fixture(name="scene")
+async def _documents_scene(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncIterator[Scene]:
+    write_trust(tmp_path)
     ledger = LedgerProcess(write_settings(tmp_path, nats_server))
     await ledger.start()
     yield Scene(nats_server, ledger, tmp_path)

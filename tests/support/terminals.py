@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,18 @@ def write_client(
     port: int,
     vkey: str = VKEY,
     holder: tuple[Kind, str] = ("agency", LAPD),
+    signers: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
-    """The configuration of a system that trusts this key of the ledger, by default of an agency."""
+    """The configuration of a system that trusts this key of the ledger, by default of an agency.
+
+    `signers` are those of owners who register in the ledger.
+    """
     tls = nats.certificates.tls(*holder)
-    trust = {"log_verifier_keys": [vkey], "broker_verify_keys": ["A" * 43 + "="]}
+    trust = {
+        "log_verifier_keys": [vkey],
+        "broker_verify_keys": ["A" * 43 + "="],
+        "registry_signers": signers or {},
+    }
     (folder / "trust.json").write_text(json.dumps(trust))
     config = folder / f"client-{holder[1]}.toml"
     agency = f'agency = "{holder[1]}"\n' if holder[0] == "agency" else ""

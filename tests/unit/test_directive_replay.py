@@ -226,7 +226,7 @@ def test_what_was_decided_by_a_text_that_is_not_at_hand_is_not_guessed() -> None
     )
     found = replayed(proposal(), searched(book=book_where_others_permit(older), attempt=True))
     assert found.unsaid() == {"decided by another text of a directive (in-force)": 1}
-    nobody = {"officers": {}, "oversight": {}}
+    nobody: dict[str, object] = {"officers": {}, "oversight": {}}
     registered = Registry.model_validate(registry().model_dump() | nobody)
     found = replayed(proposal(), searched(), world=registered)
     assert found.unsaid() == {"decided with another vocabulary or registry": 1}

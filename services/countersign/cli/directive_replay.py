@@ -22,14 +22,13 @@ from countersign.cli.output import (
     print_json,
     table,
 )
-from countersign.cli.worlds import Source, worlds_options
+from countersign.cli.worlds import Source, documents_of, officers_opened, worlds_options
 from countersign.client import ClientSettings
 from countersign.client.disclosure import DisclosureClient
 from countersign.installation.files import write_public
 from countersign.ledger.v1 import disclosure_pb2 as pb
 from directive.book import load_directive
 from directive.document import Document
-from directive.entities import known_names
 from directive.findings import DirectiveRefused
 from directive.projection import facts_read
 from directive.proposed import AsOf, Reading
@@ -40,6 +39,7 @@ from directive.replay import SAMPLE, Replay
 from directive.replay_counts import Outcome, Replayed
 from directive.worlds import NoSuchWorld, Worlds
 from shared.clock import stamp
+from shared.registry import TrustRoots
 from shared.settings import SettingsError
 from tlog.verify import Progress
 
@@ -106,6 +106,7 @@ def replay(
     It takes the place of its party's directive of the same name, of the one that it replaces, and of those
     with one of its rules. Each decision of the past is made again first, as it was; the engine confirms every
     change. Reads the openings that the rules can read, of every search: by right, and on record as one entry.
+    Where agencies registered officers in the ledger, these registrations are read too, as another entry says.
 
     Exit code 1 when a guard refuses the directive, 7 when a decision on record does not follow from what it
     was made by: then no count can be relied on.
@@ -117,12 +118,12 @@ def replay(
         --html report.html --authority "City Council resolution 26-31" --reason "Proposed order"
     """
     settings = load(config)
-    worlds = run(source.read(settings))
-    where = folder.resolve()
+    ground = ground_of(settings, chosen)
+    worlds = run(_worlds(settings, source, ground))
     vocabulary = source.vocabulary
     try:
         world = worlds.newest
-        proposal = load_directive(where, vocabulary, known_names(world.registry))
+        proposal = load_directive(folder.resolve(), vocabulary, world.names)
         reading = _reading(AsOf(as_of), received, worlds, proposal.document)
         again = Replay(worlds, proposal, reading=reading, sample=sample)
         again.check(world)
@@ -134,7 +135,7 @@ def replay(
         with_checks=with_checks,
         agencies=sorted(set(agencies)),
         fields=openings_needed(worlds.facts | facts_read(proposal.rules, vocabulary.facts)),
-        ground=ground_of(settings, chosen),
+        ground=ground,
     )
     _bound(request, since, until)
     with bar("deciding again") as progress:
@@ -175,6 +176,12 @@ def _report(
 ) -> dict[str, Any]:
     span = Span(*(f"{day:%Y-%m-%d}" if day else "" for day in (since, until)))
     return replayed.document(found, proposal.manifest, proposal.sha256, span, reading)
+
+
+async def _worlds(settings: ClientSettings, source: Source, ground: pb.Ground) -> Worlds:
+    documents = await documents_of(settings)
+    openings = await officers_opened(settings, documents, ground)
+    return source.worlds(documents, openings, TrustRoots.load(settings.trust_roots))
 
 
 async def _replay(

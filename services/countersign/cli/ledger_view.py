@@ -138,6 +138,8 @@ def _what(entry: Entry) -> str:
         return f"entry {read.entry_index}: {', '.join(read.fields)} {_name_in(read.caller)}"
     if kind == "requests_read":
         many = entry.requests_read
+        if many.registrations:
+            return f"{many.found} registrations of officers {_name_in(many.caller)}"
         return f"{many.found} decisions: {', '.join(many.fields)} {_name_in(many.caller)}"
     if kind == "expunge_requested":
         return f"{_entries(entry.expunge_requested)} {_name_in(entry.expunge_requested.caller)}"

@@ -21,7 +21,7 @@ from countersign.cli.output import (
     print_json,
 )
 from countersign.cli.search_view import print_decision
-from countersign.cli.worlds import Source, worlds_options
+from countersign.cli.worlds import Source, documents_of, officers_opened, worlds_options
 from countersign.client import ClientSettings, VerificationError
 from countersign.client.disclosure import DisclosureClient
 from countersign.client.ledger import LedgerClient
@@ -32,6 +32,7 @@ from countersign.ledger.v1.ledger_pb2 import ListEntriesRequest
 from countersign.type.v1.decision_pb2 import Decision
 from directive.explain import Explanation
 from directive.explain import explain as made_again
+from directive.question import Fault
 from directive.recorded import NotRederivable, RecordedSearch, openings_needed, recorded
 from directive.worlds import NoSuchWorld, World, Worlds
 from shared.errors import NotFound
@@ -58,6 +59,7 @@ def explain(
     """Make the decision on search ID again, from the record, and compare it bit for bit.
 
     Reads those openings of its entry that the rules of the time could read: by right, and itself on record.
+    Where its agency registered its officers in the ledger, these registrations are read too, and on record.
     Says by which rules, citations and sentences each party spoke, or exactly what differs.
 
     Exit code 1 when it cannot be made again as it was (a text is missing, the engine is another one), 7 when
@@ -80,8 +82,11 @@ def explain(
         return REFUSED
     try:
         world = worlds.of(found.decision)
+        untold = world.untold(found)
     except NoSuchWorld as unknown:
-        _cannot(found.index, str(unknown), as_json)
+        untold = str(unknown)
+    if untold:
+        _cannot(found.index, untold, as_json)
         return REFUSED
     explanation = made_again(found, world, peers)
     if as_json:
@@ -104,7 +109,7 @@ async def _read(
 
     Each entry and opening is proved, and the reading on record.
     """
-    worlds = await source.read(settings)
+    documents = await documents_of(settings)
     async with LedgerClient.connect(settings) as ledger:
         if index is None:
             wanted = ListEntriesRequest(search_id=search_id.lower(), kind="search_decided")
@@ -112,11 +117,12 @@ async def _read(
         if index is None:
             raise NotFound("SEARCH_UNKNOWN", f"there is no decision on search {search_id}")
         entry = (await ledger.entry(index)).entry
-    needed = openings_needed(worlds.facts)
+    trust = TrustRoots.load(settings.trust_roots)
+    # What directives read does not depend on officers.
+    needed = openings_needed(source.worlds(documents, {}, trust).facts)
     fields = [one.field for one in entry.commitments if one.field in needed]
     if not fields:
         raise NotFound("SEARCH_UNKNOWN", f"entry {index} is no decision on a search")
-    trust = TrustRoots.load(settings.trust_roots)
     peers = {one.trust_domain: one.parties for one in trust.peers}
     async with DisclosureClient.connect(settings) as client:
         try:
@@ -124,13 +130,27 @@ async def _read(
         except NotFound as error:
             if error.reason != "OPENING_EXPUNGED":
                 raise
+            worlds = source.worlds(documents, {}, trust)
             return worlds, _recorded(index, entry, {}, fields), peers
     # From here on what counts is what was proved, and not what was listed.
     proved = verify_receipt(disclosed.entry_receipt, trust)
     if search_id and proved.search_id != search_id.lower():
         raise VerificationError("DECISION_MISMATCH", f"entry {index} is of another search")
     openings = {one.field: one.value for one in disclosed.openings}
-    return worlds, _recorded(index, proved, openings, fields), peers
+    found = _recorded(index, proved, openings, fields)
+    if isinstance(found, NotRederivable):
+        return source.worlds(documents, {}, trust), found, peers
+    known = [one for one in documents if one[0] <= found.decision.documents_index]
+    opened = await officers_opened(settings, known, ground, _registered_by(found), proved)
+    return source.worlds(documents, opened, trust), found, peers
+
+
+def _registered_by(found: RecordedSearch) -> list[str]:
+    """Whose registrations say how the officer stood: nobody's is named where that may be any agency."""
+    faults = {fault for said in found.decision.verdicts for fault in said.faults}
+    if faults & {Fault.UNKNOWN_OFFICER, Fault.OFFICER_OF_ANOTHER_AGENCY}:
+        return []
+    return [found.said.origin_agency]
 
 
 def _recorded(

@@ -70,7 +70,7 @@ class DisclosureClient:
     async def read_requests(
         self, request: pb.ReadRequestsRequest, begun: Callable[[int], object] = lambda of: None
     ) -> AsyncIterator[tuple[pb.RecordedRequest, Entry]]:
-        """Decisions with openings, verified: each proved, each opening its own, the reading on record.
+        """Decisions or registrations with openings: each proved, each opening its own, the reading on record.
 
         `begun` is told first how many there are.
         """

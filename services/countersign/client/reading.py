@@ -40,6 +40,7 @@ class VerifiedReading:
         expected.CopyFrom(self._event)
         expected.fields[:] = asked.fields
         expected.authority, expected.with_checks = asked.ground.authority, asked.with_checks
+        expected.registrations = asked.registrations
         for bound in ("recorded_from", "recorded_until"):
             expected.ClearField(bound)
             if asked.HasField(bound):

@@ -206,10 +206,15 @@ class ReadRequestsRequest(_message.Message):
     FIELDS_FIELD_NUMBER: _builtins.int
     START_INDEX_FIELD_NUMBER: _builtins.int
     GROUND_FIELD_NUMBER: _builtins.int
+    REGISTRATIONS_FIELD_NUMBER: _builtins.int
     with_checks: _builtins.bool
     """Dry runs too."""
     start_index: _builtins.int
     """Only entries from this index on: where an earlier reading broke off."""
+    registrations: _builtins.bool
+    """In place of decisions, what agencies registered of their officers (OfficersPublished): decisions were made by it.
+    The same ground serves once for each.
+    """
     @_builtins.property
     def recorded_from(self) -> _timestamp_pb2.Timestamp:
         """Recorded at or after this; absent for no bound."""
@@ -240,10 +245,11 @@ class ReadRequestsRequest(_message.Message):
         fields: _abc.Iterable[_builtins.str] | None = ...,
         start_index: _builtins.int = ...,
         ground: Global___Ground | None = ...,
+        registrations: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ground", b"ground", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agencies", b"agencies", "fields", b"fields", "ground", b"ground", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until", "start_index", b"start_index", "with_checks", b"with_checks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agencies", b"agencies", "fields", b"fields", "ground", b"ground", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until", "registrations", b"registrations", "start_index", b"start_index", "with_checks", b"with_checks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -259,7 +265,7 @@ class RequestsBeginning(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     requests: _builtins.int
-    """How many requests follow, at most 200,000."""
+    """How many requests, or registrations, follow, at most 200,000."""
     checkpoint: _builtins.str
     """Newest checkpoint, of a tree that has the reading; every proof that follows is against it."""
     @_builtins.property
@@ -283,7 +289,7 @@ Global___RequestsBeginning: _TypeAlias = RequestsBeginning  # noqa: Y015
 
 @_typing.final
 class RecordedRequest(_message.Message):
-    """A decision with openings."""
+    """A decision, or a registration, with openings."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -88,7 +88,8 @@ class LedgerDisclosureServiceServicer:
 
     def ReadRequests(self, request, context):
         """Gives the decisions of a span of time with the openings that their rules could read, so that they can be made
-        again. Many are read, so the reading is one entry, which is on record before the first of them leaves.
+        again; or, asked for by itself, what officers were registered as. Many are read, so the reading is one entry,
+        which is on record before the first of them leaves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,7 +25,8 @@ class LedgerDisclosureServiceStub:
     """Gives openings of one entry to an entitled reader."""
     ReadRequests: _aio.UnaryStreamMultiCallable[_disclosure_pb2.ReadRequestsRequest, _disclosure_pb2.ReadRequestsResponse]
     """Gives the decisions of a span of time with the openings that their rules could read, so that they can be made
-    again. Many are read, so the reading is one entry, which is on record before the first of them leaves.
+    again; or, asked for by itself, what officers were registered as. Many are read, so the reading is one entry,
+    which is on record before the first of them leaves.
     """
     RequestExpunge: _aio.UnaryUnaryMultiCallable[_disclosure_pb2.RequestExpungeRequest, _disclosure_pb2.RequestExpungeResponse]
     """Asks that openings be destroyed. Nothing is, until a second person approves."""
@@ -59,7 +60,8 @@ class LedgerDisclosureServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_disclosure_pb2.ReadRequestsRequest, _abc.AsyncIterator[_disclosure_pb2.ReadRequestsResponse]],
     ) -> _abc.AsyncIterator[_disclosure_pb2.ReadRequestsResponse]:
         """Gives the decisions of a span of time with the openings that their rules could read, so that they can be made
-        again. Many are read, so the reading is one entry, which is on record before the first of them leaves.
+        again; or, asked for by itself, what officers were registered as. Many are read, so the reading is one entry,
+        which is on record before the first of them leaves.
         """
 
     @_abc_1.abstractmethod

@@ -452,8 +452,8 @@ Global___OpeningsSearched: _TypeAlias = OpeningsSearched  # noqa: Y015
 
 @_typing.final
 class RequestsRead(_message.Message):
-    """The requests behind many decisions were disclosed, to make the decisions again. On record before the first left the
-    ledger. Sensitive: "reason", "officer".
+    """The requests behind many decisions were disclosed, or what officers were registered as, to make the decisions again.
+    On record before the first left the ledger. Sensitive: "reason", "officer".
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -468,6 +468,7 @@ class RequestsRead(_message.Message):
     TREE_SIZE_FIELD_NUMBER: _builtins.int
     FOUND_FIELD_NUMBER: _builtins.int
     INDEXES_SHA256_FIELD_NUMBER: _builtins.int
+    REGISTRATIONS_FIELD_NUMBER: _builtins.int
     caller: _builtins.str
     """SPIFFE ID of the reader's system."""
     authority: _builtins.str
@@ -480,6 +481,8 @@ class RequestsRead(_message.Message):
     """How many decisions."""
     indexes_sha256: _builtins.bytes
     """SHA-256 over their indexes, ascending, each as 8 bytes, most significant first."""
+    registrations: _builtins.bool
+    """Not decisions were read but what the agencies registered of their officers (OfficersPublished)."""
     @_builtins.property
     def agencies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The agencies whose openings were read: origin agencies of the decisions."""
@@ -509,10 +512,11 @@ class RequestsRead(_message.Message):
         tree_size: _builtins.int = ...,
         found: _builtins.int = ...,
         indexes_sha256: _builtins.bytes = ...,
+        registrations: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recorded_from", b"recorded_from", "recorded_until", b"recorded_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agencies", b"agencies", "authority", b"authority", "caller", b"caller", "fields", b"fields", "found", b"found", "indexes_sha256", b"indexes_sha256", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until", "tree_size", b"tree_size", "with_checks", b"with_checks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agencies", b"agencies", "authority", b"authority", "caller", b"caller", "fields", b"fields", "found", b"found", "indexes_sha256", b"indexes_sha256", "recorded_from", b"recorded_from", "recorded_until", b"recorded_until", "registrations", b"registrations", "tree_size", b"tree_size", "with_checks", b"with_checks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
