@@ -6,15 +6,18 @@ and what the connector has. The seed of a failure is in its message, with what w
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from support.exchange_history import counts_of, wrongs_of
-from support.exchanges import Exchange
+from support.exchanges import Exchange, Load
+from support.nats_clusters import NatsCluster
 from support.nemesis import Bounds, Nemesis
 from support.postgres import PostgresServer, PostgresUnderTest
+from support.wires import why_not
 
 pytestmark = [
     pytest.mark.fault,
@@ -28,6 +31,11 @@ EXPIRES_AFTER_S: Final = 8.0
 """Shorter than the minute after which the bus gives up on a connector: what was lost there expires."""
 SETTLE_S: Final = 45.0
 BOUNDS: Final = Bounds(hurt_s_max=3.0, rest_s_max=2.5)
+CLUSTER_BOUNDS: Final = Bounds(hurt_s_max=12.0, rest_s_max=8.0)
+"""Nodes take up to 7 s to elect another leader, and a client up to 15 s to see that its node is frozen."""
+WIRE_BOUNDS: Final = Bounds(hurt_s_max=20.0, rest_s_max=3.0)
+"""A process gives up a silent connection after some 15 s, NATS after 30."""
+LED: Final = ("ORDERS_LACRIS", "ANSWERS")
 STRIKES: Final = 5
 """In each round."""
 REPLICAS: Final = (2, 1)
@@ -36,17 +44,20 @@ ROUNDS_OF_AN_INSTALLATION: Final = 10
 """Then another is begun: each round verifies the whole ledger."""
 
 
-def one_round(exchange: Exchange, seed: int, server: PostgresServer | None = None) -> None:
-    nemesis = Nemesis(exchange, seed, BOUNDS)
+Breaks = Callable[[Nemesis, Load], None]
+
+
+def five_parts(nemesis: Nemesis, load: Load) -> None:
+    nemesis.strike(load, STRIKES)
+
+
+def one_round(
+    exchange: Exchange, seed: int, breaks: Breaks = five_parts, bounds: Bounds = BOUNDS
+) -> None:
+    nemesis = Nemesis(exchange, seed, bounds)
     with exchange.load(seed, expires_after_s=EXPIRES_AFTER_S, settle_s=SETTLE_S) as load:
         try:
-            nemesis.strike(load, STRIKES)
-            if server is not None:
-                nemesis.did.append("database killed")
-                server.kill()
-                load.wait_for(STRIKES, BOUNDS.hurt_s_max)
-                server.start()
-                load.wait_for(STRIKES, BOUNDS.rest_s_max)
+            breaks(nemesis, load)
         finally:
             exchange.heal()
     history = exchange.history()
@@ -74,6 +85,54 @@ def test_every_account_agrees_with_the_ledger_on_postgresql(
         pytest.skip("the long form: `--fault-rounds 2` or more")
     mortal_postgres_server.make_database("exchange")
     database = PostgresUnderTest(mortal_postgres_server, "exchange", tmp_path)
+
+    def breaks(nemesis: Nemesis, load: Load) -> None:
+        five_parts(nemesis, load)
+        nemesis.did.append("database killed")
+        mortal_postgres_server.kill()
+        load.wait_for(STRIKES, BOUNDS.hurt_s_max)
+        mortal_postgres_server.start()
+        load.wait_for(STRIKES, BOUNDS.rest_s_max)
+
     with Exchange(tmp_path / "exchange", brokers=2, connectors=2, database=database) as exchange:
         for number in range(fault_rounds):
-            one_round(exchange, SEED + number, mortal_postgres_server)
+            one_round(exchange, SEED + number, breaks)
+
+
+def test_every_account_agrees_whatever_breaks_in_a_cluster_of_three_nats_nodes(
+    tmp_path: Path, fault_rounds: int
+) -> None:
+    """Each node killed, frozen and restarted, whichever leads a stream, and two of the three at once."""
+    if fault_rounds == 1:
+        pytest.skip(
+            "the long form: `--fault-rounds 2` or more; a round waits for elections, a minute or two"
+        )
+    for start in range(0, fault_rounds, ROUNDS_OF_AN_INSTALLATION):
+        folder = tmp_path / f"exchange-{start}"
+        with Exchange(folder, brokers=2, connectors=2, nats_cluster=True) as exchange:
+            cluster = exchange.cluster
+            assert cluster is not None
+
+            def breaks(nemesis: Nemesis, load: Load, cluster: NatsCluster = cluster) -> None:
+                nemesis.each(load, cluster.nodes)
+                for stream in LED:
+                    nemesis.one(load, cluster.leader(stream))
+                nemesis.most(load, cluster.nodes)
+
+            for number in range(start, min(start + ROUNDS_OF_AN_INSTALLATION, fault_rounds)):
+                one_round(exchange, SEED + number, breaks, CLUSTER_BOUNDS)
+
+
+def test_every_account_agrees_when_packets_are_lost_or_late(
+    tmp_path: Path, fault_rounds: int
+) -> None:
+    """What is cut or slowed elsewhere are connections; here TCP itself has to cope, or does not."""
+    if fault_rounds == 1:
+        pytest.skip("the long form: `--fault-rounds 2` or more")
+    if missing := why_not():
+        pytest.skip(f"this machine has no wires: {missing}")
+    for start in range(0, fault_rounds, ROUNDS_OF_AN_INSTALLATION):
+        folder = tmp_path / f"exchange-{start}"
+        with Exchange(folder, brokers=2, connectors=2, with_wires=True) as exchange:
+            for number in range(start, min(start + ROUNDS_OF_AN_INSTALLATION, fault_rounds)):
+                one_round(exchange, SEED + number, Nemesis.spoil, WIRE_BOUNDS)

@@ -30,7 +30,8 @@ from support.brokers import OFFICER
 from support.exchange_clients import ClientPlan, Plan
 from support.exchange_history import Begun, Failed, History, Proved, Run, Told, Tried
 from support.installations import BURBANK, LAPD, InstallationUnderTest, ProcessUnderTest
-from support.links import Link
+from support.links import Link, wired
+from support.nats_clusters import NatsCluster
 from support.nats_servers import free_port
 from support.postgres import PostgresUnderTest
 from support.waiting import WAIT_S_MAX
@@ -82,14 +83,18 @@ class Exchange:
         policies: int = 1,
         connectors: int = 1,
         with_links: bool = False,
+        with_wires: bool = False,
+        nats_cluster: bool = False,
         database: PostgresUnderTest | None = None,
     ) -> None:
         self._folder = folder
         folder.mkdir(exist_ok=True)
         self.installation = InstallationUnderTest(folder / "data")
+        self.cluster = NatsCluster(self.installation) if nats_cluster else None
         self.processes = self.installation.processes
         self._load_logs: list[Path] = []
         self._with_links = with_links
+        self._with_wires = with_wires
         self.links: dict[str, Link] = {}
         """From each process to the bus."""
         struggles = connector_that_struggles.__file__
@@ -97,6 +102,10 @@ class Exchange:
         command = (sys.executable, "-P", struggles, connector.command[-1])
         self.processes[CONNECTOR].part = replace(connector, command=command)
         self._settings("broker", limits=UNLIMITED)
+        if self.cluster is not None:
+            self._settings("broker", streams_replicas=len(self.cluster.nodes))
+            for name in self.processes.keys() - self.cluster.nodes:
+                self._bus(name, self.cluster.servers)
         if database is not None:
             self._settings("ledger", **tomllib.loads(f"database = {database.in_settings}"))
         self.brokers = ["broker", *(f"broker-{n}" for n in range(2, brokers + 1))]
@@ -111,6 +120,12 @@ class Exchange:
         config = Path(self.processes[name].part.command[-1])
         settings = tomllib.loads(config.read_text()) | changes
         config.write_text(toml.render(settings, f"Configuration of {name}, for a test."))
+
+    def _bus(self, name: str, servers: Sequence[str]) -> None:
+        """Has a process reach the bus there."""
+        config = Path(self.processes[name].part.command[-1])
+        bus: dict[str, Any] = tomllib.loads(config.read_text())["bus"]
+        self._settings(name, bus={**bus, "servers": list(servers)})
 
     def _add(self, like: str, name: str) -> None:
         """Another process with the same identity and keys, on a port of its own."""
@@ -134,17 +149,16 @@ class Exchange:
 
     def _link(self, stack: contextlib.ExitStack, name: str) -> Link:
         """Has a process reach the bus over a link of its own."""
-        link = stack.enter_context(Link([self.installation.ports.nats]))
-        config = Path(self.processes[name].part.command[-1])
-        bus: dict[str, Any] = tomllib.loads(config.read_text())["bus"]
-        self._settings(name, bus={**bus, "servers": [f"tls://{address(link.port)}"]})
+        targets = [self.installation.ports.nats]
+        link = wired(stack, targets) if self._with_wires else stack.enter_context(Link(targets))
+        self._bus(name, [f"tls://{address(link.port)}"])
         return link
 
     def __enter__(self) -> Self:
         """Starts it."""
         with contextlib.ExitStack() as stack:
             self._door = stack.enter_context(Link([self._port(name) for name in self.brokers]))
-            if self._with_links:
+            if self._with_links or self._with_wires:
                 on_the_bus = [name for name in self.processes if name != "nats"]
                 self.links = {name: self._link(stack, name) for name in on_the_bus}
             stack.enter_context(self.installation)

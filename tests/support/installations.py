@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import getpid
 from pathlib import Path
@@ -185,6 +185,24 @@ class InstallationUnderTest:
         del self.processes[name]
         self._stages = [
             [process for process in stage if process.part.name != name] for stage in self._stages
+        ]
+
+    def put_in_place_of(self, name: str, others: Sequence[ProcessUnderTest]) -> None:
+        """Has it run with these instead, started when that one would be."""
+        instead = {one.part.name: one for one in others}
+        kept = [(key, {key: one}) for key, one in self.processes.items()]
+        self.processes = {
+            key: one
+            for was, those in kept
+            for key, one in (instead if was == name else those).items()
+        }
+        self._stages = [
+            [
+                other
+                for process in stage
+                for other in (others if process.part.name == name else [process])
+            ]
+            for stage in self._stages
         ]
 
     def kill(self) -> None:

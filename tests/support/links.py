@@ -5,11 +5,13 @@ It carries bytes and knows nothing of them, so that TLS goes through it from end
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Self, TypeVar
 
 from countersign.installation.ports import LOOPBACK
+from support.wires import Wire
 
 Done = TypeVar("Done")
 
@@ -20,9 +22,18 @@ BOUND_S: Final = 10.0
 class Link:
     """Listens on a port of its own and carries each connection to the first target that takes it."""
 
-    def __init__(self, targets: Sequence[int]) -> None:
+    def __init__(
+        self,
+        targets: Sequence[int],
+        *,
+        listening: socket.socket | None = None,
+        wire: Wire | None = None,
+    ) -> None:
+        """`listening` to listen there; with a wire, the targets are ports at the far end of it."""
         self.port = 0
+        self.wire = wire
         self._targets = targets
+        self._listening = listening
         self._delay_s = 0.0
         self._is_cut = False
         self._carrying: set[asyncio.Task[Any]] = set()
@@ -32,7 +43,8 @@ class Link:
     def __enter__(self) -> Self:
         """Begins to listen."""
         self._thread.start()
-        self._server = self._do(asyncio.start_server(self._take, LOOPBACK, 0))
+        listening = self._listening or socket.create_server((LOOPBACK, 0))
+        self._server = self._do(asyncio.start_server(self._take, sock=listening))
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -55,6 +67,8 @@ class Link:
     def mend(self) -> None:
         """As if nothing had been."""
         self._is_cut, self._delay_s = False, 0.0
+        if self.wire is not None:
+            self.wire.mend()
 
     def _do(self, work: "Coroutine[Any, Any, Done]") -> Done:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(BOUND_S)
@@ -94,6 +108,8 @@ class Link:
     async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         for target in self._targets:
             with contextlib.suppress(OSError):
+                if self.wire is not None:
+                    return await self.wire.reach(target)
                 return await asyncio.open_connection(LOOPBACK, target)
         raise ConnectionRefusedError
 
@@ -104,6 +120,13 @@ class Link:
                     await asyncio.sleep(self._delay_s)
                 writer.write(data)
                 await writer.drain()
+
+
+def wired(stack: contextlib.ExitStack, targets: Sequence[int]) -> Link:
+    """A link over a wire that can lose packets and be late with them. Raises NoWire."""
+    wire = stack.enter_context(Wire())
+    far = stack.enter_context(Link(targets, listening=wire.listen()))
+    return stack.enter_context(Link([far.port], wire=wire))
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from support.exchanges import Exchange, Load
 from support.installations import ProcessUnderTest
 from support.links import Link
+from support.wires import Wire
 
 HURT_LINES: Final = (5, 60)
 """How much clients are told while something is broken."""
@@ -19,6 +20,9 @@ REST_LINES: Final = (20, 100)
 """And before the next."""
 SLOWED_S: Final = 0.3
 """Each way, for whatever is carried at once."""
+LOST: Final = 0.05
+FAR_S: Final = 0.15
+"""Each way: from one end of a continent to the other, and a detour."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,14 @@ LINK_HARMS: Final[Mapping[str, Callable[[Link], None]]] = {
 """To the link between a process and the bus."""
 
 
+WIRE_HARMS: Final[Mapping[str, Callable[[Wire], None]]] = {
+    "losing packets": lambda wire: wire.become(loses=LOST),
+    "far away": lambda wire: wire.become(delays_s=FAR_S),
+    "silent": lambda wire: wire.become(loses=1.0),
+}
+"""To the packets on such a link. Of a silent one nobody learns but by waiting: no connection ends."""
+
+
 class Nemesis:
     """One who breaks things."""
 
@@ -82,6 +94,48 @@ class Nemesis:
                     [*self._exchange.processes], len(self._exchange.processes)
                 )
             self._strike(load, names.pop())
+
+    def each(self, load: Load, names: Sequence[str]) -> None:
+        """Each of these, in a random order: as many harms as there are, and each to another one."""
+        harms = self._chance.sample([*HARMS], len(HARMS))
+        for name, harm in zip(self._chance.sample(names, len(names)), harms, strict=True):
+            self._strike(load, name, harm)
+
+    def one(self, load: Load, name: str) -> None:
+        """This one, in a random way."""
+        self._strike(load, name)
+
+    def most(self, load: Load, names: Sequence[str]) -> None:
+        """Kills all of these but one, at once."""
+        doomed = self._chance.sample(names, len(names) - 1)
+        load.wait_for(self._chance.randint(*REST_LINES), self._bounds.rest_s_max)
+        self.did.append(f"{' and '.join(doomed)} killed")
+        processes = [self._exchange.processes[name] for name in doomed]
+        for process in processes:
+            process.kill()
+        load.wait_for(self._chance.randint(*HURT_LINES), self._bounds.hurt_s_max)
+        for process in processes:
+            process.launch()
+        for process in processes:
+            process.wait_until_ready()
+
+    def spoil(self, load: Load) -> None:
+        """The wire of each process in turn, in a random way; at last all of them lose packets."""
+        links = self._exchange.links
+        for name in self._chance.sample([*links], len(links)):
+            self._spoil(load, [name], self._chance.choice([*WIRE_HARMS]))
+        self._spoil(load, [*links], "losing packets")
+
+    def _spoil(self, load: Load, names: Sequence[str], harm: str) -> None:
+        links = [self._exchange.links[name] for name in names]
+        load.wait_for(self._chance.randint(*REST_LINES), self._bounds.rest_s_max)
+        self.did.append(f"wire of {', '.join(names)} {harm}")
+        for link in links:
+            assert link.wire is not None
+            WIRE_HARMS[harm](link.wire)
+        load.wait_for(self._chance.randint(*HURT_LINES), self._bounds.hurt_s_max)
+        for link in links:
+            link.mend()
 
     def roll(self, load: Load, names: Sequence[str]) -> None:
         """Restarts one after the other, in good order."""
