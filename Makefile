@@ -2,6 +2,8 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Where the machine sets it, each of the many processes of a test run would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV ?= .venv
 SCRATCH ?= .scratch
