@@ -28,7 +28,7 @@ from shared.settings_problems import FileRefused, Keys, Problem, SettingsError, 
 from shared.signing import BadKey
 from tlog.errors import TlogError
 
-EXPECTED: Final = (SettingsError, RegistryError, BadKey, ServiceError, TlogError, OSError)
+EXPECTED: Final = (SettingsError, RegistryError, BadKey, TlogError, OSError)
 """What a start fails with when a file is not what it should be."""
 
 CORRECT: Final = "correct it, or name another"
@@ -163,9 +163,12 @@ def _is_at_fault(keys: tuple[str, ...], problems: list[Problem]) -> bool:
 def _tried(attempt: Attempt) -> Iterator[Problem]:
     try:
         attempt.do()
+    except ServiceError as error:
+        # What is not ready says itself what to do.
+        wrong, _, do = error.message.partition("; ")
+        yield Problem(attempt.key, wrong, do or CORRECT)
     except EXPECTED as error:
-        text = error.message if isinstance(error, ServiceError) else str(error)
-        yield Problem(attempt.key, text.removeprefix(f"{attempt.key}: "), CORRECT)
+        yield Problem(attempt.key, str(error).removeprefix(f"{attempt.key}: "), CORRECT)
 
 
 def _usable_tls(tls: TlsFiles, clock: Clock) -> None:

@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeVar
 
 import uvloop
 
-from shared import logs, telemetry
+from shared import logs, systemd, telemetry
 from shared.clock import SystemClock
 from shared.config_check import Checks
 from shared.config_command import run_config
@@ -119,6 +119,7 @@ async def _live(
             # A start may wait for other parts, and must be as easy to stop.
             here.cancel()
         life.stopping = True
+        systemd.tell(systemd.STOPPING)
         stop.set()
 
     loop = asyncio.get_running_loop()
@@ -131,6 +132,7 @@ async def _live(
             life.working = running
             _settle()
             log.info("ready", extra={"fields": {"process": name}})
+            systemd.tell(systemd.READY)
             await _first_of(stop, running.ended)
             if not stop.is_set():
                 log.error("cannot go on; ending so that a fresh process takes over")

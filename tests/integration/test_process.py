@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
+import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -22,10 +24,13 @@ TIMEOUT_S = 120.0
 
 
 @contextlib.asynccontextmanager
-async def started(tmp_path: Path, config: str) -> AsyncIterator[Process]:
+async def started(tmp_path: Path, config: str, **environment: str) -> AsyncIterator[Process]:
     (tmp_path / "config.toml").write_text(config)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, PROGRAM, tmp_path / "config.toml", stdout=PIPE, stderr=PIPE
+        *(sys.executable, PROGRAM, tmp_path / "config.toml"),
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, **environment},
     )
     try:
         yield process
@@ -52,14 +57,25 @@ def events(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_told_to_stop_it_closes_and_ends_well(tmp_path: Path, number: signal.Signals) -> None:
-    async with started(tmp_path, "does = 'runs'") as process:
-        ready = json.loads(await line_of(process))
-        assert (ready["message"], ready["service"]) == ("ready", "countersign-test")
-        process.send_signal(number)
-        code, out, err = await ended(process)
-    assert (code, out, err) == (0, "closed\n", "")
+@pytest.mark.parametrize(
+    ("number", "manager"), [(signal.SIGTERM, "/manager"), (signal.SIGINT, "@manager")]
+)
+async def test_told_to_stop_it_closes_and_ends_well(
+    tmp_path: Path, number: signal.Signals, manager: str
+) -> None:
+    """And tells systemd, which asks at a socket with a path or with an abstract name."""
+    where = f"{tmp_path}{manager}" if manager.startswith("/") else f"{manager}{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(where.replace("@", "\0"))
+        told.settimeout(TIMEOUT_S)
+        async with started(tmp_path, "does = 'runs'", NOTIFY_SOCKET=where) as process:
+            ready = json.loads(await line_of(process))
+            assert (ready["message"], ready["service"]) == ("ready", "countersign-test")
+            assert told.recv(64) == b"READY=1"
+            process.send_signal(number)
+            code, out, err = await ended(process)
+        assert (code, out, err) == (0, "closed\n", "")
+        assert told.recv(64) == b"STOPPING=1"
 
 
 async def test_told_to_stop_while_it_starts_it_does_not_wait(tmp_path: Path) -> None:

@@ -102,7 +102,10 @@ def all_end(family: list[psutil.Process], timeout_s: float = WAIT_S_MAX) -> bool
     return not alive
 
 
-def test_ctrl_c_stops_everything_in_order(up: Up) -> None:
+def test_it_stops_in_order_starts_again_on_its_data_and_never_on_an_empty_ledger(
+    tmp_path: Path, up: Up
+) -> None:
+    """And killed, it leaves no process behind. In one test, because each start is one of seven processes."""
     family = up.family
     assert len(family) >= 6, "NATS, ledger, policy, broker, connector and the connector's worker"
     second = subprocess.run(
@@ -114,18 +117,30 @@ def test_ctrl_c_stops_everything_in_order(up: Up) -> None:
     )
     assert second.returncode == 2, "only one may run in a directory"
     assert "another countersign up" in second.stderr
+    key = up.layout.keys.ledger_vkey.read_text()
     up.process.send_signal(signal.SIGINT)
     assert up.wait() == 0
     assert all_end(family)
     stopping = [line.split()[0] for line in up.errors.splitlines() if "stopping" in line]
     assert stopping == ["connector-lacris", "broker", "policy", "ledger", "nats"]
 
+    again = Up(tmp_path)
+    try:
+        again.wait_until_ready()
+        family = again.family
+        assert len(family) >= 6
+    finally:
+        again.process.kill()
+        again.wait()
+    assert all_end(family), "killed, it leaves no process behind"
+    assert up.layout.keys.ledger_vkey.read_text() == key
 
-def test_killed_it_leaves_no_process_behind(up: Up) -> None:
-    family = up.family
-    up.process.kill()
-    up.wait()
-    assert all_end(family)
+    for path in up.layout.ledger.parent.glob("ledger.sqlite3*"):
+        if path.is_file():
+            path.unlink()
+    without_ledger = Up(tmp_path)
+    assert without_ledger.wait() == 1
+    assert "ledger ended by itself" in without_ledger.errors
 
 
 def test_when_one_process_dies_all_stop_and_the_log_is_named(up: Up) -> None:
@@ -136,25 +151,6 @@ def test_when_one_process_dies_all_stop_and_the_log_is_named(up: Up) -> None:
     assert all_end(family)
     assert "policy was ended by SIGKILL" in up.errors
     assert str(up.layout.log("policy")) in up.errors.replace("\n", "")
-
-
-def test_it_starts_again_on_its_data_and_never_on_an_empty_ledger(tmp_path: Path, up: Up) -> None:
-    key = up.layout.keys.ledger_vkey.read_text()
-    up.process.terminate()
-    assert up.wait() == 0
-    again = Up(tmp_path)
-    try:
-        again.wait_until_ready()
-    finally:
-        again.process.terminate()
-        assert again.wait() == 0
-    assert up.layout.keys.ledger_vkey.read_text() == key
-    for path in up.layout.ledger.parent.glob("ledger.sqlite3*"):
-        if path.is_file():
-            path.unlink()
-    without_ledger = Up(tmp_path)
-    assert without_ledger.wait() == 1
-    assert "ledger ended by itself" in without_ledger.errors
 
 
 def test_it_runs_on_a_bus_that_somebody_else_runs(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_what_a_start_would_fail_with_is_named_by_its_key(layout: Layout, tmp_pa
     for name, (process, changes, key, said) in damaged.items():
         found = OF[process].look(changed(file_of(layout, process), tmp_path, **changes))
         assert [one.key for one in found] == [key], (name, found)
-        assert said in found[0].wrong, (name, found)
+        assert said in str(found[0]), (name, found)
         assert found[0].do, name
 
 

@@ -33,6 +33,7 @@ COMMANDS: Final = {
         "countersign.cli.config",
         "Check a process's configuration, or show what is in force.",
     ),
+    "machine": ("countersign.cli.machine", "Prepare one machine for production."),
     "kubernetes": (
         "countersign.cli.kubernetes",
         "Write what an installation on Kubernetes mounts.",

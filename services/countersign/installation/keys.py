@@ -90,12 +90,12 @@ class KeyFiles:
 
 def directive_signer(files: KeyFiles, party: str) -> NoteSigner:
     """Makes the key with which a party signs its directives if it is missing; raises BadKey."""
-    return _signing_key(files.directives(party)).note_signer(f"{DIRECTIVE_SIGNERS}/{party}")
+    return signing_key_at(files.directives(party)).note_signer(f"{DIRECTIVE_SIGNERS}/{party}")
 
 
 def vocabulary_signer(files: KeyFiles) -> NoteSigner:
     """Makes the key with which the vocabulary is signed if it is missing; raises BadKey."""
-    return _signing_key(files.vocabulary).note_signer(VOCABULARY_SIGNER)
+    return signing_key_at(files.vocabulary).note_signer(VOCABULARY_SIGNER)
 
 
 def parties(registry: Registry) -> list[str]:
@@ -112,21 +112,21 @@ def ensure_keys(
     files: KeyFiles, registry: Registry, log_origin: str = LEDGER_ORIGIN
 ) -> dict[str, object]:
     """Makes the keys that are missing; gives the trust roots. Raises BadKey for a damaged file."""
-    verifier = Verifier(log_origin, _signing_key(files.ledger_note).verify_key.raw)
+    verifier = Verifier(log_origin, signing_key_at(files.ledger_note).verify_key.raw)
     write_public(files.ledger_vkey, f"{verifier.vkey}\n".encode())
     return {
         "log_verifier_keys": [verifier.vkey],
-        "broker_verify_keys": [_text(_signing_key(files.broker_order).verify_key.raw)],
+        "broker_verify_keys": [text_of(signing_key_at(files.broker_order).verify_key.raw)],
         "systems": {
             system: {
-                "sealing_public_key": _text(_sealing_key(files.sealing(system)).public_key),
-                "answer_verify_key": _text(_signing_key(files.answer(system)).verify_key.raw),
+                "sealing_public_key": text_of(sealing_key_at(files.sealing(system)).public_key),
+                "answer_verify_key": text_of(signing_key_at(files.answer(system)).verify_key.raw),
             }
             for system in registry.systems
         },
         "identity_providers": {
             ori: DevelopmentIdentityProvider(
-                issuer_of(ori), _signing_key(files.identity_provider(ori))
+                issuer_of(ori), signing_key_at(files.identity_provider(ori))
             ).registration()
             for ori in registry.agencies
         },
@@ -155,17 +155,20 @@ def write_trust_roots(path: Path, trust_roots: dict[str, object]) -> None:
     write_public(path, (json.dumps(trust_roots, indent=2) + "\n").encode())
 
 
-def _signing_key(path: Path) -> SigningKey:
+def signing_key_at(path: Path) -> SigningKey:
+    """The Ed25519 key in this file, which is made if it is missing; raises BadKey."""
     if not path.exists():
         write_secret(path, SigningKey.generate().pem())
     return SigningKey.load(path)
 
 
-def _sealing_key(path: Path) -> PrivateKey:
+def sealing_key_at(path: Path) -> PrivateKey:
+    """The X25519 key in this file, which is made if it is missing; raises BadKey."""
     if not path.exists():
         write_secret(path, PrivateKey.generate().pem())
     return PrivateKey.load(path)
 
 
-def _text(raw: bytes) -> str:
+def text_of(raw: bytes) -> str:
+    """A public key as trust roots have it."""
     return base64.b64encode(raw).decode()

@@ -129,7 +129,7 @@ def render(server: NatsServer) -> str:
         "system_account": SYSTEM_ACCOUNT,
         "accounts": accounts(server.trust_domain, server.systems),
     }
-    return f"# Written by countersign up.\n{json.dumps(config, indent=2)}\n"
+    return f"# Written by countersign, and written anew when it runs again.\n{json.dumps(config, indent=2)}\n"
 
 
 def orders_stream(system: str) -> str:

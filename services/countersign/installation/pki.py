@@ -113,11 +113,8 @@ class Authority:
             names += [x509.DNSName(host) for host in hosts]
             names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ADDRESSES]
             usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
-        subject = x509.Name(
-            [x509.NameAttribute(NameOID.COMMON_NAME, f"{identity.kind} {identity.name}"[:64])]
-        )
         certificate = (
-            _builder(subject, self.certificate.subject, key, now, CERTIFICATE_LIFETIME)
+            _builder(_subject(identity), self.certificate.subject, key, now, CERTIFICATE_LIFETIME)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -137,6 +134,37 @@ class Authority:
         except (ValueError, TypeError, InvalidSignature):
             return False
         return True
+
+
+def request(identity: SpiffeId, hosts: Sequence[str]) -> Issued:
+    """A new key, and what an authority is asked to sign for it, in the place of the certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(identity))]
+    names += [_host(one) for one in (*HOSTS, *ADDRESSES, *hosts)]
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    asked = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(_subject(identity))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(authority=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return Issued(asked.public_bytes(serialization.Encoding.PEM), _private_pem(key))
+
+
+def _host(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _subject(identity: SpiffeId) -> x509.Name:
+    return x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, f"{identity.kind} {identity.name}"[:64])]
+    )
 
 
 def load_certificate(path: Path) -> x509.Certificate:
