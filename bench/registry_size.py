@@ -128,8 +128,7 @@ def signed(read: Document, officers: tuple[Committed, ...], serial: int) -> Sign
 
 def publish(fold: Fold, ready: Signed) -> None:
     """Makes the entries and follows them."""
-    before = fold.published(ready.document.owner)
-    for pending in pending_entries(ready, before.previous if before else None):
+    for pending in pending_entries(ready, fold.previous(ready.document.owner)):
         fold.follow(pending.entry, {one.field: one.value for one in pending.sensitive})
 
 
@@ -252,9 +251,7 @@ def revocation_ms(one: World, rounds: int) -> tuple[float, float]:
     for serial in range(2, rounds + 2):
         officers = {**officers, "officer-7-7": Standing(active=serial % 2 == 0)}
         ready = signed(read, commit(SECRET, read.owner, officers), serial)
-        known = one.fold.published(read.owner)
-        assert known is not None
-        (pending,) = pending_entries(ready, known.previous)
+        (pending,) = pending_entries(ready, one.fold.previous(read.owner))
         opened = {field.field: field.value for field in pending.sensitive}
         began = time.process_time()
         one.fold.follow(pending.entry, opened)

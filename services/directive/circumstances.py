@@ -30,7 +30,8 @@ from countersign.type.v1.circumstances_pb2 import (
 from countersign.type.v1.search_pb2 import OffenceSeverity, SearchFacts
 from directive.entities import ref
 from directive.vocabulary import Vocabulary
-from shared.registry import Registry, class_of_agency
+from shared.agency_class import class_of_agency
+from shared.registry import Registry
 
 YEAR_AGO: Final = "yearAgo"
 """Follows from the time of the decision, which has a likeness of its own."""

@@ -40,6 +40,7 @@ from directive.book import Book, Slice
 from directive.cures import instruments_that_cure, unmet
 from directive.elsewhere import Elsewhere
 from directive.entities import Uid
+from directive.expelled import rest_on_expelled
 from directive.likeness import Likeness, likeness
 from directive.nearby import Nearby, named_and_read
 from directive.policy_set import begun, ended
@@ -163,6 +164,7 @@ class Evaluator:
         """
         tables = (name for name in Registry.model_fields if name != "officers")
         same = all(getattr(registry, name) is getattr(self._registry, name) for name in tables)
+        same = same and registry.expelled == self._registry.expelled
         if type(self) is not Evaluator:
             return type(self)(self._book, registry)
         if not same:
@@ -264,6 +266,8 @@ class Evaluator:
         rules = self._book.slice(seat.party, question.at.date()) if seat.fault is None else None
         if rules is None and seat.fault is None:
             faults.append(Fault.NO_DIRECTIVE)
+        if rules is not None and rest_on_expelled(rules, self._registry):
+            faults.append(Fault.PARTY_EXPELLED)
         unknown: list[str] = []
         if rules is not None and not faults and (rules.circumstances or rules.lacking):
             unknown = question.unknown(seat.seat, rules.circumstances, rules.lacking)

@@ -25,6 +25,7 @@ from directive.findings import DocumentError
 from directive.guards import KnownNames
 from directive.signature import Signers
 from directive.vocabulary import Vocabulary
+from shared.kinds import REGISTRY
 
 LEDGER: Final = "ledger"
 """How messages name where a document was found."""
@@ -122,7 +123,7 @@ def apply(holdings: Holdings, index: int, entry: Entry, world: World) -> Holding
             held = _publish(holdings, index, entry, world)
         case "directive_withdrawn":
             held = _withdraw(holdings, index, entry.directive_withdrawn, world)
-        case "registry_published" | "officers_published":
+        case kind if kind in REGISTRY:
             held = holdings.held
         case kind:
             message = f"entry {index} is a document that this program does not know ({kind})"

@@ -82,6 +82,8 @@ class Fault(StrEnum):
     FACT_UNKNOWN = "FACT_UNKNOWN"
     ASKED_AT_PEER = ASKED_AT_PEER
     """Of a search between two installations: the party is asked at the other one."""
+    PARTY_EXPELLED = "PARTY_EXPELLED"
+    """The registrars have expelled the party, or who registered offences that its rules name."""
 
 
 @dataclass(frozen=True)
@@ -347,10 +349,15 @@ def _seats(parties: PartiesOf, above: Iterable[str], registry: Registry) -> tupl
     def agency(seat: Seat.ValueType, ori: str | None, unknown: Fault) -> SeatOf:
         if not ori:
             return SeatOf(seat, "", unknown)
-        return SeatOf(seat, ori, None if ori in registry.agencies else Fault.UNKNOWN_AGENCY)
+        if ori not in registry.agencies:
+            return SeatOf(seat, ori, Fault.UNKNOWN_AGENCY)
+        return party(seat, ori)
+
+    def party(seat: Seat.ValueType, name: str) -> SeatOf:
+        return SeatOf(seat, name, Fault.PARTY_EXPELLED if name in registry.expelled else None)
 
     binding = sorted((*parties.jurisdictions, *above))
-    jurisdictions = [SeatOf(_JURISDICTION, code, None) for code in binding]
+    jurisdictions = [party(_JURISDICTION, code) for code in binding]
     return (
         agency(_ORIGIN, parties.origin, Fault.UNKNOWN_AGENCY),
         agency(_BENEFICIARY, parties.beneficiary, Fault.BENEFICIARY_UNKNOWN),

@@ -22,10 +22,11 @@ from directive.signature import Signers
 from directive.vocabulary import Vocabulary
 from policy.applied import Applied, made
 from registry.findings import RegistryRefused
-from registry.folding import Applied as Changed
 from registry.folding import Fold
+from registry.orders import OrderNotProved
+from registry.published import Applied as Changed
 from shared import following
-from shared.kinds import REGISTRATIONS
+from shared.kinds import REGISTRY
 from shared.registry import Registry
 from tlog.note import Verifier
 
@@ -79,6 +80,8 @@ class Documents:
             # also not once the owner has taken out its own.
             if published.has_registered("directives"):
                 by_party[owner] = tuple(map(Verifier.parse, published.public.keys.directives))
+        # Somebody else may hold these: until the owner publishes anew, nobody signs for it.
+        by_party |= dict.fromkeys(self.fold.silenced, ())
         return Signers(by_party)
 
     def copy(self) -> "Documents":
@@ -98,7 +101,7 @@ class Documents:
         return changed
 
     def follow(self, index: int, entry: Entry, openings: Mapping[str, str]) -> None:
-        """Apply a document that is on record; raises DirectiveRefused.
+        """Apply a document that is on record; raises DirectiveRefused, and OrderNotProved.
 
         What it names was there when it was taken in. It may be gone since (an officer who left), and that
         must not keep the others from being applied.
@@ -110,6 +113,8 @@ class Documents:
                 # Nobody's name. It was not tried, or by somebody who could not see an opening.
                 fields = {"index": index, "owner": changed.owner, "officers": changed.doubtful}
                 log.warning("officers are in doubt and unknown", extra={"fields": fields})
+        except OrderNotProved:
+            raise
         except RegistryRefused as refused:
             guards_said = sorted({finding.guard for finding in refused.findings})
             said = {"index": index, "guards": guards_said}
@@ -119,7 +124,7 @@ class Documents:
     def _folded(
         self, entry: Entry, openings: Mapping[str, str], *, on_record: bool
     ) -> Changed | None:
-        if self.fold is None or entry.WhichOneof("event") not in REGISTRATIONS:
+        if self.fold is None or entry.WhichOneof("event") not in REGISTRY:
             return None
         step = self.fold.follow if on_record else self.fold.apply
         changed = step(entry, openings)
@@ -163,5 +168,5 @@ READER: Final = following.Reader[Documents, Applied](
     subject="ledger.list_documents",
     stale="DIRECTIVES_STALE",
     make=Documents.made,
-    refusals=(DirectiveRefused, EntitiesError, EngineUntrustworthy),
+    refusals=(DirectiveRefused, OrderNotProved, EntitiesError, EngineUntrustworthy),
 )

@@ -12,7 +12,8 @@ from datetime import UTC, date
 from typing import Final
 
 from countersign.ledger.v1.append_pb2 import PendingEntry
-from countersign.ledger.v1.event_pb2 import RegistryStatement
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.ledger.v1.event_pb2 import RegistrarsOrdered, RegistryStatement
 from countersign.policy.v1 import policy_pb2 as pb
 from countersign.type.v1.decision_pb2 import Receipt
 from directive.entities import EntitiesError
@@ -22,9 +23,10 @@ from policy.documents import Documents, Following
 from policy.recording import Recording
 from registry.findings import RegistryRefused
 from registry.folding import Fold
+from registry.orders import SignedOrder
 from registry.publication import FIELDS
 from registry.signature import Statement
-from shared.clock import Clock
+from shared.clock import Clock, stamp
 from shared.errors import (
     Broken,
     FieldViolation,
@@ -52,11 +54,11 @@ class Registering:
     async def get(self, owner: str) -> pb.GetRegistrationResponse:
         """What counts of an owner; raises NotFound."""
         await self._following.catch_up()
-        published = _fold(self._following.documents).published(owner)
-        if published is None:
+        previous = _fold(self._following.documents).previous(owner)
+        if previous is None:
             raise NotFound("REGISTRATION_UNKNOWN", f"{owner} has registered nothing")
-        response = pb.GetRegistrationResponse(statement=published.statement.as_proto)
-        response.commitments.extend(sorted(published.commitments))
+        response = pb.GetRegistrationResponse(statement=previous.statement.as_proto)
+        response.commitments.extend(sorted(previous.commitments))
         return response
 
     async def publish(
@@ -68,7 +70,7 @@ class Registering:
         for _ in range(TRIES_MAX):
             await self._following.catch_up()
             tried = self._following.documents.copy()
-            before = _fold(tried).published(said.owner)
+            before = _fold(tried).previous(said.owner)
             if before is not None and before.statement == Statement.of(said):
                 return pb.PublishRegistrationResponse(statement=said)
             head, today = tried.holdings.head, self._clock.now().astimezone(UTC).date()
@@ -77,6 +79,31 @@ class Registering:
             if len(receipts) == len(entries):
                 await self._following.catch_up()
                 return pb.PublishRegistrationResponse(statement=said, receipts=receipts)
+        raise Unavailable("DOCUMENTS_BUSY", "others published meanwhile", retry_after_s=1)
+
+    async def order(self, request: pb.PublishOrderRequest) -> pb.PublishOrderResponse:
+        """Put an order of the registrars on record; raises ServiceError."""
+        try:
+            order = SignedOrder.parse(request.note).order
+        except RegistryRefused as refused:
+            raise refused.as_order_error from refused
+        event = RegistrarsOrdered(owner=order.owner, note=request.note)
+        for _ in range(TRIES_MAX):
+            await self._following.catch_up()
+            tried = self._following.documents.copy()
+            known = _fold(tried).ruled(order.owner)
+            if known is not None and known.order == order:
+                return pb.PublishOrderResponse()
+            head = tried.holdings.head
+            entry = Entry(registrars_ordered=event, previous_document=head)
+            # As the ledger is to stamp it: an order counts before its day, and by registrars in office.
+            entry.recorded_at.CopyFrom(stamp(self._clock.now()))
+            await asyncio.to_thread(_try_order, tried, entry)
+            entry.ClearField("recorded_at")
+            receipt = await self._recording.after(head, PendingEntry(entry=entry))
+            if receipt is not None:
+                await self._following.catch_up()
+                return pb.PublishOrderResponse(receipt=receipt)
         raise Unavailable("DOCUMENTS_BUSY", "others published meanwhile", retry_after_s=1)
 
     async def _record(self, head: int | None, entries: Sequence[PendingEntry]) -> list[Receipt]:
@@ -117,6 +144,18 @@ def _try(tried: Documents, entries: Sequence[PendingEntry], today: date) -> None
     except DirectiveRefused as refused:
         raise RegistryRefused(refused.findings).as_error from refused
     except (EntitiesError, EngineUntrustworthy) as error:
+        raise Broken("ENGINE", f"the engine cannot be trusted with it: {error}") from error
+
+
+def _try_order(tried: Documents, entry: Entry) -> None:
+    """Raise InvalidRequest unless the order would count."""
+    try:
+        head = tried.holdings.head
+        tried.apply(0 if head is None else head + 1, entry, {})
+        tried.made()
+    except RegistryRefused as refused:
+        raise refused.as_order_error from refused
+    except (DirectiveRefused, EntitiesError, EngineUntrustworthy) as error:
         raise Broken("ENGINE", f"the engine cannot be trusted with it: {error}") from error
 
 

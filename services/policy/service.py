@@ -49,6 +49,7 @@ ACCESS: Final[dict[str, AccessRule]] = {
     f"/{SERVICE}/PublishDirective": _may_hand_in,
     f"/{SERVICE}/WithdrawDirective": _may_hand_in,
     f"/{SERVICE}/PublishRegistration": _may_hand_in,
+    f"/{SERVICE}/PublishOrder": _may_hand_in,
     f"/{SERVICE}/GetRegistration": _any_authenticated,
 }
 
@@ -105,6 +106,12 @@ class PolicyServicer(PolicyServiceServicer):
     ) -> pb.PublishRegistrationResponse:
         """See policy.proto."""
         return await self._taken_in().registrations.publish(request)
+
+    async def PublishOrder(  # noqa: N802
+        self, request: pb.PublishOrderRequest, context: Context
+    ) -> pb.PublishOrderResponse:
+        """See policy.proto."""
+        return await self._taken_in().registrations.order(request)
 
     async def GetRegistration(  # noqa: N802
         self, request: pb.GetRegistrationRequest, context: Context

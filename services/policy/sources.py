@@ -58,7 +58,9 @@ def documents_of(settings: PolicySettings) -> tuple[Documents, Source]:
         vocabulary = vocabulary_signature.load(settings.vocabulary_folder, trust.vocabulary_signers)
         logs = [parse_log_vkey(key) for key in trust.log_verifier_keys]
         # Who may take part, and whose keys sign an owner's first document.
-        registry = registry_of(settings) or Fold(trust.registry_signers, logs[0].name)
+        registry = registry_of(settings) or Fold(
+            trust.registry_signers, logs[0].name, trust.registrars
+        )
         if trust.directive_signers is None:
             # Whoever can hand something in could write anybody's directives.
             raise SettingsError(

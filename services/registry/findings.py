@@ -19,9 +19,17 @@ class RegistryRefused(Exception):
 
     @property
     def as_error(self) -> InvalidRequest:
-        """The same for a caller."""
+        """The same for a caller who registers."""
+        return self._as("REGISTRY_REFUSED")
+
+    @property
+    def as_order_error(self) -> InvalidRequest:
+        """The same for a caller who hands in an order of the registrars."""
+        return self._as("ORDER_REFUSED")
+
+    def _as(self, reason: str) -> InvalidRequest:
         return InvalidRequest(
-            "REGISTRY_REFUSED",
+            reason,
             f"{len(self.findings)} finding(s); nothing was put on record",
             metadata={"guard": self.findings[0].guard},
             violations=[FieldViolation(one.file, str(one)) for one in self.findings],

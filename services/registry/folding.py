@@ -9,32 +9,35 @@ Invariants:
 - What is refused changes nothing.
 - A registry that was given out never changes. One officer's change copies a thousandth of the officers.
 - The registry's digest is SHA-256 over "countersign/registry/v1", one zero byte and, for each owner in
-  ascending order, the SHA-256 of the text of the statement that it signed last: whoever reads the entries
-  can work it out, and the officers behind the commitments are part of it.
+  ascending order, the SHA-256 of the text of the statement that it signed last, and then that of the order
+  about it that counted last, if there is one: whoever reads the entries can work it out, and the officers
+  behind the commitments are part of it.
+- What is ordered of an owner (`registry.rulings`) takes nothing away that a rule may name: it is told of as
+  expelled, and its officers and overseers are unknown.
 """
 
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Final
 
 from countersign.ledger.v1.entry_pb2 import Entry
-from countersign.ledger.v1.event_pb2 import (
-    OfficersPublished,
-    RegistryPublished,
-    RegistryStatement,
-)
-from registry.commitments import COMMITMENT_BYTES, Commitments, Committed, opened
+from countersign.ledger.v1.event_pb2 import RegistryStatement
+from registry.commitments import Commitments, Committed
 from registry.document import AGENCY_BYTES_MAX, AGENCY_FILE, PublicPart, parse_public
+from registry.entries import check_officers, content_of, refused_of, what_opens
 from registry.findings import RegistryRefused, refused
 from registry.names import Names, check_provider, lists_changed
-from registry.publication import ADDED_MAX, FIELDS, REMOVED_MAX, Previous
-from registry.sections import OFFICERS, Sections, sections_of
-from registry.signature import Signed, Statement, check_statement, parse_keys
+from registry.publication import Previous
+from registry.published import Applied, Candidate, Pending, Published
+from registry.rulings import OwnKeys, Ruled, Rulings
+from registry.sections import OFFICERS, OVERSIGHT, Sections, sections_of
+from registry.signature import Signed, Statement, check_statement, key_name, parse_keys
 from registry.standings import Standings
+from shared.registrars import Registrars
 from shared.registry import Officer, Registry
 from tlog.note import Verifier
 
@@ -44,75 +47,25 @@ PARTS_MAX: Final = 100_000
 _DIGEST_CONTEXT: Final = b"countersign/registry/v1\0"
 
 
-@dataclass(frozen=True)
-class Published:
-    """What counts of one owner."""
-
-    statement: Statement
-    public: PublicPart
-    commitments: Commitments
-    keys_registered: frozenset[str]
-    """For what it has ever registered keys: those of the trust roots count no more for that."""
-
-    def has_registered(self, purpose: str) -> bool:
-        """Whether its own keys count for this purpose, and nobody's where it has none any more."""
-        return purpose in self.keys_registered
-
-    @property
-    def previous(self) -> Previous:
-        """For what is to be published next."""
-        return Previous(self.statement, self.commitments)
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What a publication changed."""
-
-    owner: str
-    serial: int
-    public_changed: bool
-    officers_changed: int
-    unopened: int
-    """Officers added whom nothing opens: they are unknown, and their searches refused."""
-    doubtful: int
-    """Officers whom it leaves in doubt (`Standings`): they are unknown too."""
-
-
-@dataclass
-class _Pending:
-    """A publication that is not complete."""
-
-    statement: RegistryStatement
-    parts: int
-    seen: int
-    content: bytes
-    removed: list[bytes]
-    added: list[tuple[bytes, Committed | None]]
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A publication as a whole."""
-
-    statement: Statement
-    public: PublicPart | None
-    """None where it stays as it is."""
-    removed: Collection[bytes]
-    added: Sequence[tuple[bytes, Committed | None]]
-
-
 class Fold:
     """The registry as far as entries were applied, in their order."""
 
-    def __init__(self, admitted: Mapping[str, Iterable[str]], log: str = "") -> None:
+    def __init__(
+        self,
+        admitted: Mapping[str, Iterable[str]],
+        log: str = "",
+        registrars: Sequence[Registrars] = (),
+    ) -> None:
         """`admitted`: who may take part, and whose keys sign an owner's first document; raises TlogError.
 
         `log` is the origin of the log that is followed; without one, what was signed for any counts.
         """
         self._log = log
         self._admitted = {owner: parse_keys(vkeys) for owner, vkeys in admitted.items()}
+        self._own = {owner: OwnKeys().with_keys(k, k) for owner, k in self._admitted.items()}
+        self._rulings = Rulings(log, registrars)
         self._published: dict[str, Published] = {}
-        self._pending: dict[str, _Pending] = {}
+        self._pending: dict[str, Pending] = {}
         self._names = Names()
         self._sections = Sections()
         self._standings = Standings()
@@ -123,6 +76,7 @@ class Fold:
         """The same, to try something on; what is applied to one is not in the other."""
         other = Fold({}, self._log)
         other._admitted = self._admitted
+        other._own, other._rulings = dict(self._own), self._rulings.copy()
         other._published = dict(self._published)
         other._pending = {owner: copy.deepcopy(one) for owner, one in self._pending.items()}
         other._names = self._names.copy()
@@ -137,14 +91,18 @@ class Fold:
         """As of now; it stays as it is when more is applied."""
         if self._registry is None:
             tables = {**self._sections.give(), OFFICERS: self._standings.known}
-            self._registry = Registry.assembled(tables, self.sha256, self._days)
+            self._registry = Registry.assembled(tables, self.sha256, self._days, self.expelled)
         return self._registry
 
     @property
     def sha256(self) -> bytes:
         """The registry's digest (see above)."""
-        digests = (self._published[owner].statement.sha256 for owner in sorted(self._published))
-        return hashlib.sha256(_DIGEST_CONTEXT + b"".join(digests)).digest()
+        digests = b""
+        for owner in sorted(self._published.keys() | self._rulings.owners):
+            published, ruled = self._published.get(owner), self._rulings.get(owner)
+            digests += published.statement.sha256 if published else b""
+            digests += ruled.order.sha256 if ruled else b""
+        return hashlib.sha256(_DIGEST_CONTEXT + digests).digest()
 
     @property
     def owners(self) -> Mapping[str, Published]:
@@ -157,9 +115,35 @@ class Fold:
         opened, published = self._standings.opened, self._published.items()
         return +Counter({who: len(its.commitments) - opened[who] for who, its in published})
 
+    @property
+    def expelled(self) -> frozenset[str]:
+        """Owners whose word counts for nothing."""
+        return frozenset(self._names.expelled)
+
+    @property
+    def silenced(self) -> frozenset[str]:
+        """Owners who have not published since something was ordered of them: their own keys sign nothing."""
+        return self._rulings.silenced
+
+    def ruled(self, owner: str) -> Ruled | None:
+        """What the registrars ordered of an owner last."""
+        return self._rulings.get(owner)
+
     def published(self, owner: str) -> Published | None:
-        """What counts of one owner."""
+        """What one owner published."""
         return self._published.get(owner)
+
+    def previous(self, owner: str) -> Previous | None:
+        """What the next publication of an owner is made beside."""
+        found = self._published.get(owner)
+        if found is None:
+            return None
+        return Previous(replace(found.statement, serial=self._serial(owner)), found.commitments)
+
+    def _serial(self, owner: str) -> int:
+        """What the owner's next must exceed. New keys begin anew: a thief may have used the last number."""
+        found = self._published.get(owner)
+        return found.statement.serial if found and owner not in self.silenced else 0
 
     def is_under_way(self, owner: str) -> bool:
         """Whether a publication of the owner has begun and is not complete."""
@@ -167,7 +151,9 @@ class Fold:
 
     def signers(self, owner: str) -> tuple[Verifier, ...]:
         """The keys with which the owner's next document is signed."""
-        found = self._published.get(owner)
+        found, ruled = self._published.get(owner), self._rulings.get(owner)
+        if ruled is not None and not ruled.answered:
+            return ruled.order.verifiers
         if found is None:
             return self._admitted.get(owner, ())
         return parse_keys(found.public.keys.registry)
@@ -175,13 +161,14 @@ class Fold:
     def check(self, signed: Signed) -> None:
         """Raises RegistryRefused when a document would be refused after it was published. Changes nothing."""
         owner = signed.statement.owner
-        check_statement(signed.as_proto, self.signers(owner))
+        self._signed(signed.as_proto)
         before = self._published.get(owner)
         known = before.commitments if before else Commitments()
         after = {one.commitment: one for one in signed.officers}
         self._judge(
-            _Candidate(
+            Candidate(
                 signed.statement,
+                signed.key_id,
                 signed.document.public,
                 [one for one in known if one not in after],
                 [(one, said) for one, said in after.items() if one not in known],
@@ -215,18 +202,20 @@ class Fold:
         if entry.HasField("registry_published"):
             event = entry.registry_published
             said, part, parts = event.statement, event.part, event.parts
-            content = _content(event)
+            content = content_of(event)
         elif entry.HasField("officers_published"):
             changed = entry.officers_published
             said, part, parts = changed.statement, changed.part, changed.parts
-            _check_officers(changed)
+            check_officers(changed)
             removed = tuple(changed.removed)
-            added = tuple(_opened(changed, openings, on_record=on_record))
+            added = tuple(what_opens(changed, openings, on_record=on_record))
+        elif entry.HasField("registrars_ordered"):
+            return self._order(entry, on_record=on_record)
         else:
             return None
         pending = self._begun(said, part, parts)
         if len(pending.content) + len(content) > AGENCY_BYTES_MAX:
-            raise _refused("FILE_TOO_LARGE", said, "has too long a public part")
+            raise refused_of("FILE_TOO_LARGE", said, "has too long a public part")
         pending.seen = part
         pending.content += content
         pending.removed += removed
@@ -239,32 +228,44 @@ class Fold:
         candidate = self._whole(pending)
         return self._take(self._judge(candidate, on_record=on_record), candidate)
 
-    def _begun(self, said: RegistryStatement, part: int, parts: int) -> _Pending:
+    def _begun(self, said: RegistryStatement, part: int, parts: int) -> Pending:
         """What is there of the publication that this entry is the next part of."""
         if not 1 <= part <= parts <= PARTS_MAX:
-            raise _refused("PART", said, f"cannot have part {part} of {parts}")
+            raise refused_of("PART", said, f"cannot have part {part} of {parts}")
         if part == 1:
-            check_statement(said, self.signers(said.owner))
-            return _Pending(said, parts, 0, b"", [], [])
+            self._signed(said)
+            return Pending(said, parts, 0, b"", [], [])
         begun = self._pending.get(said.owner)
         if (
             begun is None
             or begun.statement != said
             or (begun.parts, begun.seen) != (parts, part - 1)
         ):
-            raise _refused("PART", said, f"part {part} of {parts} does not follow what came before")
+            raise refused_of(
+                "PART", said, f"part {part} of {parts} does not follow what came before"
+            )
         return begun
 
-    def _whole(self, pending: _Pending) -> _Candidate:
-        said = check_statement(pending.statement, self.signers(pending.statement.owner))
+    def _signed(self, said: RegistryStatement) -> Statement:
+        """What its owner says, if it signed that; raises RegistryRefused."""
+        keys = self.signers(said.owner)
+        if not keys and self._rulings.get(said.owner) is not None:
+            raise refused_of("EXPELLED", said, f"{said.owner} was expelled, and has no key")
+        return check_statement(said, keys)
+
+    def _whole(self, pending: Pending) -> Candidate:
+        said = self._signed(pending.statement)
         public = None
         if pending.content:
             if hashlib.sha256(pending.content).digest() != said.document_sha256:
-                raise _refused("SIGNATURE_OF_OTHER_BYTES", pending.statement, "is not of this text")
+                raise refused_of(
+                    "SIGNATURE_OF_OTHER_BYTES", pending.statement, "is not of this text"
+                )
             public = parse_public(f"{said.owner}/{AGENCY_FILE}", pending.content)
-        return _Candidate(said, public, pending.removed, pending.added)
+        key_id = pending.statement.key_id
+        return Candidate(said, key_id, public, pending.removed, pending.added)
 
-    def _judge(self, candidate: _Candidate, *, on_record: bool) -> Published:
+    def _judge(self, candidate: Candidate, *, on_record: bool) -> Published:
         """What would count; raises RegistryRefused. Changes nothing."""
         said = candidate.statement
         before = self._published.get(said.owner)
@@ -273,8 +274,8 @@ class Fold:
             # Version 1 named none: what is on record of it stays, and nothing is added.
             what = f"was signed for {said.log or 'no log in particular'}, and this is {self._log}"
             raise refused("SIGNED_FOR_OTHER_LOG", file, what)
-        if before is not None and said.serial <= before.statement.serial:
-            message = f"is past: {before.statement.serial} is published"
+        if said.serial <= self._serial(said.owner):
+            message = f"is past: {self._serial(said.owner)} is published"
             raise refused("SERIAL_OLD", file, message)
         public = candidate.public or (before.public if before else None)
         if public is None:
@@ -285,6 +286,10 @@ class Fold:
             assert before is not None, "there is a public part, and it is not a new one"
             if said.document_sha256 != before.statement.document_sha256:
                 raise refused("SIGNATURE_OF_OTHER_BYTES", file, "is not of the public part")
+        named = {one.public_key for one in parse_keys(public.keys.registry)}
+        if named & self._own[said.owner].given_up:
+            message = f"names a key in [keys] that the registrars took from {said.owner}"
+            raise refused("KEY_GIVEN_UP", file, message)
         commitments = before.commitments if before else Commitments()
         commitments = commitments.changed(candidate.removed, [one for one, _ in candidate.added])
         if (len(commitments), commitments.sha256) != (said.officers, said.officers_sha256):
@@ -301,16 +306,24 @@ class Fold:
         before_keys = before.keys_registered if before else frozenset[str]()
         return Published(said, public, commitments, before_keys | public.purposes)
 
-    def _take(self, published: Published, candidate: _Candidate) -> Applied:
+    def _take(self, published: Published, candidate: Candidate) -> Applied:
         """Makes it count. It was judged: from here on nothing is refused."""
         owner, before = published.public.owner, self._published.get(published.public.owner)
+        returns = owner in self._names.expelled
+        signer = [one for one in self.signers(owner) if key_name(one) == candidate.key_id]
+        named = parse_keys(published.public.keys.registry)
+        self._own[owner] = self._own[owner].with_keys(named, signer)
+        self._rulings.answer(owner)
+        self._names.expelled.discard(owner)
         lists: Collection[str] = ()
         if candidate.public is not None:
             lists = lists_changed(before.public if before else None, published.public)
             self._names.replace(published.public)
-            self._replace(before.public if before else None, published.public)
+            self._replace(before.public if before else None, published.public, anew=returns)
         come = {one: self._entered(its) for one, its in candidate.added if its is not None}
         doubtful = self._standings.change(self._names, owner, candidate.removed, come, lists)
+        if returns:
+            doubtful = self._standings.settle(self._names, owner)
         self._published[owner] = published
         self._registry = None
         return Applied(
@@ -321,6 +334,23 @@ class Fold:
             sum(its is None for _, its in candidate.added),
             doubtful,
         )
+
+    def _order(self, entry: Entry, *, on_record: bool) -> Applied:
+        owner = entry.registrars_ordered.owner
+        ruled = self._rulings.judge(entry, self._own.get(owner), on_record=on_record)
+        self._rulings.take(ruled)
+        self._own[owner] = self._own[owner].replaced_by(ruled.order.verifiers)
+        self._pending.pop(owner, None)
+        published, doubtful = self._published.get(owner), 0
+        if ruled.expelled and owner not in self._names.expelled:
+            self._names.expelled.add(owner)
+            overseers = self._sections.writable(OVERSIGHT)
+            for name in published.public.oversight if published else ():
+                del overseers[name]
+            doubtful = self._standings.settle(self._names, owner)
+        self._registry = None
+        serial = published.statement.serial if published else 0
+        return Applied(owner, serial, True, 0, 0, doubtful)
 
     def _entered(self, its: Committed) -> tuple[str, Officer]:
         said = its.said
@@ -334,8 +364,10 @@ class Fold:
         )
         return said.officer, officer
 
-    def _replace(self, before: PublicPart | None, public: PublicPart) -> None:
-        old = sections_of(before) if before is not None else {}
+    def _replace(self, before: PublicPart | None, public: PublicPart, *, anew: bool) -> None:
+        old = dict(sections_of(before)) if before is not None else {}
+        if anew:
+            old.pop(OVERSIGHT, None)  # its overseers were taken out
         for section, entries in sections_of(public).items():
             gone = old.get(section, {})
             if gone == entries:
@@ -351,48 +383,3 @@ class Fold:
         named = {day for days in dated for day in days.values()}
         if not named <= self._days:
             self._days |= named
-
-
-def _content(event: RegistryPublished) -> bytes:
-    """The entry's part of the public part, which comes before all officers."""
-    document, said = event.document, event.statement
-    if document.sha256 != said.document_sha256 or document.part != event.part:
-        raise _refused("PART", said, "has a part of another document, or another part of it")
-    if not document.part <= document.parts <= event.parts:
-        raise _refused("PART", said, f"cannot have {document.parts} parts of the document")
-    return document.content
-
-
-def _check_officers(changed: OfficersPublished) -> None:
-    """What can be said of an entry without its openings; raises RegistryRefused."""
-    said, commitments = changed.statement, (*changed.added, *changed.removed)
-    if changed.origin_agency != said.owner:
-        raise _refused("STATEMENT", said, "is of another agency than its entry")
-    if len(changed.added) > ADDED_MAX or len(changed.removed) > REMOVED_MAX:
-        raise _refused("PART", said, "changes too many officers in one entry")
-    if any(len(one) != COMMITMENT_BYTES for one in commitments):
-        raise _refused("PART", said, "has a commitment of another length")
-
-
-def _opened(
-    changed: OfficersPublished, openings: Mapping[str, str], *, on_record: bool
-) -> Iterator[tuple[bytes, Committed | None]]:
-    """Each commitment with what opens it; raises RegistryRefused unless that is on record."""
-    for field, one in zip(FIELDS, changed.added, strict=False):
-        its = None
-        try:
-            its = opened(openings[field]) if field in openings else None
-            if its is not None and its.commitment != one:
-                message = f"has an opening {field} that is of something else"
-                raise _refused("OPENING", changed.statement, message)
-        except RegistryRefused:
-            if not on_record:
-                raise
-            its = None
-        if on_record and its is not None and its.said.agency != changed.statement.owner:
-            its = None  # Nobody speaks for another agency's officers.
-        yield one, its
-
-
-def _refused(guard: str, said: RegistryStatement, message: str) -> RegistryRefused:
-    return refused(guard, f"{said.owner}: serial {said.serial}", message)

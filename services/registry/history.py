@@ -13,6 +13,7 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from directive.worlds import Stood
 from registry.findings import RegistryRefused
 from registry.folding import Fold
+from registry.orders import OrderNotProved
 
 
 class History:
@@ -24,12 +25,17 @@ class History:
         openings: Mapping[int, Mapping[str, str]],
         fold: Fold,
     ) -> None:
-        """`documents` in their order, `openings` by index and field; the fold is changed here alone."""
+        """`documents` in their order, `openings` by index and field; the fold is changed here alone.
+
+        Raises OrderNotProved for an order of registrars whom the fold does not know.
+        """
         self._indexes = [-1]
         self._states = [Stood(fold.registry)]
         for index, entry in documents:
             try:
                 changed = fold.follow(entry, openings.get(index, {}))
+            except OrderNotProved:
+                raise
             except RegistryRefused:
                 continue  # It counts for nobody.
             if changed is not None:

@@ -37,6 +37,8 @@ class Names:
     """Section and name to the owner."""
     held: Counter[tuple[str, str]] = field(default_factory=Counter)
     """How many galleries of an owner are in a system, by system and owner."""
+    expelled: set[str] = field(default_factory=set)
+    """Owners whose word counts for nothing. Their names stay theirs: nobody steps into their place unseen."""
 
     def copy(self) -> "Names":
         """The same; what is changed in one is not in the other."""
@@ -44,6 +46,7 @@ class Names:
             dict(self.publics),
             dict(self.owners),
             Counter(self.held),
+            set(self.expelled),
         )
 
     def check_public(self, public: PublicPart) -> Iterator[Finding]:
@@ -101,7 +104,7 @@ class Names:
     def lets_enter(self, name: str, agency: str) -> bool:
         """Whether somebody keeps a list, and lets an agency enter its officers."""
         keeper = self.owners.get(("lists", name))
-        if keeper is None:
+        if keeper is None or keeper in self.expelled:
             return False
         return keeper == agency or agency in self.publics[keeper].lists[name].entered_by
 

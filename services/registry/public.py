@@ -12,7 +12,8 @@ from typing import Final
 from countersign.ledger.v1.entry_pb2 import Entry
 from registry.findings import RegistryRefused, refused
 from registry.folding import Fold
-from shared.kinds import DOCUMENTS, REGISTRATIONS, kind_name, kind_number
+from registry.orders import OrderNotProved
+from shared.kinds import DOCUMENTS, REGISTRY, kind_name, kind_number
 from shared.registry import IdentityProvider, Registry, TrustRoots
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class PublicDocuments:
     def __init__(self, trust: TrustRoots, origin: str) -> None:
         """Of the log of this origin. Raises TlogError for a key that cannot be read."""
         self._trusted = trust.identity_providers
-        self._fold = Fold(trust.registry_signers, origin)
+        self._fold = Fold(trust.registry_signers, origin, trust.registrars)
         self._head: int | None = None
 
     @property
@@ -49,8 +50,16 @@ class PublicDocuments:
         """Index of the last document; None before the first."""
         return self._head
 
+    @property
+    def fold(self) -> Fold:
+        """What counts of each owner. To be read only."""
+        return self._fold
+
     def follow(self, index: int, entry: Entry, openings: Mapping[str, str]) -> None:
-        """Apply a document that is on record; raises RegistryRefused where something is left out or new."""
+        """Apply a document that is on record; raises RegistryRefused where something is left out or new.
+
+        Also for an order of registrars who are not known here: it may say who counts no more.
+        """
         before = entry.previous_document if entry.HasField("previous_document") else None
         if before != self._head:
             message = f"entry {index} follows document {before}, and the last known is {self._head}"
@@ -61,13 +70,15 @@ class PublicDocuments:
                 f"entry {index} is a document that this program does not know: {kind_name(entry)}"
             )
             raise refused("DOCUMENT_UNKNOWN", _LEDGER, message)
-        if entry.WhichOneof("event") in REGISTRATIONS:
+        if entry.WhichOneof("event") in REGISTRY:
             self._fold_in(index, entry)
         self._head = index
 
     def _fold_in(self, index: int, entry: Entry) -> None:
         try:
             self._fold.follow(entry, {})  # whatever was told: who the officers are is not for here
+        except OrderNotProved:
+            raise
         except RegistryRefused as error:
             said = {"index": index, "guards": sorted({one.guard for one in error.findings})}
             log.warning("a registration does not count", extra={"fields": said})
@@ -82,4 +93,6 @@ class PublicDocuments:
             providers.pop(owner, None)
             if published.public.keys.identity_provider is not None:
                 providers[owner] = published.public.keys.identity_provider
+        for owner in self._fold.expelled:
+            providers.pop(owner, None)
         return PublicRegistry(self._fold.registry, providers, self._head)

@@ -7,6 +7,7 @@ from registry.document import PublicPart
 from shared.registry import Gallery, NamedList, OffenceSet, Registry, System
 
 OFFICERS: Final = "officers"
+OVERSIGHT: Final = "oversight"
 _SECTIONS: Final = tuple(name for name in Registry.model_fields if name != OFFICERS)
 
 

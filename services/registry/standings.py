@@ -3,6 +3,7 @@
 Invariants:
 - An officer counts while one agency says it, once, and on lists only that this agency keeps, or whose keeper
   lets it enter its own. Any other is unknown, and its searches are refused: nobody chooses between two.
+- What an expelled agency says counts for nothing: neither for an officer nor against one.
 - Who counts follows from what stands now, whatever the order in which it came.
 """
 
@@ -62,7 +63,7 @@ class Standings:
             officer, about = its.said.officer, f"officers.{its.said.officer}"
             if its.said.agency != owner:
                 yield Finding("OPENING", owner, about, f"is an officer of {its.said.agency}")
-            known = [one for one in self._claims.get(officer, ()) if one not in leaving]
+            known = [one for one in self._counting(names, officer) if one not in leaving]
             if any(holder != owner for holder, _ in known):
                 yield officer_finding(
                     "NAME_TAKEN", owner, officer, "is an officer of another agency"
@@ -88,7 +89,7 @@ class Standings:
                 if kept is None and officers > taken_off[name]:
                     message = "has officers of its keeper"
                     yield agency_finding("LIST_IN_USE", owner, f"lists.{name}", message)
-            elif kept is None or other not in kept.entered_by:
+            elif other not in names.expelled and (kept is None or other not in kept.entered_by):
                 message = f"has officers of {other}, who must be taken off first"
                 yield agency_finding("LIST_IN_USE", owner, f"lists.{name}", message)
 
@@ -119,6 +120,19 @@ class Standings:
             self._settle(names, touched)
         return len(touched & self._doubtful)
 
+    def settle(self, names: Names, owner: str) -> int:
+        """Judges anew whom it concerns that an agency was expelled or is back; counts as `change` does."""
+        own = {officer for (agency, _), (officer, _) in self._said.items() if agency == owner}
+        kept = {name for name, _ in self._listed if names.owners.get(("lists", name)) == owner}
+        touched = own | self._doubtful | self._not_let(names, kept)
+        self._settle(names, touched)
+        return len(touched & self._doubtful)
+
+    def _counting(self, names: Names, officer: str) -> tuple[_Claim, ...]:
+        """What agencies that take part say of an officer."""
+        claims = self._claims.get(officer, ())
+        return tuple(one for one in claims if one[0] not in names.expelled)
+
     def _forget(self, claim: _Claim) -> str:
         officer, said = self._said.pop(claim)
         self.opened[claim[0]] -= 1
@@ -147,11 +161,11 @@ class Standings:
         counting: dict[str, Officer] = {}
         for officer in touched:
             self._doubtful.discard(officer)
-            claims = self._claims.get(officer, ())
+            claims = self._counting(names, officer)
             said = self._said[claims[0]][1] if len(claims) == 1 else None
             if said is not None and all(names.lets_enter(one, said.agency) for one in said.lists):
                 counting[officer] = said
-            elif claims:
+            elif officer in self._claims:
                 self._doubtful.add(officer)
         gone = [officer for officer in touched if officer in self.known]
         self.known = self.known.changed(gone, counting)

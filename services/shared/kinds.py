@@ -29,12 +29,16 @@ DOCUMENTS: Final = frozenset(
         "directive_withdrawn",
         "registry_published",
         "officers_published",
+        "registrars_ordered",
     )
 )
 """Kinds that put a document in force or end it: they form one chain (see Entry.previous_document)."""
 
 REGISTRATIONS: Final = frozenset({"registry_published", "officers_published"})
 """Those of them by which owners register, by name."""
+
+REGISTRY: Final = REGISTRATIONS | {"registrars_ordered"}
+"""Those that change who takes part: registrations, and what the registrars order of an owner."""
 
 _NAMES: Final = {number: name for name, number in KINDS.items()}
 

@@ -34,8 +34,9 @@ from pydantic import (
     model_validator,
 )
 
-from countersign.type.v1.circumstances_pb2 import AgencyClass, GalleryOrigin
+from countersign.type.v1.circumstances_pb2 import GalleryOrigin
 from countersign.type.v1.search_pb2 import GalleryClass, SearchFacts
+from shared.registrars import Registrars
 
 Ori = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{9}$")]
 Jurisdiction = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
@@ -56,19 +57,6 @@ GalleryClassName = Literal[
 ]
 GalleryOriginName = Literal["criminal_proceedings", "civil_record", "given", "untargeted_scraping"]
 Statute = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-_LAW_ENFORCEMENT = AgencyClass.AGENCY_CLASS_LAW_ENFORCEMENT
-_OTHER_CLASS = AgencyClass.AGENCY_CLASS_OTHER
-# UNCONFIRMED: which letter NCIC assigns to which kind was not checked against its Operating Manual. Any other
-# letter counts as of limited access.
-_CLASS_OF_LETTER = {
-    "A": AgencyClass.AGENCY_CLASS_PROSECUTION,
-    "B": AgencyClass.AGENCY_CLASS_PRETRIAL_SERVICES,
-    "C": AgencyClass.AGENCY_CLASS_CORRECTIONS,
-    "G": AgencyClass.AGENCY_CLASS_PROBATION_AND_PAROLE,
-    "I": AgencyClass.AGENCY_CLASS_INTERPOL,
-    "J": AgencyClass.AGENCY_CLASS_COURT,
-}
-
 OversightRight = Literal["disclose", "find", "expunge"]
 """To read openings; to find entries by what they hold; to ask for, or approve, their destruction."""
 
@@ -91,12 +79,6 @@ Key32 = Annotated[bytes, BeforeValidator(_key_bytes), Field(min_length=32, max_l
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def class_of_agency(ori: str) -> AgencyClass.ValueType:
-    """What kind of agency an ORI stands for, by its ninth character."""
-    last = ori[8:]
-    return _LAW_ENFORCEMENT if last.isdigit() else _CLASS_OF_LETTER.get(last, _OTHER_CLASS)
 
 
 class Agency(_Strict):
@@ -229,6 +211,7 @@ class Registry(_Strict):
     """Union to its members: "EU" to "DE". A state's country follows from its code."""
     _published: bytes | None = PrivateAttr(default=None)
     _published_days: frozenset[date] | None = PrivateAttr(default=None)
+    _expelled: frozenset[str] = PrivateAttr(default=frozenset())
 
     @model_validator(mode="after")
     def _no_dangling_names(self) -> Self:
@@ -263,7 +246,11 @@ class Registry(_Strict):
 
     @classmethod
     def assembled(
-        cls, sections: Mapping[str, Mapping[str, Any]], sha256: bytes, days: frozenset[date]
+        cls,
+        sections: Mapping[str, Mapping[str, Any]],
+        sha256: bytes,
+        days: frozenset[date],
+        expelled: frozenset[str] = frozenset(),
     ) -> "Registry":
         """One of parts that were checked before, with their digest and all days that they name or named.
 
@@ -272,7 +259,14 @@ class Registry(_Strict):
         registry = cls.model_construct(None, **sections)
         registry._published = sha256
         registry._published_days = days
+        registry._expelled = expelled
         return registry
+
+    @property
+    def expelled(self) -> frozenset[str]:
+        """Parties by whose word nothing is permitted. What they registered stays, so that no rule that names
+        it falls away."""
+        return self._expelled
 
     @cached_property
     def sha256(self) -> bytes:
@@ -384,7 +378,8 @@ class TrustRoots(_Strict):
     registry_signers: Mapping[Party, tuple[str, ...]] = Field(default_factory=dict)
     """C2SP signed-note verifier keys with which each owner signs its first registry document: who may take
     part at all. From then on the owner's own document says with which keys the next is signed."""
-
+    registrars: tuple[Registrars, ...] = ()
+    """Who can give an owner new keys or expel it, of each set a quorum. None by default: then nobody can."""
     peers: tuple[Peer, ...] = ()
     """Installations with which searches are exchanged."""
 

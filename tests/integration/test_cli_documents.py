@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ from policy.__main__ import RunningPolicy
 from support.directives import DIRECTIVES, LAPD
 from support.documents import KEYS, NAME, handed_in, write
 from support.publishing import OTHERS, Scene, outcome, ready
-from support.registrations import demonstration
+from support.registrars import THREE, note, order
+from support.registrations import demonstration, signer
 from support.registrations import write as write_registration
 from tlog.note import Verifier
 from tlog.proof import verify_receipt
@@ -25,8 +26,8 @@ Said = Callable[..., Awaitable[tuple[int, str]]]
 
 def commands(scene: Scene, policy: RunningPolicy, capsys: pytest.CaptureFixture[str]) -> Said:
     tls = scene.nats.certificates.tls("agency", LAPD)
-    port = policy.server.port
-    sections = "".join(f'[{name}]\naddress = "127.0.0.1:{port}"\n' for name in ("ledger", "policy"))
+    ports = {"ledger": (scene.folder / "port").read_text().strip(), "policy": policy.server.port}
+    sections = "".join(f'[{name}]\naddress = "127.0.0.1:{ports[name]}"\n' for name in ports)
     config = scene.folder / "client.toml"
     config.write_text(
         f'trust_roots = "trust-roots.json"\n{sections}[tls]\ncertificate = "{tls.certificate}"\n'
@@ -114,3 +115,49 @@ async def test_owners_publish_what_they_register(
         (folder / "agency.toml").write_text(public + "\n")
         code, told = await say("registry", "publish", folder)
         assert (code, "SIGNATURE_OF_OTHER_BYTES" in told) == (1, True)
+        await registrars_act(scene, say, tmp_path)
+
+
+async def registrars_act(scene: Scene, say: Said, folder: Path) -> None:
+    """LAPD's officer serves again, LAPD is expelled, and is back with keys that a quorum gave it."""
+    public, officers = demonstration()[LAPD]
+    code, _ = await say(
+        "registry", "publish", write_registration(folder / "third", public, officers, serial=3)
+    )
+    assert (code, outcome(await scene.evaluated())) == (0, "PERMITTED")
+    out = order(LAPD, before=datetime.now(UTC).date() + timedelta(days=2))
+    file = folder / "order.note"
+    file.write_text(note(out, THREE[:1]))
+    code, told = await say("registry", "order", file)
+    assert (code, "ORDER_REFUSED" in told, "[QUORUM]" in told) == (1, True, True)
+    assert outcome(await scene.evaluated()) == "PERMITTED"
+    file.write_text(note(out))
+    code, told = await say("registry", "order", file)
+    assert (code, "expel: ledger entry" in told) == (0, True), told
+    refused = await scene.evaluated()
+    assert outcome(refused) == "REFUSED"
+    faults = {fault for verdict in refused.decision.verdicts for fault in verdict.faults}
+    assert "PARTY_EXPELLED" in faults
+    code, told = await say("registry", "order", file)
+    assert (code, "on record already" in told) == (0, True)
+    code, told = await say("registry", "publish", folder / "third")
+    assert (code, "[EXPELLED]" in told) == (1, True), told
+    new = signer(LAPD, 2)
+    back = order(LAPD, "recover", new.vkey, follows=out, before=out.before)
+    file.write_text(note(back, THREE[1:]))
+    assert (await say("registry", "order", file))[0] == 0
+    assert outcome(await scene.evaluated()) == "REFUSED"
+    ours = public.replace(signer(LAPD).vkey, new.vkey)
+    anew = write_registration(folder / "anew", ours, officers, by=new)
+    code, told = await say("registry", "publish", anew)
+    assert (code, "receipts verified" in told) == (0, True), told
+    assert outcome(await scene.evaluated()) == "PERMITTED"
+    code, told = await say("registry", "list", "--json")
+    owners = {one["owner"]: one for one in json.loads(told)["owners"]}
+    assert {one["state"] for one in owners.values()} == {"registered"}
+    last = owners[LAPD]["order"]
+    assert (last["sha256"], last["order"]) == (back.sha256.hex(), "recover")
+    assert last["signed_by"] == [one.name for one in THREE[1:]]
+    assert last["entry"] < owners[LAPD]["entry"]
+    code, told = await say("registry", "list")
+    assert (code, "Order 26-17 of the board" in told) == (0, True)

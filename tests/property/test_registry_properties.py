@@ -14,8 +14,10 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from registry.document import Document
 from registry.findings import RegistryRefused
 from registry.folding import Fold
+from registry.orders import Action, Order
 from registry.sections import sections_of
 from shared.registry import Registry
+from support import registrars
 from support.registrations import (
     BURBANK,
     LAPD,
@@ -31,10 +33,13 @@ from support.registrations import (
     publish,
     published,
     signed,
+    signer,
     system,
 )
+from tlog.note import Signer
 
 OWNERS = (LAPD, LASD, BURBANK)
+SIGNERS = (*registrars.THREE, signer(LAPD), Signer.from_seed("stranger.example", bytes(32)))
 NAMES = st.sampled_from(["one", "two", "three"])
 DAYS = st.sampled_from(["2026-01-01", "2027-01-01", "2028-01-01"])
 
@@ -203,3 +208,44 @@ def test_a_damaged_opening_is_refused_and_nothing_is_changed(data: st.DataObject
     assert applied is not None
     assert applied.unopened == 1
     assert set(fold.registry.officers) == {"lapd-50999"}
+
+
+@pytest.mark.promise(3)
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_who_counts_follows_from_the_orders_that_a_quorum_signed(data: st.DataObject) -> None:
+    """Whatever is put on record, and whatever of it was expunged."""
+    fold, later = (registrars.admitting(*OWNERS) for _ in range(2))
+    expelled: set[str] = set()
+    last: dict[str, Order] = {}
+    keys = dict.fromkeys(OWNERS, 1)
+    serial = 0
+    for _ in range(data.draw(st.integers(1, 10))):
+        owner = data.draw(st.sampled_from(OWNERS))
+        if data.draw(st.booleans()):
+            serial += 1
+            key = signer(owner, keys[owner])
+            ready = signed(document(agency(owner, keys=[key.vkey])), serial, key)
+            told = [(one.entry, openings(one)) for one in published(fold, ready)]
+            counted = owner not in expelled or (last[owner].action == "recover")
+            if counted:
+                expelled.discard(owner)
+        else:
+            by = data.draw(st.lists(st.sampled_from(SIGNERS), min_size=1, max_size=4))
+            old = data.draw(st.sampled_from([last.get(owner), None]))
+            recovers = data.draw(st.booleans())
+            number = keys[owner] + recovers
+            given_keys = [signer(owner, number).vkey] if recovers else []
+            action: Action = "recover" if recovers else "expel"
+            said = registrars.order(owner, action, *given_keys, follows=old)
+            told = [(registrars.on_record(said, by), {})]
+            enough = len(set(by)) == len(by) and len({*by} & {*registrars.THREE}) >= 2
+            counted = enough and old == last.get(owner)
+            if counted:
+                last[owner], keys[owner] = said, number
+                if not recovers:
+                    expelled.add(owner)
+        for entry, opened in told:
+            assert counts(fold, entry, opened) == counts(later, entry, {}) == counted
+    assert fold.expelled == later.expelled == fold.registry.expelled == expelled
+    assert fold.sha256 == later.sha256

@@ -30,6 +30,7 @@ from support.directives import DIRECTIVES, LAPD, TRAINED, ordinary
 from support.documents import KNOWN, NAME, handed_in, held_of
 from support.ledgers import SIGNER, LedgerProcess, write_settings
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
+from support.registrars import REGISTRARS
 from support.registrations import demonstration, signer
 from support.waiting import until
 from tlog.proof import verify_receipt
@@ -116,6 +117,7 @@ def write_trust(folder: Path) -> None:
             party: [key.vkey for key in keys] for party, keys in KNOWN.by_party.items()
         },
         "registry_signers": {party: [signer(party).vkey] for party in demonstration()},
+        "registrars": [REGISTRARS.model_dump(mode="json")],
     }
     (folder / "trust-roots.json").write_text(json.dumps(trust))
 

@@ -13,8 +13,9 @@ from registry import signature
 from registry.commitments import Committed, commit
 from registry.document import Document, parse_officers, parse_public
 from registry.findings import RegistryRefused
-from registry.folding import Applied, Fold
+from registry.folding import Fold
 from registry.publication import pending_entries
+from registry.published import Applied
 from registry.signature import Signed, key_name, statement
 from support.directives import registry
 from support.ledgers import ORIGIN
@@ -106,8 +107,7 @@ def openings(pending: PendingEntry) -> Mapping[str, str]:
 
 def published(fold: Fold, ready: Signed) -> list[PendingEntry]:
     """The entries that would publish it now."""
-    before = fold.published(ready.document.owner)
-    return pending_entries(ready, before.previous if before else None)
+    return pending_entries(ready, fold.previous(ready.document.owner))
 
 
 def publish(fold: Fold, ready: Signed) -> Applied:
@@ -138,7 +138,9 @@ def los_angeles() -> Fold:
     return fold
 
 
-def write(folder: Path, public: str, officers: str = "", *, serial: int = 1) -> Path:
+def write(
+    folder: Path, public: str, officers: str = "", *, serial: int = 1, by: Signer | None = None
+) -> Path:
     """A signed folder."""
     folder.mkdir(parents=True)
     (folder / "agency.toml").write_text(public)
@@ -146,7 +148,7 @@ def write(folder: Path, public: str, officers: str = "", *, serial: int = 1) -> 
     if officers:
         (folder / "officers.toml").write_text(officers)
     read = document(public, officers)
-    note = signature.sign(read, SECRET, serial, signer(read.owner), ORIGIN)
+    note = signature.sign(read, SECRET, serial, by or signer(read.owner), ORIGIN)
     (folder / signature.SIGNATURE_FILE).write_text(note)
     return folder
 
@@ -161,10 +163,9 @@ def refusal(fold: Fold, ready: Signed) -> str:
     before = state(fold)
     with pytest.raises(RegistryRefused) as asked:
         fold.check(ready)
-    known = fold.published(ready.document.owner)
     # Published all the same, as by a service that does not look.
     if "[SERIAL_OLD]" not in str(asked.value):
-        *first, last = pending_entries(ready, known.previous if known else None)
+        *first, last = published(fold, ready)
         for pending in first:
             fold.apply(pending.entry, openings(pending))
         with pytest.raises(RegistryRefused) as followed:

@@ -9,6 +9,7 @@ import pytest
 
 from countersign.cli.main import exit_code
 from registry import document, publication, signature
+from registry.orders import SignedOrder
 from shared.signing import SigningKey
 from support.directives import DIRECTIVES
 from support.registrations import LAPD, LASD, gallery
@@ -164,3 +165,51 @@ def test_what_is_shown_of_a_damaged_document_says_what_is_wrong(
     assert [one["guard"] for one in from_json(capsys, "show", str(folder))["findings"]] == [
         "DOCUMENT"
     ]
+
+
+def registrar(folder: Path, number: int) -> tuple[str, ...]:
+    file = folder / f"registrar-{number}.pem"
+    file.write_bytes(SigningKey.generate().pem())
+    return "--key", str(file), "--name", f"registrar-{number}.example"
+
+
+def test_registrars_sign_an_order_one_after_the_other(
+    tmp_path: Path, key: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = registrar(tmp_path, 1), registrar(tmp_path, 2)
+    new = SigningKey.load(key).note_signer(NAME).vkey
+    file = tmp_path / "order.note"
+    why = ("--log", LOG, "--authority", "Order 26-17", "--reason", "Lost", "--output", str(file))
+    said = from_json(capsys, "recover", LAPD, "--new-key", new, *why, *first)
+    assert said["signed_by"] == ["registrar-1.example"]
+    assert f"\nkey {new}\n" in said["text"]
+    signed_by = from_json(capsys, "cosign", str(file), *second)["signed_by"]
+    assert signed_by == ["registrar-1.example", "registrar-2.example"]
+    before = file.read_bytes()
+    assert exit_code(["registry", "cosign", str(file), *second]) == 1
+    assert "SIGNED_TWICE" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    follows = ("--follows", f"sha256:{said['sha256']}", "--before", "2099-01-01")
+    assert exit_code(["registry", "expel", LAPD, *why, *first, *follows]) == 0
+    assert "2099-01-01" in capsys.readouterr().out
+    order = SignedOrder.parse(file.read_bytes()).order
+    assert (order.action, order.follows) == ("expel", bytes.fromhex(said["sha256"]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (("--reason", "two\nlines"), 1),
+        (("--before", "tomorrow"), 2),
+        (("--follows", "x"), 2),
+        (("--follows", "abcd"), 1),
+    ],
+)
+def test_an_order_that_could_not_count_is_not_signed(
+    tmp_path: Path, wrong: tuple[str, ...], code: int
+) -> None:
+    file = tmp_path / "order.note"
+    why = ("--log", LOG, "--authority", "Order 26-17", "--reason", "Lost", "--output", str(file))
+    given = ["registry", "expel", LAPD, *why, *registrar(tmp_path, 1), *wrong]
+    assert exit_code(given) == code
+    assert not file.exists()

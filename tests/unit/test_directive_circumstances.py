@@ -10,8 +10,9 @@ from countersign.type.v1.decision_pb2 import VerdictOutcome
 from countersign.type.v1.search_pb2 import GalleryClass, OffenceSeverity, SearchFacts
 from directive.circumstances import CIRCUMSTANCES, Circumstanced, year_before
 from directive.evaluate import Evaluator
+from shared.agency_class import class_of_agency
 from shared.clock import stamp
-from shared.registry import Registry, class_of_agency
+from shared.registry import Registry
 from support.circumstances import (
     EXPIRES,
     ISSUED,

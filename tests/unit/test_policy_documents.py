@@ -5,9 +5,11 @@ import pytest
 from countersign.type.v1.decision_pb2 import DecisionOutcome
 from directive.findings import DirectiveRefused
 from directive.signature import Signers
-from policy.documents import Documents
+from policy.documents import READER, Documents
+from registry.orders import Order, OrderNotProved
 from registry.publication import pending_entries
 from registry.signature import Signed
+from support import registrars
 from support.directives import NOON, TRAINED, ordinary, vocabulary
 from support.documents import NAME, handed_in, published
 from support.registrations import (
@@ -29,8 +31,7 @@ from support.registrations import (
 def follow(documents: Documents, ready: Signed) -> None:
     """Applies a registration as it would stand in the ledger."""
     assert documents.fold is not None
-    known = documents.fold.published(ready.document.owner)
-    for pending in pending_entries(ready, known.previous if known else None):
+    for pending in pending_entries(ready, documents.fold.previous(ready.document.owner)):
         head = documents.holdings.head
         if head is not None:
             pending.entry.previous_document = head
@@ -145,3 +146,38 @@ def test_an_officer_whom_another_agency_claims_is_unknown_and_not_named_in_the_l
 
 def logged(caplog: pytest.LogCaptureFixture) -> str:
     return str([record.fields for record in caplog.records])  # type: ignore[attr-defined]
+
+
+def test_nobody_signs_directives_for_who_was_given_new_keys_and_has_not_published() -> None:
+    """Whoever has the old keys could publish or withdraw one meanwhile."""
+    roots, own = Signers.parse({LAPD: (signer(LAPD, 2).vkey,)}), signer(LAPD, 3).vkey
+    documents = Documents(vocabulary(), roots, registrars.admitting(LAPD, LASD))
+
+    def keys() -> list[str]:
+        signers = documents.world.signers
+        assert signers is not None
+        return [key.vkey for key in signers.by_party[LAPD]]
+
+    def ordered(said: Order) -> None:
+        head = documents.holdings.head
+        entry = registrars.on_record(said)
+        if head is not None:
+            entry.previous_document = head
+        documents.follow(0 if head is None else head + 1, entry, {})
+
+    assert keys() == [signer(LAPD, 2).vkey]
+    new = signer(LAPD, 4)
+    ordered(registrars.order(LAPD, "recover", new.vkey))
+    assert keys() == []
+    bare = LAPD_PUBLIC.replace(signer(LAPD).vkey, new.vkey)
+    with_key = bare.replace("[keys]\n", f'[keys]\ndirectives = ["{own}"]\n')
+    follow(documents, signed(document(with_key), 1, new))
+    assert keys() == [own]
+
+
+def test_an_order_without_a_quorum_that_is_known_here_ends_who_follows() -> None:
+    documents = Documents(vocabulary(), None, registrars.admitting(LAPD, registrars=()))
+    with pytest.raises(OrderNotProved):
+        documents.follow(0, registrars.on_record(registrars.order(LAPD)), {})
+    assert documents.holdings.head is None
+    assert OrderNotProved in READER.refusals

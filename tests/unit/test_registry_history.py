@@ -19,8 +19,10 @@ from directive.worlds import HeldWorlds, Stood
 from registry.findings import RegistryRefused
 from registry.folding import Fold
 from registry.history import History
+from registry.orders import OrderNotProved
 from registry.signature import Signed
 from shared.registry import Registry
+from support import registrars
 from support.directives import (
     FORBID,
     LAPD,
@@ -228,3 +230,16 @@ def test_it_is_known_of_how_many_officers_nothing_was_opened(ledger: Ledger) -> 
     after = History(ledger.documents, ledger.openings, admitting(*DEMONSTRATION)).after(ledger.head)
     # Who was suspended, and who is new: who is as before was opened before.
     assert after.unopened == {LAPD: 2}
+
+
+def test_an_order_of_registrars_who_are_not_known_here_is_not_passed_over() -> None:
+    """A decision of after it would be made again by the word of who was expelled."""
+    known, unknown = (
+        registrars.admitting(LAPD, registrars=who) for who in ((registrars.REGISTRARS,), ())
+    )
+    documents = [(4, registrars.on_record(registrars.order(LAPD)))]
+    history = History(documents, {}, known)
+    assert history.after(4).registry.expelled == {LAPD}
+    assert not history.after(3).registry.expelled
+    with pytest.raises(OrderNotProved):
+        History(documents, {}, unknown)

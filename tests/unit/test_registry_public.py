@@ -13,6 +13,7 @@ from shared.signing import SigningKey
 from support.documents import handed_in, published
 from support.following_brokers import ISSUER, development_provider, provider_in_toml
 from support.ledgers import ORIGIN
+from support.registrars import REGISTRARS, THREE, on_record, order
 from support.registrations import (
     LAPD,
     LAPD_PUBLIC,
@@ -42,6 +43,7 @@ class Follower:
             broker_verify_keys=(bytes(32),),
             identity_providers=providers,
             registry_signers={owner: (signer(owner).vkey,) for owner in demonstration()},
+            registrars=(REGISTRARS,),
         )
         self.documents = PublicDocuments(trust, ORIGIN)
 
@@ -92,6 +94,35 @@ def test_a_registration_that_does_not_count_is_passed_over(
     assert after.registry.systems == before.registry.systems
     assert after.head == 1
     assert "does not count" in caplog.text
+
+
+def test_nobody_vouches_for_officers_of_who_is_expelled() -> None:
+    """Neither by its own registration nor by the trust roots, from which it began."""
+    follower = Follower(**{LASD: OLD})
+    for owner, public in ((LASD, LASD_PUBLIC), (LAPD, VOUCHED)):
+        follower.registers(signed(document(public), 1))
+        follower.told(on_record(order(owner)))
+    made = follower.documents.made()
+    assert not made.providers
+    assert made.registry.expelled == {LAPD, LASD}
+
+
+def test_an_order_of_registrars_who_are_not_known_here_is_not_passed_over() -> None:
+    """Others may know them: who goes on would take an expelled owner's word."""
+    follower = Follower()
+    follower.registers(signed(document(LASD_PUBLIC), 1))
+    with pytest.raises(RegistryRefused, match="QUORUM"):
+        follower.told(on_record(order(LASD), THREE[:1]))
+    assert follower.documents.head == 0
+
+
+def test_an_order_that_counts_nowhere_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    follower = Follower()
+    follower.registers(signed(document(LASD_PUBLIC), 1))
+    follower.told(on_record(order(LASD, log="other.example/log")))
+    assert follower.documents.head == 1
+    assert not follower.documents.made().registry.expelled
+    assert "SIGNED_FOR_OTHER_LOG" in str(caplog.records[-1].__dict__)
 
 
 def test_directives_are_passed_over() -> None:

@@ -24,6 +24,7 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     "reconcile": (),
     "search explain": (),
     "directive replay": (),
+    "registry list": (),
 }
 """What a group of commands, or one of them, needs of the file. Others ask for searches."""
 NEEDED_BY_OTHERS: Final = ("agency", "broker")

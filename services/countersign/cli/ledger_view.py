@@ -18,10 +18,13 @@ from countersign.ledger.v1.event_pb2 import (
     ExpungeDeclined,
     ExpungeRequested,
     OpeningsExpunged,
+    RegistrarsOrdered,
     RegistryStatement,
     RestoreCause,
 )
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
+from registry.findings import RegistryRefused
+from registry.orders import SignedOrder
 from shared.kinds import SCHEMA_EPOCH, kind_name
 from tlog.checkpoint import Checkpoint
 
@@ -165,6 +168,8 @@ def _said(entry: Entry) -> str:
         return _of_registry(entry.registry_published.statement)
     if kind == "officers_published":
         return _of_registry(entry.officers_published.statement)
+    if kind == "registrars_ordered":
+        return _of_order(entry.registrars_ordered)
     if kind == "runs_reported":
         told = entry.runs_reported
         return f"{told.system}: {told.runs} runs of {told.day}"
@@ -176,6 +181,16 @@ def _said(entry: Entry) -> str:
 
 def _of_registry(said: RegistryStatement) -> str:
     return f"{said.owner}, serial {said.serial}: {said.officers} officers"
+
+
+def _of_order(said: RegistrarsOrdered) -> str:
+    """What it says; whether it counts is `registry list`'s to tell."""
+    try:
+        signed = SignedOrder.parse(said.note)
+    except RegistryRefused:
+        return f"{said.owner}: cannot be read"
+    names = ", ".join(one.name for one in signed.note.signatures)
+    return f"{signed.label}, signed by {names}"
 
 
 def _date(stamp: Timestamp) -> str:

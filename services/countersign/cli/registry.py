@@ -9,6 +9,8 @@ import click
 from rich.markup import escape
 
 from countersign.cli.output import OK, REFUSED, json_option, out, print_json, table
+from countersign.cli.registry_list import list_owners
+from countersign.cli.registry_orders import cosign_order, expel, hand_in, recover
 from countersign.cli.registry_publish import publish
 from countersign.installation.files import write_public, write_secret
 from directive.findings import Finding
@@ -249,7 +251,8 @@ def diff(old: Path, new: Path, as_json: bool) -> int:
     return OK
 
 
-registry.add_command(publish)
+for command in (publish, recover, expel, cosign_order, hand_in, list_owners):
+    registry.add_command(command)
 
 
 def _reviewed(folders: tuple[Path, ...], beside: tuple[Path, ...]) -> list[Reviewed]:

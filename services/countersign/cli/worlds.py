@@ -23,8 +23,9 @@ from directive.vocabulary import Vocabulary
 from directive.worlds import HeldWorlds, OneWorld, Worlds
 from registry.folding import Fold
 from registry.history import History
+from registry.orders import OrderNotProved
 from registry.publication import FIELDS
-from shared.kinds import DOCUMENTS, REGISTRATIONS
+from shared.kinds import DOCUMENTS, REGISTRY
 from shared.registry import Registry, TrustRoots
 from shared.settings import SettingsError
 from tlog.cosignature import parse_log_vkey
@@ -54,8 +55,8 @@ class Source:
             return files
         against = holdings.World(self.vocabulary, None, None)
         history = None
-        if any(entry.WhichOneof("event") in REGISTRATIONS for _, entry in documents):
-            history = History(documents, openings, _fold(trust)).after
+        if any(entry.WhichOneof("event") in REGISTRY for _, entry in documents):
+            history = _history(documents, openings, trust).after
         try:
             return HeldWorlds(documents, against, self.registry, files, history)
         except DirectiveRefused as error:
@@ -70,6 +71,13 @@ class Source:
             raise SettingsError(f"{self.folder}: the directives are not loaded: {error}") from error
 
 
+def _history(documents: Documents, openings: Openings, trust: TrustRoots) -> History:
+    try:
+        return History(documents, openings, _fold(trust))
+    except OrderNotProved as error:
+        raise SettingsError(f"the trust roots do not name the same registrars: {error}") from error
+
+
 def _fold(trust: TrustRoots) -> Fold:
     """What owners publish, of whom none has yet."""
     if not trust.registry_signers:
@@ -78,7 +86,8 @@ def _fold(trust: TrustRoots) -> Fold:
             "take registry_signers from the operator's"
         )
     try:
-        return Fold(trust.registry_signers, parse_log_vkey(trust.log_verifier_keys[0]).name)
+        origin = parse_log_vkey(trust.log_verifier_keys[0]).name
+        return Fold(trust.registry_signers, origin, trust.registrars)
     except TlogError as error:
         raise SettingsError(f"trust roots: a verifier key cannot be read: {error}") from error
 

@@ -140,6 +140,15 @@ class RegistrationClient:
             )
         return await self.hand_in(pb.PublishRegistrationRequest(entries=entries))
 
+    async def order(self, note: str) -> pb.PublishOrderResponse:
+        """Puts an order of the registrars on record."""
+        return await call(
+            self._stub.PublishOrder,
+            pb.PublishOrderRequest(note=note),
+            name=f"{SERVICE}/PublishOrder",
+            timeout_s=TIMEOUT_S,
+        )
+
     async def hand_in(
         self, request: pb.PublishRegistrationRequest
     ) -> pb.PublishRegistrationResponse:

@@ -107,6 +107,7 @@ class Entry(_message.Message):
     REQUESTS_READ_FIELD_NUMBER: _builtins.int
     OFFICERS_PUBLISHED_FIELD_NUMBER: _builtins.int
     RUNS_REPORTED_FIELD_NUMBER: _builtins.int
+    REGISTRARS_ORDERED_FIELD_NUMBER: _builtins.int
     schema_epoch: _builtins.int
     """Version of the meaning of these fields: 1. See above for when it grows."""
     recorded_by: _builtins.str
@@ -117,7 +118,7 @@ class Entry(_message.Message):
     could take the id first.
     """
     previous_document: _builtins.int
-    """For a document (a directive, a withdrawal, a registry): index of the document before it, so that a reader who
+    """For a document (a directive, a withdrawal, a registry, an order of the registrars): index of the document before it, so that a reader who
     follows them knows that none was left out. Absent in the first, and in every other entry.
     """
     @_builtins.property
@@ -240,6 +241,10 @@ class Entry(_message.Message):
     def runs_reported(self) -> _event_pb2.RunsReported:
         """A connector said what it ran."""
 
+    @_builtins.property
+    def registrars_ordered(self) -> _event_pb2.RegistrarsOrdered:
+        """The registrars gave an owner new keys, or expelled it."""
+
     def __init__(
         self,
         *,
@@ -277,14 +282,15 @@ class Entry(_message.Message):
         requests_read: _event_pb2.RequestsRead | None = ...,
         officers_published: _event_pb2.OfficersPublished | None = ...,
         runs_reported: _event_pb2.RunsReported | None = ...,
+        registrars_ordered: _event_pb2.RegistrarsOrdered | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_previous_document", b"_previous_document", "alarm_raised", b"alarm_raised", "directive_published", b"directive_published", "directive_withdrawn", b"directive_withdrawn", "event", b"event", "export_made", b"export_made", "expunge_declined", b"expunge_declined", "expunge_requested", b"expunge_requested", "heartbeat", b"heartbeat", "key_rotated", b"key_rotated", "log_restored", b"log_restored", "obligation_discharged", b"obligation_discharged", "officers_published", b"officers_published", "opening_read", b"opening_read", "openings_expunged", b"openings_expunged", "openings_searched", b"openings_searched", "outcome_reported", b"outcome_reported", "payload_purged", b"payload_purged", "period_closed", b"period_closed", "previous_document", b"previous_document", "recorded_at", b"recorded_at", "registry_published", b"registry_published", "request_rejected", b"request_rejected", "requests_read", b"requests_read", "runs_reported", b"runs_reported", "search_answered", b"search_answered", "search_checked", b"search_checked", "search_decided", b"search_decided", "search_expired", b"search_expired", "search_failed", b"search_failed", "search_undecided", b"search_undecided", "search_withdrawn", b"search_withdrawn"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_previous_document", b"_previous_document", "alarm_raised", b"alarm_raised", "directive_published", b"directive_published", "directive_withdrawn", b"directive_withdrawn", "event", b"event", "export_made", b"export_made", "expunge_declined", b"expunge_declined", "expunge_requested", b"expunge_requested", "heartbeat", b"heartbeat", "key_rotated", b"key_rotated", "log_restored", b"log_restored", "obligation_discharged", b"obligation_discharged", "officers_published", b"officers_published", "opening_read", b"opening_read", "openings_expunged", b"openings_expunged", "openings_searched", b"openings_searched", "outcome_reported", b"outcome_reported", "payload_purged", b"payload_purged", "period_closed", b"period_closed", "previous_document", b"previous_document", "recorded_at", b"recorded_at", "registrars_ordered", b"registrars_ordered", "registry_published", b"registry_published", "request_rejected", b"request_rejected", "requests_read", b"requests_read", "runs_reported", b"runs_reported", "search_answered", b"search_answered", "search_checked", b"search_checked", "search_decided", b"search_decided", "search_expired", b"search_expired", "search_failed", b"search_failed", "search_undecided", b"search_undecided", "search_withdrawn", b"search_withdrawn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_previous_document", b"_previous_document", "alarm_raised", b"alarm_raised", "commitments", b"commitments", "directive_published", b"directive_published", "directive_withdrawn", b"directive_withdrawn", "event", b"event", "export_made", b"export_made", "expunge_declined", b"expunge_declined", "expunge_requested", b"expunge_requested", "heartbeat", b"heartbeat", "key_rotated", b"key_rotated", "log_restored", b"log_restored", "obligation_discharged", b"obligation_discharged", "officers_published", b"officers_published", "opening_read", b"opening_read", "openings_expunged", b"openings_expunged", "openings_searched", b"openings_searched", "outcome_reported", b"outcome_reported", "payload_purged", b"payload_purged", "period_closed", b"period_closed", "previous_document", b"previous_document", "recorded_at", b"recorded_at", "recorded_by", b"recorded_by", "registry_published", b"registry_published", "request_rejected", b"request_rejected", "requests_read", b"requests_read", "runs_reported", b"runs_reported", "schema_epoch", b"schema_epoch", "search_answered", b"search_answered", "search_checked", b"search_checked", "search_decided", b"search_decided", "search_expired", b"search_expired", "search_failed", b"search_failed", "search_id", b"search_id", "search_undecided", b"search_undecided", "search_withdrawn", b"search_withdrawn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_previous_document", b"_previous_document", "alarm_raised", b"alarm_raised", "commitments", b"commitments", "directive_published", b"directive_published", "directive_withdrawn", b"directive_withdrawn", "event", b"event", "export_made", b"export_made", "expunge_declined", b"expunge_declined", "expunge_requested", b"expunge_requested", "heartbeat", b"heartbeat", "key_rotated", b"key_rotated", "log_restored", b"log_restored", "obligation_discharged", b"obligation_discharged", "officers_published", b"officers_published", "opening_read", b"opening_read", "openings_expunged", b"openings_expunged", "openings_searched", b"openings_searched", "outcome_reported", b"outcome_reported", "payload_purged", b"payload_purged", "period_closed", b"period_closed", "previous_document", b"previous_document", "recorded_at", b"recorded_at", "recorded_by", b"recorded_by", "registrars_ordered", b"registrars_ordered", "registry_published", b"registry_published", "request_rejected", b"request_rejected", "requests_read", b"requests_read", "runs_reported", b"runs_reported", "schema_epoch", b"schema_epoch", "search_answered", b"search_answered", "search_checked", b"search_checked", "search_decided", b"search_decided", "search_expired", b"search_expired", "search_failed", b"search_failed", "search_id", b"search_id", "search_undecided", b"search_undecided", "search_withdrawn", b"search_withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__previous_document: _TypeAlias = _typing.Literal["previous_document"]  # noqa: Y015
     _WhichOneofArgType__previous_document: _TypeAlias = _typing.Literal["_previous_document", b"_previous_document"]  # noqa: Y015
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["search_checked", "search_decided", "search_answered", "search_failed", "search_expired", "search_withdrawn", "search_undecided", "request_rejected", "opening_read", "expunge_requested", "openings_expunged", "export_made", "period_closed", "key_rotated", "heartbeat", "payload_purged", "directive_published", "registry_published", "alarm_raised", "openings_searched", "directive_withdrawn", "outcome_reported", "obligation_discharged", "log_restored", "expunge_declined", "requests_read", "officers_published", "runs_reported"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["search_checked", "search_decided", "search_answered", "search_failed", "search_expired", "search_withdrawn", "search_undecided", "request_rejected", "opening_read", "expunge_requested", "openings_expunged", "export_made", "period_closed", "key_rotated", "heartbeat", "payload_purged", "directive_published", "registry_published", "alarm_raised", "openings_searched", "directive_withdrawn", "outcome_reported", "obligation_discharged", "log_restored", "expunge_declined", "requests_read", "officers_published", "runs_reported", "registrars_ordered"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__previous_document) -> _WhichOneofReturnType__previous_document | None: ...

@@ -1252,6 +1252,50 @@ class OfficersPublished(_message.Message):
 Global___OfficersPublished: _TypeAlias = OfficersPublished  # noqa: Y015
 
 @_typing.final
+class RegistrarsOrdered(_message.Message):
+    """A quorum of the registrars that the trust roots name gave an owner new keys, because its own are lost or known to others,
+    or expelled it. Nothing else of what is published is signed by anybody but its owner.
+
+    The note is a C2SP signed note. Its text is these lines, each with its line feed, and nothing else:
+
+      countersign/registrars-order/v1
+      log ORIGIN
+      owner OWNER
+      follows sha256:HEX
+      before YYYY-MM-DD
+      order recover
+      key VERIFIER-KEY
+      authority TEXT
+      reason TEXT
+
+    "follows" is SHA-256 of the text of the order about this owner that counted last, or "nothing": each order counts once.
+    It counts only in the log named, and only if its entry was recorded before the day named (UTC). "order expel" has no
+    key; "order recover" has 1 to 16, each in a line of its own.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OWNER_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    """Whom it concerns: an ORI, or an ISO 3166-2 code for a jurisdiction."""
+    note: _builtins.str
+    """The order with its signatures, as signed."""
+    def __init__(
+        self,
+        *,
+        owner: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "owner", b"owner"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistrarsOrdered: _TypeAlias = RegistrarsOrdered  # noqa: Y015
+
+@_typing.final
 class AlarmRaised(_message.Message):
     """Something is wrong that oversight must know of."""
 

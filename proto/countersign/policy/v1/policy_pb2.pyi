@@ -661,6 +661,52 @@ class GetRegistrationRequest(_message.Message):
 Global___GetRegistrationRequest: _TypeAlias = GetRegistrationRequest  # noqa: Y015
 
 @_typing.final
+class PublishOrderRequest(_message.Message):
+    """Hands in an order of the registrars."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    note: _builtins.str
+    """The order, signed by a quorum (RegistrarsOrdered)."""
+    def __init__(
+        self,
+        *,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishOrderRequest: _TypeAlias = PublishOrderRequest  # noqa: Y015
+
+@_typing.final
+class PublishOrderResponse(_message.Message):
+    """The order is on record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _decision_pb2.Receipt:
+        """Proof of its entry; absent when the same order was on record already."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _decision_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishOrderResponse: _TypeAlias = PublishOrderResponse  # noqa: Y015
+
+@_typing.final
 class GetRegistrationResponse(_message.Message):
     """What counts of an owner."""
 
@@ -670,7 +716,9 @@ class GetRegistrationResponse(_message.Message):
     COMMITMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def statement(self) -> _event_pb2.RegistryStatement:
-        """What it signed last, without its signature."""
+        """What it signed last, without its signature. Its serial number is 0 where the registrars have given the owner new
+        keys since: with these it may begin anew.
+        """
 
     @_builtins.property
     def commitments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:

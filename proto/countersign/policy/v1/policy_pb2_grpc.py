@@ -60,6 +60,11 @@ class PolicyServiceStub:
                 request_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.GetRegistrationRequest.SerializeToString,
                 response_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.GetRegistrationResponse.FromString,
                 _registered_method=True)
+        self.PublishOrder = channel.unary_unary(
+                '/countersign.policy.v1.PolicyService/PublishOrder',
+                request_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.PublishOrderRequest.SerializeToString,
+                response_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.PublishOrderResponse.FromString,
+                _registered_method=True)
         self.ListDirectives = channel.unary_unary(
                 '/countersign.policy.v1.PolicyService/ListDirectives',
                 request_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.ListDirectivesRequest.SerializeToString,
@@ -119,6 +124,15 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PublishOrder(self, request, context):
+        """Puts an order of the registrars on record: new keys for an owner, or its expulsion. It counts from the next search
+        on. Whoever may hand something in may hand this in: what counts are the signatures of a quorum.
+        Errors: ORDER_REFUSED with what was found, REGISTRY_IS_A_FILE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDirectives(self, request, context):
         """Lists the directives that are loaded, by name.
         """
@@ -160,6 +174,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.GetRegistration,
                     request_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.GetRegistrationRequest.FromString,
                     response_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.GetRegistrationResponse.SerializeToString,
+            ),
+            'PublishOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishOrder,
+                    request_deserializer=countersign_dot_policy_dot_v1_dot_policy__pb2.PublishOrderRequest.FromString,
+                    response_serializer=countersign_dot_policy_dot_v1_dot_policy__pb2.PublishOrderResponse.SerializeToString,
             ),
             'ListDirectives': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDirectives,
@@ -308,6 +327,33 @@ class PolicyService:
             '/countersign.policy.v1.PolicyService/GetRegistration',
             countersign_dot_policy_dot_v1_dot_policy__pb2.GetRegistrationRequest.SerializeToString,
             countersign_dot_policy_dot_v1_dot_policy__pb2.GetRegistrationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/countersign.policy.v1.PolicyService/PublishOrder',
+            countersign_dot_policy_dot_v1_dot_policy__pb2.PublishOrderRequest.SerializeToString,
+            countersign_dot_policy_dot_v1_dot_policy__pb2.PublishOrderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,11 @@ class PolicyServiceStub:
     """Gives what counts of one owner: what its next publication is made beside. The texts are in the ledger.
     Errors: REGISTRATION_UNKNOWN, REGISTRY_IS_A_FILE.
     """
+    PublishOrder: _aio.UnaryUnaryMultiCallable[_policy_pb2.PublishOrderRequest, _policy_pb2.PublishOrderResponse]
+    """Puts an order of the registrars on record: new keys for an owner, or its expulsion. It counts from the next search
+    on. Whoever may hand something in may hand this in: what counts are the signatures of a quorum.
+    Errors: ORDER_REFUSED with what was found, REGISTRY_IS_A_FILE.
+    """
     ListDirectives: _aio.UnaryUnaryMultiCallable[_policy_pb2.ListDirectivesRequest, _policy_pb2.ListDirectivesResponse]
     """Lists the directives that are loaded, by name."""
     GetDirective: _aio.UnaryUnaryMultiCallable[_policy_pb2.GetDirectiveRequest, _policy_pb2.GetDirectiveResponse]
@@ -96,6 +101,17 @@ class PolicyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_policy_pb2.GetRegistrationResponse]:
         """Gives what counts of one owner: what its next publication is made beside. The texts are in the ledger.
         Errors: REGISTRATION_UNKNOWN, REGISTRY_IS_A_FILE.
+        """
+
+    @_abc_1.abstractmethod
+    def PublishOrder(
+        self,
+        request: _policy_pb2.PublishOrderRequest,
+        context: _aio.ServicerContext[_policy_pb2.PublishOrderRequest, _abc.Awaitable[_policy_pb2.PublishOrderResponse]],
+    ) -> _abc.Awaitable[_policy_pb2.PublishOrderResponse]:
+        """Puts an order of the registrars on record: new keys for an owner, or its expulsion. It counts from the next search
+        on. Whoever may hand something in may hand this in: what counts are the signatures of a quorum.
+        Errors: ORDER_REFUSED with what was found, REGISTRY_IS_A_FILE.
         """
 
     @_abc_1.abstractmethod
