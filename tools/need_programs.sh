@@ -1,10 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that what the tests need of Debian's packages is there: PostgreSQL's server, SoftHSM,
-<<<<<<< HEAD
-# strace, OpenSSL's command, promtool (of which only the program is used: no server need run).
-=======
-# strace, OpenSSL's command, systemd's (only to check unit files: it is not started).
->>>>>>> d834a0e (One machine for production: systemd units, countersign machine init, and a test that runs both)
+# strace, OpenSSL's command, promtool and systemd-analyze (of which only the programs are used: no server need
+# run).
 # As root it installs what is missing; anyone else is told what to install.
 set -euo pipefail
 
@@ -14,11 +11,8 @@ compgen -G "/usr/lib/*/softhsm/libsofthsm2.so" >/dev/null \
     || compgen -G "/usr/lib/softhsm/libsofthsm2.so" >/dev/null || missing+=(softhsm2)
 command -v strace >/dev/null || missing+=(strace)
 command -v openssl >/dev/null || missing+=(openssl)
-<<<<<<< HEAD
 command -v promtool >/dev/null || missing+=(prometheus)
-=======
 command -v systemd-analyze >/dev/null || missing+=(systemd)
->>>>>>> d834a0e (One machine for production: systemd units, countersign machine init, and a test that runs both)
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
 if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then

@@ -280,7 +280,7 @@ def _ledger(machine: Machine, answers: Answers, ports: Ports) -> toml.Table:
         "database": str(data / "ledger.sqlite3"),
         "origin": _origin(answers),
         "signing_keys": [str(machine.key("note.pem"))],
-        # In no backup of the database: see docs/runbook-ledger.md.
+        # In no backup of the database: see docs/runbooks/restore-from-backup.md.
         "last_signed": str(apart / "last-signed"),
         **_where(machine, "ledger", f"{EVERYWHERE}:{ports.ledger}", ports),
         "http": {"listen": f"{EVERYWHERE}:{ports.ledger_http}"},
