@@ -40,6 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how often each fault test with a random seed is repeated (default: %(default)s)",
     )
     group.addoption(
+        "--last-release",
+        default=None,
+        metavar="COMMIT",
+        help="whose services are run beside those of today (default: those of the last release's tag)",
+    )
+    group.addoption(
         "--promise",
         type=int,
         default=None,

@@ -131,11 +131,12 @@ class InstallationUnderTest:
         witness: bool = False,
         on_record: bool = False,
         trust_domain: str = TRUST_DOMAIN,
+        ports: Ports | None = None,
     ) -> None:
         """`on_record` for directives that are taken from the ledger: publishing them takes seconds."""
         layout = Layout(folder)
         registry = ensure_documents(layout)
-        ports = Ports.free(systems_run_here(registry), witness=witness)
+        ports = ports or Ports.free(systems_run_here(registry), witness=witness)
         self.prepared: Installation = prepare(
             layout, registry, ports, on_record=on_record, trust_domain=trust_domain
         )
