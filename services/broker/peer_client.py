@@ -1,6 +1,5 @@
 """Calls to the broker of a peer."""
 
-import asyncio
 from typing import Final
 
 import grpc
@@ -11,7 +10,6 @@ from countersign.broker.v1.peer_pb2_grpc import PeerServiceStub
 from shared.errors import Unavailable
 from shared.rpc import call, open_channel
 from shared.settings import TlsFiles
-from shared.tls import modified
 
 SERVICE: Final = "countersign.broker.v1.PeerService"
 TIMEOUT_S: Final = 15.0
@@ -19,14 +17,12 @@ TIMEOUT_S: Final = 15.0
 
 
 class PeerClient:
-    """One peer. The connection is made anew when our certificate has been renewed."""
+    """One peer."""
 
     def __init__(self, address: str, tls: TlsFiles) -> None:
         self._address = address
         self._tls = tls
         self._channel: grpc.aio.Channel | None = None
-        self._stamp: tuple[int, ...] = ()
-        self._closing: set[asyncio.Task[None]] = set()
 
     async def refer(self, request: pb.ReferSearchRequest) -> Search:
         """Refers a search, or refers it again. Raises ServiceError."""
@@ -64,26 +60,15 @@ class PeerClient:
 
     async def close(self) -> None:
         """Ends the connection."""
-        for closing in self._closing:
-            closing.cancel()
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
 
     def _stub(self) -> PeerServiceStub:
-        try:
-            stamp = modified(self._tls)
-            if self._channel is None or stamp != self._stamp:
-                new = open_channel(self._address, self._tls)
-                old, self._channel, self._stamp = self._channel, new, stamp
-                if old is not None:
-                    # What is under way on it ends by itself; nobody waits for that here.
-                    closing = asyncio.create_task(old.close(grace=TIMEOUT_S))
-                    self._closing.add(closing)
-                    closing.add_done_callback(self._closing.discard)
-        except OSError as error:
-            # A renewal that removes before it writes: the channel that is there still does.
-            if self._channel is None:
+        if self._channel is None:
+            try:
+                self._channel = open_channel(self._address, self._tls)
+            except OSError as error:
                 raise Unavailable(
                     "TLS_FILES", "our certificate cannot be read now", retry_after_s=1
                 ) from error

@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
 from shared import telemetry
+from shared.channels import RenewedChannel
 from shared.door import AccessRule as AccessRule
 from shared.door import Context as Context
 from shared.door import Door, Limit
@@ -149,11 +150,19 @@ async def start_server(
 def open_channel(
     address: str, tls: TlsFiles, options: Sequence[tuple[str, Any]] = CHANNEL_OPTIONS
 ) -> grpc.aio.Channel:
-    """A channel with mutual TLS. The server's certificate must name the host of the address."""
-    credentials = grpc.ssl_channel_credentials(
-        tls.authority.read_bytes(), tls.key.read_bytes(), tls.certificate.read_bytes()
-    )
-    return grpc.aio.secure_channel(address, credentials, options=list(options))
+    """A channel with mutual TLS. The server's certificate must name the host of the address.
+
+    Certificate, key and authority are read again when they change, for new calls. Raises OSError when they
+    cannot be read at first.
+    """
+
+    def made() -> grpc.aio.Channel:
+        credentials = grpc.ssl_channel_credentials(
+            tls.authority.read_bytes(), tls.key.read_bytes(), tls.certificate.read_bytes()
+        )
+        return grpc.aio.secure_channel(address, credentials, options=list(options))
+
+    return RenewedChannel(tls, made)
 
 
 def service_error(error: grpc.aio.AioRpcError) -> ServiceError:

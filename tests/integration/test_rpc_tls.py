@@ -10,16 +10,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from countersign.broker.v1 import broker_pb2 as pb
+from countersign.broker.v1.broker_pb2_grpc import BrokerServiceStub
 from countersign.installation.files import write_public, write_secret
 from countersign.installation.pki import Authority
 from shared import rpc
-from shared.errors import (
-    Unavailable,
-)
+from shared.errors import NotAllowed, Unavailable
 from shared.settings import ListenSettings, SettingsError, TlsFiles
 from support.doors import (
     LAPD,
     LASD,
+    SEARCH,
+    TIMEOUT_S,
     TRUST_DOMAIN,
     Channels,
     Pki,
@@ -151,3 +153,45 @@ async def test_address_that_is_taken_and_files_that_are_missing_are_named(
     tls.key.unlink()
     with pytest.raises(SettingsError, match=tls.key.name):
         await start(ListenSettings(address="127.0.0.1:0", tls=tls))
+
+
+async def test_a_client_shows_its_renewed_certificate_from_the_next_call_on(
+    pki: Pki, channels: Channels, servicer: ServicerThatIsTold
+) -> None:
+    files = pki.issue("agency", LAPD, file="client")
+    channel = channels(files)
+    await check(channel)
+    servicer.go_on.clear()
+    watching = rpc.call_stream(
+        BrokerServiceStub(channel).WatchSearch,
+        pb.WatchSearchRequest(search_id=SEARCH),
+        name="WatchSearch",
+        timeout_s=TIMEOUT_S,
+    )
+    assert (await anext(watching)).search.state == pb.SEARCH_STATE_PENDING
+    # Somebody else's, so that the server can tell them apart.
+    pki.issue("agency", LASD, file="client")
+    assert isinstance(await refusal(channel), NotAllowed)
+    # What was under way goes on where it was.
+    servicer.go_on.set()
+    assert [one.search.state async for one in watching] == [pb.SEARCH_STATE_ANSWERED]
+    pki.issue("agency", LAPD, file="client")
+    await check(channel)
+
+
+async def test_a_client_whose_new_certificate_is_half_written_shows_the_old_one(
+    pki: Pki, channels: Channels
+) -> None:
+    files = pki.issue("agency", LAPD, file="client")
+    channel = channels(files)
+    await check(channel)
+    old_key = files.key.read_bytes()
+    pki.issue("agency", LAPD, file="client")
+    new_key = files.key.read_bytes()
+    for half in (old_key, new_key[:50], b""):
+        files.key.write_bytes(half)
+        await check(channel)
+    files.key.unlink()
+    await check(channel)
+    files.key.write_bytes(new_key)
+    await check(channel)
