@@ -59,8 +59,9 @@ up: $(RUNNABLE) ## Run every part on this machine until Ctrl-C
 
 test: $(DEV) ## Run all suites (the fault suite in its short form)
 	@tools/need_programs.sh
-	@# Four at a time: most tests wait for processes. A file's tests stay together, in order.
-	$(PY) -m pytest -n 4 --dist loadfile
+	@# Four at a time: most tests wait for processes. A file's tests stay together, in order; files begin in
+	@# the order of their folders, so that not the long ones of a few tests are left for the end.
+	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-fault: $(DEV) ## Run the fault suite in its long form
 	@tools/need_programs.sh
