@@ -26,7 +26,7 @@ IMAGE_PYTHON ?= 3.11
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 RUNNABLE := $(if $(wildcard $(DEV)),$(DEV),$(EMBEDDED))
 
-.PHONY: help setup demo up test test-fault test-k8s lint contracts types proto proto-check conformance k8s-check images sbom release bench configuration promises requirements audit clean
+.PHONY: help setup tools programs demo up test test-fault test-k8s lint contracts types proto proto-check conformance k8s-check images sbom release bench configuration promises requirements audit clean
 
 help: ## List the targets
 	@if [ -t 1 ]; then bold=$$'\033[1m' plain=$$'\033[0m'; else bold= plain=; fi; \
@@ -47,6 +47,11 @@ $(K8S)/.installed: requirements/kubernetes.txt tools/setup_tools.sh
 	tools/setup_tools.sh $(K8S) requirements/kubernetes.txt
 	@touch $@
 
+tools: $(K8S)/.installed $(SCRATCH)/sbom/.installed programs ## Install what k8s-check, sbom and test need, as they do otherwise themselves
+
+programs: ## Install the Debian packages that test needs
+	@tools/need_programs.sh
+
 $(SCRATCH)/sbom/.installed: requirements/sbom.txt tools/setup_tools.sh
 	tools/setup_tools.sh $(SCRATCH)/sbom requirements/sbom.txt
 	@touch $@
@@ -57,8 +62,7 @@ demo: $(RUNNABLE) ## Show real searches permitted, refused and proved, on this m
 up: $(RUNNABLE) ## Run every part on this machine until Ctrl-C
 	$(VENV)/bin/countersign up
 
-test: $(DEV) ## Run all suites (the fault suite in its short form)
-	@tools/need_programs.sh
+test: $(DEV) programs ## Run all suites (the fault suite in its short form)
 	@# Four at a time: most tests wait for processes. A file's tests stay together, in order; files begin in
 	@# the order of their folders, so that not the long ones of a few tests are left for the end.
 	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder
