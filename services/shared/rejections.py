@@ -34,6 +34,7 @@ class Rejections:
     def __init__(self, clock: Clock, rate: Rate = RATE) -> None:
         self._entries = Allowances(rate, clock)
         self._without: Counter[str] = Counter()
+        _unrecorded.add(0)
 
     async def record(
         self,

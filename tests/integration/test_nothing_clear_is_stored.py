@@ -10,6 +10,7 @@ import json
 import os
 import random
 import sqlite3
+import urllib.request
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -30,6 +31,17 @@ from support.agencies import AgencyAtWork, at_work, stopped
 from support.brokers import OFFICER, own_case
 from support.installations import LAPD, InstallationUnderTest
 from support.pictures import probe
+from support.scrapes import (
+    ONLY_ON_RECORD,
+    ONLY_WHEN_FAILED,
+    TARGET_LABELS,
+    every_expression,
+    labels_by_metric,
+    measured,
+    telling_all,
+    until_told,
+)
+from support.sources import listed
 
 CASE: Final = "26-CASE-THAT-NOBODY-MAY-READ"
 NARRATIVE: Final = "A narrative, in these very words, that nobody may read."
@@ -162,9 +174,14 @@ def assert_blind(stored: Stored, forms: Mapping[str, list[bytes]]) -> None:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InstallationUnderTest]:
-    """An installation in which nothing else was searched."""
-    with InstallationUnderTest(tmp_path_factory.mktemp("nothing-clear") / "data") as running:
-        yield running
+    """An installation in which nothing else was searched, and which says all that it can of itself."""
+    folder = tmp_path_factory.mktemp("nothing-clear") / "data"
+    made = InstallationUnderTest(folder, witness=True)
+    ledger = made.layout.config("ledger")
+    # Long enough that none comes: only that it is promised is measured.
+    ledger.write_text(f"heartbeat_s = 3600\n{ledger.read_text()}")
+    with telling_all(), made:
+        yield made
 
 
 @pytest.mark.promise(6)
@@ -211,7 +228,7 @@ async def test_the_public_record_and_the_logs_name_nobody(own: InstallationUnder
     secrets = [one.encode() for one in (OFFICER, CASE, NARRATIVE, DOCKET, BASIS)]
     async with at_work(own, LAPD) as lapd:
         # By every way to the record: a dry run, a search, a refusal, and a call that is turned away.
-        await _make_entries(lapd)
+        token, search_id = await _make_entries(lapd)
         wanted = ListEntriesRequest()
         leaves = [record.leaf async for record in lapd.ledger.entries(wanted)]
     assert len(leaves) >= 5
@@ -234,9 +251,38 @@ async def test_the_public_record_and_the_logs_name_nobody(own: InstallationUnder
     assert not holding, "the openings are encrypted"
     stored = Stored(own)
     assert stored.holding([leaves[0]]), "the search for bytes would find it"
-    for secret in secrets:
+    # Spans are written beside the logs here: those of this search have come.
+    assert await until_told(own, "connector-lacris", '"name": "connector.run"')
+    stored = Stored(own)
+    for secret in [*secrets, token.encode(), token.split(".")[1].encode()]:
         assert not {name for name in stored.holding([secret]) if "ledger" in name}
         assert not {name for name in stored.holding([secret]) if name.startswith("log/")}
+    for process, text in measured(own).items():
+        assert "countersign_" in text, process
+        for secret in [*secrets, token.encode(), search_id.encode(), OFFICER.encode()]:
+            assert secret.decode() not in text, process
+
+
+def test_what_alerts_and_dashboards_ask_for_is_measured(own: InstallationUnderTest) -> None:
+    """After the searches above: each metric by the name, and with the labels, that somebody asks for."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{own.ports.ledger_http}/checkpoint", timeout=60):
+        pass  # strangers' reading is measured too
+    labels = labels_by_metric("\n".join(measured(own).values()))
+    asked = [one for one in every_expression() if not one.foreign]
+    assert len(asked) > 50
+    offenders = [
+        f"{one.where}: {name}"
+        for one in asked
+        for name in one.metrics - ONLY_ON_RECORD
+        if name not in labels
+    ]
+    offenders += [
+        f"{one.where}: label {label}"
+        for one in asked
+        for label in one.labels - TARGET_LABELS - ONLY_WHEN_FAILED
+        if not any(label in labels.get(name, ()) for name in one.metrics)
+    ]
+    assert not offenders, listed(offenders)
 
 
 def _holds(value: object, secrets: Iterable[bytes]) -> bool:
@@ -244,13 +290,15 @@ def _holds(value: object, secrets: Iterable[bytes]) -> bool:
     return any(secret in as_bytes for secret in secrets)
 
 
-async def _make_entries(lapd: AgencyAtWork) -> None:
+async def _make_entries(lapd: AgencyAtWork) -> tuple[str, str]:
+    """Gives an officer token that was shown, and the id of a search that ran."""
     facts = own_case(
         case_number=CASE, narrative=NARRATIVE, instrument_number=DOCKET, emergency_basis=BASIS
     )
     facts.circumstances.instrument.kind = INSTRUMENT_KIND_SEARCH_WARRANT
     facts.circumstances.emergency.claimed = True
-    await lapd.client.check(facts, lapd.provider.token(OFFICER, facts.search_id))
+    token = lapd.provider.token(OFFICER, facts.search_id)
+    await lapd.client.check(facts, token)
     prepared = lapd.sealed(facts, probe(7))
     await lapd.submit(prepared)
     await lapd.ended(prepared)
@@ -259,3 +307,4 @@ async def _make_entries(lapd: AgencyAtWork) -> None:
     other = own_case(search_id=facts.search_id, case_number=CASE, narrative=NARRATIVE + "!")
     with pytest.raises(Conflict):
         await lapd.submit(lapd.sealed(other, probe(7)))
+    return token, facts.search_id

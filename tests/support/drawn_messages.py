@@ -1,11 +1,14 @@
 """Messages drawn at random, as their contracts describe them: `messages(pb.GetSearchRequest.DESCRIPTOR)`."""
 
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any, Final, TypeVar, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
+
+Drawn = TypeVar("Drawn", bound=Message)
 
 DEPTH_MAX: Final = 4
 ITEMS_MAX: Final = 3
@@ -95,3 +98,27 @@ def _put(message: Any, field: FieldDescriptor, value: Any) -> None:
         getattr(message, field.name).CopyFrom(value)
     else:
         setattr(message, field.name, value)
+
+
+def every_field_marked(message: Drawn, mark: str) -> Iterator[Drawn]:
+    """The message again for each field of text or bytes that it could have, with the mark in that one."""
+    for path in _texts_of(cast("Descriptor", message.DESCRIPTOR), DEPTH_MAX):
+        marked = type(message)()
+        marked.CopyFrom(message)
+        inner: Any = marked
+        for field in path[:-1]:
+            inner = getattr(inner, field.name)
+            inner = inner.add() if field.is_repeated else inner
+        _put(
+            inner, path[-1], mark if path[-1].type == FieldDescriptor.TYPE_STRING else mark.encode()
+        )
+        yield marked
+
+
+def _texts_of(kind: Descriptor, depth: int) -> Iterator[tuple[FieldDescriptor, ...]]:
+    for field in kind.fields:
+        if field.message_type is not None and depth:
+            for path in _texts_of(field.message_type, depth - 1):
+                yield (field, *path)
+        elif field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
+            yield (field,)

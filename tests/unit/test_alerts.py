@@ -1,11 +1,13 @@
 """The alerts: each fires when it must and else not, and each leads to a page that says what to do."""
 
 import subprocess
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from support.scrapes import dashboards, every_expression
 from support.sources import ROOT, listed
 
 RULES: Final = ROOT / "deploy" / "prometheus"
@@ -98,3 +100,43 @@ def test_the_list_of_runbooks_names_every_page_with_how_it_was_tried() -> None:
         for one in named:
             file_name, _, test = one.partition("::")
             assert f"def {test}(" in (ROOT / file_name).read_text(), one
+
+
+@pytest.mark.parametrize("name", dashboards())
+def test_dashboard_can_be_provisioned(name: str) -> None:
+    """By file or by a sidecar: its own id, any Prometheus, and every panel with a meaning and a query."""
+    one = dashboards()[name]
+    assert one["uid"] == f"countersign-{name.removesuffix('.json')}"
+    assert [source["type"] for source in one["templating"]["list"]] == ["datasource"]
+    panels = [panel for panel in one["panels"] if panel["type"] != "row"]
+    ids = [panel["id"] for panel in one["panels"]]
+    assert len(ids) == len(set(ids))
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        assert panel["title"], panel["id"]
+        assert panel["description"], panel["title"]
+        assert panel["targets"], panel["title"]
+        assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${source}"}
+        at = panel["gridPos"]
+        places = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert max(x for x, _ in places) < 24
+        assert not taken & places, f"{panel['title']} lies over another"
+        taken |= places
+
+
+def test_prometheus_can_read_every_query_of_a_dashboard(tmp_path: Path) -> None:
+    """As rules, all in one call; Grafana puts a time where its variable stands."""
+    rules = [
+        {"record": f"query:{number}", "expr": one.text.replace("$__rate_interval", "5m")}
+        for number, one in enumerate(every_expression())
+    ]
+    written = tmp_path / "rules.yaml"
+    written.write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": rules}]}))
+    checked = subprocess.run(
+        ["promtool", "check", "rules", written], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
