@@ -1,12 +1,13 @@
-"""A gRPC channel that lives for months: a renewed certificate is shown from the next call on.
+"""A gRPC channel that lives for months, and shows a renewed certificate.
 
 gRPC reads a client's certificate once, when the channel is made (grpc issue 15735). So a channel is made
-anew when the files have changed; calls that are under way end on the old one.
+anew for the next call once the files have changed; calls that are under way end on the old one.
 """
 
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
@@ -16,6 +17,8 @@ import grpc
 from shared.settings import TlsFiles
 from shared.tls import modified
 
+LOOK_EVERY_S: Final = 1.0
+"""To look at three files costs a call one hundredth more, so not each call does."""
 OLD_CALLS_END_S: Final = 330.0
 """Longer than the longest call of a client, which watches a search for five minutes."""
 
@@ -29,10 +32,14 @@ def ssl_files_fit(tls: TlsFiles) -> None:
 class RenewedChannel(grpc.aio.Channel):
     """Several channels in turn, of which the newest takes calls."""
 
-    def __init__(self, tls: TlsFiles, made: Callable[[], grpc.aio.Channel]) -> None:
+    def __init__(
+        self, tls: TlsFiles, made: Callable[[], grpc.aio.Channel], look_every_s: float
+    ) -> None:
         """`made` makes a channel from the files. Raises OSError when they cannot be read."""
         self._tls = tls
         self._made = made
+        self._look_every_s = look_every_s
+        self._look_at = time.monotonic() + look_every_s
         # The stamp before the files: what changes in between is then read at the next call.
         self._stamp = modified(tls)
         self._newest = made()
@@ -41,6 +48,10 @@ class RenewedChannel(grpc.aio.Channel):
     @property
     def newest(self) -> grpc.aio.Channel:
         """The channel for a new call."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return self._newest
+        self._look_at = now + self._look_every_s
         # Whoever renews them may be in the middle of it: what worked does until they are done.
         with contextlib.suppress(OSError):
             stamp = modified(self._tls)

@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
 from shared import telemetry
-from shared.channels import RenewedChannel
+from shared.channels import LOOK_EVERY_S, RenewedChannel
 from shared.door import AccessRule as AccessRule
 from shared.door import Context as Context
 from shared.door import Door, Limit
@@ -148,12 +148,15 @@ async def start_server(
 
 
 def open_channel(
-    address: str, tls: TlsFiles, options: Sequence[tuple[str, Any]] = CHANNEL_OPTIONS
+    address: str,
+    tls: TlsFiles,
+    options: Sequence[tuple[str, Any]] = CHANNEL_OPTIONS,
+    look_every_s: float = LOOK_EVERY_S,
 ) -> grpc.aio.Channel:
     """A channel with mutual TLS. The server's certificate must name the host of the address.
 
-    Certificate, key and authority are read again when they change, for new calls. Raises OSError when they
-    cannot be read at first.
+    Certificate, key and authority are read again when they change, for new calls; whether they have, a call
+    looks after so long. Raises OSError when they cannot be read at first.
     """
 
     def made() -> grpc.aio.Channel:
@@ -162,7 +165,7 @@ def open_channel(
         )
         return grpc.aio.secure_channel(address, credentials, options=list(options))
 
-    return RenewedChannel(tls, made)
+    return RenewedChannel(tls, made, look_every_s)
 
 
 def service_error(error: grpc.aio.AioRpcError) -> ServiceError:

@@ -150,7 +150,9 @@ async def channels(server: rpc.RunningServer) -> AsyncIterator[Channels]:
         opened: list[grpc.aio.Channel] = []
 
         def open_channel(tls: TlsFiles) -> grpc.aio.Channel:
-            opened.append(rpc.open_channel(f"127.0.0.1:{server.port}", tls))
+            address = f"127.0.0.1:{server.port}"
+            # Else a test would have to wait until a call looks.
+            opened.append(rpc.open_channel(address, tls, look_every_s=0))
             return opened[-1]
 
         yield open_channel
