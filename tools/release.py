@@ -2,9 +2,10 @@
 
     release.py OUTPUT SBOM_PYTHON IMAGE_PYTHON
 
-wheel and source archive, what images are built from, the manifests, a bill of materials of each image, and
-SHA256SUMS of them all. From the commit that is checked out and nothing else: a folder with changes is
-refused, as is a version that CHANGELOG.md does not have with a date. Asks nothing of any network.
+wheel and source archive, what images are built from, the manifests, what one machine needs besides, a bill of
+materials of each image, and SHA256SUMS of them all. From the commit that is checked out and nothing else: a
+folder with changes is refused, as is a version that CHANGELOG.md does not have with a date. Asks nothing of
+any network.
 SBOM_PYTHON is the interpreter of requirements/sbom.txt, IMAGE_PYTHON the version in the images.
 """
 
@@ -89,6 +90,13 @@ def build(source: Path, output: Path, version: str, at: int) -> None:
     images = below(source / "deploy" / "images") | wheels | requirements
     name = f"countersign-{version}"
     archive(output / f"{name}-images.tar.gz", f"{name}-images", images, at)
+    units = {
+        f"deploy/{name}": path
+        for name, path in below(source / "deploy").items()
+        if name.startswith(("systemd/", "prometheus/"))
+    }
+    units["requirements/embedded.txt"] = source / "requirements" / "embedded.txt"
+    archive(output / f"{name}-machine.tar.gz", f"{name}-machine", units, at)
     manifests = below(source / "deploy" / "k8s")
     archive(output / f"{name}-kubernetes.tar.gz", f"{name}-kubernetes", manifests, at)
 

@@ -322,8 +322,8 @@ def test_a_load_is_measured_and_marked_on_the_record(
     assert said.document["latency_ms"]["search answered"]["count"] == 1
     assert said.document["asked"]["case_number"] == "LOAD-TEST"
     # Nobody is that quick; and what is refused is not measured at all.
-    load += ("--probe", PROBE)
-    late = countersign(*load, *bounds, "--in-flight", "4", "--p99-max", "0.001")
+    load += ("--probe", PROBE, "--mix", "search=1")
+    late = countersign(*load, "--yes", "--searches", "1", "--in-flight", "4", "--p99-max", "0.001")
     assert late.code == 1
     assert "Not kept: p99 of a search" in late.out
     refused = countersign(*load[:3], *load[4:], *bounds, "--rate", "5")

@@ -10,12 +10,14 @@ from rich.console import Console
 
 from broker.limits import LimitSettings
 from countersign.cli.bench_view import Asked, Outcome, print_outcome
+from countersign.installation.identity_provider import DevelopmentIdentityProvider
 from countersign.load.histogram import Histogram
 from countersign.load.measured import PERMITTED, SET_WHAT, Measured, Step
 from countersign.load.mix import BadMix, Kind, interleaved, parse_mix
 from countersign.load.pace import OUTSTANDING_MAX, Bounds, Time, closed_loop, open_loop
-from countersign.load.tickets import of_tokens
+from countersign.load.tickets import issued, of_tokens
 from shared.errors import NotAuthentic
+from shared.signing import SigningKey
 
 BEGAN = 100.0
 
@@ -125,6 +127,14 @@ def test_percentiles_are_never_less_than_they_were_and_one_per_cent_more_at_most
     assert document["max"] == pytest.approx(taken[-1] * 1000, abs=0.001)
     assert sum(count for _, count in document["buckets"]) == 5_000
     assert Histogram().percentile_s(0.99) == 0
+
+
+def test_tokens_that_were_issued_before_are_tickets_for_their_searches() -> None:
+    provider = DevelopmentIdentityProvider("https://idp.example.org", SigningKey.generate())
+    tickets = list(islice(issued(provider, ["badge-1", "badge-2"]), 3))
+    assert [one.officer for one in tickets] == ["badge-1", "badge-2", "badge-1"]
+    assert len({one.search_id for one in tickets}) == 3
+    assert of_tokens(one.token for one in tickets) == tickets
 
 
 def test_a_token_without_officer_or_search_is_no_ticket() -> None:

@@ -81,6 +81,7 @@ def test_a_release_is_the_same_bytes_wherever_it_is_built(tmp_path: Path) -> Non
         f"{NAME}-connector.cdx.json",
         f"{NAME}-images.tar.gz",
         f"{NAME}-kubernetes.tar.gz",
+        f"{NAME}-machine.tar.gz",
         f"{NAME}-py3-none-any.whl",
         f"{NAME}-services.cdx.json",
         f"{NAME}.tar.gz",

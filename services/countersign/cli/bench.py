@@ -180,7 +180,7 @@ def bench(stated: StatedFacts, config: Path, as_json: bool, **given: Any) -> int
     tickets, at_hand = _tickets(settings, given)
     asked = _asked(given, facts, at_hand)
     pictures = given["probes"] or sorted(probes_folder().glob("*.jpg"))
-    probes = [cleaned(path.read_bytes()) for path in pictures]
+    probes = [cleaned(path.read_bytes()) for path in pictures[: asked.bounds.count_max]]
     _agree(asked, settings, given["yes"])
     case = Case(facts, probes, given["wait_s"])
     outcome = run(_measure(settings, case, tickets, asked))
