@@ -143,17 +143,8 @@ def test_it_stops_in_order_starts_again_on_its_data_and_never_on_an_empty_ledger
     assert "ledger ended by itself" in without_ledger.errors
 
 
-def test_when_one_process_dies_all_stop_and_the_log_is_named(up: Up) -> None:
-    family = up.family
-    policy = next(one for one in family if str(up.layout.config("policy")) in one.cmdline())
-    policy.kill()
-    assert up.wait() == 1
-    assert all_end(family)
-    assert "policy was ended by SIGKILL" in up.errors
-    assert str(up.layout.log("policy")) in up.errors.replace("\n", "")
-
-
-def test_it_runs_on_a_bus_that_somebody_else_runs(tmp_path: Path) -> None:
+def test_on_a_bus_of_somebody_else_one_death_stops_all_and_names_the_log(tmp_path: Path) -> None:
+    """All that is ours: the bus goes on."""
     layout = Layout(tmp_path / "data")
     registry = ensure_documents(layout)
     ports = Ports.free(systems_run_here(registry))
@@ -163,10 +154,18 @@ def test_it_runs_on_a_bus_that_somebody_else_runs(tmp_path: Path) -> None:
     try:
         up.wait_until_ready()
         assert "nats" not in up.errors
-        assert len(up.family) >= 5
+        family = up.family
+        assert len(family) >= 5
+        policy = next(one for one in family if str(up.layout.config("policy")) in one.cmdline())
+        policy.kill()
+        assert up.wait() == 1
+        assert all_end(family)
+        assert "policy was ended by SIGKILL" in up.errors
+        assert str(up.layout.log("policy")) in up.errors.replace("\n", "")
+        assert not nats.has_ended
     finally:
-        up.process.terminate()
-        assert up.wait() == 0
+        up.process.kill()
+        up.process.wait()
         nats.kill()
 
 

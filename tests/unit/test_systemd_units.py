@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -213,6 +214,32 @@ def test_systemd_finds_little_exposed(unit: Unit, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert re.search(r"Overall exposure level .*: [01]\.\d", done.stdout)
+
+
+@needs_systemd
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_users_and_rights_are_made_as_the_page_says(tmp_path: Path, machine: Path) -> None:
+    etc = tmp_path / "etc" / "countersign"
+    shutil.copytree(machine, etc)
+    for path in etc.glob("*/*.pem"):
+        path.chmod(0o644)
+    for program, file, *more in (
+        ("systemd-sysusers", "countersign.sysusers"),
+        ("systemd-tmpfiles", "countersign.tmpfiles", "--create"),
+    ):
+        command = [program, f"--root={tmp_path}", *more, str(FOLDER / file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    users = [line.split(":") for line in (tmp_path / "etc" / "passwd").read_text().splitlines()]
+    groups = {user[0]: int(user[3]) for user in users}
+    assert len(set(groups.values())) == 6, "a user for each process"
+    for path in (etc / "keys").iterdir():
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (0, 0o600), path
+    assert (etc / "keys").stat().st_mode & 0o777 == 0o700
+    for name in ("nats", "ledger", "policy", "broker", "connector"):
+        key = (etc / "tls" / f"{name}-key.pem").stat()
+        assert (key.st_uid, key.st_gid) == (0, groups[f"countersign-{name}"])
+        assert key.st_mode & 0o777 == 0o640
 
 
 def test_the_page_names_every_unit_and_folder() -> None:
