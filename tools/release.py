@@ -90,10 +90,11 @@ def build(source: Path, output: Path, version: str, at: int) -> None:
     images = below(source / "deploy" / "images") | wheels | requirements
     name = f"countersign-{version}"
     archive(output / f"{name}-images.tar.gz", f"{name}-images", images, at)
+    # Units, alert rules, dashboards: whatever has no archive of its own.
     units = {
         f"deploy/{name}": path
         for name, path in below(source / "deploy").items()
-        if name.startswith(("systemd/", "prometheus/"))
+        if not name.startswith(("images/", "k8s/"))
     }
     units["requirements/embedded.txt"] = source / "requirements" / "embedded.txt"
     archive(output / f"{name}-machine.tar.gz", f"{name}-machine", units, at)
