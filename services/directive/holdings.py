@@ -41,6 +41,11 @@ class World:
     signers: Signers | None
     """Whose signature counts; None when nobody is asked who wrote a directive."""
 
+    @property
+    def is_new(self) -> bool:
+        """Whether a document is tried that is not on record."""
+        return self.known is not None
+
 
 @dataclass(frozen=True)
 class Held:
@@ -142,8 +147,12 @@ def _publish(holdings: Holdings, index: int, entry: Entry, world: World) -> Mapp
         message = "another directive has had this name: give the new text a name of its own"
         raise DocumentError("NAME_TAKEN", f"{read.name}/{MANIFEST_FILE}", message)
     if world.signers is not None:
-        said = signature.statement(read, event.cases_text.encode(), world.vocabulary)
-        signature.check_note(read, event.note.encode() or None, said, world.signers)
+
+        def says(log: str) -> str:
+            return signature.statement(read, event.cases_text.encode(), world.vocabulary, log)
+
+        note = event.note.encode() or None
+        signature.check_note(read, note, says, world.signers, new=world.is_new)
     rules = guards.check(read, world.vocabulary, world.known)
     received = entry.recorded_at.ToDatetime(UTC)
     new = Held(Directive(read, rules), index, received, event.cases_text, event.note)
@@ -178,8 +187,12 @@ def _withdraw(
         message = f"entry {index} withdraws another text than the one on record"
         raise DocumentError("ENTRY_CONTRADICTS", LEDGER, message)
     if world.signers is not None:
-        said = signature.withdrawal(held.document, until)
-        signature.check_note(held.document, event.note.encode() or None, said, world.signers)
+
+        def says(log: str) -> str:
+            return signature.withdrawal(held.document, until, log)
+
+        note = event.note.encode() or None
+        signature.check_note(held.document, note, says, world.signers, new=world.is_new)
     ends = held.directive.ends
     if ends is not None and ends <= until:
         raise DocumentError("ENDED", LEDGER, f"{event.name} has no effect from {ends} on already")

@@ -82,7 +82,7 @@ class Documents:
                 by_party[owner] = tuple(map(Verifier.parse, published.public.keys.directives))
         # Somebody else may hold these: until the owner publishes anew, nobody signs for it.
         by_party |= dict.fromkeys(self.fold.silenced, ())
-        return Signers(by_party)
+        return replace(self._signers, by_party=by_party)
 
     def copy(self) -> "Documents":
         """The same, to try something on."""

@@ -57,6 +57,11 @@ async def test_a_party_publishes_and_withdraws(
         assert code == 1
         assert "directive.toml:" in told
         assert "EFFECT_PAST" in told
+        (tmp_path / "elsewhere").mkdir()
+        theirs = write(tmp_path / "elsewhere", handed_in(log="other.example/log"))
+        code, told = await say("directive", "publish", theirs, "--received-late")
+        assert (code, "was signed for other.example/log, and this is" in told) == (1, True)
+        assert "[SIGNED_FOR_OTHER_LOG]" in told
         receipts = tmp_path / "receipts"
         publish = ("directive", "publish", folder, "--received-late")
         code, told = await say(*publish, "--receipts", receipts)

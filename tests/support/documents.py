@@ -14,6 +14,7 @@ from directive.signature import Signers
 from shared.clock import stamp
 from shared.signing import SigningKey
 from support.directives import DIRECTIVES, LAPD, LASD, NOON, registry, vocabulary
+from support.ledgers import ORIGIN
 from tlog.note import sign_note
 
 KEYS = {party: SigningKey.generate() for party in (LAPD, LASD, "US-CA", "stranger")}
@@ -42,8 +43,12 @@ def handed_in(
     rules: Sequence[tuple[str, str]] = (),
     cases: Sequence[tuple[str, str]] = (),
     by: str | None = None,
+    log: str = ORIGIN,
 ) -> pb.PublishDirectiveRequest:
-    """A shipped directive with changes, signed by its party or by somebody else; "" for nobody."""
+    """A shipped directive with changes, signed by its party or by somebody else; "" for nobody.
+
+    For the ledger of tests, or another; "" for none, as version 1 was.
+    """
     request = pb.PublishDirectiveRequest(
         manifest=text(name, "directive.toml", *manifest),
         rules=text(name, "rules.cedar", *rules),
@@ -53,7 +58,7 @@ def handed_in(
     read = document.parse(name, request.manifest.encode(), request.rules.encode())
     signer = read.manifest.party if by is None else by
     if signer:
-        said = signature.statement(read, request.cases.encode(), vocabulary())
+        said = signature.statement(read, request.cases.encode(), vocabulary(), log)
         request.note = sign_note(said, [SIGNERS[signer]])
     return request
 
@@ -74,9 +79,9 @@ def published(request: pb.PublishDirectiveRequest, now: Holdings) -> Entry:
     return entry
 
 
-def withdrawal_note(held: Held, until: date, by: str | None = None) -> str:
+def withdrawal_note(held: Held, until: date, by: str | None = None, log: str = ORIGIN) -> str:
     signer = SIGNERS[by or held.document.manifest.party]
-    return sign_note(signature.withdrawal(held.document, until), [signer])
+    return sign_note(signature.withdrawal(held.document, until, log), [signer])
 
 
 def write(folder: Path, request: pb.PublishDirectiveRequest) -> Path:

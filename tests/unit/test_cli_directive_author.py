@@ -12,6 +12,7 @@ from countersign.cli.main import exit_code
 from directive.signature import SIGNATURE_FILE
 from shared.signing import SigningKey
 from support.directives import DIRECTIVES
+from support.ledgers import ORIGIN, SIGNER
 
 NAME = "lapd-2020-11-13"
 
@@ -82,7 +83,7 @@ def test_a_directive_is_signed_and_its_signature_verifies(
     folder = tmp_path / "ours-2026"
     exit_code(["directive", "init", str(folder), "--party", "CA0194200"])
     capsys.readouterr()
-    arguments = [str(folder), "--key", str(key), "--name", "pd.example/d"]
+    arguments = [str(folder), "--key", str(key), "--name", "pd.example/d", "--log", ORIGIN]
     assert exit_code(["directive", "sign", "--json", *arguments]) == 0
     vkey = json.loads(capsys.readouterr().out)["verifier_key"]
     trust = tmp_path / "trust.json"
@@ -97,7 +98,7 @@ def trust_roots(signers: dict[str, list[str]]) -> dict[str, Any]:
     """Trust roots that say little else."""
     other = "A" * 43 + "="
     return {
-        "log_verifier_keys": ["x"],
+        "log_verifier_keys": [SIGNER.verifier.vkey],
         "broker_verify_keys": [other],
         "directive_signers": signers,
     }
@@ -107,7 +108,16 @@ def test_nothing_is_signed_that_could_not_be_published(
     tmp_path: Path, key: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = changed(tmp_path, "cases.yaml", "expect: permit", "expect: forbid")
-    arguments = [str(folder), "--key", str(key), "--name", "pd.example/d", "--received-late"]
+    arguments = [
+        str(folder),
+        "--key",
+        str(key),
+        "--name",
+        "pd.example/d",
+        "--log",
+        ORIGIN,
+        "--received-late",
+    ]
     assert exit_code(["directive", "sign", *arguments]) == 1
     assert "CASE_FAILS" in capsys.readouterr().out
     assert not (folder / SIGNATURE_FILE).exists()
@@ -117,7 +127,17 @@ def test_an_effect_in_the_past_is_signed_only_when_it_is_meant(
     tmp_path: Path, key: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = Path(shutil.copytree(DIRECTIVES / NAME, tmp_path / NAME))
-    arguments = ["directive", "sign", str(folder), "--key", str(key), "--name", "pd.example/d"]
+    arguments = [
+        "directive",
+        "sign",
+        str(folder),
+        "--key",
+        str(key),
+        "--name",
+        "pd.example/d",
+        "--log",
+        ORIGIN,
+    ]
     assert exit_code(arguments) == 1
     assert "EFFECT_PAST" in capsys.readouterr().out
     assert not (folder / SIGNATURE_FILE).exists()
@@ -210,3 +230,11 @@ def test_lint_beside_what_is_in_force_finds_what_is_in_the_way(
     assert exit_code(["directive", "lint", str(renamed)]) == 0
     assert exit_code(["directive", "lint", str(renamed), "--beside", str(DIRECTIVES)]) == 1
     assert "VERSIONS_OVERLAP" in capsys.readouterr().out
+
+
+def test_a_log_that_has_no_such_name_is_signed_for_by_nobody(tmp_path: Path, key: Path) -> None:
+    folder = Path(shutil.copytree(DIRECTIVES / NAME, tmp_path / NAME))
+    arguments = ["directive", "sign", str(folder), "--key", str(key), "--name", "pd.example/d"]
+    for log in ((), ("--log", "two words"), ("--log", "")):
+        assert exit_code([*arguments, "--received-late", *log]) == 2
+    assert not (folder / SIGNATURE_FILE).exists()

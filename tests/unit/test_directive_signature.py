@@ -11,6 +11,9 @@ from directive.findings import DocumentError
 from directive.signature import SIGNATURE_FILE, Signers
 from shared.signing import BadKey, SigningKey
 from support.directives import DIRECTIVES, LAPD, LASD, registry, vocabulary
+from support.ledgers import ORIGIN
+from tlog.errors import TlogError
+from tlog.note import sign_note
 
 NAME = "lapd-2020-11-13"
 KEYS = {party: SigningKey.generate() for party in (LAPD, LASD, "stranger")}
@@ -26,9 +29,9 @@ def _folder(tmp_path: Path) -> Path:
     return folder
 
 
-def sign(folder: Path, *parties: str) -> None:
+def sign(folder: Path, *parties: str, log: str = ORIGIN) -> None:
     read = document.read(folder)
-    notes = [signature.sign(folder, read, vocabulary(), SIGNERS[party]) for party in parties]
+    notes = [signature.sign(folder, read, vocabulary(), SIGNERS[party], log) for party in parties]
     text, _, lines = notes[0].rpartition("\n\n")
     lines += "".join(note.rpartition("\n\n")[2] for note in notes[1:])
     (folder / SIGNATURE_FILE).write_text(f"{text}\n\n{lines}")
@@ -115,6 +118,44 @@ def test_one_unsigned_directive_keeps_the_whole_book_shut(folder: Path) -> None:
     with pytest.raises(BookError, match="SIGNATURE_MISSING"):
         load_book(folder.parent, vocabulary(), registry(), KNOWN)
     assert load_book(folder.parent, vocabulary(), registry()).directives, "nobody was asked for"
+
+
+def test_what_was_signed_for_another_log_does_not_count_and_it_is_said_for_which(
+    folder: Path,
+) -> None:
+    here = Signers(KNOWN.by_party, ORIGIN)
+    assert signature.check(folder, document.read(folder), vocabulary(), here, new=True)
+    sign(folder, LAPD, log="other.example/log")
+    said = refusal(folder, here)
+    assert said.startswith("SIGNED_FOR_OTHER_LOG: was signed for other.example/log, and this is ")
+    assert said.endswith(ORIGIN)
+    # Where nobody knows in which log they are, as in a folder that is only looked at.
+    assert signature.check(folder, document.read(folder), vocabulary(), KNOWN)
+    with pytest.raises(TlogError):
+        sign(folder, LAPD, log="two words")
+
+
+def test_the_log_is_part_of_what_is_signed(folder: Path) -> None:
+    text = (
+        (folder / SIGNATURE_FILE).read_text().replace(f"log {ORIGIN}\n", "log other.example/log\n")
+    )
+    (folder / SIGNATURE_FILE).write_text(text)
+    assert refusal(folder).startswith("SIGNATURE_FALSE: ")
+
+
+def test_a_signature_of_version_1_stays_what_it_was_and_is_none_for_what_is_new(
+    folder: Path,
+) -> None:
+    read = document.read(folder)
+    cases = (folder / "cases.yaml").read_bytes()
+    text = signature.statement(read, cases, vocabulary())
+    assert text.startswith(f"countersign/directive-signature/v1\ndirective {NAME}\n")
+    (folder / SIGNATURE_FILE).write_text(sign_note(text, [SIGNERS[LAPD]]))
+    here = Signers(KNOWN.by_party, ORIGIN)
+    assert signature.check(folder, read, vocabulary(), here)
+    with pytest.raises(DocumentError, match="signed for no log in particular") as refused:
+        signature.check(folder, read, vocabulary(), here, new=True)
+    assert refused.value.findings[0].guard == "SIGNED_FOR_OTHER_LOG"
 
 
 def test_a_keys_name_must_be_one() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from connector.config import ConnectorSettings
 from connector.expected import expectations
-from countersign.installation.keys import directive_signer, vocabulary_signer
+from countersign.installation.keys import LEDGER_ORIGIN, directive_signer, vocabulary_signer
 from countersign.installation.layout import Layout
 from countersign.installation.ports import Ports
 from countersign.installation.prepare import ensure_documents, prepare, systems_run_here
@@ -79,7 +79,8 @@ def leave_it_unsigned(layout: Layout) -> None:
 def sign_as_another_party(layout: Layout) -> None:
     folder = layout.directives / NAME
     signer = directive_signer(layout.keys, LASD)
-    note = signature.sign(folder, document.read(folder), Vocabulary.load(folder.parent), signer)
+    read, words = document.read(folder), Vocabulary.load(folder.parent)
+    note = signature.sign(folder, read, words, signer, LEDGER_ORIGIN)
     (folder / SIGNATURE_FILE).write_text(note)
 
 

@@ -1,5 +1,6 @@
 """The documents of a ledger make the same directives for whoever applies them, or are refused."""
 
+import dataclasses
 from datetime import date
 from typing import Any
 
@@ -9,8 +10,10 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from directive import holdings
 from directive.findings import DirectiveRefused
 from directive.holdings import Holdings
+from directive.signature import Signers
 from support.directives import LAPD, LASD, NOON, vocabulary
 from support.documents import (
+    KNOWN,
     NAME,
     handed_in,
     published,
@@ -18,6 +21,7 @@ from support.documents import (
     withdrawal_note,
     world,
 )
+from support.ledgers import ORIGIN
 
 BEFORE, AFTER = date(2026, 12, 31), date(2027, 1, 1)
 
@@ -195,3 +199,27 @@ def test_a_withdrawal_of_what_nobody_published_is_refused() -> None:
 def test_where_nobody_is_asked_who_wrote_it_no_signature_is_needed() -> None:
     unsigned = published(handed_in(by=""), Holdings())
     assert NAME in holdings.apply(Holdings(), 0, unsigned, world(signers=None)).held
+
+
+def test_what_is_new_names_the_log_and_what_is_on_record_without_stays() -> None:
+    """Or whoever has the folder could publish it at another installation."""
+    here = world(Signers(KNOWN.by_party, ORIGIN))
+    on_record = dataclasses.replace(here, known=None)
+    for log, said in (("", "no log in particular"), ("other.example/log", "other.example/log")):
+        entry = published(handed_in(log=log), Holdings())
+        with pytest.raises(DirectiveRefused, match=f"signed for {said}, and this is {ORIGIN}"):
+            holdings.apply(Holdings(), 0, entry, here)
+    now = holdings.apply(Holdings(), 0, published(handed_in(log=""), Holdings()), on_record)
+    assert (
+        now.held
+        == holdings.apply(Holdings(), 0, published(handed_in(log=""), Holdings()), world()).held
+    )
+    with pytest.raises(DirectiveRefused, match="SIGNED_FOR_OTHER_LOG"):
+        holdings.apply(
+            Holdings(), 0, published(handed_in(log="other.example/log"), Holdings()), on_record
+        )
+    for log, world_of in (("", here), ("other.example/log", on_record)):
+        note = withdrawal_note(now.held[NAME], BEFORE, log=log)
+        entry = holdings.withdrawn(now.held[NAME], BEFORE, note, now.head)
+        with pytest.raises(DirectiveRefused, match="SIGNED_FOR_OTHER_LOG"):
+            holdings.apply(now, 1, entry, world_of)

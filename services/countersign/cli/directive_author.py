@@ -24,6 +24,8 @@ from shared.clock import SystemClock
 from shared.registry import Registry
 from shared.settings import SettingsError
 from shared.signing import SigningKey
+from tlog.errors import TlogError
+from tlog.note import check_key_name
 
 
 def _today() -> date:
@@ -104,6 +106,13 @@ def init(
 )
 @click.option("--name", required=True, help="The key's name, as the party registered it.")
 @click.option(
+    "--log",
+    "log_origin",
+    required=True,
+    metavar="ORIGIN",
+    help="Name of the ledger in which it is to be published, as in its verifier key: it counts in no other.",
+)
+@click.option(
     "--received-late", is_flag=True, help="Sign though its effect begins on a day that is past."
 )
 @world_options
@@ -112,6 +121,7 @@ def sign(
     folder: Path,
     key: Path,
     name: str,
+    log_origin: str,
     received_late: bool,
     vocabulary: Vocabulary,
     registry: Registry,
@@ -125,10 +135,15 @@ def sign(
     \b
     Example:
       openssl genpkey -algorithm ed25519 -out our-key.pem
-      countersign directive sign our-department-2026 --key our-key.pem --name pd.example/directives
+      countersign directive sign our-department-2026 --key our-key.pem --name pd.example/directives \
+          --log ledger.example/countersign
     """
     where = folder.resolve()
     signer = SigningKey.load(key).note_signer(name)
+    try:
+        check_key_name(log_origin)
+    except TlogError as error:
+        raise SettingsError(f"--log: {log_origin!r} is no name of a log: {error}") from error
     said = review.review(where, vocabulary, registry, bar)
     findings = list(said.findings)
     if said.directive is not None:
@@ -141,7 +156,7 @@ def sign(
         else:
             print_review(out(), review.with_findings(said, findings))
         return REFUSED
-    note = signature.sign(where, said.directive.document, vocabulary, signer)
+    note = signature.sign(where, said.directive.document, vocabulary, signer, log_origin)
     write_public(where / SIGNATURE_FILE, note.encode())
     if as_json:
         print_json({"signed": True, "verifier_key": signer.vkey, "note": note})

@@ -14,7 +14,7 @@ from directive import publication, review
 from directive.book import BookError, directive_folders, load_book
 from directive.findings import Finding
 from directive.review import Review
-from directive.signature import Signers
+from directive.signature import Signers, log_of
 from directive.vocabulary import Vocabulary, VocabularyError
 from shared.registry import Registry, TrustRoots
 from shared.settings import SettingsError
@@ -80,7 +80,8 @@ def _signers(trust_file: Path | None) -> Signers | None:
     if trust_file is None:
         return None
     try:
-        return Signers.parse(TrustRoots.load(trust_file).directive_signers or {})
+        trust = TrustRoots.load(trust_file)
+        return Signers.parse(trust.directive_signers or {}, log_of(trust))
     except TlogError as error:
         raise SettingsError(f"{trust_file}: directive_signers: {error}") from error
 

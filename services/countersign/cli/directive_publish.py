@@ -32,7 +32,9 @@ from directive.findings import DirectiveRefused
 from shared.clock import SystemClock
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.registry import TrustRoots
+from shared.settings import SettingsError
 from shared.signing import SigningKey
+from tlog.errors import TlogError
 from tlog.note import sign_note
 
 Answer = TypeVar("Answer")
@@ -162,12 +164,16 @@ def withdraw(
         folder_for_receipts(receipts, "--receipts")
     day = until.date() if until is not None else SystemClock().now().astimezone(UTC).date()
     signer = SigningKey.load(key).note_signer(key_name)
+    try:
+        log_origin = signature.log_of(TrustRoots.load(settings.trust_roots))
+    except TlogError as error:
+        raise SettingsError(f"{settings.trust_roots}: log_verifier_keys: {error}") from error
 
     async def end() -> pb.WithdrawDirectiveResponse:
         async with DirectiveClient.connect(settings.policy.address, settings.tls) as client:
             on_record = await client.get(name)
             read = document.parse(name, on_record.manifest.encode(), on_record.rules.encode())
-            note = sign_note(signature.withdrawal(read, day), [signer])
+            note = sign_note(signature.withdrawal(read, day, log_origin), [signer])
             request = pb.WithdrawDirectiveRequest(
                 name=name, effective_until=day.isoformat(), note=note
             )

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from countersign.client.documents import DirectiveClient, handed_in
 from countersign.installation.files import write_public
-from countersign.installation.keys import directive_signer, parties, vocabulary_signer
+from countersign.installation.keys import (
+    LEDGER_ORIGIN,
+    directive_signer,
+    parties,
+    vocabulary_signer,
+)
 from countersign.installation.layout import Layout
 from directive import document, signature, vocabulary_signature
 from directive.book import directive_folders
@@ -26,7 +31,8 @@ from shared.settings import TlsFiles
 def sign_directives(layout: Layout, registry: Registry) -> None:
     """Signs what its party has not signed. What cannot be read is left for the policy service to refuse."""
     known = {party: directive_signer(layout.keys, party) for party in parties(registry)}
-    signers = Signers.parse({party: (signer.vkey,) for party, signer in known.items()})
+    vkeys = {party: (signer.vkey,) for party, signer in known.items()}
+    signers = Signers.parse(vkeys, LEDGER_ORIGIN)
     try:
         vocabulary = Vocabulary.load(layout.directives)
     except VocabularyError:
@@ -38,7 +44,7 @@ def sign_directives(layout: Layout, registry: Registry) -> None:
             read = document.read(folder)
             signer = known.get(read.manifest.party)
             if signer is not None and not _is_signed(folder, read, vocabulary, signers):
-                note = signature.sign(folder, read, vocabulary, signer)
+                note = signature.sign(folder, read, vocabulary, signer, LEDGER_ORIGIN)
                 write_public(folder / SIGNATURE_FILE, note.encode())
         except DirectiveRefused:
             continue
@@ -46,7 +52,7 @@ def sign_directives(layout: Layout, registry: Registry) -> None:
 
 def _is_signed(folder: Path, read: Document, vocabulary: Vocabulary, signers: Signers) -> bool:
     try:
-        signature.check(folder, read, vocabulary, signers)
+        signature.check(folder, read, vocabulary, signers, new=True)
     except DirectiveRefused:
         return False
     return True

@@ -1014,8 +1014,8 @@ class DirectivePublished(_message.Message):
     cases_text: _builtins.str
     """Its cases (YAML), as written."""
     note: _builtins.str
-    """The party's signature: a C2SP signed note over all three texts and the vocabulary (directive.sig). Empty when the
-    installation asks nobody who wrote its directives.
+    """The party's signature: a C2SP signed note over the log, all three texts and the vocabulary (directive.sig); of
+    version 1, without the log. Empty when the installation asks nobody who wrote its directives.
     """
     @_builtins.property
     def effective_from(self) -> _timestamp_pb2.Timestamp:
@@ -1066,7 +1066,9 @@ class DirectiveWithdrawn(_message.Message):
     sha256: _builtins.bytes
     """SHA-256 of the directive that is withdrawn."""
     note: _builtins.str
-    """The party's signature: a C2SP signed note over all of this. Empty when the installation asks nobody."""
+    """The party's signature: a C2SP signed note over the log and all of this; of version 1, without the log. Empty when the
+    installation asks nobody.
+    """
     @_builtins.property
     def effective_until(self) -> _timestamp_pb2.Timestamp:
         """First moment without effect."""
