@@ -149,7 +149,8 @@ class Following(Generic[Kept, Made]):
             if self._applied is None or self._applied_head != head:
                 self._applied = await asyncio.to_thread(self._made)
                 self._applied_head = head
-                _known_index.set(-1 if head is None else head)
+                source = {"messaging.destination.template": self._reader.subject}
+                _known_index.set(-1 if head is None else head, source)
                 log.info("documents applied", extra={"fields": {"index": head}})
             self._heard = asked
             return self._applied

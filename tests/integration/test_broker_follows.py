@@ -26,6 +26,7 @@ from support.following_brokers import (
 from support.openid_provider import RegisteredClient, openid_provider
 from support.publishing import TIMEOUT_S, Scene, publish_all, ready
 from support.registrations import LASD, demonstration, document, signed, system
+from support.signals import Signals
 
 pytestmark = pytest.mark.promise(9)
 
@@ -130,13 +131,20 @@ async def test_officers_of_an_openid_provider_are_vouched_for_by_its_registered_
 
 @pytest.mark.promise(8)
 async def test_a_system_without_a_place_on_the_bus_does_not_hold_up_the_others(
-    scene: Scene,
+    scene: Scene, signals: Signals
 ) -> None:
     async with scene.policy() as policy, following(scene) as lapd:
         await register_all(scene, policy)
         await change(scene, policy, DEMONSTRATION[LASD][0] + system("elsewhere"))
         await lapd.knows("elsewhere")
         assert (await lapd.submit(KEY)).state == pb.SEARCH_STATE_PENDING
+    # Each says how far it is, apart from those that follow something else.
+    known = {
+        point.attributes["messaging.destination.template"]: point.value
+        for point in signals.points()["countersign.documents.index"]
+    }
+    assert known.keys() == {"ledger.list_documents", "ledger.list_public_documents"}
+    assert min(known.values()) >= 0
 
 
 @pytest.mark.promise(7)
