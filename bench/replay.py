@@ -3,17 +3,20 @@
 The history is drawn from a seed, decided by the real evaluator and put on record by the real code of broker
 and ledger; what is timed begins with the bytes that a reader receives and ends with the report.
 The same question is put to the bare engine, on handles that were parsed before, for a sample of the searches.
+Then the same of a history in which officers were registered anew in between (`--registrations` times).
 Prints ratios, which hold on a noisy machine. `--searches` bounds it; it starts nothing.
 """
 
 import argparse
+import hashlib
 import json
 import platform
 import random
 import sys
 import time
 from collections import defaultdict
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +28,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from countersign.installation import bundled
 from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.type.v1.decision_pb2 import Decision
 from directive import document, guards
 from directive.book import Directive, load_book
+from directive.document import Document
 from directive.entities import build, known_names
 from directive.evaluate import Evaluator
 from directive.proposed import Reading
@@ -35,8 +40,9 @@ from directive.rendering import replayed
 from directive.replay import Replay
 from directive.replay_counts import Outcome, Replayed
 from directive.vocabulary import Vocabulary
-from directive.worlds import OneWorld, World
-from shared.registry import Registry
+from directive.worlds import OneWorld, World, Worlds
+from registry.parted import Parted
+from shared.registry import Officer, Registry
 from support.directives import LAPD
 from support.recorded_history import (
     BEGAN,
@@ -47,6 +53,7 @@ from support.recorded_history import (
 )
 
 SEARCHES: Final = 100_000
+REGISTRATIONS: Final = 500
 RAW: Final = 2_000
 """Searches that the bare engine is asked about."""
 BOUND_S: Final = 10.0
@@ -85,20 +92,28 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--searches", type=int, default=SEARCHES)
-    count = parser.parse_args().searches
+    parser.add_argument("--registrations", type=int, default=REGISTRATIONS)
+    asked = parser.parse_args()
+    count = asked.searches
     vocabulary = Vocabulary.load(bundled.directives())
     registry = staffed(Registry.load(bundled.registry()))
     book = load_book(bundled.directives(), vocabulary, registry)
     world = World(book, registry)
     console = Console()
-    rows = history(count, world)
+    rows = history(count, lambda _: world)
+    registered = Registrations(world, count, asked.registrations)
+    changing = history(count, registered.at)
     shown = Table(title=f"{count} searches on record; {platform.python_version()}, CPU time")
     for title in (*("proposal", "s", "us each", "changed", "cannot say"), "confirmed", "sampled"):
         shown.add_column(title, justify="left" if title == "proposal" else "right")
     slowest = 0.0
+    tried: list[tuple[str, str, list[Row], Worlds]] = []
     for name, rules in PROPOSALS.items():
+        tried.append((name, rules, rows, OneWorld(world)))
+        tried.append(("officers registered in between", rules, changing, registered))
+    for name, rules, received, worlds in tried:
         proposal = directive(rules, vocabulary, registry)
-        found, seconds = timed(rows, world, proposal)
+        found, seconds = timed(received, worlds, proposal)
         assert found.sound, "the history contradicts itself"
         slowest = max(slowest, seconds)
         totals = found.totals()
@@ -143,16 +158,68 @@ def staffed(registry: Registry) -> Registry:
     return Registry.model_validate(content)
 
 
-def history(count: int, world: World) -> list[Row]:
-    """The searches on record, as they are received; not timed."""
+class Registrations:
+    """Worlds in which an officer's standing changes now and then, as published registrations make them."""
+
+    def __init__(self, world: World, searches: int, changes: int) -> None:
+        chance, registry = random.Random(3), world.registry
+        tables = {name: getattr(registry, name) for name in Registry.model_fields}
+        officers = Parted[Officer]().changed((), registry.officers)
+        ours = [name for name, one in officers.items() if one.agency == LAPD]
+        self._every = max(searches // (changes + 1), 1)
+        self._worlds = []
+        days = registry.days
+        for number in range(changes + 1):
+            digest = hashlib.sha256(number.to_bytes(8, "big")).digest()
+            made = Registry.assembled({**tables, "officers": officers}, digest, days)
+            self._worlds.append(World(world.book, made, number))
+            name = chance.choice(ours)
+            lapses = BEGAN.date() + timedelta(days=chance.randrange(365 * YEARS))
+            said = {"active": chance.random() < 0.95, "certificates": {"LACRIS-FR": lapses}}
+            officers = officers.changed([name], {name: officers[name].model_copy(update=said)})
+            days |= {lapses}
+
+    def at(self, search: int) -> World:
+        """In which a search was decided."""
+        return self._worlds[min(search // self._every, len(self._worlds) - 1)]
+
+    def of(self, decision: Decision) -> World:
+        """In which it was decided."""
+        return self._worlds[decision.documents_index]
+
+    @property
+    def newest(self) -> World:
+        """The last."""
+        return self._worlds[-1]
+
+    @property
+    def facts(self) -> frozenset[str]:
+        """Of the book."""
+        return self.newest.facts
+
+    def received(self, text: Document) -> datetime | None:
+        """Nobody asks."""
+        return None
+
+
+def history(count: int, at: Callable[[int], World]) -> list[Row]:
+    """The searches on record, as they are received; not timed. `at` gives the world of each."""
     by_agency = defaultdict(list)
-    for name, officer in world.registry.officers.items():
+    now = at(0)
+    for name, officer in now.registry.officers.items():
         by_agency[officer.agency].append(name)
-    decides = Evaluator(world.book, world.registry)
-    wanted = openings_needed(world.book.vocabulary.facts)
+    decides = Evaluator(now.book, now.registry)
+    wanted = openings_needed(now.book.vocabulary.facts)
     rows = []
     for index, drawn in enumerate(searches_of_years(count, 1, by_agency)):
-        entry, openings = kept_and_opened(pending_entry(drawn, decides, world.registry))
+        if at(index) is not now:
+            now = at(index)
+            decides = decides.over(now.registry)
+        pending = pending_entry(drawn, decides, now.registry)
+        if now.documents_index is not None:
+            decision = pending.entry.search_decided.decision
+            decision.documents_index = now.documents_index
+        entry, openings = kept_and_opened(pending)
         given = {field: openings[field] for field in wanted if field in openings}
         rows.append((index, entry.SerializeToString(deterministic=True), given))
     return rows
@@ -164,10 +231,10 @@ def searches_of(rows: list[Row]) -> list[RecordedSearch]:
     return [one for one in found if isinstance(one, RecordedSearch)]
 
 
-def timed(rows: list[Row], world: World, proposal: Directive) -> tuple[Replayed, float]:
+def timed(rows: list[Row], worlds: Worlds, proposal: Directive) -> tuple[Replayed, float]:
     """A replay from bytes to report, and the CPU seconds that it took."""
     began = time.process_time()
-    again = Replay(OneWorld(world), proposal)
+    again = Replay(worlds, proposal)
     for index, leaf, given in rows:
         search = recorded(index, Entry.FromString(leaf), given, given)
         assert isinstance(search, RecordedSearch | NotRederivable)

@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 
 import cedarpy
 
@@ -162,13 +162,16 @@ class Evaluator:
         Where only officers have changed nothing is made anew, and nothing tested again, that says nothing
         of them: for how to make such a registry see `registry.folding`.
         """
-        tables = (name for name in Registry.model_fields if name != "officers")
-        same = all(getattr(registry, name) is getattr(self._registry, name) for name in tables)
-        same = same and registry.expelled == self._registry.expelled
         if type(self) is not Evaluator:
             return type(self)(self._book, registry)
-        if not same:
+        if not self._differs_in_officers_alone(registry):
             return Evaluator(self._book, registry, keep=self._kept is not None)
+        return self._with_officers(registry)
+
+    def _differs_in_officers_alone(self, registry: Registry) -> bool:
+        return entities.but_officers(registry) == entities.but_officers(self._registry)
+
+    def _with_officers(self, registry: Registry) -> Self:
         other = copy.copy(self)
         other._registry = registry
         other._asking = self._asking.with_officers(registry)

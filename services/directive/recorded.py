@@ -77,7 +77,9 @@ class RecordedSearch:
     at: datetime
     decision: Decision
     content: bytes
-    """The decision's bytes without its time and what was known of documents: many have the same."""
+    """The decision's bytes without its time, the digest of the policy set and what was known of documents:
+    many have the same.
+    """
     referred_to: str = ""
     """Peer that the entry names as the one that is to decide."""
     referred_by: str = ""
@@ -165,14 +167,17 @@ def moment_of(stamp: Timestamp) -> datetime:
 
 
 def _without_time(decision: Decision) -> bytes:
-    """The bytes without time and documents, which are taken out and put back: a copy would cost more."""
+    """The bytes without those three, which are taken out and put back: a copy would cost more."""
     time = Timestamp()
     time.CopyFrom(decision.evaluated_at)
     decision.ClearField("evaluated_at")
     known = decision.documents_index if decision.HasField("documents_index") else None
     decision.ClearField("documents_index")
+    digest = decision.policy_set_sha256
+    decision.ClearField("policy_set_sha256")
     content = decision.SerializeToString(deterministic=True)
     decision.evaluated_at.CopyFrom(time)
+    decision.policy_set_sha256 = digest
     if known is not None:
         decision.documents_index = known
     return content

@@ -12,19 +12,19 @@ Invariants:
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Final
 
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Verdict
 from directive.book import Directive
-from directive.evaluate import Evaluator, SeatVerdict, conjunction
+from directive.evaluate import SeatVerdict, conjunction
 from directive.explain import Differs, causes
-from directive.proposed import AsOf, Reading, proposed_book
+from directive.proposed import Reading
 from directive.question import Fault, Question
 from directive.recorded import NotRederivable, RecordedSearch
 from directive.replay_counts import SAME, Change, Example, Outcome, Replayed
-from directive.replay_likeness import Alike
+from directive.replay_lanes import AllLanes, Known, Lanes
 from directive.sieve import Sieve, Sifted
 from directive.worlds import NoSuchWorld, World, Worlds
 
@@ -44,34 +44,6 @@ SOUND: Final = -1
 """In place of a kind of change: the decision came out again as it was."""
 DISAGREES: Final = -2
 """In place of a kind of change: the engine says something else than the record."""
-
-
-@dataclasses.dataclass(slots=True)
-class _Known:
-    """What became of a search."""
-
-    kind: int
-    other_engine: str
-    """Which engine decided it alike; empty when it was this one."""
-    confirmed: bool = False
-    """Whether the engine was asked, and said so."""
-
-
-class _Lanes:
-    """One world with and without the proposal: what sifts, and what the engine says."""
-
-    def __init__(self, world: World, proposal: Directive, sieve: type[Sieve], as_of: AsOf) -> None:
-        self.world = world
-        new, self.replaced = proposed_book(world.book, proposal, as_of)
-        self.new = new
-        self.sieve = sieve(world.book, world.registry)
-        self.sieve_new = sieve(new, world.registry)
-        self.engine_new = Evaluator(new, world.registry)
-        self.alike = Alike([(world.book, self.sieve), (new, self.sieve_new)], world.registry)
-        self.known: dict[Hashable, _Known] = {}
-        """What became of searches that are alike, and were decided alike."""
-        self.asked_anew = Evaluator(world.book, world.registry, keep=False)
-        self.asked_anew_new = Evaluator(new, world.registry, keep=False)
 
 
 class Replay:
@@ -95,19 +67,19 @@ class Replay:
         self._examples_max = examples_max
         self._sieve = sieve
         self._chance = random.Random(seed)  # noqa: S311  # which are sampled is no secret
-        self._lanes: dict[tuple[int, int], _Lanes] = {}
+        self._lanes = AllLanes(proposal, sieve, reading.as_of)
         self._kinds: list[Change] = [SAME]
         self._kind_numbers: dict[Change, int] = {SAME: 0}
         self._counted: Counter[tuple[str, str, int]] = Counter()
         self._changes: dict[tuple[int, bytes, object], int] = {}
         self._confirmations: dict[tuple[bytes, bytes], int] = {}
-        self._causes: dict[tuple[int, bytes, date], int] = {}
+        self._causes: dict[tuple[int, bytes, bytes, date], int] = {}
         self.party = proposal.document.manifest.party
         self._found = Replayed(self.party, (), ())
 
     def check(self, world: World) -> None:
         """Raises DirectiveRefused when the proposal cannot be in force beside the others of this world."""
-        self._lanes_of(world)
+        self._lanes.of(world)
 
     def add(self, search: RecordedSearch | NotRederivable) -> None:
         """One more search of the past."""
@@ -125,7 +97,7 @@ class Replay:
             kind = self._kind(Change(Outcome.CANNOT_SAY, reason=reason))
             self._counted[search.said.origin_agency, search.month, kind] += 1
             return
-        lanes = self._lanes_of(world)
+        lanes = self._lanes.of(world)
         known, question = self._known_of(lanes, search)
         self._counted[search.said.origin_agency, search.month, known.kind] += 1
         anew = self._chance.random() < self._sample
@@ -140,14 +112,15 @@ class Replay:
             agency = search.said.origin_agency
             self._found.examples.append(Example(search.index, search.month, agency, change))
 
-    def _known_of(self, lanes: _Lanes, search: RecordedSearch) -> tuple[_Known, Question | None]:
+    def _known_of(self, lanes: Lanes, search: RecordedSearch) -> tuple[Known, Question | None]:
         """What becomes of it; and the question, where one had to be made."""
         key = None
         # What is no time of a decision is looked at by itself.
         if search.decision.evaluated_at.nanos % 1_000_000 == 0:
             alike = lanes.alike.key(search)
             early = self._reading.not_yet(search.at)
-            key = (alike, search.content, early) if alike is not None else None
+            by_it = lanes.is_digest_right(search)
+            key = (alike, search.content, by_it, early) if alike is not None else None
         known = lanes.known.get(key) if key is not None else None
         if known is not None:
             if known.other_engine:
@@ -158,9 +131,9 @@ class Replay:
         others = self._found.other_engine.total()
         kind = self._as_recorded(lanes, question, search, made)
         if kind != SOUND:
-            return _Known(kind, ""), question
+            return Known(kind, ""), question
         other = search.decision.engine if self._found.other_engine.total() > others else ""
-        known = _Known(self._proposed(lanes, question, search, made), other)
+        known = Known(self._proposed(lanes, question, search, made), other)
         if key is not None:
             if len(lanes.known) >= KEPT_MAX:
                 lanes.known.clear()
@@ -180,13 +153,13 @@ class Replay:
         found.counts = Counter(
             {(who, month, self._kinds[kind]): n for (who, month, kind), n in self._counted.items()}
         )
-        for lanes in self._lanes.values():
+        for lanes in self._lanes.made:
             found.disagreements += lanes.sieve.disagreements + lanes.sieve_new.disagreements
             found.left_to_engine += lanes.sieve.left_to_engine + lanes.sieve_new.left_to_engine
-        replaced = sorted({name for lanes in self._lanes.values() for name in lanes.replaced})
+        replaced = sorted({name for lanes in self._lanes.made for name in lanes.replaced})
         known = {
             name
-            for lanes in self._lanes.values()
+            for lanes in self._lanes.made
             for name, one in lanes.world.book.directives.items()
             if one.document.manifest.party == self.party
         }
@@ -194,22 +167,13 @@ class Replay:
             found, replaces=tuple(replaced), beside=tuple(sorted(known - set(replaced)))
         )
 
-    def _lanes_of(self, world: World) -> _Lanes:
-        # Most worlds differ only in a document that changed no directive.
-        same = id(world.book), id(world.registry)
-        lanes = self._lanes.get(same)
-        if lanes is None:
-            lanes = _Lanes(world, self._proposal, self._sieve, self._reading.as_of)
-            self._lanes[same] = lanes
-        return lanes
-
     def _as_recorded(
-        self, lanes: _Lanes, question: Question, search: RecordedSearch, made: Sifted
+        self, lanes: Lanes, question: Question, search: RecordedSearch, made: Sifted
     ) -> int:
         """Why the decision cannot be made again as it was; SOUND when it was."""
         at = search.decision.evaluated_at
         same_time = question.at == search.at and at.nanos % 1_000_000 == 0
-        if search.content == made.content and same_time:
+        if search.content == made.content and same_time and lanes.is_digest_right(search):
             return SOUND
         kind = self._cause(lanes.world, search, made)
         if kind != SOUND:
@@ -224,7 +188,7 @@ class Replay:
 
     def _cause(self, world: World, search: RecordedSearch, made: Sifted) -> int:
         """What the decision was made by that is not at hand, besides the engine; SOUND when all is."""
-        key = id(world), search.content, search.at.date()
+        key = (id(world), search.content, search.decision.policy_set_sha256, search.at.date())
         kind = self._causes.get(key)
         if kind is None:
             kind = SOUND
@@ -240,7 +204,7 @@ class Replay:
         return kind
 
     def _proposed(
-        self, lanes: _Lanes, question: Question, search: RecordedSearch, made: Sifted
+        self, lanes: Lanes, question: Question, search: RecordedSearch, made: Sifted
     ) -> int:
         if self._reading.not_yet(search.at):
             return 0
@@ -261,7 +225,7 @@ class Replay:
         return kind
 
     def _proposed_question(
-        self, lanes: _Lanes, question: Question, search: RecordedSearch
+        self, lanes: Lanes, question: Question, search: RecordedSearch
     ) -> Question:
         """The question with those who would be asked, were the proposal in force."""
         day = question.at.date()
@@ -295,7 +259,7 @@ class Replay:
 
     def _confirm(
         self,
-        lanes: _Lanes,
+        lanes: Lanes,
         made: Question | None,
         search: RecordedSearch,
         kind: int,

@@ -76,7 +76,7 @@ class _Plan:
 
 
 class Alike:
-    """Tells searches of one world apart."""
+    """Tells searches of one world apart, or of worlds that differ in officers alone."""
 
     def __init__(self, books: Sequence[tuple[Book, Asks]], registry: Registry) -> None:
         """`books` each with what makes questions for it."""
@@ -90,8 +90,17 @@ class Alike:
         self._coded = _Offences(registry)
         self._plans: dict[Hashable, _Plan] = {}
         self._made = 0
-        self._standings: dict[str, _Standing] = {}
+        self._standings: dict[str, tuple[Officer, _Standing]] = {}
         self._said_of_officers: dict[Hashable, int] = {}
+
+    def over(self, registry: Registry) -> None:
+        """From now on by a registry in which officers, and nothing else, may have changed."""
+        if registry.days != self._registry.days:
+            self._days = instants(registry)
+            # The others know no day of an officer's.
+            kept = {asked: plan for asked, plan in self._plans.items() if plan.officer_by_standing}
+            self._plans = kept
+        self._registry = registry
 
     def key(self, search: RecordedSearch) -> Hashable | None:
         """Equal for searches of which all rules say the same; None when that cannot be told."""
@@ -161,9 +170,9 @@ class Alike:
             return None
         if not plan.likeness.officer:
             return known.agency == search.said.origin_agency
-        if not plan.officer_by_standing:
-            return name
         standing, days = self._standing(name, known)
+        if not plan.officer_by_standing:
+            return name, standing, days
         year_ago = year_before(moment) if days and YEAR_AGO in plan.read else None
         return (
             standing,
@@ -172,7 +181,8 @@ class Alike:
         )
 
     def _standing(self, name: str, officer: Officer) -> _Standing:
-        found = self._standings.get(name)
+        kept = self._standings.get(name)
+        found = kept[1] if kept is not None and kept[0] is officer else None
         if found is None:
             tags = sorted(certificates(officer).items())
             named = tuple(tag for tag, _ in tags)
@@ -181,7 +191,7 @@ class Alike:
             found = number, tuple(datetime.combine(day, time(), UTC) for _, day in tags)
             if len(self._standings) >= OFFICERS_KEPT_MAX:
                 self._standings.clear()
-            self._standings[name] = found
+            self._standings[name] = officer, found
         return found
 
     def _closed(self, said: _Said, read: frozenset[str]) -> Iterable[Hashable]:

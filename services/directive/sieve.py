@@ -16,21 +16,11 @@ from typing import Any, Final, TypeAlias
 
 from countersign.type.v1.circumstances_pb2 import InstrumentKind
 from countersign.type.v1.decision_pb2 import Decision, VerdictOutcome
-from directive import entities
 from directive.book import Book, Slice
-from directive.cedar_values import (
-    Asked,
-    Entity,
-    NotCompiled,
-    Uid,
-    Unsure,
-    Value,
-    action,
-    known_entities,
-    value_of,
-)
+from directive.cedar_values import Asked, NotCompiled, Uid, Unsure, Value, value_of
 from directive.compiled import CompiledRules
 from directive.cures import instruments_that_cure, unmet
+from directive.entities_asked import OFFICER, SUBMIT, EntitiesAsked, officers_named
 from directive.evaluate import Evaluator, SeatVerdict
 from directive.question import Question, SeatOf
 from directive.vocabulary import NAMESPACE
@@ -44,17 +34,13 @@ PHRASES_KEPT_MAX: Final = 100_000
 """What is told of most facts has few values; of sets and the like there may be many."""
 
 _SEAT: Final = "seat"
-_OFFICER: Final = f"{NAMESPACE}::Officer"
 _GALLERY: Final = f"{NAMESPACE}::Gallery"
-_SUBMIT: Final = action("submitSearch")
-_ACTIONS: Final = {_SUBMIT: Entity(ancestors=frozenset({action("search")}))}
-"""As the vocabulary has them."""
 _PERMIT: Final = VerdictOutcome.VERDICT_OUTCOME_PERMIT
 
 
 @dataclass(frozen=True, slots=True)
 class Sifted:
-    """A decision without its time, for every question that the rules cannot tell from the first."""
+    """A decision without time and digest, for every question that the rules cannot tell from the first."""
 
     decision: Decision
     content: bytes
@@ -106,7 +92,9 @@ class Sieve(Evaluator):
         """Questions to parties that had to be asked of the engine."""
         self.disagreements = 0
         """Slices of which engine and compiled rules said different things."""
-        self._entities_known = self._known(registry, book)
+        self._entities = self._known(registry, book)
+        named = (rule for one in book.directives.values() for rule in one.rules)
+        self._officers_named = officers_named(named)
         self._slices: dict[int, _SliceCompiled | None] = {}
         self._verdicts: dict[_Class, SeatVerdict] = {}
         self._decisions: dict[Hashable, Sifted] = {}
@@ -118,14 +106,23 @@ class Sieve(Evaluator):
         }
 
     @staticmethod
-    def _known(registry: Registry, book: Book) -> dict[Uid, Entity] | None:
+    def _known(registry: Registry, book: Book) -> EntitiesAsked | None:
         try:
-            return known_entities(entities.records(registry, book.vocabulary)) | _ACTIONS
+            return EntitiesAsked(registry, book.vocabulary)
         except NotCompiled:
             return None
 
+    def over(self, registry: Registry) -> "Sieve":
+        """The same book applied to a registry that has changed; raises as a new one does.
+
+        Where only officers have changed, what was found for sets of rules that fire stays found.
+        """
+        if not self._differs_in_officers_alone(registry):
+            return type(self)(self._book, registry)
+        return self._with_officers(registry)
+
     def sift(self, question: Question) -> Sifted:
-        """The decision on a question, without its time."""
+        """The decision on a question, without its time and digest."""
         key = self.alike(question)
         sifted = self._decisions.get(key) if key is not None else None
         if sifted is None:
@@ -227,10 +224,12 @@ class Sieve(Evaluator):
     def _asked(self, question: Question, facts: Iterable[str]) -> Asked | None:
         """The question in compiled rules' terms, but for the seat; None when the engine must be asked."""
         try:
+            if self._entities is not None:
+                self._entities.enter(self._registry, (question.officer, *self._officers_named))
             told = question.values(facts, self._value)
         except NotCompiled:
             return None
-        return Asked(Uid(_OFFICER, question.officer), Uid(_GALLERY, question.gallery), told)
+        return Asked(Uid(OFFICER, question.officer), Uid(_GALLERY, question.gallery), told)
 
     def _class(self, question: Question, asked: Asked, seat: SeatOf, rules: Slice) -> _Class | None:
         """None when the engine must be asked."""
@@ -275,13 +274,13 @@ class Sieve(Evaluator):
         return self._slices[id(rules)]
 
     def _compile(self, rules: Slice) -> _SliceCompiled | None:
-        known = self._entities_known
-        if known is None:
+        if self._entities is None:
             return None
+        known = self._entities.known
         try:
             return _SliceCompiled(
-                CompiledRules((one.template for one in rules.rules.values()), _SUBMIT, known),
-                CompiledRules(rules.requirement_rules.values(), _SUBMIT, known),
+                CompiledRules((one.template for one in rules.rules.values()), SUBMIT, known),
+                CompiledRules(rules.requirement_rules.values(), SUBMIT, known),
                 tuple(rules.rules),
                 tuple(rules.requirement_rules),
                 sum(1 << n for n, one in enumerate(rules.rules.values()) if one.permits),
@@ -322,9 +321,10 @@ class Sieve(Evaluator):
 
 
 def sifted_of(decision: Decision) -> Sifted:
-    """A decision without its time, and without what was known of documents."""
+    """A decision without its time, the digest of the policy set, and what was known of documents."""
     timeless = Decision()
     timeless.CopyFrom(decision)
     timeless.ClearField("evaluated_at")
     timeless.ClearField("documents_index")
+    timeless.ClearField("policy_set_sha256")
     return Sifted(timeless, timeless.SerializeToString(deterministic=True))

@@ -1,20 +1,24 @@
 """Each decision is made again by the registry of its time; what a reader was not told is not guessed."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
 from directive import holdings
+from directive.book import Book
 from directive.evaluate import Evaluator
 from directive.explain import Differs, explain
 from directive.guards import KnownNames
 from directive.holdings import Holdings
 from directive.recorded import RecordedSearch
 from directive.replay import Replay
-from directive.replay_counts import Outcome
+from directive.replay_counts import Outcome, Replayed
+from directive.sieve import Sieve
 from directive.worlds import HeldWorlds, Stood
 from registry.findings import RegistryRefused
 from registry.folding import Fold
@@ -243,3 +247,50 @@ def test_an_order_of_registrars_who_are_not_known_here_is_not_passed_over() -> N
     assert not history.after(3).registry.expelled
     with pytest.raises(OrderNotProved):
         History(documents, {}, unknown)
+
+
+class CountedSieve(Sieve):
+    """Counts how often rules are compiled and the engine is tested anew."""
+
+    made: ClassVar[list[Registry]] = []
+
+    def __init__(self, book: Book, known: Registry) -> None:
+        self.made.append(known)
+        super().__init__(book, known)
+
+
+def replayed(ledger: Ledger, states: Sequence[str], rules: str) -> Replayed:
+    """Searches by the same officer between registrations of the department's officers."""
+    searches = []
+    for officers in states:
+        ledger.register(LAPD_PUBLIC, officers)
+        searches.append(ledger.search())
+    CountedSieve.made.clear()
+    proposal = directive(rules, known=ledger.fold.registry, name="proposed")
+    replay = Replay(ledger.worlds(), proposal, sample=1.0, sieve=CountedSieve)
+    for search in searches:
+        replay.add(search)
+    return replay.finish()
+
+
+def test_officers_who_change_are_no_reason_to_begin_anew(ledger: Ledger) -> None:
+    trained = ACTIVE.replace("{ LACRIS-FR", "{ EXTRA = 2099-01-01, LACRIS-FR", 1)
+    rules = FORBID + 'unless { principal.hasTag("EXTRA") };'
+    found = replayed(ledger, (ACTIVE, SUSPENDED, "", ACTIVE, trained), rules)
+    assert (found.sound, found.unsaid(), found.disagreements) == (True, {}, 0)
+    # No rule in force tells who has that course: their decisions are the same.
+    assert +found.totals() == {Outcome.TO_REFUSED: 2, Outcome.OTHER_REASONS: 1, Outcome.SAME: 2}
+    assert not found.other_engine
+    assert len(CountedSieve.made) == 2, "with the proposal and without"
+
+
+def test_a_rule_that_looks_at_another_officer_is_asked_anew_when_that_one_changes(
+    ledger: Ledger,
+) -> None:
+    other = "[officers.lapd-40777]\nactive = true"
+    assert other in ACTIVE
+    states = (ACTIVE, ACTIVE.replace(other, other.replace("true", "false")))
+    rules = FORBID + 'when { Countersign::Officer::"lapd-40777".active };'
+    found = replayed(ledger, states, rules)
+    assert (found.sound, found.unsaid(), found.disagreements) == (True, {}, 0)
+    assert +found.totals() == {Outcome.TO_REFUSED: 1, Outcome.SAME: 1}
