@@ -18,13 +18,12 @@ from google.protobuf.message import DecodeError
 from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.entry import SealedOpening, columns_that_agree, holder_of, index_columns
 from ledger.keyring import Keyring
-from ledger.keys import open_by_any
 from ledger.reading import Reading
 from ledger.vault import LOOKED_UP, OpeningDamaged, commitments_of, lookup_token, unsealed
 from shared.entry_facts import ENDS
 from shared.errors import NotReady
 from tlog.checkpoint import Checkpoint
-from tlog.cosignature import LogVerifier
+from tlog.cosignature import LogVerifier, open_by_any
 from tlog.errors import TlogError
 from tlog.merkle import Frontier, leaf_hash
 from tlog.tiles import TILE_WIDTH, TreeEdge

@@ -5,7 +5,6 @@ An ML-DSA-44 key stands beside an Ed25519 key, never in its place (decision 0009
 """
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -88,21 +87,6 @@ class LogKeys:
         if len(signed) != len(self._keys):
             raise KeyUnavailable("a key signed under another name")
         return note
-
-
-def open_by_any(
-    note: str | bytes, verifiers: Iterable[LogVerifier]
-) -> tuple[Checkpoint, list[str]]:
-    """Verify a log's checkpoint note with any of its keys; give it and the keys that signed.
-
-    Raises TlogError: also when a line of a known key is false.
-    """
-    unverified = UnverifiedNote.parse(note)
-    signed = unverified.verify(verifiers)
-    checkpoint = Checkpoint.parse(unverified.text)
-    if any(verifier.name != checkpoint.origin for verifier in signed):
-        raise TlogError(f"the checkpoint is of {checkpoint.origin}, not of {signed[0].name}")
-    return checkpoint, [verifier.vkey for verifier in signed]
 
 
 class FileKey(Signer):

@@ -12,14 +12,13 @@ from typing import Final
 
 from ledger.archive import Archive
 from ledger.entry import CompletedEntry
-from ledger.keys import open_by_any
 from ledger.postgres_reading import PostgresReading
 from ledger.reading import Reading, StorageFailed
 from ledger.sequencer import Placed
 from ledger.tile_files import TileReader
 from ledger.tree import Published, Tiles, damaged, load_published
 from shared.errors import NotReady, Unavailable
-from tlog.cosignature import LogVerifier
+from tlog.cosignature import LogVerifier, open_by_any
 from tlog.errors import TlogError
 from tlog.merkle import leaf_hash
 

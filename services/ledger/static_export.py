@@ -20,13 +20,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ledger.keys import open_by_any
 from ledger.tile_files import TileFiles, TileReader
 from shared import telemetry
 from shared.errors import NotReady, ServiceError
 from shared.whole_files import put, sync_all, unfinished_name
 from tlog.checkpoint import Checkpoint
-from tlog.cosignature import LogVerifier
+from tlog.cosignature import LogVerifier, open_by_any
 from tlog.errors import TlogError
 from tlog.note import NOTE_BYTES_MAX, UnverifiedNote
 from tlog.tiles import CHECKPOINT_FILE, TILE_HEIGHT, TILE_WIDTH, TileName

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ledger.keys import open_by_any
 from ledger.reading import Reading
 from shared.errors import NotReady, Unavailable
 from tlog.checkpoint import Checkpoint
-from tlog.cosignature import LogVerifier
+from tlog.cosignature import LogVerifier, open_by_any
 from tlog.errors import TlogError
 from tlog.merkle import TreeAtSize, leaf_hash
 from tlog.proof import ProofWriter

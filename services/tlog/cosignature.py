@@ -9,7 +9,7 @@ A time other than 0 says: this was the largest consistent tree of the log that I
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypeAlias
@@ -24,6 +24,7 @@ from tlog.errors import FalseSignature, TlogError
 from tlog.merkle import HASH_BYTES
 from tlog.note import (
     ED25519,
+    UnverifiedNote,
     Verifier,
     check_key_name,
     key_id_of,
@@ -150,6 +151,21 @@ def parse_log_vkey(vkey: str) -> LogVerifier:
     if kind == CosignatureKind.ML_DSA_44:
         return CosignatureVerifier.parse(vkey)
     raise TlogError(f"a log's key is of type 1 (Ed25519) or 6 (ML-DSA-44), not of type {kind}")
+
+
+def open_by_any(
+    note: str | bytes, verifiers: Iterable[LogVerifier]
+) -> tuple[Checkpoint, list[str]]:
+    """Verify a log's checkpoint note with any of its keys; give it and the keys that signed.
+
+    Raises TlogError: also when a line of a known key is false.
+    """
+    unverified = UnverifiedNote.parse(note)
+    signed = unverified.verify(verifiers)
+    checkpoint = Checkpoint.parse(unverified.text)
+    if any(verifier.name != checkpoint.origin for verifier in signed):
+        raise TlogError(f"the checkpoint is of {checkpoint.origin}, not of {signed[0].name}")
+    return checkpoint, [verifier.vkey for verifier in signed]
 
 
 def parse_witness_vkey(vkey: str) -> CosignatureVerifier:

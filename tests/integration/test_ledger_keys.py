@@ -17,7 +17,7 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.event_pb2 import KEY_ROLE_LOG, KeyRotated
 from ledger.announcing import announcing
 from ledger.check import check
-from ledger.keys import FileKey, LogKeys, open_by_any
+from ledger.keys import FileKey, LogKeys
 from ledger.log import opened
 from ledger.rotation import CONTEXT
 from ledger.sequencer import Placed
@@ -38,6 +38,7 @@ from support.ledgers import (
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
 from support.soft_hsm import PIN, SoftHsm
 from support.waiting import until
+from tlog.cosignature import open_by_any
 from tlog.note import Verifier
 from tlog.proof import verify_receipt
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 from countersign.ledger.v1.append_pb2 import Appended, AppendRequest, AppendResponse
 from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.announcing import announcing
-from ledger.keys import LogKeys, load_file_key, new_post_quantum_key, open_by_any
+from ledger.keys import LogKeys, load_file_key, new_post_quantum_key
 from ledger.last_signed import SLOT_BYTES, Signed, beside
 from ledger.log import opened
 from ledger.rotation import CONTEXT
@@ -35,7 +35,7 @@ from support.ledgers import (
 )
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
 from support.waiting import until
-from tlog.cosignature import CosignatureKind, CosignatureVerifier, LogVerifier
+from tlog.cosignature import CosignatureKind, CosignatureVerifier, LogVerifier, open_by_any
 from tlog.cosigner_key import write_cosigner_key
 from tlog.errors import UnknownSigner
 from tlog.note import UnverifiedNote
