@@ -90,11 +90,11 @@ def test_rules_about_offences_of_an_expelled_owner_cannot_tell(fold: Fold) -> No
 def test_who_was_in_force_is_told_of_an_expulsion_though_no_table_changed(fold: Fold) -> None:
     book = book_where_others_permit()
     evaluator = Evaluator(book, fold.registry)
-    after = evaluator.over(expelling(fold, STATE).registry)
+    back = expelling(fold, STATE)
+    after = evaluator.over(back.registry)
     assert not permits(after.evaluate(ordinary(), TRAINED, NOON))
     assert permits(evaluator.evaluate(ordinary(), TRAINED, NOON))
     key = signer(STATE, 2)
-    back = expelling(fold, STATE)
     ruled = back.ruled(STATE)
     assert ruled is not None
     back.apply(on_record(order(STATE, "recover", key.vkey, follows=ruled.order)), {})
