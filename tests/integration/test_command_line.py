@@ -91,6 +91,14 @@ def test_a_refused_search_says_who_by_which_rule_and_where_it_is_written(
     assert not said.err
 
 
+def test_a_command_does_not_listen_where_the_services_are_told_to(
+    countersign: Countersign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment of a shell is the services' as well; no address could be taken twice."""
+    monkeypatch.setenv("COUNTERSIGN_TELEMETRY__SCRAPE", "an address on which nobody can listen")
+    assert countersign("search", "list").code == 0
+
+
 def test_a_check_says_what_would_cure_the_refusal(countersign: Countersign) -> None:
     said = countersign("search", "check", "--officer", "lapd-40777", "--own-case", *CASE)
     assert said.code == 1

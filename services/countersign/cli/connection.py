@@ -83,7 +83,9 @@ def run(call: Coroutine[Any, Any, Result]) -> Result:
     context = click.get_current_context(silent=True)
     name = context.command_path.replace(" ", ".") if context else "countersign"
     settings = context.find_object(ClientSettings) if context else None
-    started = telemetry.start("countersign-cli", settings.telemetry if settings else OFF)
+    chosen = settings.telemetry if settings else OFF
+    # Nobody fetches metrics of what ends in a second, and the services' address may be in the environment.
+    started = telemetry.start("countersign-cli", chosen.model_copy(update={"scrape": None}))
     try:
         return asyncio.run(_traced(name, call))
     finally:
