@@ -10,39 +10,23 @@ Invariants:
 - A collector that does not answer costs nothing while we run, and a bounded time when we end.
 """
 
-import logging
 import os
 import time
-import uuid
 from collections.abc import Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.metadata import version
 from threading import Thread
-from typing import Final
+from typing import Final, Protocol
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import (
-    ConsoleMetricExporter,
-    MetricExporter,
-    MetricReader,
-    PeriodicExportingMetricReader,
-)
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import Attributes
 
 from shared.errors import ServiceError
-from shared.scrape import Scraped, ScrapedReader
-from shared.settings import SettingsError, TelemetrySettings
-
-log = logging.getLogger(__name__)
+from shared.settings import TelemetrySettings
 
 SCOPE: Final = "countersign"
 SHUTDOWN_TIMEOUT_S: Final = 3.0
@@ -71,11 +55,18 @@ switch: Final = _Switch()
 """Set by `start`, and by whoever sets the providers in its place."""
 
 
+class Provider(Protocol):
+    """What sends, until it is told to end."""
+
+    def shutdown(self) -> object:
+        """Send what is left; may take long."""
+
+
 @dataclass(frozen=True)
 class Telemetry:
     """What was started, to be stopped at the end."""
 
-    providers: tuple[TracerProvider | MeterProvider | Scraped, ...] = ()
+    providers: tuple[Provider, ...] = ()
 
     def stop(self) -> None:
         """Sends what is left, for a bounded time."""
@@ -92,60 +83,17 @@ def start(service_name: str, settings: TelemetrySettings) -> Telemetry:
     """Starts what the settings ask for. Called once, at the start of a process. Raises SettingsError."""
     if (settings.exporter == "none" and settings.scrape is None) or _standard_switch_is_off():
         return Telemetry()
-    resource = describe(service_name)
-    # Spans are made without an exporter too: exemplars and logs name them.
-    traces = TracerProvider(resource=resource, shutdown_on_exit=False)
-    readers: list[MetricReader] = []
-    parts: list[TracerProvider | MeterProvider | Scraped] = [traces]
-    if settings.exporter != "none":
-        span_exporter, metric_exporter = _exporters(settings)
-        traces.add_span_processor(BatchSpanProcessor(span_exporter))
-        readers.append(PeriodicExportingMetricReader(metric_exporter))
-    if settings.scrape is not None:
-        scraped = ScrapedReader()
-        readers.append(scraped)
-        parts.append(_listening(settings.scrape, scraped))
-    measurements = MeterProvider(resource=resource, metric_readers=readers, shutdown_on_exit=False)
-    parts.append(measurements)
+    # Only here: see there.
+    from shared.telemetry_sdk import send
+
+    providers = send(service_name, settings)
     switch.on = True
-    trace.set_tracer_provider(traces)
-    metrics.set_meter_provider(measurements)
-    return Telemetry(tuple(parts))
-
-
-def _exporters(settings: TelemetrySettings) -> tuple[SpanExporter, MetricExporter]:
-    if settings.exporter == "console":
-        return ConsoleSpanExporter(), ConsoleMetricExporter()
-    # Only here: reading them takes longer than all else of a process that does not send.
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-    return OTLPSpanExporter(), OTLPMetricExporter()
+    return Telemetry(providers)
 
 
 def _standard_switch_is_off() -> bool:
     """OTEL_SDK_DISABLED, which the SDK's own providers heed; what is ours heeds it too."""
     return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
-
-
-def _listening(address: str, reader: ScrapedReader) -> Scraped:
-    try:
-        scraped = Scraped(address, reader)
-    except (OSError, ValueError, OverflowError) as error:
-        raise SettingsError(f"telemetry.scrape: cannot listen on {address}: {error}") from error
-    log.info("metrics can be fetched", extra={"fields": {"port": scraped.port}})
-    return scraped
-
-
-def describe(service_name: str) -> Resource:
-    """Who sends: our own account, which OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override."""
-    ours = {
-        "service.name": service_name,
-        "service.namespace": "countersign",
-        "service.version": version("countersign"),
-        "service.instance.id": str(uuid.uuid4()),
-    }
-    return Resource.create(ours).merge(OTELResourceDetector().detect())
 
 
 class _Spanning:

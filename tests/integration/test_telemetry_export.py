@@ -17,7 +17,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_grpc
 from opentelemetry.sdk.trace import TracerProvider
 
-from shared.telemetry import SHUTDOWN_TIMEOUT_S, Telemetry, describe
+from shared.telemetry import SHUTDOWN_TIMEOUT_S, Telemetry
+from shared.telemetry_sdk import describe
 from support.nats_servers import free_port
 from support.process_under_test import __file__ as program
 
