@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import time
 from typing import Final
+from weakref import WeakSet
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
@@ -37,27 +39,15 @@ class Ending:
         self._unpurged: dict[str, Record] = {}
 
     def observe(self) -> None:
-        """Has the open searches measured from now on. Once for each process: gauges have no end."""
-        telemetry.meter.create_observable_gauge(
-            "countersign.searches.open",
-            [self._count_open],
-            unit="{search}",
-            description="Permitted searches without an end",
-        )
-        telemetry.meter.create_observable_gauge(
-            "countersign.searches.open.age",
-            [self._oldest_open],
-            unit="s",
-            description="Age of the oldest permitted search without an end",
-        )
+        """Has the open searches measured until the broker stops."""
+        _observed.add(self)
 
-    def _count_open(self, _: CallbackOptions) -> list[Observation]:
-        return [Observation(len(self._known.open))]
-
-    def _oldest_open(self, _: CallbackOptions) -> list[Observation]:
-        now = self._clock.now().timestamp()
-        ages = [now - record.decided_at.seconds for record in list(self._known.open.values())]
-        return [Observation(max(ages, default=0))]
+    @property
+    def open_since(self) -> list[int]:
+        """When each open search was decided, in seconds; nothing once the broker stops."""
+        if self._known.stopping:
+            return []
+        return [record.decided_at.seconds for record in list(self._known.open.values())]
 
     async def withdraw(self, record: Record) -> Record:
         """Ends the search by withdrawal, unless it has ended."""
@@ -130,3 +120,31 @@ class Ending:
                 self._unpurged[record.search_id] = record
         else:
             self._unpurged.pop(record.search_id, None)
+
+
+# Gauges are the process's, and the first callbacks that one was made with are asked for ever.
+_observed: Final[WeakSet[Ending]] = WeakSet()
+
+
+def _count_open(_: CallbackOptions) -> list[Observation]:
+    return [Observation(sum(len(one.open_since) for one in _observed))]
+
+
+def _oldest_open(_: CallbackOptions) -> list[Observation]:
+    now = time.time()
+    ages = [now - since for one in _observed for since in one.open_since]
+    return [Observation(max(ages, default=0))]
+
+
+telemetry.meter.create_observable_gauge(
+    "countersign.searches.open",
+    [_count_open],
+    unit="{search}",
+    description="Permitted searches without an end",
+)
+telemetry.meter.create_observable_gauge(
+    "countersign.searches.open.age",
+    [_oldest_open],
+    unit="s",
+    description="Age of the oldest permitted search without an end",
+)

@@ -28,11 +28,14 @@ from shared.registry import Registry
 from shared.settings import TlsFiles
 
 
-def sign_directives(layout: Layout, registry: Registry) -> None:
-    """Signs what its party has not signed. What cannot be read is left for the policy service to refuse."""
+def sign_directives(layout: Layout, registry: Registry, log: str = LEDGER_ORIGIN) -> None:
+    """Signs what its party has not signed for this log, by its name.
+
+    What cannot be read is left for the policy service to refuse.
+    """
     known = {party: directive_signer(layout.keys, party) for party in parties(registry)}
     vkeys = {party: (signer.vkey,) for party, signer in known.items()}
-    signers = Signers.parse(vkeys, LEDGER_ORIGIN)
+    signers = Signers.parse(vkeys, log)
     try:
         vocabulary = Vocabulary.load(layout.directives)
     except VocabularyError:
@@ -44,7 +47,7 @@ def sign_directives(layout: Layout, registry: Registry) -> None:
             read = document.read(folder)
             signer = known.get(read.manifest.party)
             if signer is not None and not _is_signed(folder, read, vocabulary, signers):
-                note = signature.sign(folder, read, vocabulary, signer, LEDGER_ORIGIN)
+                note = signature.sign(folder, read, vocabulary, signer, log)
                 write_public(folder / SIGNATURE_FILE, note.encode())
         except DirectiveRefused:
             continue

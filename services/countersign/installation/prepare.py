@@ -125,7 +125,7 @@ def prepare(
     installation = Installation(layout, registry, ports, external_bus, on_record, trust_domain)
     keys = ensure_keys(layout.keys, registry, installation.log_origin)
     write_trust_roots(layout.trust_roots, keys)
-    sign_directives(layout, registry)
+    sign_directives(layout, registry, installation.log_origin)
     if ports.witness is not None:
         _write_policy(layout, ensure_witness_key(layout.keys), ports.witness)
         layout.witness.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
