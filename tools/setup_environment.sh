@@ -46,7 +46,8 @@ for file in "$@"; do
 done
 echo "Installing into $folder, each package checked by its hash; about a minute on a new machine …"
 # Wheels only: a source archive would fetch what it builds with, and that has no hash here.
+# Bytecode is made of what is read when it is first read, which is a third of it.
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-    --require-hashes --only-binary :all: "${arguments[@]}"
+    --no-compile --require-hashes --only-binary :all: "${arguments[@]}"
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
     --no-deps --no-index --no-build-isolation -e .

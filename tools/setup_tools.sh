@@ -7,5 +7,6 @@ readonly folder=$1 requirements=$2
 
 echo "Installing the tools of $requirements into $folder; about a minute …"
 python3 -m venv --clear "$folder"
+# Bytecode is made of what is read when it is first read, which is a third of it.
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-    --require-hashes --only-binary :all: -r "$requirements"
+    --no-compile --require-hashes --only-binary :all: -r "$requirements"
