@@ -70,7 +70,8 @@ test: $(DEV) programs ## Run all suites but lint's house rules (the fault suite 
 test-fault: $(DEV) ## Run the fault suite in its long form
 	@tools/need_programs.sh
 	@# What the last two lines repeat more often is left out of the first.
-	$(PY) -m pytest -v --durations 10 tests/fault tests/property/test_history_rederived.py --fault-rounds 25 \
+	$(PY) -m pytest -v --durations 10 tests/fault tests/property/test_history_rederived.py \
+	  tests/integration/test_machine.py tests/k8s/test_running.py --fault-rounds 25 \
 	  --ignore tests/fault/test_ledger_killed.py --ignore tests/fault/test_exchange.py
 	$(PY) -m pytest tests/fault/test_ledger_killed.py --fault-rounds 200
 	$(PY) -m pytest tests/fault/test_exchange.py --fault-rounds 200

@@ -90,3 +90,10 @@ def _fault_rounds(request: pytest.FixtureRequest) -> int:
     """How often a fault test with a random seed repeats."""
     rounds: int = request.config.getoption("--fault-rounds")
     return rounds
+
+
+@pytest.fixture(name="long_form", scope="session")
+def _long_form(fault_rounds: int) -> None:
+    """For what takes too long for each change: CI has twenty minutes for all of it."""
+    if fault_rounds == FAULT_ROUNDS_DEFAULT:
+        pytest.skip("the long form: `make test-fault`, or `--fault-rounds 2` or more")

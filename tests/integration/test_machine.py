@@ -106,6 +106,7 @@ def _machine(tmp_path: Path) -> Iterator[MachineUnderTest]:
             process.kill()
 
 
+@pytest.mark.usefixtures("long_form")
 def test_a_prepared_machine_runs_by_its_units_and_a_search_passes(
     machine: MachineUnderTest, capsys: pytest.CaptureFixture[str]
 ) -> None:
