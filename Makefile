@@ -47,7 +47,7 @@ $(K8S)/.installed: requirements/kubernetes.txt tools/setup_tools.sh
 	tools/setup_tools.sh $(K8S) requirements/kubernetes.txt
 	@touch $@
 
-tools: $(K8S)/.installed $(SCRATCH)/sbom/.installed programs ## Install what k8s-check, sbom and test need, as they do otherwise themselves
+tools: $(K8S)/.installed $(SCRATCH)/sbom/.installed programs ## Install what k8s-check, sbom and test would otherwise install first
 
 programs: ## Install the Debian packages that test needs
 	@tools/need_programs.sh
@@ -67,11 +67,9 @@ test: $(DEV) programs ## Run all suites but lint's house rules (the fault suite 
 	@# the order of their folders, so that not the long ones of a few tests are left for the end.
 	$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/tidy
 
-test-fault: $(DEV) ## Run the fault suite in its long form
-	@tools/need_programs.sh
+test-fault: $(DEV) programs ## Run the fault suite in its long form
 	@# What the last two lines repeat more often is left out of the first.
-	$(PY) -m pytest -v --durations 10 tests/fault tests/property/test_history_rederived.py \
-	  tests/integration/test_machine.py tests/k8s/test_running.py --fault-rounds 25 \
+	$(PY) -m pytest -v --durations 10 tests/fault tests/integration/test_machine.py --fault-rounds 25 \
 	  --ignore tests/fault/test_ledger_killed.py --ignore tests/fault/test_exchange.py
 	$(PY) -m pytest tests/fault/test_ledger_killed.py --fault-rounds 200
 	$(PY) -m pytest tests/fault/test_exchange.py --fault-rounds 200

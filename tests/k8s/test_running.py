@@ -32,7 +32,6 @@ def _single_node(tmp_path: Path) -> Iterator[Cluster]:
         made.kill()
 
 
-@pytest.mark.usefixtures("long_form")
 async def test_a_search_goes_through_the_pods_of_the_single_node_overlay(
     single_node: Cluster,
 ) -> None:
