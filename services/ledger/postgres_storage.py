@@ -203,11 +203,16 @@ class PostgresStorage(Storage):
                 self._batch.release()
         # The server notices some time later that a session has ended, and who opens the log next would
         # find it locked. Here, as `close` waits no longer for this thread than a frozen server lets it.
-        if self._batch.acquire(timeout=CLOSE_TIMEOUT_S):
-            with contextlib.suppress(psycopg.Error):
-                self._connection.execute(
-                    "SELECT pg_advisory_unlock(%s, %s)", (LOCK_SPACE, WRITER_LOCK)
-                )
+        if self._batch.acquire(blocking=False):
+            try:
+                with contextlib.suppress(psycopg.Error):
+                    self._connection.execute(
+                        "SELECT pg_advisory_unlock(%s, %s)", (LOCK_SPACE, WRITER_LOCK)
+                    )
+                # Before the next batch may begin: it fails then, and is not written without the lock.
+                self._connection.close()
+            finally:
+                self._batch.release()
 
     def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:
         # A commit that no longer waits for its standby is reported as done, with a warning.

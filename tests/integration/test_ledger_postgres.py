@@ -61,11 +61,15 @@ async def test_second_writer_does_not_get_the_log(database: PostgresUnderTest) -
     database.open_for_writing().close()
 
 
-def test_each_writer_has_a_later_epoch(database: PostgresUnderTest) -> None:
+def test_each_writer_has_a_later_epoch_and_none_once_closed_begins_a_batch(
+    database: PostgresUnderTest,
+) -> None:
     epochs = []
     for _ in range(3):
         with contextlib.closing(database.open_for_writing()) as storage:
             epochs.append(storage.epoch)
+        with pytest.raises(StorageFailed):
+            storage.begin()
     assert epochs == [1, 2, 3]
 
 
