@@ -11,7 +11,8 @@ import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -162,9 +163,10 @@ class Scraped:
 
             text = staticmethod(reader.text)
 
-        class Server(HTTPServer):
-            """For either family of addresses."""
+        class Server(TCPServer):
+            """For either family of addresses. No HTTPServer, which asks the DNS for its name at first."""
 
+            allow_reuse_address = True
             address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
         self._server = Server((host.strip("[]"), int(port)), Handler)
