@@ -17,7 +17,8 @@ from shared import toml
 from shared.settings import ProcessSettings
 from shared.settings_problems import Keys, dotted, holds, variable
 
-_USERINFO: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_USERINFO: Final = re.compile(r"(?<=://)\S+(?=@)")
+"""Up to the last at sign: a password may have one too, or a slash."""
 HIDDEN: Final = "hidden"
 
 

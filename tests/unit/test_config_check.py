@@ -277,7 +277,8 @@ def test_what_is_in_force_bears_its_source_and_reads_back(
         assert {setting.source for setting in shown} <= {"file", "default"}
     monkeypatch.setenv("COUNTERSIGN_ANSWERS_KEPT", "PT2H")
     monkeypatch.setenv("COUNTERSIGN_LIMITS", '{"officer_in_flight_max": 7}')
-    monkeypatch.setenv("COUNTERSIGN_BUS__SERVERS", '["tls://somebody:password@bus.example:4222"]')
+    servers = ["tls://somebody:password@bus.example:4222", "tls://somebody:pa/ss@word@bus.example"]
+    monkeypatch.setenv("COUNTERSIGN_BUS__SERVERS", json.dumps(servers))
     found = {one.key: one for one in in_force(BrokerSettings, file_of(layout, "broker"))}
     assert (found["answers_kept"].value, found["answers_kept"].source) == (
         "PT2H",
@@ -286,7 +287,8 @@ def test_what_is_in_force_bears_its_source_and_reads_back(
     assert found["limits.officer_in_flight_max"].source == "COUNTERSIGN_LIMITS"
     assert found["limits.officer_searches_burst"].source == "file"
     assert found["default_wait"].source == "default"
-    assert found["bus.servers"].value == ["tls://hidden@bus.example:4222"]
+    hidden = ["tls://hidden@bus.example:4222", "tls://hidden@bus.example"]
+    assert found["bus.servers"].value == hidden
 
 
 def test_no_secret_is_shown(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
