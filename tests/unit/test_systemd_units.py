@@ -275,6 +275,7 @@ def test_run_again_it_keeps_what_is_the_operators(
         (["--trust-domain", "Faces Example"], "--trust-domain"),
         (["--system", "nowhere"], "the galleries (none)"),
         (["--gallery", "nowhere"], "name one of them with --gallery"),
+        (["--host", "münchen.example"], "--host: 'münchen.example' is no name"),
     ],
 )
 def test_what_cannot_be_meant_is_named_and_nothing_is_written(
@@ -283,6 +284,19 @@ def test_what_cannot_be_meant_is_named_and_nothing_is_written(
     assert exit_code(asked(tmp_path, layout, *wrong)) == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "etc").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"systems": null}', '{"log_verifier_keys": 1}', "[" * 9999]
+)
+def test_what_are_no_trust_roots_are_named_and_nothing_is_written(
+    tmp_path: Path, layout: Layout, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = asked(tmp_path, layout)
+    (tmp_path / "others.json").write_text(text)
+    assert exit_code(command) == 2
+    assert "name the file with --trust-roots" in " ".join(capsys.readouterr().err.split())
+    assert not [path for path in (tmp_path / "etc").rglob("*") if path.is_file()]
 
 
 def test_trust_roots_that_know_the_log_by_another_key_are_refused(

@@ -17,7 +17,7 @@ from typing import Any, Final
 from countersign.installation.files import PUBLIC_MODE, write_public, write_secret
 from countersign.installation.keys import sealing_key_at, signing_key_at, text_of
 from countersign.installation.nats_config import NatsServer, render
-from countersign.installation.pki import request
+from countersign.installation.pki import host_name, request
 from countersign.installation.ports import LOOPBACK, Ports, address
 from directive.book import LIBRARY
 from shared import toml
@@ -32,6 +32,12 @@ STATE: Final = Path("/var/lib/countersign")
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104  # what agencies reach must listen where they are
 OPEN_MODE: Final = 0o755
 SERVICES: Final = ("nats", "ledger", "policy", "broker")
+OWN_ROOTS: Final[Mapping[str, type]] = {
+    "log_verifier_keys": list,
+    "broker_verify_keys": list,
+    "systems": dict,
+}
+"""What this machine has a part in, of the trust roots."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,8 @@ def prepare_machine(machine: Machine, answers: Answers, ports: Ports) -> Prepare
         raise SettingsError(
             f"--trust-domain: {answers.trust_domain!r} is none: give lower-case text"
         )
+    for host in answers.hosts:
+        _nameable(host)
     if answers.connector is not None:
         _gallery(registry, answers.connector)
     done = Prepared()
@@ -157,12 +165,7 @@ def prepare_machine(machine: Machine, answers: Answers, ports: Ports) -> Prepare
 
 def _trust_roots(machine: Machine, answers: Answers, done: Prepared) -> dict[str, Any]:
     """Everybody's keys with this machine's own, which are made when they are missing."""
-    try:
-        roots: dict[str, Any] = json.loads(answers.trust_roots.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"{answers.trust_roots}: {error}; name the file with --trust-roots"
-        ) from error
+    roots = _read_roots(answers.trust_roots)
     names = ["note.pem", "order.pem", *(["answer.pem", "sealing.pem"] if answers.connector else [])]
     for name in names:
         (done.kept if machine.key(name).exists() else done.written).append(machine.key(name))
@@ -187,6 +190,19 @@ def _trust_roots(machine: Machine, answers: Answers, done: Prepared) -> dict[str
     return roots
 
 
+def _read_roots(file: Path) -> dict[str, Any]:
+    """As the file has them: what is not there yet is added before all is checked."""
+    try:
+        roots = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SettingsError(f"{file}: {error}; name the file with --trust-roots") from error
+    if not isinstance(roots, dict) or not all(
+        isinstance(roots.get(name, shape()), shape) for name, shape in OWN_ROOTS.items()
+    ):
+        raise SettingsError(f"{file}: these are no trust roots; name the file with --trust-roots")
+    return roots
+
+
 def _own(file: Path, roots: dict[str, Any], name: str, own: str) -> None:
     if own not in roots.setdefault(name, [own]):
         raise SettingsError(
@@ -200,6 +216,13 @@ def _parsed(trust_domain: str) -> SpiffeId | None:
         return SpiffeId.parse(f"spiffe://{trust_domain}/service/broker")
     except NotAuthentic:
         return None
+
+
+def _nameable(host: str) -> None:
+    try:
+        host_name(host)
+    except ValueError as error:
+        raise SettingsError(f"--host: {host!r} is no name or address: {error}") from error
 
 
 def _origin(answers: Answers) -> str:

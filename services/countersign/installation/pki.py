@@ -140,7 +140,7 @@ def request(identity: SpiffeId, hosts: Sequence[str]) -> Issued:
     """A new key, and what an authority is asked to sign for it, in the place of the certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(identity))]
-    names += [_host(one) for one in (*HOSTS, *ADDRESSES, *hosts)]
+    names += [host_name(one) for one in (*HOSTS, *ADDRESSES, *hosts)]
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
     asked = (
         x509.CertificateSigningRequestBuilder()
@@ -154,7 +154,8 @@ def request(identity: SpiffeId, hosts: Sequence[str]) -> Issued:
     return Issued(asked.public_bytes(serialization.Encoding.PEM), _private_pem(key))
 
 
-def _host(name: str) -> x509.GeneralName:
+def host_name(name: str) -> x509.GeneralName:
+    """An address or a name, as a certificate has it; raises ValueError for what is neither."""
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
