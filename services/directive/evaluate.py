@@ -40,7 +40,7 @@ from directive.book import Book, Slice
 from directive.cures import instruments_that_cure, unmet
 from directive.elsewhere import Elsewhere
 from directive.entities import Uid
-from directive.expelled import rest_on_expelled
+from directive.expelled import Expelled
 from directive.likeness import Likeness, likeness
 from directive.nearby import Nearby, named_and_read
 from directive.policy_set import begun, ended
@@ -58,6 +58,7 @@ _CANNOT_TELL: Final = VerdictOutcome.VERDICT_OUTCOME_CANNOT_TELL
 _PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
 _REFUSED: Final = DecisionOutcome.DECISION_OUTCOME_REFUSED
 _REFERRED: Final = DecisionOutcome.DECISION_OUTCOME_REFERRED
+_EXPELLED: Final = Fault.PARTY_EXPELLED
 
 KEPT_VERDICTS_MAX: Final = 4096
 """A few kilobytes each; a department asks the same few kinds of questions all day."""
@@ -147,6 +148,7 @@ class Evaluator:
         self._digest_begun = begun(book.vocabulary, registry, ENGINE)
         entities.check(registry, book.vocabulary)
         self._registry = registry
+        self._expelled = Expelled(registry)
         self._nearby = Nearby(registry, book.vocabulary)
         self._named: dict[int, frozenset[Uid]] = {}
         self._instants = entities.instants(registry)
@@ -241,8 +243,11 @@ class Evaluator:
         return [self._of_seat(question, seat, answered) for seat in seats]
 
     def _here_and_there(self, question: Question, elsewhere: Elsewhere) -> list[SeatVerdict]:
-        """Who is asked elsewhere is not asked here."""
-        said = [(seat, elsewhere.says(seat.seat, seat.party)) for seat in question.seats]
+        """Who is asked elsewhere is not asked here. Who is expelled here speaks from nowhere."""
+        said = [
+            (seat, elsewhere.says(seat.seat, seat.party) if seat.fault is not _EXPELLED else None)
+            for seat in question.seats
+        ]
         here = iter(self._of_seats(question, [seat for seat, there in said if there is None]))
         return [next(here) if there is None else SeatVerdict(there, ()) for _, there in said]
 
@@ -269,7 +274,7 @@ class Evaluator:
         rules = self._book.slice(seat.party, question.at.date()) if seat.fault is None else None
         if rules is None and seat.fault is None:
             faults.append(Fault.NO_DIRECTIVE)
-        if rules is not None and rest_on_expelled(rules, self._registry):
+        if rules is not None and self._expelled.bear(rules):
             faults.append(Fault.PARTY_EXPELLED)
         unknown: list[str] = []
         if rules is not None and not faults and (rules.circumstances or rules.lacking):

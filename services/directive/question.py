@@ -83,7 +83,7 @@ class Fault(StrEnum):
     ASKED_AT_PEER = ASKED_AT_PEER
     """Of a search between two installations: the party is asked at the other one."""
     PARTY_EXPELLED = "PARTY_EXPELLED"
-    """The registrars have expelled the party, or who registered offences that its rules name."""
+    """The registrars have expelled the party, or who registered what its rules ask for."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,19 @@
 """By the word of who was expelled nothing is permitted, and no prohibition falls away with it."""
 
-from datetime import datetime
-
 import pytest
 
-from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome
+from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Verdict
 from directive.book import Book
+from directive.elsewhere import Elsewhere
 from directive.evaluate import Evaluator
 from registry.folding import Fold
 from support.directives import (
+    BURBANK,
+    FORBID,
     LAPD,
+    LASD,
     NOON,
+    PERMIT,
     TRAINED,
     book_where_others_permit,
     directive,
@@ -38,9 +41,12 @@ def _fold() -> Fold:
     return fold
 
 
-def decided(fold: Fold, book: Book, at: datetime = NOON) -> Decision:
-    facts = ordinary()
-    return Evaluator(book, fold.registry).evaluate(facts, TRAINED, at)
+def decided(fold: Fold, book: Book, elsewhere: Elsewhere | None = None) -> Decision:
+    return Evaluator(book, fold.registry).evaluate(ordinary(), TRAINED, NOON, elsewhere)
+
+
+def refuses(decision: Decision) -> bool:
+    return decision.outcome == DecisionOutcome.DECISION_OUTCOME_REFUSED
 
 
 def permits(decision: Decision) -> bool:
@@ -53,7 +59,7 @@ def expelling(fold: Fold, owner: str) -> Fold:
     return tried
 
 
-@pytest.mark.parametrize("owner", [LAPD, "CA0190000", STATE, UNION])
+@pytest.mark.parametrize("owner", [LAPD, LASD, STATE, UNION])
 def test_a_search_of_which_an_expelled_owner_is_a_party_is_refused(fold: Fold, owner: str) -> None:
     book = book_where_others_permit(permits_everything(UNION, "EU-"))
     assert permits(decided(fold, book))
@@ -85,6 +91,77 @@ def test_rules_about_offences_of_an_expelled_owner_cannot_tell(fold: Fold) -> No
     faults = {one.party: list(one.faults) for one in refused.verdicts}
     assert faults[LAPD] == ["PARTY_EXPELLED"]
     assert not faults[STATE]
+
+
+RESTING = {
+    "the members of a union": (UNION, f'principal.agency in Countersign::Jurisdiction::"{UNION}"'),
+    "whether any set has the offence": (OTHER, "!context.offenceSets.isEmpty()"),
+    "sets that the rule does not name": (
+        OTHER,
+        "context.offenceSets.containsAny(context.offenceSets)",
+    ),
+    "an agreement": (BURBANK, f'Countersign::Agency::"{BURBANK}".hasTag("MOU")'),
+}
+
+
+@pytest.fixture(name="telling", scope="module")
+def _telling(fold: Fold) -> Fold:
+    """Where who is no party has registered what a rule may ask for."""
+    told = fold.copy()
+    publish(told, signed(document(agency(OTHER, OFFENCES.replace("09A", "120"))), 2))
+    public = agency(BURBANK).replace("[agency]", "[agency]\nagreements = { MOU = 2099-01-01 }")
+    publish(told, signed(document(public), 2))
+    ours = OFFENCES.replace("grave", "ours").replace("09A", "120")
+    publish(told, signed(document(agency(STATE, ours)), 2))
+    return told
+
+
+def only_where(asked: str, fold: Fold) -> Book:
+    """The department permits nothing but what fulfils this; the others permit everything."""
+    forbids = FORBID.replace("LAPD-9", "LAPD-8")
+    rules = f"{forbids}unless {{ {asked} }};\n{PERMIT};"
+    return book_where_others_permit(directive(rules, known=fold.registry))
+
+
+@pytest.mark.parametrize("asked", RESTING)
+def test_what_an_expelled_owner_registered_permits_nothing_though_it_is_no_party(
+    telling: Fold, asked: str
+) -> None:
+    """A union that has never ordered anything is not asked, and still says who its members are."""
+    owner, condition = RESTING[asked]
+    book = only_where(condition, telling)
+    assert permits(decided(telling, book))
+    refused = decided(expelling(telling, owner), book)
+    faults = {one.party: list(one.faults) for one in refused.verdicts}
+    assert faults.pop(LAPD) == ["PARTY_EXPELLED"]
+    assert not any(faults.values())
+
+
+def test_rules_that_take_nothing_from_the_word_of_who_is_expelled_go_on(telling: Fold) -> None:
+    asked = (
+        f'principal.agency != Countersign::Agency::"{BURBANK}" && '
+        'context.offenceSets.contains(Countersign::OffenceSet::"ours")'
+    )
+    book = only_where(asked, telling)
+    assert permits(decided(expelling(expelling(telling, OTHER), BURBANK), book))
+
+
+@pytest.mark.parametrize(
+    ("owner", "refer"), [(LAPD, False), (LASD, False), (LASD, True), (STATE, False)]
+)
+def test_no_peer_speaks_for_who_is_expelled_here(fold: Fold, owner: str, *, refer: bool) -> None:
+    """Both registries have the system and the parties, and each has registrars of its own."""
+    book = book_where_others_permit()
+    said = decided(fold, book).verdicts
+    vouched: dict[tuple[int, str], Verdict] = {
+        (one.seat, one.party): one for one in said if one.party == owner and not refer
+    }
+    elsewhere = Elsewhere("peer.test", frozenset({owner}), refer, vouched)
+    assert not refuses(decided(fold, book, elsewhere))
+    refused = decided(expelling(fold, owner), book, elsewhere)
+    assert refuses(refused)
+    of_it = [one for one in refused.verdicts if one.party == owner]
+    assert all("PARTY_EXPELLED" in one.faults and not one.asked_at for one in of_it)
 
 
 def test_who_was_in_force_is_told_of_an_expulsion_though_no_table_changed(fold: Fold) -> None:

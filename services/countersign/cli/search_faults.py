@@ -23,8 +23,8 @@ _TEXTS: Final[Mapping[str, str]] = {
     "submits the search must ask.",
     "FACT_UNKNOWN": "A fact that the directives ask for was not stated, or has a value that they do not "
     "know. State it (see: countersign search submit --help).",
-    "PARTY_EXPELLED": "The registrars have expelled the party, or who registered offences that its rules "
-    "name. See: countersign registry list",
+    "PARTY_EXPELLED": "The registrars have expelled the party, or who registered what its rules ask "
+    "for. See: countersign registry list",
     "ASKED_AT_PEER": "The party belongs to the installation that has the system, and is asked there.",
 }
 
