@@ -38,6 +38,7 @@ from registry.public import PublicDocuments
 from shared.bus import Bus, connected
 from shared.clock import SystemClock
 from shared.errors import Unavailable
+from shared.essential import essential
 from shared.following import Following
 from shared.following import followed as following_along
 from shared.identity import SpiffeId
@@ -143,10 +144,8 @@ async def _kept(registering: Registering, bus: Bus, server: RunningServer) -> As
         bus.closed.set()
 
     await tell(False)
-    keeping = asyncio.create_task(queues.keep())
-    keeping.add_done_callback(lambda _: bus.closed.set())
-    tasks = [
-        keeping,
+    tasks: list[asyncio.Task[None]] = [
+        essential(queues.keep(), "queues for every system", bus.closed),
         asyncio.create_task(tell_when_tried()),
         asyncio.create_task(end_with(following.ended)),
     ]
@@ -163,10 +162,10 @@ def _sweeping(ending: Ending, bus: Bus, known: Known) -> list[asyncio.Task[None]
     """Keeps expiring searches, and has them measured; a broker that no longer does must end."""
     ending.observe()
     looking = waiting.keep_looking(bus, lambda: known.current().registry.systems, SystemClock())
-    tasks = [asyncio.create_task(ending.keep_sweeping()), asyncio.create_task(looking)]
-    for task in tasks:
-        task.add_done_callback(lambda _: bus.closed.set())
-    return tasks
+    return [
+        essential(ending.keep_sweeping(), "expiring searches", bus.closed),
+        essential(looking, "measuring the queues", bus.closed),
+    ]
 
 
 @contextlib.asynccontextmanager

@@ -53,6 +53,7 @@ from shared.errors import (
     Unavailable,
     Withdrawn,
 )
+from shared.essential import essential
 from shared.referral import (
     NotProved,
     OwnDecision,
@@ -213,8 +214,7 @@ class Referring:
     @contextlib.asynccontextmanager
     async def following(self, ended: asyncio.Event) -> AsyncIterator[None]:
         """Follows every open search that was referred, and says so if it no longer does."""
-        keeping = asyncio.create_task(self._keep_following())
-        keeping.add_done_callback(lambda _: ended.set())
+        keeping = essential(self._keep_following(), "following referred searches", ended)
         try:
             yield
         finally:

@@ -20,6 +20,7 @@ from ledger.runs_service import Alarms
 from ledger.sequencer import Sequencer
 from shared.clock import Clock
 from shared.errors import ServiceError
+from shared.essential import essential
 
 LOOK_EVERY_S: Final = 3600.0
 LOOK_BACK: Final = timedelta(days=8)
@@ -130,14 +131,7 @@ class MissingReports:
 @contextlib.asynccontextmanager
 async def looking(missing: MissingReports, ended: asyncio.Event) -> AsyncIterator[None]:
     """Look for missing reports until the end; a ledger that no longer looks is told that it has ended."""
-
-    def say_why(done: asyncio.Task[None]) -> None:
-        if not done.cancelled() and (error := done.exception()) is not None:
-            log.critical("missing reports are not looked for any more", exc_info=error)
-            ended.set()
-
-    looks = asyncio.create_task(missing.run())
-    looks.add_done_callback(say_why)
+    looks = essential(missing.run(), "looking for missing reports", ended)
     try:
         yield
     finally:
