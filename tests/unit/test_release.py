@@ -100,6 +100,13 @@ def test_a_release_is_the_same_bytes_wherever_it_is_built(tmp_path: Path) -> Non
     with tarfile.open(there / f"{NAME}-kubernetes.tar.gz") as manifests:
         kustomization = f"{NAME}-kubernetes/overlays/production/kustomization.yaml"
         assert manifests.getmember(kustomization).mode == 0o644
+    with tarfile.open(there / f"{NAME}-machine.tar.gz") as machine:
+        wanted = {path.relative_to(ROOT) for path in (ROOT / "deploy" / "systemd").iterdir()}
+        wanted |= {
+            Path("requirements/embedded.txt"),
+            Path("deploy/prometheus/countersign.rules.yaml"),
+        }
+        assert {f"{NAME}-machine/{one}" for one in wanted} <= {*machine.getnames()}
     assert (
         "requirements/run.txt for Python 3.11" in (there / f"{NAME}-services.cdx.json").read_text()
     )
