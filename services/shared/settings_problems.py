@@ -85,14 +85,12 @@ def problems_in(
         problem = _problem(keys, one["type"], one["msg"], settings_class)
         if holds(environment, keys) and keys:
             problem = Problem(
-                problem.key, problem.wrong, f"{problem.do} (the environment gives it: {_of(keys)})"
+                problem.key,
+                problem.wrong,
+                f"{problem.do} (the environment gives it: {variable(keys)})",
             )
         found.setdefault((problem.key, problem.wrong), problem)
     return list(found.values())
-
-
-def _of(keys: Keys) -> str:
-    return variable(keys)
 
 
 def _problem(keys: Keys, kind: str, said: str, settings_class: type[BaseModel]) -> Problem:
