@@ -48,7 +48,8 @@ KeptPath = Annotated[Path, AfterValidator(_from_the_file), Kept()]
 class Section(BaseModel):
     """A section of a configuration file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A threshold that is not a number would compare with nothing, and say so to nobody.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TlsFiles(Section):

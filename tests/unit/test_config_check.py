@@ -233,6 +233,12 @@ def damaged_meanings(layout: Layout, text: Path, empty: Path) -> Damaged:
             "directives",
             "no gallery",
         ),
+        "threshold that is no number": (
+            "connector",
+            {"scale__threshold": float("nan")},
+            "scale.threshold",
+            "finite",
+        ),
         "keys that the trust roots do not know": (
             "connector",
             {"answer_signing_key": str(keys.broker_order)},
