@@ -31,19 +31,26 @@ _age = telemetry.meter.create_gauge(
 
 async def keep_looking(bus: Bus, systems: Callable[[], Iterable[str]], clock: Clock) -> None:
     """Look again and again, for ever. Every broker tells the same: take the greatest of them."""
+    measured: set[str] = set()
     while True:
         if telemetry.switch.on:
-            await look(bus, systems, clock)
+            await look(bus, systems, clock, measured)
         await asyncio.sleep(LOOK_S)
 
 
-async def look(bus: Bus, systems: Callable[[], Iterable[str]], clock: Clock) -> None:
-    """Measure every system's queue. One that cannot be asked keeps no other from being measured."""
+async def look(
+    bus: Bus, systems: Callable[[], Iterable[str]], clock: Clock, measured: set[str]
+) -> None:
+    """Measure every system's queue. One that cannot be asked keeps no other from being measured.
+
+    `measured` are those that ever were: a system that no longer takes part has its queue emptied yet, and
+    what was said of it last would be said for ever.
+    """
     try:
-        known = sorted(systems())
+        measured |= set(systems())
     except ServiceError:
         return  # who takes part is not known at the moment, and health says so
-    for system in known:
+    for system in sorted(measured):
         count_from_zero(orders_stream(system))
         try:
             found = await bus.waiting(orders_stream(system))
