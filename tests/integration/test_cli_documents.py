@@ -90,6 +90,7 @@ async def test_a_party_publishes_and_withdraws(
         assert code == 1
 
 
+@pytest.mark.promise(3)
 async def test_owners_publish_what_they_register(
     scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

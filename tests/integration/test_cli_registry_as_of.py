@@ -34,7 +34,7 @@ from support.publishing import Scene, publish_all, ready, write_trust
 from support.registrations import LASD, demonstration, document, signed, signer
 from support.terminals import Said
 
-pytestmark = pytest.mark.promise(9)
+pytestmark = [pytest.mark.promise(7), pytest.mark.promise(9)]
 
 TIMEOUT_S = 60.0
 GROUND = ("--authority", AUTHORITY, "--reason", REASON)

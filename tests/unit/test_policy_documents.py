@@ -148,6 +148,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> str:
     return str([record.fields for record in caplog.records])  # type: ignore[attr-defined]
 
 
+@pytest.mark.promise(3)
 def test_nobody_signs_directives_for_who_was_given_new_keys_and_has_not_published() -> None:
     """Whoever has the old keys could publish or withdraw one meanwhile."""
     roots, own = Signers.parse({LAPD: (signer(LAPD, 2).vkey,)}), signer(LAPD, 3).vkey
@@ -175,6 +176,7 @@ def test_nobody_signs_directives_for_who_was_given_new_keys_and_has_not_publishe
     assert keys() == [own]
 
 
+@pytest.mark.promise(3)
 def test_an_order_without_a_quorum_that_is_known_here_ends_who_follows() -> None:
     documents = Documents(vocabulary(), None, registrars.admitting(LAPD, registrars=()))
     with pytest.raises(OrderNotProved):

@@ -107,6 +107,7 @@ def test_a_publication_that_had_begun_ends_with_the_order() -> None:
         fold.follow(entries[1], {})
 
 
+@pytest.mark.promise(7)
 def test_who_is_expelled_counts_for_nothing_and_nothing_that_a_rule_names_is_gone() -> None:
     fold = los_angeles()
     publish(fold, signed(document(agency(CALIFORNIA, OVERSEERS)), 1))
@@ -183,6 +184,7 @@ def test_an_owner_that_has_published_nothing_can_be_given_keys_and_expelled() ->
     assert fold.registry.expelled == {LAPD}
 
 
+@pytest.mark.promise(9)
 def test_the_digest_tells_of_orders_and_an_outsider_can_work_it_out() -> None:
     fold = los_angeles()
     digests = {}

@@ -96,6 +96,8 @@ def test_a_registration_that_does_not_count_is_passed_over(
     assert "does not count" in caplog.text
 
 
+@pytest.mark.promise(3)
+@pytest.mark.promise(7)
 def test_nobody_vouches_for_officers_of_who_is_expelled() -> None:
     """Neither by its own registration nor by the trust roots, from which it began."""
     follower = Follower(**{LASD: OLD})
@@ -107,6 +109,7 @@ def test_nobody_vouches_for_officers_of_who_is_expelled() -> None:
     assert made.registry.expelled == {LAPD, LASD}
 
 
+@pytest.mark.promise(3)
 def test_an_order_of_registrars_who_are_not_known_here_is_not_passed_over() -> None:
     """Others may know them: who goes on would take an expelled owner's word."""
     follower = Follower()
