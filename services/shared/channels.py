@@ -6,6 +6,7 @@ anew for the next call once the files have changed; calls that are under way end
 
 import asyncio
 import contextlib
+import logging
 import ssl
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import grpc
 
 from shared.settings import TlsFiles
 from shared.tls import modified
+
+log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
 """To look at three files costs a call one hundredth more, so not each call does."""
@@ -42,6 +45,7 @@ class RenewedChannel(grpc.aio.Channel):
         self._look_at = time.monotonic() + look_every_s
         # The stamp before the files: what changes in between is then read at the next call.
         self._stamp = modified(tls)
+        self._unfit: tuple[int, ...] | None = None
         self._newest = made()
         self._ending: dict[asyncio.Task[None], grpc.aio.Channel] = {}
 
@@ -56,12 +60,25 @@ class RenewedChannel(grpc.aio.Channel):
         with contextlib.suppress(OSError):
             stamp = modified(self._tls)
             if stamp != self._stamp:
-                ssl_files_fit(self._tls)
-                old, self._newest, self._stamp = self._newest, self._made(), stamp
-                ending = asyncio.create_task(old.close(OLD_CALLS_END_S))
-                self._ending[ending] = old
-                ending.add_done_callback(lambda ended: self._ending.pop(ended, None))
+                self._renew(stamp)
         return self._newest
+
+    def _renew(self, stamp: tuple[int, ...]) -> None:
+        """Makes a channel from the files as they are now. Raises OSError."""
+        try:
+            ssl_files_fit(self._tls)
+            newest = self._made()
+        except OSError as error:
+            # Once: each call comes by. Whoever looks at the new file alone finds nothing amiss.
+            if stamp != self._unfit:
+                self._unfit = stamp
+                fields = {"certificate": str(self._tls.certificate), "why": str(error)}
+                log.warning("renewed certificate cannot be shown yet", extra={"fields": fields})
+            raise
+        old, self._newest, self._stamp = self._newest, newest, stamp
+        ending = asyncio.create_task(old.close(OLD_CALLS_END_S))
+        self._ending[ending] = old
+        ending.add_done_callback(lambda ended: self._ending.pop(ended, None))
 
     async def close(self, grace: float | None = None) -> None:
         """Ends all of them."""
