@@ -17,7 +17,7 @@ from countersign.client.verify import OpenedAnswer, open_answer
 from countersign.type.v1.search_pb2 import SearchFacts
 from shared.errors import NotAuthentic, TooLate, Unavailable
 from shared.registry import TrustRoots
-from shared.rpc import CHANNEL_OPTIONS, call, call_stream, open_channel
+from shared.rpc import CHANNEL_OPTIONS, MESSAGE_BYTES_MAX, call, call_stream, open_channel
 
 SERVICE: Final = "countersign.broker.v1.BrokerService"
 TIMEOUT_S: Final = 20.0
@@ -37,12 +37,20 @@ RETRIES: Final = {
                 "initialBackoff": "0.2s",
                 "maxBackoff": "2s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                # A server that stops drops calls that reach it in that moment with CANCELLED.
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ]
 }
 """Every RPC of the broker may be repeated: submission by its id, withdrawal because it ends once."""
+RETRYING: Final = (
+    *CHANNEL_OPTIONS,
+    ("grpc.service_config", json.dumps(RETRIES)),
+    # Of a request that is larger gRPC keeps nothing to send again: with 256 KiB no photograph is retried.
+    ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES_MAX + 64 * 1024),
+)
+"""Options of a channel to the broker."""
 
 END_STATES: Final = frozenset(
     {
@@ -84,8 +92,7 @@ class Client:
         """
         settings.need("agency", "broker")
         trust = TrustRoots.load(settings.trust_roots)
-        options = (*CHANNEL_OPTIONS, ("grpc.service_config", json.dumps(RETRIES)))
-        async with open_channel(settings.broker.address, settings.tls, options) as channel:
+        async with open_channel(settings.broker.address, settings.tls, RETRYING) as channel:
             yield cls(channel, trust)
 
     def prepare(self, facts: SearchFacts, picture: bytes) -> PreparedSearch:
