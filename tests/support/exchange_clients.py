@@ -166,10 +166,11 @@ class AgencyUnderLoad:
         if manner == "refused":
             facts.case_number = ""
         hurried = manner == "hurried"
+        outlived = manner in ("hurried", "withdrawn")
         facts.expires_after.FromMilliseconds(
             int((1.0 if hurried else self._world.plan.expires_after_s) * 1000)
         )
-        slow_s = self._chance.uniform(0.3, 2.0) if does == "slow" or hurried else 0.0
+        slow_s = self._chance.uniform(0.3, 2.0) if does == "slow" or outlived else 0.0
         probe = _probe(facts, does, slow_s)
         self._probes[facts.search_id] = hashlib.sha256(probe).digest()
         return self._sealed(facts, probe)
@@ -296,8 +297,8 @@ class AgencyUnderLoad:
         self._say(told)
 
     def _failed(self, search_id: str, error: ServiceError) -> Failed:
-        agency = self._plan.agency
-        return Failed(agency, time.time(), search_id, type(error).__name__, error.reason)
+        what, now = type(error).__name__, time.time()
+        return Failed(self._plan.agency, now, search_id, what, error.reason, error.message)
 
     def _tried(self, what: str, search_id: str, told: str) -> Tried:
         return Tried(self._plan.agency, time.time(), search_id, what, told)

@@ -81,6 +81,7 @@ class Failed:
     search_id: str
     error: str
     reason: str
+    said: str = ""
 
 
 @dataclass(frozen=True)

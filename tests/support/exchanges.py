@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -63,6 +63,20 @@ class Load:
     def lines(self) -> int:
         """How much they have been told."""
         return sum(log.read_bytes().count(b"\n") for log in self.logs if log.exists())
+
+    @property
+    def seen(self) -> set[str]:
+        """What has become of searches so far, and whether something was tried that nobody may."""
+        lines = _lines(self.logs)
+        return {one.get("state", one["kind"].lower()) for one in lines}
+
+    def wait_until_seen(self, what: Set[str]) -> None:
+        """For all of this: how much a machine does meanwhile is not known, so the load goes on until then."""
+        until = time.monotonic() + WAIT_S_MAX
+        while missing := what - self.seen:
+            assert time.monotonic() < until, f"nothing was {missing}"
+            assert self.process.poll() is None, "the clients have ended"
+            time.sleep(LOOK_EVERY_S)
 
     def wait_for(self, lines: int, s_max: float) -> None:
         """Until they have been told so much more, or so long: what is broken may tell them little."""
@@ -275,7 +289,9 @@ _KINDS: Final = ("Told", "Tried", "Failed")
 
 def _lines(files: Sequence[Path]) -> list[dict[str, Any]]:
     texts = [file.read_text() for file in files if file.exists()]
-    return [json.loads(line) for text in texts for line in text.splitlines()]
+    # Who writes may be at it: the last line counts once it has its end.
+    whole = [text[: text.rfind("\n") + 1] for text in texts]
+    return [json.loads(line) for text in whole for line in text.splitlines()]
 
 
 def _told(line: dict[str, Any]) -> Told:
