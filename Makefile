@@ -69,7 +69,7 @@ test: $(DEV) programs ## Run all suites but lint's house rules (the fault suite 
 
 test-fault: $(DEV) programs ## Run the fault suite in its long form
 	@# What the last two lines repeat more often is left out of the first.
-	$(PY) -m pytest -v --durations 10 tests/fault tests/integration/test_machine.py --fault-rounds 25 \
+	$(PY) -m pytest -v --durations 10 tests/fault tests/property tests/integration/test_machine.py --fault-rounds 25 \
 	  --ignore tests/fault/test_ledger_killed.py --ignore tests/fault/test_exchange.py
 	$(PY) -m pytest tests/fault/test_ledger_killed.py --fault-rounds 200
 	$(PY) -m pytest tests/fault/test_exchange.py --fault-rounds 200

@@ -8,7 +8,14 @@ import pytest
 
 # How long an example takes is a matter of what else the machine does.
 hypothesis.settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "any machine",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+# With `--fault-rounds`: what draws its examples with every change may draw fewer each time.
+hypothesis.settings.register_profile(
+    "long", hypothesis.settings.get_profile("any machine"), max_examples=500
 )
 hypothesis.settings.load_profile("any machine")
 
@@ -52,6 +59,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="run only the tests that prove promise N of docs/promises.md",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draws more examples in the long form."""
+    if config.getoption("--fault-rounds") > FAULT_ROUNDS_DEFAULT:
+        hypothesis.settings.load_profile("long")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
