@@ -251,7 +251,7 @@ async def ledger_with_index(
             yield log, None
             return
         settings = FollowerSettings(index, database, (SIGNER.verifier.vkey,), "ERROR")
-        async with running_index(settings, WAIT_S) as process:
+        async with running_index(settings, WAIT_S, start_after_s=0) as process:
             yield log, process
 
 

@@ -37,6 +37,9 @@ WAIT_S_MAX: Final = 5.0
 """How long a question waits for the index to come to the published size before it is told how far it is."""
 ANSWER_S_MAX: Final = 30.0
 """A follower that has not answered by then is not waited for."""
+START_AFTER_S: Final = 10.0
+"""Who appends first waits for the writer, and not for the index's process beside it; whoever asks first is
+waited for instead. No longer than entries wait in any case that nobody asks for (`follower.LATE_S`)."""
 RESTART_PAUSE_S: Final = 2.0
 QUESTIONS_MAX: Final = 256
 """Questions that may wait; each is some milliseconds of work."""
@@ -70,8 +73,13 @@ class IndexProcess:
         """The follower's process; None while there is none."""
         return None if self._process is None else self._process.pid
 
-    def start(self) -> None:
-        """Start the follower."""
+    def start(self, after_s: float = 0) -> None:
+        """Start the follower, after so long or at the first question."""
+        if after_s:
+            self._again = self._loop.call_later(after_s, self.start)
+            return
+        if self._again is not None:
+            self._again.cancel()
         ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(  # noqa: S603  # ourselves
             [sys.executable, "-m", "ledger.follower", str(theirs.fileno())],
@@ -128,6 +136,8 @@ class IndexProcess:
     async def _ask(self, question: str, size: int, *arguments: Any) -> Any:
         if self._unusable is not None:
             raise Unavailable(self._unusable.reason, self._unusable.message, retry_after_s=5)
+        if not self.starts and not self._closing:
+            self.start()
         if self._peer is None:
             raise _restarting()
         if len(self._asked) >= QUESTIONS_MAX:
@@ -222,11 +232,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 @contextlib.asynccontextmanager
 async def running_index(
-    settings: FollowerSettings, wait_s: float = WAIT_S_MAX
+    settings: FollowerSettings, wait_s: float = WAIT_S_MAX, start_after_s: float = START_AFTER_S
 ) -> AsyncIterator[IndexProcess]:
     """A follower that is ended at the end."""
     process = IndexProcess(settings, wait_s)
-    process.start()
+    process.start(start_after_s)
     try:
         yield process
     finally:

@@ -317,6 +317,23 @@ async def test_the_process_answers_and_survives_being_killed(ledger: SqliteDatab
         assert counts.entries == SIZE
 
 
+async def test_the_first_question_starts_the_process(ledger: SqliteDatabase) -> None:
+    async with running_index(settings(ledger), start_after_s=3600) as process:
+        assert process.starts == 0
+        found = await process.page(Question(size=SIZE), 100)
+        assert (found.indexes, process.starts) == (list(range(SIZE)), 1)
+
+
+async def test_a_process_that_nobody_asks_starts_by_itself(ledger: SqliteDatabase) -> None:
+    async with running_index(settings(ledger), start_after_s=0.01) as process:
+
+        async def indexed() -> bool:
+            return process.indexed == SIZE
+
+        await until(indexed)
+        assert process.starts == 1
+
+
 async def test_how_far_it_is_is_said(ledger: SqliteDatabase) -> None:
     async with running_index(settings(ledger), wait_s=0.1) as process:
         await answered(process)
