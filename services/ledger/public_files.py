@@ -2,14 +2,17 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
 
 from ledger.config import LedgerSettings
 from ledger.log import OpenLog
 from ledger.standby import NotWitnessed, StandbyLog
 from ledger.static_export import StaticExport, exporting
-from ledger.tiles_http import Notes, ServingHttp, TilesHttp, serving_http
 from ledger.witnessing import Witnessing
 from tlog.cosignature import LogVerifier
+
+if TYPE_CHECKING:
+    from ledger.tiles_http import ServingHttp
 
 
 @contextlib.asynccontextmanager
@@ -18,7 +21,7 @@ async def public_files(
     log: OpenLog | StandbyLog,
     verifiers: Sequence[LogVerifier],
     witnessing: Witnessing | NotWitnessed | None,
-) -> AsyncIterator[ServingHttp | None]:
+) -> "AsyncIterator[ServingHttp | None]":
     """Serve and export as the settings say; raises SettingsError.
 
     With witnesses, what counts is the newest checkpoint that has their quorum.
@@ -42,6 +45,9 @@ async def public_files(
             )
         serving = None
         if settings.http is not None:
+            # Only here: most of what it reads is a web server.
+            from ledger.tiles_http import Notes, TilesHttp, serving_http
+
             reader = log.tile_reader()
             stack.callback(reader.close)
             answers = TilesHttp(reader, Notes(witnessed, newest), settings.http.prefix)

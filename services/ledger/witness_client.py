@@ -120,7 +120,7 @@ class WitnessClient:
     """Asks one endpoint."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, endpoint: Endpoint, timeout_s: float
+        self, session: "aiohttp.ClientSession", endpoint: Endpoint, timeout_s: float
     ) -> None:
         self.endpoint = endpoint
         self._session = session

@@ -4,13 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from countersign.policy.v1.policy_pb2 import EvaluateBatchRequest
 from countersign.policy.v1.policy_pb2_grpc import add_PolicyServiceServicer_to_server
 from policy.applied import Current
-from policy.authzen.front import Front
-from policy.authzen.port import Port, serving
-from policy.authzen.searches import SearchDomain, access
 from policy.config import PolicySettings
 from policy.config_checks import checks
 from policy.deciding import Deciding
@@ -27,6 +25,9 @@ from shared.following import followed
 from shared.process import run_process
 from shared.rpc import RunningServer, start_server
 
+if TYPE_CHECKING:
+    from policy.authzen.port import Port
+
 GRACE_S = 5.0
 IN_FLIGHT_MAX = 32
 """Messages of up to 64 questions. A broker has one under way, so it takes many brokers to be refused."""
@@ -41,7 +42,7 @@ class RunningPolicy:
     ended: asyncio.Event
     following: Following | None
     """None when directives are files."""
-    authzen: Port | None
+    authzen: "Port | None"
     """None when AuthZEN is not served."""
 
     @property
@@ -127,11 +128,16 @@ async def running(settings: PolicySettings) -> AsyncIterator[RunningPolicy]:
 @contextlib.asynccontextmanager
 async def _authzen(
     settings: PolicySettings, deciding: Deciding, current: Current
-) -> AsyncIterator[Port | None]:
+) -> "AsyncIterator[Port | None]":
     """The same decisions over HTTPS, if the settings say so. Raises SettingsError."""
     if settings.authzen is None:
         yield None
         return
+    # Only here: most of what they read is a web server.
+    from policy.authzen.front import Front
+    from policy.authzen.port import Port, serving
+    from policy.authzen.searches import SearchDomain, access
+
     agencies = asking_agencies(settings)
     domain = SearchDomain(
         deciding,
