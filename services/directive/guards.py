@@ -15,7 +15,7 @@ from typing import Final
 import cedarpy
 from cedarpy import pst
 
-from directive import conditions, places
+from directive import conditions, nesting, places
 from directive.document import MANIFEST_FILE, Document, manifest_place
 from directive.findings import DirectiveRefused, DocumentError, Finding, Place
 from directive.places import NOWHERE, RulePlaces
@@ -119,6 +119,12 @@ class _Examination:
     def rules(self) -> list[Rule]:
         """Parses and type-checks; the rules under our own identifiers."""
         text = self._document.rules_text
+        deep = nesting.too_deep(text)
+        if deep is not None:
+            # The engine must not see it: it would end the process.
+            message = "brackets and signs are nested too deeply here: make several rules of it"
+            self._find_in("TOO_DEEP", "", message, deep)
+            raise DirectiveRefused(self.findings)
         try:
             parsed = cedarpy.policies_to_pst(text)
         except ValueError as error:

@@ -15,6 +15,7 @@ import cedarpy
 from cedarpy import pst
 
 from countersign.type.v1.decision_pb2 import DeterminingRule, RuleEffect
+from directive.nesting import too_deep
 
 OBLIGATION_KINDS: Final = frozenset({"log", "notice", "notify", "peer_review", "report", "retain"})
 """The duties that the broker knows how to discharge and record; others could not be kept."""
@@ -106,6 +107,8 @@ def identified(policies: Mapping[str, pst.Template]) -> list[Rule]:
 
 def read_rules(text: str) -> list[Rule]:
     """The rules of a text that no guard has seen, for reading only; raises ValueError."""
+    if too_deep(text) is not None:
+        raise ValueError("nested too deeply to be read")
     return identified(cedarpy.policies_to_pst(text).static_policies)
 
 

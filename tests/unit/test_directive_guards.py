@@ -9,6 +9,7 @@ from cedarpy import validate_policies
 from directive import conditions
 from directive.book import BookError, load_book
 from directive.findings import DirectiveRefused
+from directive.rules import read_rules
 from support.directives import (
     DIRECTIVES,
     FORBID,
@@ -201,6 +202,39 @@ def test_a_thousand_rules_are_read_and_one_more_is_refused() -> None:
     many = "".join(FORBID.replace("LAPD-9", f"LAPD-{n}") + ";\n" for n in range(1_000))
     assert findings(many) == []
     assert findings(many + FORBID.replace("LAPD-9", "LAPD-1000") + ";") == ["TOO_MANY_RULES"]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "(" * 2_000 + "true" + ")" * 2_000,
+        "[" * 2_000,
+        "principal" + '["agency"]' * 2_000,
+        "context" + ".a" * 2_000,
+        " && ".join(["principal.active"] * 2_000),
+        "1+(" * 2_000 + "1" + ")" * 2_000,
+        "true } when { " * 2_000 + "true",
+    ],
+    ids=["brackets", "lists", "indices", "members", "conjunction", "sums", "conditions"],
+)
+def test_rules_that_would_end_the_process_are_refused(condition: str) -> None:
+    """Before the engine sees them: it overflows the stack, which no process survives."""
+    rules = FORBID.replace(" resource", "\nresource") + f"when {{ {condition} }};"
+    with pytest.raises(DirectiveRefused) as refused:
+        directive(rules)
+    (finding,) = refused.value.findings
+    assert finding.guard == "TOO_DEEP"
+    assert finding.place is not None
+    assert finding.place.line == 4
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_rules(rules)
+
+
+def test_rules_that_are_long_and_not_deep_are_read() -> None:
+    codes = ", ".join(['"120"'] * 2_000)
+    conjunction = " && ".join(['(context.caseNumber != "" || principal.active)'] * 90)
+    assert findings(FORBID + f"when {{ [{codes}].contains(context.nibrsCode) }};") == []
+    assert findings(FORBID + f"when {{ {conjunction} }};") == []
 
 
 @pytest.mark.parametrize("rules", [FORBID, FORBID + "when {", "forbid;", FORBID + "when { a };"])
