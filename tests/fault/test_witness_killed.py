@@ -20,7 +20,7 @@ from witness.store import Store
 
 LOG = GrowingLog()
 FORK = GrowingLog(fork_at=2)
-DYING = str(Path(__file__).parents[1] / "support" / "witness_that_dies.py")
+DYING = Path(__file__).parents[1] / "support" / "witness_that_dies.py"
 
 
 @pytest.mark.fault

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,10 @@ from ledger.config import LedgerSettings
 from ledger.key_provider import FileKeyProvider
 from ledger.openings import opened_keyring, opened_openings
 from shared.errors import NotReady
+from support.forked import fork, run_forked
 from support.ledgers import new_log, run_program, write_settings
 from support.nats_servers import NatsUnderTest
+from support.waiting import WAIT_S_MAX
 from support.witnesses import LOG_SIGNER, write_witness
 
 
@@ -23,13 +24,7 @@ def new_witness(folder: Path) -> Path:
 
 
 def begin_witness(config: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "witness", "begin", config],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_forked("witness", "begin", config)
 
 
 def test_a_log_is_begun_once(tmp_path: Path, nats_server: NatsUnderTest) -> None:
@@ -131,15 +126,10 @@ def test_keys_are_revealed_to_no_file_and_no_terminal(
     ours, terminal = os.openpty()
     with shown.open("wb") as file:
         for kept in (file.fileno(), terminal):
-            done = subprocess.run(
-                [sys.executable, "-m", "ledger", "reveal-opening-keys", config],
-                stdout=kept,
-                stderr=subprocess.PIPE,
-                text=True,
-                check=False,
-                timeout=120,
-            )
-            assert (done.returncode, "pipe it into" in done.stderr) == (2, True)
+            with (tmp_path / "errors").open("wb") as errors:
+                done = fork("ledger", ["reveal-opening-keys", config], stdout=kept, stderr=errors)
+            assert done.wait(WAIT_S_MAX) == 2
+            assert "pipe it into" in (tmp_path / "errors").read_text()
     os.close(terminal)
     os.close(ours)
     assert shown.read_bytes() == b""

@@ -13,6 +13,7 @@ import pytest
 
 from support.exports import export_of
 from support.filled_logs import entries_of
+from support.forked import COUNTERSIGN, run_forked
 from support.ledgers import COMPLETER, LAPD, SIGNER, decided
 from support.lying_logs import LyingLog, forked, lying_log
 from tlog.verify import verify_export
@@ -22,15 +23,9 @@ ENTRIES = entries_of(700)
 
 
 def run(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from countersign.cli.main import main; main()", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        cwd=folder,
-        env={k: v for k, v in os.environ.items() if not k.startswith("COUNTERSIGN_")},
-    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COUNTERSIGN_")}
+    needs = ["countersign.cli.ledger"]
+    return run_forked(COUNTERSIGN, *arguments, folder=folder, environment=environment, needs=needs)
 
 
 class Shell:

@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from support.forked import run_forked
 from support.witnesses import (
     LOG_SIGNER,
     ORIGIN,
@@ -33,13 +34,7 @@ FORK = GrowingLog(fork_at=2)
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The program, to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "witness", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_forked("witness", *arguments)
 
 
 def make_certificate(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Ledgers for tests: real files, entries to append, and the real process."""
 
 import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -20,6 +19,7 @@ from ledger.log import begin_log
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Database
 from support.clocks import ClockThatStandsStill
+from support.forked import run_forked
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
 from support.programs import ProgramUnderTest
 from support.vaults import KEYRING, SEALER, keyring_beside
@@ -132,7 +132,7 @@ class LedgerProcess(ProgramUnderTest):
     """The real program."""
 
     def __init__(self, config: Path) -> None:
-        super().__init__(config, ("-m", "ledger"))
+        super().__init__(config, "ledger")
 
     @property
     def database(self) -> SqliteDatabase:
@@ -160,15 +160,6 @@ class LedgerProcess(ProgramUnderTest):
         return time.monotonic() - began
 
 
-def run_program(
-    *arguments: str | Path, given: str | None = None
-) -> subprocess.CompletedProcess[str]:
+def run_program(*arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
     """Runs `countersign-ledger` with these arguments, and perhaps an input, to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "ledger", *arguments],
-        input=given,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_forked("ledger", *arguments, given=given)

@@ -6,19 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.forked import ForkedProcess, fork
 from support.waiting import WAIT_S_MAX, until
 
 
 class ProgramUnderTest:
     """A program that listens: its configuration names a file `port` beside it. Logs beside that too."""
 
-    def __init__(self, config: Path, program: tuple[str, ...]) -> None:
+    def __init__(self, config: Path, program: str | tuple[Path, str]) -> None:
+        """`program` is a module of ours, or a file of the tests' with an argument."""
         self.config = config
         self._program = program
         self._port_file = config.with_name("port")
         self._log_file = config.with_suffix(".log")
         self._log_start = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @property
     def port(self) -> int:
@@ -54,6 +56,9 @@ class ProgramUnderTest:
     def _spawn(self) -> None:
         with self._log_file.open("ab") as log:
             self._log_start = log.tell()
+            if isinstance(self._program, str):
+                self._process = fork(self._program, [self.config], stdout=log, stderr=log)
+                return
             self._process = subprocess.Popen(
                 [sys.executable, *self._program, self.config], stdout=log, stderr=log
             )

@@ -123,7 +123,7 @@ def write_witness(folder: Path, log_vkey: str, name: str = "witness.example/w1")
 class WitnessProcess(ProgramUnderTest):
     """The real program."""
 
-    def __init__(self, config: Path, program: tuple[str, ...] = ("-m", "witness")) -> None:
+    def __init__(self, config: Path, program: str | tuple[Path, str] = "witness") -> None:
         super().__init__(config, program)
 
     @property
