@@ -14,16 +14,17 @@ Invariants:
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from itertools import chain
+from typing import Any, Final, TypeAlias
 
 import cedarpy
 from cedarpy import pst
 
 from directive import conditions
 from directive.findings import DirectiveRefused, Finding
-from directive.rules import Rule, walk
+from directive.rules import Rule
 from directive.vocabulary import NAMESPACE, Vocabulary
 
 _CONTEXT: Final = pst.Var("context")
@@ -83,7 +84,7 @@ def facts_read(rules: Iterable[Rule], facts: Collection[str]) -> frozenset[str]:
     """
     read: set[str] = set()
     uses = reads = 0
-    for node in walk(tuple(rule.template for rule in rules)):
+    for node in _nodes(rules):
         if node == _CONTEXT:
             uses += 1
         elif isinstance(node, pst.GetAttr):
@@ -96,20 +97,20 @@ def facts_read(rules: Iterable[Rule], facts: Collection[str]) -> frozenset[str]:
     return frozenset(facts) if uses != reads else frozenset(facts) & read
 
 
+def _nodes(rules: Iterable[Rule]) -> Iterator[Any]:
+    return chain.from_iterable(rule.nodes for rule in rules)
+
+
 def attributes_read(rules: Iterable[Rule]) -> frozenset[str]:
     """Every attribute that the rules mention, whatever it is an attribute of."""
-    return frozenset(
-        node.attr
-        for node in walk(tuple(rule.template for rule in rules))
-        if isinstance(node, pst.GetAttr)
-    )
+    return frozenset(node.attr for node in _nodes(rules) if isinstance(node, pst.GetAttr))
 
 
 def seat_lists(rules: Iterable[Rule]) -> SeatLists | None:
     """The seats named by each condition on the seat; None when the seat is read in any other way."""
     lists = []
     reads = uses = uses_for_one_fact = 0
-    for node in walk(tuple(rule.template for rule in rules)):
+    for node in _nodes(rules):
         if node == _CONTEXT:
             uses += 1
         elif isinstance(node, pst.GetAttr | pst.HasAttr):

@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final
 
 import cedarpy
@@ -75,9 +75,14 @@ class Rule:
         )
 
     @cached_property
+    def nodes(self) -> tuple[Any, ...]:
+        """Every node of it: each book that it is in asks several times what it reads."""
+        return tuple(walk(self.template))
+
+    @cached_property
     def names(self) -> frozenset[pst.EntityUid]:
         """The entities that are written out in it."""
-        return frozenset(one for one in walk(self.template) if isinstance(one, pst.EntityUid))
+        return frozenset(one for one in self.nodes if isinstance(one, pst.EntityUid))
 
     @cached_property
     def as_proto(self) -> DeterminingRule:
@@ -114,9 +119,11 @@ def read_rules(text: str) -> list[Rule]:
 
 def walk(node: object) -> Iterator[Any]:
     """Every node of a typed tree, the node itself first. Cedar bounds the depth at 100."""
-    yield node
-    for child in children(node):
-        yield from walk(child)
+    left = [node]
+    while left:
+        one = left.pop()
+        yield one
+        left.extend(reversed(children(one)))
 
 
 def children(node: object) -> tuple[object, ...]:
@@ -125,6 +132,11 @@ def children(node: object) -> tuple[object, ...]:
         return tuple(node.values())
     if isinstance(node, tuple):
         return node
-    if is_dataclass(node) and not isinstance(node, type):
-        return tuple(getattr(node, field.name) for field in fields(node))
-    return ()
+    kind: Any = type(node)
+    return tuple([getattr(node, name) for name in _field_names(kind)])
+
+
+@cache
+def _field_names(kind: type[Any]) -> tuple[str, ...]:
+    """Those of a kind of node, of which Cedar has a few dozen; none of a word or a number."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()

@@ -6,7 +6,7 @@ the very handles that decide searches.
 
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 import cedarpy
@@ -18,6 +18,8 @@ from shared.registry import Registry
 
 _ABSENT: Final = "self-test"
 """Stands in for an officer or a gallery where the registry has none."""
+_TRIED_MAX: Final = 512
+"""As many projections as the books of one process have, several times over."""
 
 _PERMIT_ALL: Final = "permit (principal, action, resource);"
 _FORBID_SEARCHES: Final = 'forbid (principal, action in Countersign::Action::"search", resource);'
@@ -104,23 +106,12 @@ class _Trial:
     ) -> None:
         self._entities = entities
         self._registry = registry
-        self._schema = projection.schema
-        self._facts = frozenset(projection.facts)
-        self._told = {fact: _FACTS[fact] for fact in projection.facts if fact in _FACTS}
-        officer, self._gallery = asked_about(registry)
-        self._request = {
-            "principal": ref("Officer", officer),
-            "action": ref("Action", "submitSearch"),
-            "resource": ref("Gallery", self._gallery),
-        }
+        self._projection = projection
+        self._told = _told(projection)
+        self._names = asked_about(registry)
 
     def _asked(self, rules: str, facts: Mapping[str, object]) -> cedarpy.AuthzResult:
-        return cedarpy.is_authorized(
-            {**self._request, "context": json.dumps(facts)},
-            _policies(rules),
-            self._entities,
-            self._schema,
-        )
+        return _asked(rules, facts, self._names, self._entities, self._projection)
 
     def run(self) -> None:
         """Raises EngineUntrustworthy."""
@@ -134,31 +125,14 @@ class _Trial:
             )
         if not self._asked(_FORBID_BY_ERROR, told).diagnostics.errors:
             raise EngineUntrustworthy("a rule that errs was not reported")
-        self._tells_one_too_few()
-        self._tells_one_too_many()
+        _tell_one_fact_more_or_less(self._projection, self._names)
         self._reads_through_entities()
 
-    def _tells_one_too_few(self) -> None:
-        for missing in self._told:
-            rest = {fact: value for fact, value in self._told.items() if fact != missing}
-            if self._asked("", rest).decision is not cedarpy.Decision.NoDecision:
-                raise EngineUntrustworthy(
-                    f"a search without {missing} was decided: schema not applied?"
-                )
-
-    def _tells_one_too_many(self) -> None:
-        others = {**_FACTS, **_MAY_BE_ABSENT}
-        for fact in others.keys() - self._facts:
-            more = {**self._told, fact: others[fact]}
-            if self._asked("", more).decision is not cedarpy.Decision.NoDecision:
-                raise EngineUntrustworthy(
-                    f"a search was decided with {fact}, which no rule was to be told"
-                )
-
     def _reads_through_entities(self) -> None:
-        if self._gallery == _ABSENT:
+        _, gallery = self._names
+        if gallery == _ABSENT:
             return
-        system = self._registry.galleries[self._gallery].system
+        system = self._registry.galleries[gallery].system
         operator = self._registry.systems[system].operator
         through = (
             "forbid (principal, action, resource) when "
@@ -166,3 +140,50 @@ class _Trial:
         )
         if self._asked(through, self._told).decision is not cedarpy.Decision.Deny:
             raise EngineUntrustworthy("a rule could not read who operates a gallery's system")
+
+
+def _told(projection: Projection) -> dict[str, object]:
+    return {fact: _FACTS[fact] for fact in projection.facts if fact in _FACTS}
+
+
+def _asked(
+    rules: str,
+    facts: Mapping[str, object],
+    names: tuple[str, str],
+    entities: cedarpy.Entities,
+    projection: Projection,
+) -> cedarpy.AuthzResult:
+    officer, gallery = names
+    request = {
+        "principal": ref("Officer", officer),
+        "action": ref("Action", "submitSearch"),
+        "resource": ref("Gallery", gallery),
+        "context": json.dumps(facts),
+    }
+    return cedarpy.is_authorized(request, _policies(rules), entities, projection.schema)
+
+
+@lru_cache(_TRIED_MAX)
+def _tell_one_fact_more_or_less(projection: Projection, names: tuple[str, str]) -> None:
+    """Raises EngineUntrustworthy.
+
+    This is about the schema's handle alone, and most of what the self-test costs. So a handle that was
+    found right, which nothing can change, is not tried again for other registries; one that was not, is.
+    """
+    nobody = cedarpy.Entities.from_json_str("[]")
+    told = _told(projection)
+    for missing in told:
+        rest = {fact: value for fact, value in told.items() if fact != missing}
+        asked = _asked("", rest, names, nobody, projection)
+        if asked.decision is not cedarpy.Decision.NoDecision:
+            raise EngineUntrustworthy(
+                f"a search without {missing} was decided: schema not applied?"
+            )
+    others = {**_FACTS, **_MAY_BE_ABSENT}
+    for fact in others.keys() - set(projection.facts):
+        more = {**told, fact: others[fact]}
+        asked = _asked("", more, names, nobody, projection)
+        if asked.decision is not cedarpy.Decision.NoDecision:
+            raise EngineUntrustworthy(
+                f"a search was decided with {fact}, which no rule was to be told"
+            )

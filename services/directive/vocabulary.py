@@ -9,9 +9,10 @@ Invariants:
   meant. What a search says in a word that the directive's version lacks is unknown to it.
 """
 
+import functools
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,8 @@ FILE_NAME: Final = "vocabulary.cedarschema"
 EARLIER: Final = "vocabulary-*.cedarschema"
 SCHEMA_BYTES_MAX: Final = 256 * 1024
 """Far above what a person can review; keeps a wrong path from being read into memory."""
+CUTS_KEPT_MAX: Final = 256
+"""Each party's rules read the same few facts in every book; a replay makes many books."""
 
 _VERSION = re.compile(r'@version\("(?P<version>[^"]+)"\)\s*namespace\s+(?P<name>\w+)')
 _CLOSED_LIST = re.compile(r"\bentity\s+(?P<name>\w+)\s+enum\s*\[(?P<words>[^\]]*)\]")
@@ -174,8 +177,13 @@ class Vocabulary:
 
     def cut(self, facts: Collection[str]) -> cedarpy.Schema:
         """The schema of searches of which no other facts are told; raises VocabularyError."""
-        if set(facts) == set(self.facts):
-            return self.schema
+        return self.schema if set(facts) == set(self.facts) else self._cuts(frozenset(facts))
+
+    @cached_property
+    def _cuts(self) -> Callable[[frozenset[str]], cedarpy.Schema]:
+        return functools.lru_cache(CUTS_KEPT_MAX)(self._cut)
+
+    def _cut(self, facts: frozenset[str]) -> cedarpy.Schema:
         kept = [line for name, line in _declared(self._plain) if name in facts]
         text = _FACTS.sub(lambda _: ",\n".join(kept), self._plain)
         if not kept:

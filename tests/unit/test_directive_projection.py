@@ -296,6 +296,13 @@ def test_the_schema_of_no_facts_and_of_all() -> None:
     assert "type Facts = {  };" in str(vocabulary().cut(()))
 
 
+def test_the_same_facts_are_cut_once() -> None:
+    """The engine is tried with each schema before anything is decided with it."""
+    cut = vocabulary().cut(("seat", "attempt"))
+    assert vocabulary().cut(["attempt", "seat"]) is cut
+    assert vocabulary().cut(("seat",)) is not cut
+
+
 def _changed(old: str, new: str) -> bytes:
     assert old in vocabulary().text
     return vocabulary().text.replace(old, new).encode()
