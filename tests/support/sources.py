@@ -17,18 +17,35 @@ GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$")
 NOT_OURS = {"__pycache__", "build", "dist", "copy", "receipts", "record"}
 
 
+@dataclass(frozen=True)
+class Definition:
+    """A function or a class."""
+
+    name: str
+    place: str
+    lines: int
+    is_function: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One Python file of ours."""
+    """One Python file of ours. Kept, the trees of all would cost more to look through than to make again."""
 
     path: Path
     text: str
-    tree: ast.Module
+    docstring: str | None
+    definitions: tuple[Definition, ...]
 
     @property
     def name(self) -> str:
         """Its path below the root, for messages."""
         return str(self.path.relative_to(ROOT))
+
+    def nodes(self, *words: str) -> Iterator[tuple[str, ast.AST]]:
+        """Every node that has a place, with that place; none where the text has none of these words."""
+        if any(word in self.text for word in words):
+            for node in ast.walk(ast.parse(self.text, filename=str(self.path))):
+                yield f"{self.name}:{getattr(node, 'lineno', 1)}", node
 
 
 def files_below(root: Path) -> tuple[Path, ...]:
@@ -68,9 +85,10 @@ def texts_below(root: Path) -> Iterator[tuple[str, str]]:
             yield str(path.relative_to(root)), content.decode()
 
 
-def texts() -> Iterator[tuple[str, str]]:
+@cache
+def texts() -> tuple[tuple[str, str], ...]:
     """The project's."""
-    return texts_below(ROOT)
+    return tuple(texts_below(ROOT))
 
 
 @cache
@@ -80,9 +98,24 @@ def sources() -> tuple[Source, ...]:
     for path in files():
         top = path.relative_to(ROOT).parts[0]
         if path.suffix == ".py" and top in CODE and not GENERATED.search(path.name):
-            text = path.read_text()
-            found.append(Source(path, text, ast.parse(text, filename=str(path))))
+            found.append(_read(path))
     return tuple(found)
+
+
+def _read(path: Path) -> Source:
+    text = path.read_text()
+    tree = ast.parse(text, filename=str(path))
+    definitions = tuple(
+        Definition(
+            node.name,
+            f"{path.relative_to(ROOT)}:{node.lineno}",
+            (node.end_lineno or node.lineno) - node.lineno + 1,
+            not isinstance(node, ast.ClassDef),
+        )
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    )
+    return Source(path, text, ast.get_docstring(tree), definitions)
 
 
 def below(folder: str) -> list[Source]:
@@ -90,12 +123,15 @@ def below(folder: str) -> list[Source]:
     return [source for source in sources() if source.path.is_relative_to(ROOT / folder)]
 
 
+@cache
 def marked_promises() -> dict[int, set[str]]:
     """Which test files prove which promise, by their `@pytest.mark.promise(n)`."""
     proved: dict[int, set[str]] = {}
     for source in below("tests"):
-        for node in ast.walk(source.tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("mark.promise"):
+        for _, node in source.nodes("mark.promise"):
+            if not isinstance(node, ast.Call) or getattr(node.func, "attr", None) != "promise":
+                continue
+            if ast.unparse(node.func).endswith("mark.promise"):
                 for argument in node.args:
                     number = ast.literal_eval(argument)
                     proved.setdefault(number, set()).add(source.name)

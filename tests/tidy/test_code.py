@@ -5,9 +5,8 @@ Every test lists all offenders, so that one run is enough to mend them.
 
 import ast
 import re
-from functools import cache
 
-from support.sources import Source, below, listed, sources, texts
+from support.sources import below, listed, sources, texts
 
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
@@ -18,14 +17,6 @@ UNNUMBERED_TODO = re.compile(r"\b(TO" + r"DO(?!\(#\d+\))|FIX" + r"ME|XX" + r"X)\
 SCREENS = ("services/countersign/cli/", "services/countersign/demo")
 STATUS_PLACES = {"services/shared/errors.py", "services/shared/rpc.py"}
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@cache
-def nodes(source: Source) -> list[tuple[str, ast.AST]]:
-    """Every node of a file that has a place, with that place. Walked once for all tests."""
-    return [(f"{source.name}:{getattr(node, 'lineno', 1)}", node) for node in ast.walk(source.tree)]
-
 
 def words(name: str) -> set[str]:
     """The words of a name in snake_case or CamelCase."""
@@ -33,7 +24,7 @@ def words(name: str) -> set[str]:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    offenders = [one.name for one in sources() if not ast.get_docstring(one.tree)]
+    offenders = [one.name for one in sources() if not one.docstring]
     assert not offenders, listed(offenders)
 
 
@@ -44,13 +35,12 @@ def test_modules_are_read_in_a_sitting() -> None:
 
 
 def test_functions_fit_on_a_screen() -> None:
-    offenders = {}
-    for source in sources():
-        for place, node in nodes(source):
-            if isinstance(node, Function):
-                lines = (node.end_lineno or node.lineno) - node.lineno + 1
-                if lines > FUNCTION_LINES_MAX:
-                    offenders[f"{place} {node.name}"] = lines
+    offenders = {
+        f"{one.place} {one.name}": one.lines
+        for source in sources()
+        for one in source.definitions
+        if one.is_function and one.lines > FUNCTION_LINES_MAX
+    }
     assert not offenders, listed(offenders)
 
 
@@ -59,9 +49,9 @@ def test_names_say_what_a_thing_does() -> None:
     for source in sources():
         if words(source.name.removesuffix(".py").replace("/", "_")) & EMPTY_WORDS:
             offenders.append(source.name)
-        for place, node in nodes(source):
-            if isinstance(node, Function | ast.ClassDef) and words(node.name) & EMPTY_WORDS:
-                offenders.append(f"{place} {node.name}")
+        offenders += [
+            f"{one.place} {one.name}" for one in source.definitions if words(one.name) & EMPTY_WORDS
+        ]
     assert not offenders, listed(offenders)
 
 
@@ -80,7 +70,7 @@ def test_grpc_status_codes_stay_in_two_modules() -> None:
     for source in below("services"):
         if source.name in STATUS_PLACES:
             continue
-        for place, node in nodes(source):
+        for place, node in source.nodes("StatusCode"):
             attribute = isinstance(node, ast.Attribute) and node.attr == "StatusCode"
             imported = isinstance(node, ast.ImportFrom) and (
                 node.module == "grpc" and "StatusCode" in {alias.name for alias in node.names}
@@ -95,7 +85,7 @@ def test_only_the_command_line_prints() -> None:
     for source in below("services"):
         if source.name.startswith(SCREENS):
             continue
-        for place, node in nodes(source):
+        for place, node in source.nodes("print"):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
                 offenders.append(place)
     assert not offenders, listed(offenders)
@@ -105,7 +95,7 @@ def test_stand_ins_are_classes_of_ours() -> None:
     """A patched attribute proves nothing about the thing that it replaced."""
     offenders = []
     for source in below("tests"):
-        for place, node in nodes(source):
+        for place, node in source.nodes("unittest"):
             module = node.module if isinstance(node, ast.ImportFrom) else None
             if isinstance(node, ast.Import):
                 module = node.names[0].name
@@ -118,9 +108,9 @@ def test_tests_wait_for_conditions_and_not_for_time() -> None:
     """Waiting with a bound is in tests/support; a sleep in a test is a guess."""
     offenders = []
     for source in below("tests"):
-        for place, node in nodes(source):
+        for place, node in source.nodes("sleep"):
             sleeps = isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "sleep"
-            yields = isinstance(node, ast.Call) and ast.unparse(node) == "asyncio.sleep(0)"
+            yields = sleeps and ast.unparse(node) == "asyncio.sleep(0)"
             if sleeps and not yields and not source.name.startswith("tests/support/"):
                 offenders.append(place)
     assert not offenders, listed(offenders)
@@ -133,7 +123,7 @@ def test_no_service_forks() -> None:
     for source in below("services/"):
         if source.name.startswith("services/countersign/"):
             continue  # it serves no gRPC, and its loop is asyncio's own, which takes `subprocess`
-        for place, node in nodes(source):
+        for place, node in source.nodes(*forking):
             name = getattr(node, "attr", None) or getattr(node, "id", None)
             if name in forking:
                 offenders.append(f"{place} {name}")

@@ -25,7 +25,8 @@ REGISTRY_HOST = re.compile(
     r"|\bcrates" + r"\.io\b|\bmaven" + r"\.org\b"
 )
 MACHINE_PATH = re.compile(
-    r"(^|[^a-z.])/(wo" + r"rk|fa" + r"rm|ro" + r"ot|ho" + r"me/\w+)/|/tm" + r"p/\w"
+    r"(^|[^a-z.])/(wo" + r"rk|fa" + r"rm|ro" + r"ot|ho" + r"me/\w+)/|/tm" + r"p/\w",
+    re.MULTILINE,
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
@@ -35,10 +36,11 @@ REQUIREMENT_HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
 
 
 def lines_with(pattern: re.Pattern[str]) -> list[str]:
-    """Where a pattern occurs in our texts."""
+    """Where a pattern occurs in our texts; its `^` is the beginning of a line."""
     return [
         f"{name}:{number}"
         for name, text in texts()
+        if pattern.search(text)
         for number, line in enumerate(text.splitlines(), start=1)
         if pattern.search(line)
     ]
