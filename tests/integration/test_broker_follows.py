@@ -24,7 +24,7 @@ from support.following_brokers import (
     write_broker_trust,
 )
 from support.openid_provider import RegisteredClient, openid_provider
-from support.publishing import TIMEOUT_S, Scene, publish_all, ready
+from support.publishing import ALL, TIMEOUT_S, Scene, on_record, ready
 from support.registrations import LASD, demonstration, document, signed, system
 from support.signals import Signals
 
@@ -53,7 +53,7 @@ async def register_all(
         async with RegistrationClient.connect(at, tls) as owners:
             for public, officers in (DEMONSTRATION | {LAPD: lapd}).values():
                 await owners.publish(signed(document(public, officers), 1))
-        await publish_all(directives)
+        await on_record(policy, *ALL)
 
 
 async def change(
@@ -118,7 +118,7 @@ async def test_officers_of_an_openid_provider_are_vouched_for_by_its_registered_
             provider.retire_old_keys()
             await change(scene, policy, *vouched_for_by(await provider.registration()), serial=3)
             assert await refused(lapd, late, of_first_key[1]) == "OFFICER_TOKEN_FOREIGN"
-        scene.ledger.kill()
+        await scene.ledger.stop()
         await scene.ledger.start()
         # Who takes part comes from the ledger alone.
         async with scene.policy(), following(scene) as lapd:

@@ -28,9 +28,9 @@ from support.disclosures import (
 )
 from support.documents import NAME
 from support.following_brokers import provider_in_toml
-from support.ledgers import LedgerProcess, search_id
+from support.ledgers import search_id
 from support.nats_servers import NatsUnderTest
-from support.publishing import Scene, publish_all, ready, write_trust
+from support.publishing import ALL, LedgerOfAScene, Scene, on_record, ready, write_trust
 from support.registrations import LASD, demonstration, document, signed, signer
 from support.terminals import Said
 
@@ -111,7 +111,7 @@ async def _office(
     signers = {owner: [signer(owner).vkey] for owner in DEMONSTRATION}
     write_trust(tmp_path)
     async with ledger_in(tmp_path, nats_server, signers=signers) as ledger:
-        scene = Scene(nats_server, LedgerProcess(tmp_path / "ledger.toml"), tmp_path, None)
+        scene = Scene(nats_server, LedgerOfAScene(tmp_path / "ledger.toml"), tmp_path, None)
         vouched = provider_in_toml(ledger.provider.registration())
         lapd = LAPD_PUBLIC.replace("[keys]\n", f"[keys]\n{vouched}")
         async with scene.policy() as policy, scene.client(policy) as client:
@@ -123,7 +123,7 @@ async def _office(
                 for owner, (public, officers) in DEMONSTRATION.items():
                     more = OVERSIGHT if owner == "US-CA" else ""
                     await office.register(lapd if owner == LAPD else public + more, officers)
-                await publish_all(client)
+                await on_record(policy, *ALL)
                 yield office
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from countersign.policy.v1 import policy_pb2 as pb
 from support.documents import NAME, handed_in, renamed, withdrawal_note
-from support.publishing import OTHERS, Scene, held_by, outcome, proved, publish_all, ready
+from support.publishing import ALL, OTHERS, Scene, held_by, on_record, outcome, proved, ready
 from support.waiting import until
 
 TODAY = datetime.now(UTC).date()
@@ -25,8 +25,11 @@ async def test_what_is_published_is_whole_on_record_decides_and_is_rebuilt(scene
         event = proved(done.receipt).directive_published
         texts = (event.manifest_text, event.rules_text, event.cases_text, event.note)
         assert texts == (request.manifest, request.rules, request.cases, request.note)
-        for name in OTHERS:
-            await client.publish(handed_in(name))
+        again = await client.publish(request)
+        assert again.directive.published_index == done.receipt.index
+        assert not again.HasField("receipt")
+        assert len(scene.documents()) == 1, "the same again is on record once"
+        await on_record(policy, *OTHERS)
         before = await scene.evaluated()
         assert outcome(before) == "PERMITTED"
         assert before.decision.documents_index == 2
@@ -43,25 +46,15 @@ async def test_what_is_published_is_whole_on_record_decides_and_is_rebuilt(scene
     assert after == before
 
 
-async def test_the_same_directive_again_gives_what_is_on_record(scene: Scene) -> None:
-    async with scene.policy() as policy, scene.client(policy) as client:
-        await ready(client.list)
-        first = await client.publish(handed_in())
-        again = await client.publish(handed_in())
-    assert again.directive.published_index == first.receipt.index
-    assert not again.HasField("receipt")
-    assert len(scene.documents()) == 1
-
-
 async def test_another_service_hears_of_it_and_of_its_end(scene: Scene) -> None:
     async with (
-        scene.policy() as one,
+        scene.policy() as policy,
         scene.policy() as other,
-        scene.client(one) as client,
+        scene.client(policy) as client,
         scene.client(other) as elsewhere,
     ):
         await ready(client.list)
-        await publish_all(client)
+        await on_record(policy, *ALL)
 
         async def heard() -> bool:
             return len(await elsewhere.list()) == 3
@@ -87,7 +80,7 @@ async def test_another_service_hears_of_it_and_of_its_end(scene: Scene) -> None:
 async def test_a_later_text_takes_its_place_on_its_day(scene: Scene) -> None:
     async with scene.policy() as policy, scene.client(policy) as client:
         await ready(client.list)
-        await client.publish(handed_in())
+        await on_record(policy, NAME)
         later = handed_in(
             manifest=renamed("lapd-later", TOMORROW.isoformat()),
             cases=[("at: 2026-06-01T12:00:00Z", f"at: {TOMORROW}T12:00:00Z")],
@@ -104,11 +97,11 @@ async def test_a_later_text_takes_its_place_on_its_day(scene: Scene) -> None:
 @pytest.mark.promise(9)
 async def test_who_is_asked_by_a_newer_document_hears_of_it_first(scene: Scene) -> None:
     async with (
-        scene.policy() as one,
-        scene.client(one) as client,
+        scene.policy() as policy,
+        scene.client(policy) as client,
     ):
         await ready(client.list)
-        await publish_all(client)
+        await on_record(policy, *ALL)
         async with scene.deciding_alone() as deciding:
             assert outcome(await deciding.evaluate(scene.question())) == "PERMITTED"
             held = await held_by(client)

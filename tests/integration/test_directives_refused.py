@@ -16,12 +16,13 @@ from support.directives import LAPD
 from support.documents import NAME, handed_in, withdrawal_note
 from support.ledgers import decided, rejected
 from support.publishing import (
+    ALL,
     OTHERS,
     TIMEOUT_S,
     Scene,
     held_by,
+    on_record,
     outcome,
-    publish_all,
     ready,
 )
 from support.waiting import until
@@ -83,7 +84,7 @@ async def test_days_that_are_past_are_refused_unless_that_is_known(scene: Scene)
 async def test_another_text_with_its_name_is_a_conflict(scene: Scene) -> None:
     async with scene.policy() as policy, scene.client(policy) as client:
         await ready(client.list)
-        await client.publish(handed_in())
+        await on_record(policy, NAME)
         with pytest.raises(Conflict) as refused:
             await client.publish(handed_in(cases=[("cases:", "# another\ncases:")]))
         assert refused.value.reason == "NAME_TAKEN"
@@ -132,9 +133,9 @@ async def test_two_services_publish_at_the_same_time_and_nothing_is_lost(scene: 
 async def test_who_has_not_heard_from_the_ledger_decides_nothing(scene: Scene) -> None:
     async with scene.policy() as policy, scene.client(policy) as client:
         await ready(client.list)
-        await publish_all(client)
+        await on_record(policy, *ALL)
         assert outcome(await scene.evaluated()) == "PERMITTED"
-        scene.ledger.kill()
+        await scene.ledger.stop()
 
         async def refuses() -> bool:
             try:
@@ -231,7 +232,7 @@ async def test_attack_a_decision_that_does_not_know_the_newest_document(scene: S
     """As of a policy service that has not heard yet: the ledger does not take it, the broker asks again."""
     async with scene.policy() as policy, scene.client(policy) as client:
         await ready(client.list)
-        await publish_all(client)
+        await on_record(policy, *ALL)
         old = await scene.evaluated()
         held = await held_by(client)
         note = withdrawal_note(held, TODAY)
@@ -258,7 +259,7 @@ async def test_attack_a_decision_that_does_not_know_the_newest_document(scene: S
                 TIMEOUT_S,
             )
         # Nor after a restart, when the ledger looks up what is newest.
-        scene.ledger.kill()
+        await scene.ledger.stop()
         await scene.ledger.start()
         with pytest.raises(InvalidRequest):
             await bus.request("ledger.append", append, ledger_pb.AppendResponse, TIMEOUT_S)

@@ -15,7 +15,7 @@ from registry.signature import Signed
 from shared.errors import InvalidRequest, NotReady, ServiceError
 from support.directives import LAPD
 from support.documents import handed_in
-from support.publishing import Scene, outcome, proved, publish_all, ready
+from support.publishing import ALL, Scene, on_record, outcome, proved, ready
 from support.registrations import (
     BURBANK,
     agency,
@@ -53,10 +53,10 @@ async def register_all(client: RegistrationClient) -> None:
         await client.publish(signed(document(public, officers), 1))
 
 
-async def begin(scene: Scene, client: DirectiveClient, owners: RegistrationClient) -> None:
+async def begin(policy: RunningPolicy, client: DirectiveClient, owners: RegistrationClient) -> None:
     await ready(client.list)
     await register_all(owners)
-    await publish_all(client)
+    await on_record(policy, *ALL)
 
 
 async def test_who_registered_is_decided_by_it_and_a_suspension_acts_on_the_next_search(
@@ -67,7 +67,7 @@ async def test_who_registered_is_decided_by_it_and_a_suspension_acts_on_the_next
         scene.client(policy) as client,
         connect(scene, policy) as owners,
     ):
-        await begin(scene, client, owners)
+        await begin(policy, client, owners)
         before = await scene.evaluated()
         assert outcome(before) == "PERMITTED"
         done = await owners.publish(ours(SUSPENDED, 2))
@@ -158,7 +158,7 @@ async def test_what_a_directive_names_cannot_be_taken_away(scene: Scene) -> None
         scene.client(policy) as client,
         connect(scene, policy) as owners,
     ):
-        await begin(scene, client, owners)
+        await begin(policy, client, owners)
         unlisted = ACTIVE.replace("['lapd-fr-users']", "[]")
         head, _, _ = LAPD_PUBLIC.partition("[lists.")
         without_list = ours(unlisted, 2, head)

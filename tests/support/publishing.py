@@ -16,19 +16,24 @@ import pytest
 
 from countersign.client.documents import DirectiveClient
 from countersign.installation.ports import address
+from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.policy.v1 import policy_pb2 as pb
 from countersign.type.v1.decision_pb2 import DecisionOutcome, Receipt
 from directive.holdings import Held
+from ledger.__main__ import running as running_ledger
+from ledger.config import LedgerSettings
+from ledger.sqlite_storage import SqliteDatabase
 from policy.__main__ import RunningPolicy, following_of, running
 from policy.config import PolicySettings
 from policy.deciding import Deciding
+from policy.recording import Recording
 from shared.bus import connected
 from shared.errors import Unavailable
 from shared.settings import ListenSettings
 from support.directives import DIRECTIVES, LAPD, TRAINED, ordinary
-from support.documents import KNOWN, NAME, handed_in, held_of
-from support.ledgers import SIGNER, LedgerProcess, write_settings
+from support.documents import KNOWN, NAME, handed_in, held_of, published
+from support.ledgers import SIGNER, write_settings
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
 from support.registrars import REGISTRARS
 from support.registrations import demonstration, signer
@@ -36,7 +41,30 @@ from support.waiting import until
 from tlog.proof import verify_receipt
 
 TIMEOUT_S = 60.0
-OTHERS = ("lasd-lacris-operator", "us-ca-no-restriction")
+ALL = (NAME, "lasd-lacris-operator", "us-ca-no-restriction")
+"""What permits an ordinary search."""
+OTHERS = ALL[1:]
+
+
+class LedgerOfAScene:
+    """The ledger in the test's own process: starting another takes two seconds of processor time."""
+
+    def __init__(self, config: Path) -> None:
+        self._config = config
+        self._running = contextlib.AsyncExitStack()
+
+    @property
+    def database(self) -> SqliteDatabase:
+        """The file it writes."""
+        return SqliteDatabase(self._config.with_name("ledger.sqlite"))
+
+    async def start(self) -> None:
+        """Starts it on what it has written."""
+        await self._running.enter_async_context(running_ledger(LedgerSettings.load(self._config)))
+
+    async def stop(self) -> None:
+        """Has it let go of everything."""
+        await self._running.aclose()
 
 
 @dataclass
@@ -44,7 +72,7 @@ class Scene:
     """A bus, a ledger, and policy services that follow it."""
 
     nats: NatsUnderTest
-    ledger: LedgerProcess
+    ledger: LedgerOfAScene
     folder: Path
     registry: Path | None = DIRECTIVES / "demo-registry.toml"
     """None for a registry that owners publish."""
@@ -125,10 +153,10 @@ def write_trust(folder: Path) -> None:
 @pytest.fixture(name="scene")
 async def _documents_scene(tmp_path: Path, nats_server: NatsUnderTest) -> AsyncIterator[Scene]:
     write_trust(tmp_path)
-    ledger = LedgerProcess(write_settings(tmp_path, nats_server))
+    ledger = LedgerOfAScene(write_settings(tmp_path, nats_server))
     await ledger.start()
     yield Scene(nats_server, ledger, tmp_path)
-    ledger.kill()
+    await ledger.stop()
 
 
 async def ready(ask: Callable[[], Awaitable[object]]) -> None:
@@ -154,9 +182,17 @@ def outcome(response: pb.EvaluateResponse) -> str:
     return DecisionOutcome.Name(response.decision.outcome).removeprefix("DECISION_OUTCOME_")
 
 
-async def publish_all(client: DirectiveClient) -> None:
-    for name in (NAME, *OTHERS):
-        await client.publish(handed_in(name))
+async def on_record(policy: RunningPolicy, *names: str) -> None:
+    """As if reviewed by another service: a review is a process of its own for each."""
+    assert policy.following is not None
+    recording = Recording(policy.bus)
+    for name in names:
+        now = (await policy.following.catch_up()).holdings
+        assert now is not None
+        pending = PendingEntry(entry=published(handed_in(name), now))
+        pending.entry.ClearField("recorded_at")  # the ledger's to say
+        assert await recording.after(now.head, pending) is not None
+    await policy.following.catch_up()
 
 
 async def held_by(client: DirectiveClient) -> Held:
