@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import getpid
 from pathlib import Path
-from typing import Final, Self
+from typing import IO, Final, Self
 
 import pytest
 
@@ -33,6 +34,7 @@ from countersign.installation.prepare import (
     prepare,
     systems_run_here,
 )
+from support.forked import ForkedProcess, fork
 
 LAPD: Final = "CA0194200"
 LASD: Final = "CA0190000"
@@ -41,13 +43,16 @@ BURBANK: Final = "CA0191200"
 READY_TIMEOUT_S: Final = 200.0
 STOP_TIMEOUT_S: Final = 60.0
 
+OURS: Final = (sys.executable, "-P", "-m")
+"""How the command of a process begins that is one of our programs, of this release."""
+
 
 class ProcessUnderTest:
     """One process of the installation."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @property
     def pid(self) -> int | None:
@@ -76,18 +81,24 @@ class ProcessUnderTest:
 
     def launch(self) -> None:
         """Starts it and does not wait."""
-        # The leash is to the thread, so that a start from a passing thread would be a short one.
-        assert threading.current_thread() is threading.main_thread()
         assert self._process is None, f"{self.part.name} runs already"
         with self.part.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.part.leashed(getpid()),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment(),
-                start_new_session=True,
-            )
+            self._process = self._launched(log)
+
+    def _launched(self, log: IO[bytes]) -> subprocess.Popen[bytes] | ForkedProcess:
+        if self.part.command[: len(OURS)] == OURS:
+            program, *words = self.part.command[len(OURS) :]
+            return fork(program, words, stdout=log, stderr=log, environment=environment())
+        # The leash is to the thread, so that a start from a passing thread would be a short one.
+        assert threading.current_thread() is threading.main_thread()
+        return subprocess.Popen(
+            self.part.leashed(getpid()),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment(),
+            start_new_session=True,
+        )
 
     def wait_until_ready(self) -> None:
         """Waits until its door says that it serves."""
