@@ -111,6 +111,44 @@ def run(
     return GatesReport(tuple(findings), len(mutants), tuple(alive.values()))
 
 
+def joined(directive: Directive) -> Iterator[Finding]:
+    """Conditions of permits that ask for several things: no case can show one of them missing alone.
+
+    Asked when a directive is written and handed in, not of what is on record.
+    """
+    document = directive.document
+    found = places.rules(document.rules_text)
+    where = found if len(found) == len(directive.rules) else [NOWHERE] * len(directive.rules)
+    for rule, parts in zip(directive.rules, where, strict=True):
+        for number, clause in enumerate(rule.template.clauses, 1):
+            # `unless` one or the other asks that neither is so.
+            sign, operation = ("&&", "and") if isinstance(clause, pst.When) else ("||", "or")
+            if rule.permits and len(list(_asked_for(clause.expr, operation))) > 1:
+                word = "when" if isinstance(clause, pst.When) else "unless"
+                message = (
+                    f"condition {number} asks for several things with {sign}: write each in a `{word}` "
+                    "of its own, with its own @requirement, so that a refusal can say which was missing"
+                )
+                place = parts.clause(number)
+                yield Finding("REQUIREMENTS_JOINED", document.rules_file, rule.id, message, place)
+
+
+def _asked_for(expression: pst.Expr, operation: str) -> Iterator[pst.Expr]:
+    """What a condition asks for, without what must be asked before something can be read."""
+    if isinstance(expression, pst.BinaryOp) and expression.op == operation:
+        yield from _asked_for(expression.left, operation)
+        yield from _asked_for(expression.right, operation)
+        return
+    asked = expression
+    while isinstance(asked, pst.UnaryOp) and asked.op == "not":
+        asked = asked.arg
+    if isinstance(asked, pst.HasAttr) or (
+        isinstance(asked, pst.BinaryOp) and asked.op == "has_tag"
+    ):
+        return
+    yield expression
+
+
 def _determining(showing: Sequence[CaseResult]) -> set[str]:
     return {rule.id for result in showing for rule in _verdict(result).rules}
 

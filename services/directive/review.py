@@ -56,6 +56,7 @@ def lint(
     directive = None
     try:
         directive = load_directive(folder, vocabulary, known_names(registry), signers)
+        found += gates.joined(directive)
     except DirectiveRefused as refused:
         found += refused.findings
     try:

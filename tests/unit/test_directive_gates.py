@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
+from pathlib import Path
 
 import pytest
 
@@ -9,10 +11,12 @@ from directive import cases, gates
 from directive.cases import CaseFile
 from directive.findings import Place
 from directive.review import review
+from directive.skeleton import files
 from support.directives import (
     DIRECTIVES,
     FORBID,
     HEAD,
+    LAPD,
     PERMIT,
     SHIPPED,
     directive,
@@ -57,6 +61,52 @@ def judged(rules: str, *given: Mapping[str, object]) -> gates.GatesReport:
 
 def found(rules: str, *given: Mapping[str, object]) -> list[tuple[str, str]]:
     return [(finding.guard, finding.rule) for finding in judged(rules, *given).findings]
+
+
+@pytest.mark.parametrize(
+    ("condition", "joined"),
+    [
+        ('when { principal.active && context.caseNumber != "" }', True),
+        ('unless { !principal.active || context.caseNumber == "" }', True),
+        ('when { principal.active || context.caseNumber != "" }', False),
+        ('unless { !principal.active && context.caseNumber == "" }', False),
+        ("when { context has beneficiary && context.beneficiary == principal.agency }", False),
+        (
+            'when { principal.hasTag("LACRIS-FR") && principal.getTag("LACRIS-FR") > context.now }',
+            False,
+        ),
+    ],
+)
+def test_a_condition_of_a_permit_asks_for_one_thing(condition: str, *, joined: bool) -> None:
+    found = list(gates.joined(directive(NUMBER + PERMIT + condition + ";")))
+    assert [(one.guard, one.rule, one.place) for one in found] == [
+        ("REQUIREMENTS_JOINED", "LAPD-9", Place(3, 1))
+    ] * joined
+
+
+def test_a_prohibition_may_name_several_things_in_one_condition() -> None:
+    rules = FORBID + 'when { principal.active && context.caseNumber != "" };'
+    assert list(gates.joined(directive(rules))) == []
+
+
+def test_a_joined_requirement_is_found_before_a_directive_is_handed_in(tmp_path: Path) -> None:
+    """The three gates alone would pass it: they try conditions whole."""
+    folder = tmp_path / "a-directive"
+    folder.mkdir()
+    for file, content in files(
+        "a-directive", LAPD, "US-CA", "LAPD-", "2", date(2026, 6, 1)
+    ).items():
+        (folder / file).write_text(content)
+    text = folder / "rules.cedar"
+    apart = 'when { principal.active }\nwhen { context.caseNumber != "" }'
+    together = 'when { principal.active && context.caseNumber != "" }'
+    words = text.read_text().replace('@requirement_3("a case number")\n', "")
+    assert apart in words
+    text.write_text(words.replace(apart, together))
+    asked = folder / "cases.yaml"
+    asked.write_text(asked.read_text().replace("LAPD-1#3", "LAPD-1#2"))
+    said = review(folder, vocabulary(), registry())
+    assert [finding.guard for finding in said.findings] == ["REQUIREMENTS_JOINED"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
