@@ -152,7 +152,7 @@ class _Examination:
         rules = identified(policies)
         for rule in rules:
             for name in _REQUIRED:
-                if not rule.template.annotations.get(name):
+                if not rule.template.annotations.get(name, "").strip():
                     place = self._where(rule.number).annotation(name)
                     self._find(f"{name.upper()}_MISSING", rule, f"has no @{name}", place)
         counts = Counter(rule.id for rule in rules)
@@ -219,7 +219,7 @@ class _Examination:
             place = where.annotation(f"requirement_{number}")
             self._find("REQUIREMENT_WITHOUT_CLAUSE", rule, message, place)
         for number, words in given.items():
-            if not words:
+            if not words.strip():
                 place = where.annotation(f"requirement_{number}")
                 self._find("REQUIREMENT_MISSING", rule, f"@requirement_{number} is empty", place)
 

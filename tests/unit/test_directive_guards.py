@@ -162,8 +162,9 @@ def test_trap_a_rule_without_identifier_title_or_citation(missing: str) -> None:
     head = "".join(f'@{key}("LAPD-9")' for key in ("id", "title", "citation") if key != missing)
     rules = FORBID.replace(HEAD, head) + ";"
     assert f"{missing.upper()}_MISSING" in findings(rules)
-    empty = FORBID.replace(HEAD, head + f'@{missing}("")') + ";"
-    assert f"{missing.upper()}_MISSING" in findings(empty)
+    for nothing in ("", "  "):
+        empty = FORBID.replace(HEAD, head + f'@{missing}("{nothing}")') + ";"
+        assert f"{missing.upper()}_MISSING" in findings(empty)
 
 
 @pytest.mark.parametrize("identifier", ["LASD-9", "LAPD", "LAPD-", "LAPDX-9", "lapd-9", "9"])
@@ -251,6 +252,7 @@ def test_trap_rules_that_cannot_be_read(rules: str) -> None:
             '@requirement_1("a") @requirement_2("b") ' + PERMIT + "when { principal.active };",
             "REQUIREMENT_WITHOUT_CLAUSE",
         ),
+        ('@requirement_1(" ") ' + PERMIT + "when { principal.active };", "REQUIREMENT_MISSING"),
         ('@requirement_0("a") ' + PERMIT + ";", "REQUIREMENT_WITHOUT_CLAUSE"),
         (
             PERMIT.replace("resource)", 'resource in Countersign::System::"lacris")') + ";",
