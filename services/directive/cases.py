@@ -7,7 +7,7 @@ Who takes part in a case may be invented: a directive's cases must hold wherever
 no real registry has an officer whose certificate lapsed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from directive.entities import EntitiesError
 from directive.evaluate import Evaluator, SeatVerdict
 from directive.findings import DocumentError, Finding, Place
 from directive.vocabulary import Vocabulary
+from shared.model_errors import plainly
 from shared.registry import Registry
 
 CASES_MAX: Final = 2_000
@@ -165,11 +166,7 @@ def parse(label: str, content: bytes) -> CaseFile:
         place = Place(mark.line + 1, mark.column + 1) if mark else None
         raise DocumentError("CASES", file, f"not YAML: {error.problem}", place) from error
     except ValidationError as error:
-        match error.errors()[0]["loc"]:
-            case ("cases", int(number), *_):
-                place = places.get(number)
-            case _:
-                place = None
+        place = _place(root, error.errors()[0]["loc"])
         raise DocumentError("CASES", file, problems_of(error), place) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # Besides its own errors, the parser lets through those of numbers and dates out of range.
@@ -180,6 +177,22 @@ def parse(label: str, content: bytes) -> CaseFile:
             raise DocumentError("CASES", file, message, places.get(number), case.label)
         parsed._places = {**parsed._places, case.name: places.get(number)}
     return parsed
+
+
+def _place(root: yaml.Node | None, steps: Sequence[str | int]) -> Place | None:
+    """Where a value stands, or what is there of those around it; None when nothing is."""
+    place, found = None, root
+    for step in steps:
+        named: list[tuple[yaml.Node, yaml.Node]] = []
+        if isinstance(found, yaml.MappingNode):
+            named = [(key, value) for key, value in found.value if key.value == step]
+        elif isinstance(found, yaml.SequenceNode) and isinstance(step, int):
+            named = [(value, value) for value in found.value[step : step + 1]]
+        if not named:
+            break
+        key, found = named[0]
+        place = Place(key.start_mark.line + 1, key.start_mark.column + 1)
+    return place
 
 
 def _places(root: yaml.Node | None) -> Mapping[int, Place]:
@@ -264,6 +277,6 @@ def _differences(case: Case, held: SeatVerdict) -> list[str]:
 def problems_of(error: ValidationError) -> str:
     """What a strict document has wrong, field by field."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+        f"{'.'.join(str(part) for part in problem['loc'])}: {plainly(problem['type'], problem['msg'])}"
         for problem in error.errors()
     )

@@ -24,6 +24,7 @@ from pydantic import (
 
 from directive.findings import DocumentError, Place
 from directive.scripts import mixed_words
+from shared.model_errors import plainly
 
 MANIFEST_FILE: Final = "directive.toml"
 RULES_FILE: Final = "rules.cedar"
@@ -135,7 +136,7 @@ def parse(label: str, manifest: bytes, rules: bytes) -> Document:
         field = ".".join(str(part) for part in problem["loc"])
         place = manifest_place(manifest_text, field or "effective_until")
         more = f" ({len(others)} more)" if others else ""
-        message = f"{field or 'dates'}: {problem['msg']}{more}"
+        message = f"{field or 'dates'}: {plainly(problem['type'], problem['msg'])}{more}"
         raise DocumentError("MANIFEST", file, message, place) from error
     except (ValueError, RecursionError) as error:
         # Besides its own error, the parser lets through those of numbers and dates out of range.

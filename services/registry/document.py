@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from directive.document import text_of
 from directive.findings import DirectiveRefused, Finding, Place
 from registry.findings import FINDINGS_MAX, RegistryRefused, refused
+from shared.model_errors import plainly
 from shared.registry import (
     Agency,
     GalleryClassName,
@@ -293,7 +294,7 @@ def _findings(file: str, text: str, error: ValidationError) -> Iterator[Finding]
     for problem in error.errors()[:FINDINGS_MAX]:  # each is looked for in the text
         field = ".".join(str(part) for part in problem["loc"])
         place = place_of(text, problem["loc"])
-        yield Finding("DOCUMENT", file, field, problem["msg"], place)
+        yield Finding("DOCUMENT", file, field, plainly(problem["type"], problem["msg"]), place)
 
 
 def _as_tuples(value: Any) -> Any:

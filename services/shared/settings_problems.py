@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from shared.model_errors import plainly
+
 PREFIX: Final = "COUNTERSIGN_"
 """Before the name of each environment variable that overrides a key."""
 DELIMITER: Final = "__"
@@ -96,14 +98,13 @@ def problems_in(
 def _problem(keys: Keys, kind: str, said: str, settings_class: type[BaseModel]) -> Problem:
     key = dotted(keys)
     if kind == "missing":
-        return Problem(key, "is missing", f"give it ({_REFERENCE} says what it is for)")
+        return Problem(key, plainly(kind, said), f"give it ({_REFERENCE} says what it is for)")
     if kind == "extra_forbidden":
         names = sorted(_names(settings_class, keys[:-1]))
         close = difflib.get_close_matches(str(keys[-1]), names, n=1)
         hint = f"did you mean {close[0]}?" if close else f"{_REFERENCE} lists those that there are"
-        return Problem(key, "there is no such key", f"remove it, or correct its name: {hint}")
-    said = said.removeprefix("Value error, ").removeprefix("Input ")
-    return Problem(key, said[:1].lower() + said[1:], "correct it")
+        return Problem(key, plainly(kind, said), f"remove it, or correct its name: {hint}")
+    return Problem(key, plainly(kind, said), "correct it")
 
 
 def _stated(loc: Keys, kind: str, given: Sequence[Mapping[str, Any]]) -> Keys:

@@ -14,7 +14,7 @@ from shared.errors import Conflict, InvalidRequest, NotAllowed, NotAuthentic, Un
 from shared.registry import SystemKeys
 from shared.sealing import PrivateKey
 from support.brokers import LASD, OFFICER, BrokerOnTheTable, own_case
-from support.buses import REFUSED
+from support.buses import PERMITTED, REFUSED
 from support.waiting import WAIT_S_MAX
 
 UNKNOWN_FIELD = b"\xfa\x7d\x05a pic"
@@ -190,6 +190,25 @@ async def test_the_same_id_with_other_content_is_a_conflict_on_record(
     }
     assert rejected.request_rejected.reason == "SEARCH_ID_TAKEN"
     assert len(broker.bus.published) == 1
+
+
+async def test_a_refused_search_with_another_reason_is_a_conflict_on_record(
+    broker: BrokerOnTheTable,
+) -> None:
+    """Both are seen: what was refused, and that another story was told under its name."""
+    broker.bus.policy.outcome = REFUSED
+    facts = own_case()
+    refused = await broker.searching.submit(broker.call(), broker.request(broker.prepared(facts)))
+    facts.narrative = "Another story."
+    broker.bus.policy.outcome = PERMITTED
+    with pytest.raises(Conflict):
+        await broker.searching.submit(broker.call(), broker.request(broker.prepared(facts)))
+    assert refused.state == pb.SEARCH_STATE_REFUSED
+    assert broker.bus.ledger.kinds() == ["search_decided", "request_rejected"]
+    decided, rejected = broker.bus.ledger.entries
+    assert rejected.search_id == decided.search_id
+    assert rejected.request_rejected.reason == "SEARCH_ID_TAKEN"
+    assert not broker.bus.published
 
 
 async def test_an_agency_cannot_ask_as_another_and_that_is_recorded(

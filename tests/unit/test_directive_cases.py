@@ -113,6 +113,26 @@ def test_a_case_file_with_a_mistake_is_refused_and_named(
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("ordinary:", "surprise: 1\nordinary:", "cases.yaml:3:1: surprise: there is no such key"),
+        ("seat: operator", "seat: chair", "cases.yaml:2:1: seat: should be 'origin'"),
+        ("    expect: forbid", "    expect: maybe", "cases.yaml:18:5: cases.0.expect: should be"),
+        ("    expect: forbid\n", "", "cases.yaml:16:5: cases.0.expect: is missing"),
+    ],
+)
+def test_a_mistake_is_pointed_at_in_plain_words(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    text = (DIRECTIVES / "facefind-nobody" / "cases.yaml").read_text()
+    assert old in text
+    (tmp_path / "cases.yaml").write_text(text.replace(old, new, 1))
+    with pytest.raises(DocumentError) as refused:
+        cases.load(tmp_path)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
     "content",
     [
         "a: [",
