@@ -1,22 +1,52 @@
-"""`search explain` and `directive replay` over a complete installation whose directives the ledger holds."""
+"""`search explain` and `directive replay` over an installation whose directives the ledger holds."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+import broker.__main__ as broker_main
+import ledger.__main__ as ledger_main
+import policy.__main__ as policy_main
+from broker.config import BrokerSettings
 from countersign.cli.main import exit_code
+from countersign.client.documents import handed_in
+from directive.book import directive_folders
+from ledger.config import LedgerSettings
+from policy.config import PolicySettings
 from support.agencies import at_work
 from support.brokers import own_case
 from support.directives import FORBID, manifest
 from support.disclosures import AUTHORITY, REASON
 from support.installations import BURBANK, LAPD, InstallationUnderTest
 from support.pictures import probe
+from support.publishing import put_on_record
 from support.terminals import Said
 
 GROUND = ("--authority", AUTHORITY, "--reason", REASON)
 CASES = (own_case(), own_case(beneficiary_agency=BURBANK))
 """One that is permitted, and one that is refused."""
+
+
+@contextlib.asynccontextmanager
+async def deciding(folder: Path) -> AsyncIterator[InstallationUnderTest]:
+    """Its services in this process, without connectors: an installation's own start takes 15 s."""
+    whole = InstallationUnderTest(folder, on_record=True)
+    config = whole.layout.config
+    whole.processes["nats"].start()
+    try:
+        async with (
+            ledger_main.running(LedgerSettings.load(config("ledger"))),
+            policy_main.running(PolicySettings.load(config("policy"))) as policy,
+            broker_main.running(BrokerSettings.load(config("broker"))),
+        ):
+            directives = directive_folders(whole.layout.directives)
+            await put_on_record(policy, *(handed_in(one, received_late=True) for one in directives))
+            yield whole
+    finally:
+        whole.kill()
 
 
 @pytest.mark.promise(9)
@@ -29,7 +59,7 @@ async def test_decisions_are_made_again_from_the_ledger_alone(
     (proposal / "directive.toml").write_text(manifest(name="nothing-at-all"))
     (proposal / "rules.cedar").write_text(FORBID.replace("LAPD-9", "LAPD-77") + ";")
     (proposal / "cases.yaml").write_text("cases: []\n")
-    with InstallationUnderTest(tmp_path / "data", on_record=True) as whole:
+    async with deciding(tmp_path / "data") as whole:
 
         async def said(*arguments: object) -> Said:
             capsys.readouterr()

@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 from broker.peer_client import PeerClient
 from countersign.broker.v1 import broker_pb2 as pb
+from countersign.cli.main import exit_code
 from countersign.client.prepare import PreparedSearch, seal_search
 from countersign.connector.v1.connector_pb2 import FailureReason
 from countersign.installation.pki import Authority
@@ -65,7 +65,10 @@ def sealed(lapd: AgencyAtWork, **changes: object) -> PreparedSearch:
 @pytest.mark.promise(1)
 @pytest.mark.promise(4)
 async def test_a_search_goes_through_both_and_both_have_it_on_record(
-    sides: tuple[Side, Side], signals: Signals, tmp_path: Path
+    sides: tuple[Side, Side],
+    signals: Signals,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     west, east = sides
     async with asking(west) as lapd, reading(east) as lasd:
@@ -104,7 +107,7 @@ async def test_a_search_goes_through_both_and_both_have_it_on_record(
     assert lineage[0] == "the client's own work"
     assert "countersign.broker.v1.PeerService/ReferSearch" in lineage
     # Whoever has both ledgers sees that they agree, and the search in one alone.
-    assert await reconciled(west, east, tmp_path) == (0, [])
+    assert await reconciled(west, east, tmp_path, capsys) == (0, [])
     async with asking(west) as lapd:
         await east.stop("broker")
         lost = own_case()
@@ -116,30 +119,27 @@ async def test_a_search_goes_through_both_and_both_have_it_on_record(
         with contextlib.suppress(Unavailable):
             await lapd.submit(alone)
         await lapd.client.wait(alone.search_id)
-    assert await reconciled(west, east, tmp_path) == (1, [(alone.search_id, "NOT_TAKEN")])
+    assert await reconciled(west, east, tmp_path, capsys) == (1, [(alone.search_id, "NOT_TAKEN")])
 
 
-async def reconciled(west: Side, east: Side, folder: Path) -> tuple[int, list[tuple[str, str]]]:
+async def reconciled(
+    west: Side, east: Side, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, list[tuple[str, str]]]:
     """What the command says of exports of both ledgers."""
     for side, ori in ((west, LAPD), (east, LASD)):
         client = str(side.installation.client(ori))
-        code, _ = await commanded("export", str(folder / side.domain), "--config", client)
-        assert code == 0
+        assert await commanded("export", str(folder / side.domain), "--config", client) == 0
     client = str(west.installation.client(LAPD))
     exports = [str(folder / domain) for domain in (WEST, EAST)]
-    code, told = await commanded("reconcile", *exports, "--json", "--config", client)
-    return code, [(one["search_id"], one["what"]) for one in json.loads(told)["discrepancies"]]
+    capsys.readouterr()
+    code = await commanded("reconcile", *exports, "--json", "--config", client)
+    told = json.loads(capsys.readouterr().out)
+    return code, [(one["search_id"], one["what"]) for one in told["discrepancies"]]
 
 
-async def commanded(*words: str) -> tuple[int, bytes]:
-    """A sub-command of `countersign ledger`: its exit code and what it says."""
-    program = "from countersign.cli.main import main; main()"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program, "ledger", *words), stdout=asyncio.subprocess.PIPE
-    )
-    told, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, told
+async def commanded(*words: str) -> int:
+    """The exit code of a sub-command of `countersign ledger`."""
+    return await asyncio.to_thread(exit_code, ["ledger", *words])
 
 
 @pytest.mark.promise(8)

@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from connector.reference import ReferenceSettings, ReferenceSystem
 from connector.system import ProbeRefused, SystemFailed, SystemUnusable
 from connector.worker_messages import Bounds
 from support import pictures
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 RANK_1_MIN = 0.95
 """Share of probes whose own person comes first. On these drawings it is 1."""
@@ -44,8 +47,9 @@ def _store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
 
 
-@pytest.fixture(name="system")
+@pytest_asyncio.fixture(name="system", scope="module", loop_scope="module")
 async def _system(store: Path) -> AsyncIterator[ReferenceSystem]:
+    """Shared as well: starting a worker takes longer than a search, and who kills one leaves another."""
     system = ReferenceSystem(settings(store))
     assert await system.start() == 80
     yield system

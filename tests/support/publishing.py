@@ -183,13 +183,17 @@ def outcome(response: pb.EvaluateResponse) -> str:
 
 
 async def on_record(policy: RunningPolicy, *names: str) -> None:
-    """As if reviewed by another service: a review is a process of its own for each."""
+    """As if another service had reviewed them: a review is a process of its own for each."""
+    await put_on_record(policy, *(handed_in(name) for name in names))
+
+
+async def put_on_record(policy: RunningPolicy, *requests: pb.PublishDirectiveRequest) -> None:
     assert policy.following is not None
     recording = Recording(policy.bus)
-    for name in names:
+    for request in requests:
         now = (await policy.following.catch_up()).holdings
         assert now is not None
-        pending = PendingEntry(entry=published(handed_in(name), now))
+        pending = PendingEntry(entry=published(request, now))
         pending.entry.ClearField("recorded_at")  # the ledger's to say
         assert await recording.after(now.head, pending) is not None
     await policy.following.catch_up()
