@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from countersign.client.ledger_query import LedgerQueryClient
@@ -22,7 +24,7 @@ from shared.rpc import call, open_channel
 from support.appenders import Appenders
 from support.ledgers import LAPD, SIGNER, LedgerProcess, assert_whole, search_id, write_settings
 from support.nats_servers import NatsUnderTest
-from support.postgres import PostgresServer, PostgresUnderTest
+from support.postgres import PostgresServer, PostgresUnderTest, running_server
 from support.waiting import until
 from tlog.checkpoint import open_checkpoint
 from tlog.proof import verify_receipt
@@ -33,11 +35,13 @@ pytestmark = [
     pytest.mark.promise(4),
     pytest.mark.promise(8),
     pytest.mark.timeout(3600),
+    pytest.mark.asyncio(loop_scope="module"),
 ]
 
 SEED = 20211126
 APPENDERS = 16
 TAKEOVER_S_MAX = 5.0
+NUMBERS_OF_A_TEST = 1_000_000
 
 
 @dataclass
@@ -71,11 +75,23 @@ class Replicas:
         self.appenders.stopped = True
         await asyncio.gather(*self.running)
 
+    def standby(self) -> LedgerProcess:
+        """The other one."""
+        (found,) = [one for one in self.processes if one is not self.writer()]
+        return found
+
+    async def append(self, count: int) -> dict[int, int]:
+        """So many entries, at once; gives the index of each number."""
+        numbers = self.appenders.next_numbers(count)
+        placed = await self.appenders.all_surely(numbers)
+        return {number: one.receipt.index for number, one in zip(numbers, placed, strict=True)}
+
     async def everything_acknowledged_is_there(self) -> None:
         """Asked again, the ledger gives each entry that it acknowledged, at its place."""
         indexes = set()
-        for number, before in self.appenders.acknowledged.items():
-            again = await self.appenders.append_surely(number)
+        acknowledged = self.appenders.acknowledged
+        answers = await self.appenders.all_surely([*acknowledged])
+        for again, before in zip(answers, acknowledged.values(), strict=True):
             assert again.existing
             assert again.receipt.leaf == before.receipt.leaf
             assert again.receipt.index == before.receipt.index
@@ -83,35 +99,78 @@ class Replicas:
         assert len(indexes) == len(self.appenders.acknowledged), "an index was given twice"
 
 
-@pytest.fixture(name="server")
-def _server(mortal_postgres_server: PostgresServer) -> PostgresServer:
-    mortal_postgres_server.make_database("replicas")
-    return mortal_postgres_server
+@pytest.fixture(name="server", scope="module")
+def _server() -> Iterator[PostgresServer]:
+    """One that may be killed, and is started again."""
+    with running_server() as server:
+        server.make_database("replicas")
+        yield server
 
 
-@pytest.fixture(name="database")
-def _database(server: PostgresServer, tmp_path: Path) -> PostgresUnderTest:
-    return PostgresUnderTest(server, "replicas", tmp_path)
+@pytest.fixture(name="folder", scope="module")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("replicas")
 
 
-@pytest.fixture(name="replicas")
-async def _replicas(
-    tmp_path: Path, nats_server: NatsUnderTest, database: PostgresUnderTest
-) -> AsyncIterator[Replicas]:
+@pytest.fixture(name="database", scope="module")
+def _database(server: PostgresServer, folder: Path) -> PostgresUnderTest:
+    return PostgresUnderTest(server, "replicas", folder)
+
+
+@pytest.fixture(name="nats", scope="module")
+def _nats(folder: Path) -> Iterator[NatsUnderTest]:
+    (folder / "nats").mkdir()
+    nats = NatsUnderTest(folder / "nats")
+    nats.start()
+    yield nats
+    nats.kill()
+
+
+@pytest_asyncio.fixture(name="processes", scope="module", loop_scope="module")
+async def _processes(
+    folder: Path, nats: NatsUnderTest, database: PostgresUnderTest
+) -> AsyncIterator[list[LedgerProcess]]:
+    """Started once: each test leaves both running; at the end they stop in order, and all is whole."""
     processes = []
     for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
-        processes.append(LedgerProcess(write_settings(folder, nats_server, database)))
-    broker = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
+        (folder / name).mkdir()
+        processes.append(LedgerProcess(write_settings(folder / name, nats, database)))
     try:
         for process in processes:
             await process.start()
-        yield Replicas(processes, broker, Appenders(broker), nats_server)
+            if process is processes[0]:
+                await process.takes_over()
+        assert not processes[1].writes
+        yield processes
+        assert [process.stop() for process in processes] == [0, 0]
+        assert_whole(database)
     finally:
         for process in processes:
             process.kill()
-        await broker.close()
+
+
+@pytest_asyncio.fixture(name="broker", scope="module", loop_scope="module")
+async def _broker(nats: NatsUnderTest, processes: list[LedgerProcess]) -> AsyncIterator[Bus]:
+    broker = await Bus.connect(nats.bus_settings("service", "broker"), "broker")
+    yield broker
+    await broker.close()
+
+
+_numbers = itertools.count(0, NUMBERS_OF_A_TEST)
+
+
+@pytest_asyncio.fixture(name="replicas", loop_scope="module")
+async def _replicas(processes: list[LedgerProcess], nats: NatsUnderTest, broker: Bus) -> Replicas:
+    """Both run, and one of them writes; with numbers of searches that are this test's own."""
+    for process in processes:
+        await process.start_if_ended()
+    replicas = Replicas(processes, broker, Appenders(broker, next(_numbers)), nats)
+
+    async def one_writes() -> bool:
+        return any(process.writes for process in processes)
+
+    await until(one_writes)
+    return replicas
 
 
 async def size_at(replicas: Replicas, process: LedgerProcess) -> int:
@@ -123,31 +182,24 @@ async def size_at(replicas: Replicas, process: LedgerProcess) -> int:
     return open_checkpoint(answer.checkpoint, SIGNER.verifier).size
 
 
-async def test_standby_serves_what_the_writer_wrote(
-    replicas: Replicas, database: PostgresUnderTest
-) -> None:
-    writer, standby = replicas.processes
-    assert (writer.writes, standby.writes) == (True, False)
-    for number in range(300):
-        await replicas.appenders.append_surely(number)
+async def test_standby_serves_what_the_writer_wrote(replicas: Replicas) -> None:
+    standby = replicas.standby()
+    size = max((await replicas.append(300)).values()) + 1
 
     async def caught_up() -> bool:
-        return await size_at(replicas, standby) == 300
+        return await size_at(replicas, standby) == size
 
     await until(caught_up)
     # Whichever replica is asked what became of a search: it knows of all that was acknowledged.
-    for number in range(300, 330):
-        await replicas.appenders.append_surely(number)
+    for _ in range(30):
+        ((number, index),) = (await replicas.append(1)).items()
         looked_up = await replicas.broker.request(
             "ledger.look_up_search",
             pb.LookUpSearchRequest(search_id=search_id(number)),
             pb.LookUpSearchResponse,
             20,
         )
-        assert looked_up.decided.index == number
-    assert standby.stop() == 0
-    assert writer.stop() == 0
-    assert assert_whole(database).checkpoint.size == 330
+        assert looked_up.decided.index == index
 
 
 async def test_frozen_writer_wakes_to_find_that_another_writes(
@@ -157,8 +209,7 @@ async def test_frozen_writer_wakes_to_find_that_another_writes(
     for _ in range(fault_rounds):
         replicas.begin_appending()
         await replicas.more_acknowledged(chance.randrange(50, 300))
-        old = replicas.writer()
-        (new,) = [one for one in replicas.processes if one is not old]
+        old, new = replicas.writer(), replicas.standby()
         old.freeze()
         assert await new.takes_over() <= TAKEOVER_S_MAX
         await replicas.more_acknowledged()
@@ -171,7 +222,6 @@ async def test_frozen_writer_wakes_to_find_that_another_writes(
         assert assert_whole(database).checkpoint.size >= known
         await old.start()
     await replicas.everything_acknowledged_is_there()
-    assert_whole(database)
 
 
 async def test_killed_writer_is_followed_within_five_seconds(
@@ -181,8 +231,7 @@ async def test_killed_writer_is_followed_within_five_seconds(
     for _ in range(fault_rounds):
         replicas.begin_appending()
         await replicas.more_acknowledged(chance.randrange(50, 300))
-        old = replicas.writer()
-        (new,) = [one for one in replicas.processes if one is not old]
+        old, new = replicas.writer(), replicas.standby()
         old.kill()
         assert await new.takes_over() <= TAKEOVER_S_MAX
         await replicas.more_acknowledged()
@@ -190,7 +239,6 @@ async def test_killed_writer_is_followed_within_five_seconds(
         assert_whole(database)
         await old.start()
     await replicas.everything_acknowledged_is_there()
-    assert_whole(database)
 
 
 async def test_nothing_acknowledged_is_lost_when_postgres_is_killed(
@@ -210,40 +258,41 @@ async def test_nothing_acknowledged_is_lost_when_postgres_is_killed(
         await replicas.stop_appending()
         assert_whole(database)
     await replicas.everything_acknowledged_is_there()
-    assert_whole(database)
 
 
 async def test_standby_answers_queries_with_rows_that_are_proved(replicas: Replicas) -> None:
     """A reader asks the replica that does not write, finds what is on record, and proves each row."""
-    _, standby = replicas.processes
-    for number in range(20):
-        await replicas.appenders.append_surely(number)
+    standby = replicas.standby()
+    indexes = sorted((await replicas.append(20)).values())
+    size = indexes[-1] + 1
     tls = replicas.nats.certificates.tls("oversight", "commission")
     async with open_channel(f"127.0.0.1:{standby.port}", tls) as channel:
         stub = LedgerQueryServiceStub(channel)
 
         async def found() -> query_pb2.QueryEntriesResponse | None:
-            wanted = query_pb2.EntryFilter(kinds=["search_decided"], system="lacris")
+            wanted = query_pb2.EntryFilter(
+                kinds=["search_decided"], system="lacris", start_index=indexes[0]
+            )
             request = query_pb2.QueryEntriesRequest(filter=wanted, with_receipts=True)
             with contextlib.suppress(Unavailable):  # its index is being filled
                 page = await call(stub.QueryEntries, request, name="query", timeout_s=20)
-                return page if page.basis.tree_size == 20 else None
+                return page if page.basis.tree_size == size else None
             return None
 
         page = await until(found)
-        assert [one.record.index for one in page.entries] == list(range(20))
+        assert [one.record.index for one in page.entries] == indexes
         for one in page.entries:
             index, _ = verify_receipt(one.record.leaf, one.tlog_proof, SIGNER.verifier)
             assert index == one.record.index
         counting = query_pb2.CountEntriesRequest(group_by=[query_pb2.DIMENSION_KIND])
         counts = await call(stub.CountEntries, counting, name="count", timeout_s=20)
-        assert [(one.values[0], one.entries) for one in counts.groups] == [("search_decided", 20)]
+        assert [(one.values[0], one.entries) for one in counts.groups] == [("search_decided", size)]
         assert not standby.writes
 
 
 async def test_standby_says_who_discloses_and_exports(replicas: Replicas) -> None:
-    _, standby = replicas.processes
-    await replicas.appenders.append_surely(0)
+    standby = replicas.standby()
+    ((_, index),) = (await replicas.append(1)).items()
     tls = replicas.nats.certificates.tls("oversight", "commission")
     ground = disclosure_pb2.Ground(request_id=search_id(1), authority="s. 1", reason="audit")
     opening = query_pb2.OpeningMatch(
@@ -251,7 +300,7 @@ async def test_standby_says_who_discloses_and_exports(replicas: Replicas) -> Non
     )
     async with open_channel(f"127.0.0.1:{standby.port}", tls) as channel:
         disclosure, queries = LedgerDisclosureServiceStub(channel), LedgerQueryServiceStub(channel)
-        disclose = disclosure_pb2.DiscloseRequest(index=0, fields=["officer"], ground=ground)
+        disclose = disclosure_pb2.DiscloseRequest(index=index, fields=["officer"], ground=ground)
         decline = disclosure_pb2.DeclineExpungeRequest(requested_index=0, ground=ground)
         listing = disclosure_pb2.ListExpungeRequestsRequest()
         looked_up = query_pb2.QueryEntriesRequest(filter=query_pb2.EntryFilter(opening=opening))
