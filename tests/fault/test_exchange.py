@@ -6,13 +6,14 @@ and what the connector has. The seed of a failure is in its message, with what w
 """
 
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from support.exchange_history import counts_of, wrongs_of
+from support.exchange_history import counts_of, in_vain, wrongs_of
 from support.exchanges import Exchange, Load
 from support.nats_clusters import NatsCluster
 from support.nemesis import Bounds, Nemesis
@@ -33,6 +34,7 @@ SETTLE_S: Final = 45.0
 BOUNDS: Final = Bounds(hurt_s_max=3.0, rest_s_max=2.5)
 CLUSTER_BOUNDS: Final = Bounds(hurt_s_max=12.0, rest_s_max=8.0)
 """Nodes take up to 7 s to elect another leader, and a client up to 15 s to see that its node is frozen."""
+ROLLING_BOUNDS: Final = Bounds(hurt_s_max=1.0, rest_s_max=1.0)
 WIRE_BOUNDS: Final = Bounds(hurt_s_max=20.0, rest_s_max=3.0)
 """A process gives up a silent connection after some 15 s, NATS after 30."""
 LED: Final = ("ORDERS_LACRIS", "ANSWERS")
@@ -71,20 +73,47 @@ def one_round(
     assert counts.keys() >= ALL, f"{seed=}"
 
 
-def test_every_account_agrees_whatever_breaks(tmp_path: Path, fault_rounds: int) -> None:
-    for start in range(0, fault_rounds, ROUNDS_OF_AN_INSTALLATION):
+@pytest.fixture(name="exchange", scope="module")
+def _exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
+    """Two of each part that may be two."""
+    folder = tmp_path_factory.mktemp("exchange")
+    with Exchange(folder, brokers=2, policies=2, connectors=2, with_links=True) as exchange:
+        yield exchange
+
+
+def test_a_rolling_restart_is_felt_by_no_client(exchange: Exchange) -> None:
+    """Every part that has replicas is restarted in turn while searches are made, and nobody notices."""
+    began = time.time()
+    nemesis = Nemesis(exchange, SEED, ROLLING_BOUNDS)
+    with exchange.load(
+        SEED, expires_after_s=SETTLE_S, settle_s=2 * SETTLE_S, one_door=True, workers=2
+    ) as load:
+        nemesis.roll(load, [*exchange.brokers, *exchange.policies, *exchange.connectors])
+    history = exchange.history()
+    assert wrongs_of(history) == []
+    assert [one for one in history.failed if one.at >= began] == []
+    assert in_vain(history, SETTLE_S / 2) == []
+    answered = {one.search_id for one in history.told if one.state == "answered" and one.at > began}
+    assert len(answered) > len(nemesis.did)
+
+
+def test_every_account_agrees_whatever_breaks(
+    exchange: Exchange, tmp_path: Path, fault_rounds: int
+) -> None:
+    for number in range(min(ROUNDS_OF_AN_INSTALLATION, fault_rounds)):
+        one_round(exchange, SEED + number)
+    for start in range(ROUNDS_OF_AN_INSTALLATION, fault_rounds, ROUNDS_OF_AN_INSTALLATION):
         replicas = REPLICAS[start // ROUNDS_OF_AN_INSTALLATION % len(REPLICAS)]
         folder = tmp_path / f"exchange-{start}"
-        with Exchange(folder, brokers=replicas, connectors=replicas, with_links=True) as exchange:
+        with Exchange(folder, brokers=replicas, connectors=replicas, with_links=True) as another:
             for number in range(start, min(start + ROUNDS_OF_AN_INSTALLATION, fault_rounds)):
-                one_round(exchange, SEED + number)
+                one_round(another, SEED + number)
 
 
+@pytest.mark.usefixtures("long_form")
 def test_every_account_agrees_with_the_ledger_on_postgresql(
     tmp_path: Path, mortal_postgres_server: PostgresServer, fault_rounds: int
 ) -> None:
-    if fault_rounds == 1:
-        pytest.skip("the long form: `--fault-rounds 2` or more")
     mortal_postgres_server.make_database("exchange")
     database = PostgresUnderTest(mortal_postgres_server, "exchange", tmp_path)
 
@@ -101,14 +130,11 @@ def test_every_account_agrees_with_the_ledger_on_postgresql(
             one_round(exchange, SEED + number, breaks)
 
 
+@pytest.mark.usefixtures("long_form")
 def test_every_account_agrees_whatever_breaks_in_a_cluster_of_three_nats_nodes(
     tmp_path: Path, fault_rounds: int
 ) -> None:
     """Each node killed, frozen and restarted, whichever leads a stream, and two of the three at once."""
-    if fault_rounds == 1:
-        pytest.skip(
-            "the long form: `--fault-rounds 2` or more; a round waits for elections, a minute or two"
-        )
     for start in range(0, fault_rounds, ROUNDS_OF_AN_INSTALLATION):
         folder = tmp_path / f"exchange-{start}"
         with Exchange(folder, brokers=2, connectors=2, nats_cluster=True) as exchange:
@@ -125,12 +151,11 @@ def test_every_account_agrees_whatever_breaks_in_a_cluster_of_three_nats_nodes(
                 one_round(exchange, SEED + number, breaks, CLUSTER_BOUNDS)
 
 
+@pytest.mark.usefixtures("long_form")
 def test_every_account_agrees_when_packets_are_lost_or_late(
     tmp_path: Path, fault_rounds: int
 ) -> None:
     """What is cut or slowed elsewhere are connections; here TCP itself has to cope, or does not."""
-    if fault_rounds == 1:
-        pytest.skip("the long form: `--fault-rounds 2` or more")
     if missing := why_not():
         pytest.skip(f"this machine has no wires: {missing}")
     for start in range(0, fault_rounds, ROUNDS_OF_AN_INSTALLATION):

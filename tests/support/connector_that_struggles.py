@@ -1,6 +1,6 @@
 """A connector whose system does what the probe says, and writes down what it was asked.
 
-Run as a script, like a connector: `python connector_that_struggles.py CONFIG.toml`. A probe is JSON:
+Run like a connector, with its configuration. A probe is JSON:
 `{"search": id, "does": what, "wait_s": seconds}`. The list of what was asked lies beside the state.
 """
 
@@ -77,10 +77,15 @@ def behind(_: ConnectorSettings, state: State) -> FaceSystem:
     return SystemThatStruggles(state.folder / ASKED_FILE)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Entry point."""
     run_process(
         "connector",
         "Does what probes say.",
         ConnectorSettings,
         functools.partial(running, behind_of=behind),
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
-"""Agency systems under load, each of which writes down what it was told. Run as a script:
+"""Agency systems under load, each of which writes down what it was told. Run as a program:
 
-    python exchange_clients.py PLAN.json < (until its standard input ends)
+    exchange_clients PLAN.json < (until its standard input ends)
 
 While its input is open it makes searches of every kind; then it waits until each of its own has ended,
 and ends. Choices come from the plan's seed. Every line of a client's log is one JSON object, written when

@@ -10,8 +10,6 @@ import contextlib
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Iterator, Sequence, Set
@@ -29,7 +27,8 @@ from support import connector_that_struggles, exchange_clients
 from support.brokers import OFFICER
 from support.exchange_clients import ClientPlan, Plan
 from support.exchange_history import Begun, Failed, History, Proved, Run, Told, Tried
-from support.installations import BURBANK, LAPD, InstallationUnderTest, ProcessUnderTest
+from support.forked import ForkedProcess, fork
+from support.installations import BURBANK, LAPD, OURS, InstallationUnderTest, ProcessUnderTest
 from support.links import Link, wired
 from support.nats_clusters import NatsCluster
 from support.nats_servers import free_port
@@ -56,7 +55,7 @@ UNLIMITED: Final = {
 class Load:
     """Clients at work in a process of their own."""
 
-    process: "subprocess.Popen[bytes]"
+    process: ForkedProcess
     logs: Sequence[Path]
 
     @property
@@ -111,9 +110,9 @@ class Exchange:
         self._with_wires = with_wires
         self.links: dict[str, Link] = {}
         """From each process to the bus."""
-        struggles = connector_that_struggles.__file__
+        struggles = f"{connector_that_struggles.__name__}:main"
         connector = self.processes[CONNECTOR].part
-        command = (sys.executable, "-P", struggles, connector.command[-1])
+        command = (*OURS, struggles, connector.command[-1])
         self.processes[CONNECTOR].part = replace(connector, command=command)
         self._settings("broker", limits=UNLIMITED)
         if self.cluster is not None:
@@ -227,15 +226,23 @@ class Exchange:
         )
         self._load_logs += logs
         path = plan.save(self._folder / f"plan-{number}.json")
-        process = _script(exchange_clients.__file__, path, self._folder / "clients.log")
-        try:
+        with self._clients(path, settle_s) as process:
             yield Load(process, logs)
+
+    @contextlib.contextmanager
+    def _clients(self, plan: Path, settle_s: float) -> Iterator[ForkedProcess]:
+        program, said = f"{exchange_clients.__name__}:main", self._folder / "clients.log"
+        out_of, into = os.pipe()
+        with contextlib.ExitStack() as stack:
+            end = stack.enter_context(os.fdopen(into, "wb"))
+            log = stack.enter_context(said.open("ab"))
+            process = fork(program, [plan], stdin=out_of, stdout=log, stderr=log)
+            os.close(out_of)
+            stack.callback(process.kill)
+            yield process
             # Its input ends, and with that the load.
-            process.communicate(timeout=settle_s + WAIT_S_MAX)
-            assert process.returncode == 0, (self._folder / "clients.log").read_text()
-        finally:
-            process.kill()
-            process.wait()
+            end.close()
+            assert process.wait(settle_s + WAIT_S_MAX) == 0, said.read_text()
 
     def history(self) -> History:
         """All accounts. Verifies the whole ledger."""
@@ -297,15 +304,3 @@ def _lines(files: Sequence[Path]) -> list[dict[str, Any]]:
 def _told(line: dict[str, Any]) -> Told:
     proved = {key: Proved(**line[key]) if line[key] else None for key in ("decided", "end")}
     return Told(**{**line, **proved})
-
-
-def _script(script: str, plan: Path, log: Path) -> "subprocess.Popen[bytes]":
-    """A process of this machine's own, with the path of the tests."""
-    with log.open("ab") as out:
-        return subprocess.Popen(
-            [sys.executable, script, plan],
-            stdin=subprocess.PIPE,
-            stdout=out,
-            stderr=out,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )

@@ -171,6 +171,8 @@ def _door() -> socket.socket:
                 [sys.executable, "-P", __file__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                # It finds what the tests find, their own programs too.
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 # Not to be interrupted with us: those that it forked end with it, and it with us.
                 start_new_session=True,
             )
