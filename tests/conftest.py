@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 # How long an example takes is a matter of what else the machine does.
 hypothesis.settings.register_profile(
@@ -31,6 +32,19 @@ pytest_plugins = [
     "support.disclosures",
     "support.publishing",
 ]
+
+# The files that take the fixture `installation`. On one worker they share one; on each of four they would
+# start four of seven processes.
+AGAINST_THE_INSTALLATION = frozenset(
+    {
+        "tests/fault/test_services_down.py",
+        "tests/integration/test_authzen_installation.py",
+        "tests/integration/test_bad_input.py",
+        "tests/integration/test_command_line.py",
+        "tests/integration/test_installation_doors.py",
+        "tests/integration/test_turned_away.py",
+    }
+)
 
 # Once each is enough to see that a fault is survived; `make test-fault` asks for more, each round
 # with a seed of its own.
@@ -59,6 +73,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="run only the tests that prove promise N of docs/promises.md",
     )
+
+
+class FilesTogether(LoadFileScheduling):  # type: ignore[misc]
+    """Keeps the tests of a file together, and those of files that share what is costly to start."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "the installation" if file in AGAINST_THE_INSTALLATION else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesTogether | None:
+    """For `--dist loadfile`."""
+    return FilesTogether(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,14 +1,14 @@
 """Each part is killed in turn while searches are made: nothing is sent unrecorded, nothing is lost.
 
-Real processes, ended by SIGKILL. Every test leaves the installation whole, and every wait is for a
-condition.
+Real processes, ended by SIGKILL. Every test leaves the installation whole, since it is not this file's
+alone, and every wait is for a condition.
 """
 
 import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Final
 
@@ -37,24 +37,17 @@ LOST_AFTER: Final = timedelta(seconds=2)
 """When the bus takes an order for lost, so that a test need not wait for the broker's minute."""
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InstallationUnderTest]:
-    """An installation that may be broken."""
-    with InstallationUnderTest(tmp_path_factory.mktemp("services-down") / "data") as running:
-        yield running
-
-
 @pytest.fixture
-async def lapd(whole: InstallationUnderTest) -> AsyncIterator[AgencyAtWork]:
+async def lapd(installation: InstallationUnderTest) -> AsyncIterator[AgencyAtWork]:
     """LAPD's system."""
-    async with at_work(whole, LAPD) as agency:
+    async with at_work(installation, LAPD) as agency:
         yield agency
 
 
 @pytest.fixture
-async def orders(whole: InstallationUnderTest) -> AsyncIterator[OrdersOnTheBus]:
+async def orders(installation: InstallationUnderTest) -> AsyncIterator[OrdersOnTheBus]:
     """The orders to LACRIS."""
-    async with orders_on_the_bus(whole) as seen:
+    async with orders_on_the_bus(installation) as seen:
         yield seen
 
 
@@ -78,14 +71,14 @@ async def serves_again(lapd: AgencyAtWork) -> None:
 @pytest.mark.promise(1)
 @pytest.mark.parametrize("service", ["policy", "ledger", "nats"])
 async def test_nothing_is_sent_while_a_service_is_down_and_a_retry_completes(
-    whole: InstallationUnderTest, lapd: AgencyAtWork, orders: OrdersOnTheBus, service: str
+    installation: InstallationUnderTest, lapd: AgencyAtWork, orders: OrdersOnTheBus, service: str
 ) -> None:
     earlier = lapd.sealed(own_case(), probe())
     await lapd.submit(earlier)
     answered = await answered_once(lapd, earlier)
     prepared = lapd.sealed(own_case(), probe())
     sent = await orders.sent()
-    with stopped(whole.processes[service]):
+    with stopped(installation.processes[service]):
         with pytest.raises(Unavailable) as caught:
             await lapd.submit(prepared)
         assert caught.value.reason == (
@@ -121,10 +114,10 @@ async def unless_unavailable(lapd: AgencyAtWork, search_id: str) -> pb.Search | 
 
 @pytest.mark.promise(1)
 async def test_an_answer_is_held_back_until_the_ledger_has_it(
-    whole: InstallationUnderTest, lapd: AgencyAtWork, orders: OrdersOnTheBus
+    installation: InstallationUnderTest, lapd: AgencyAtWork, orders: OrdersOnTheBus
 ) -> None:
     prepared = lapd.sealed(own_case(), probe())
-    ledger, connector = whole.processes["ledger"], whole.processes[CONNECTOR]
+    ledger, connector = installation.processes["ledger"], installation.processes[CONNECTOR]
     connector.kill()
     await lapd.submit(prepared)
     with stopped(ledger):
@@ -142,12 +135,12 @@ async def test_an_answer_is_held_back_until_the_ledger_has_it(
 
 
 async def test_a_broker_killed_between_submission_and_answer_loses_nothing(
-    whole: InstallationUnderTest, lapd: AgencyAtWork
+    installation: InstallationUnderTest, lapd: AgencyAtWork
 ) -> None:
     prepared = lapd.sealed(own_case(), probe())
-    with stopped(whole.processes[CONNECTOR]):
+    with stopped(installation.processes[CONNECTOR]):
         await lapd.submit(prepared)
-        with stopped(whole.processes["broker"]):
+        with stopped(installation.processes["broker"]):
             assert await lapd.kinds(prepared.search_id) == ["search_decided"]
     search = await answered_once(lapd, prepared)
     # Asked again with the same content, the restarted broker gives the same search.
@@ -157,13 +150,13 @@ async def test_a_broker_killed_between_submission_and_answer_loses_nothing(
 
 
 async def test_an_answer_given_while_the_broker_is_down_is_recorded_after(
-    whole: InstallationUnderTest, lapd: AgencyAtWork, orders: OrdersOnTheBus
+    installation: InstallationUnderTest, lapd: AgencyAtWork, orders: OrdersOnTheBus
 ) -> None:
     prepared = lapd.sealed(own_case(), probe())
-    connector = whole.processes[CONNECTOR]
+    connector = installation.processes[CONNECTOR]
     connector.kill()
     await lapd.submit(prepared)
-    with stopped(whole.processes["broker"]):
+    with stopped(installation.processes["broker"]):
         connector.start()
 
         async def answer_is_there() -> bool:
@@ -175,12 +168,12 @@ async def test_an_answer_given_while_the_broker_is_down_is_recorded_after(
 
 
 async def test_an_order_waits_for_its_connector_also_through_a_crash_of_the_bus(
-    whole: InstallationUnderTest, lapd: AgencyAtWork, orders: OrdersOnTheBus
+    installation: InstallationUnderTest, lapd: AgencyAtWork, orders: OrdersOnTheBus
 ) -> None:
     prepared = lapd.sealed(own_case(), probe())
-    with stopped(whole.processes[CONNECTOR]):
+    with stopped(installation.processes[CONNECTOR]):
         assert (await lapd.submit(prepared)).state == pb.SEARCH_STATE_PENDING
-        with stopped(whole.processes["nats"]):
+        with stopped(installation.processes["nats"]):
             pass
 
         async def order_waits() -> bool:
@@ -201,10 +194,10 @@ def worker_of(connector: ProcessUnderTest) -> int:
 
 
 async def test_a_connector_killed_in_the_middle_of_a_search_leads_to_one_end(
-    whole: InstallationUnderTest, lapd: AgencyAtWork, orders: OrdersOnTheBus
+    installation: InstallationUnderTest, lapd: AgencyAtWork, orders: OrdersOnTheBus
 ) -> None:
     await serves_again(lapd)
-    connector = whole.processes[CONNECTOR]
+    connector = installation.processes[CONNECTOR]
     worker = worker_of(connector)
     prepared = lapd.sealed(own_case(), probe())
     os.kill(worker, signal.SIGSTOP)
@@ -220,15 +213,15 @@ async def test_a_connector_killed_in_the_middle_of_a_search_leads_to_one_end(
         os.kill(worker, signal.SIGKILL)
     assert await lapd.kinds(prepared.search_id) == ["search_decided"]
     connector.start()
-    await orders.deliver_again_after(LOST_AFTER)
-    await answered_once(lapd, prepared)
+    async with orders.delivered_again_after(LOST_AFTER):
+        await answered_once(lapd, prepared)
 
 
 async def test_a_worker_killed_in_the_middle_of_a_search_is_asked_again(
-    whole: InstallationUnderTest, lapd: AgencyAtWork, orders: OrdersOnTheBus
+    installation: InstallationUnderTest, lapd: AgencyAtWork, orders: OrdersOnTheBus
 ) -> None:
     await serves_again(lapd)
-    worker = worker_of(whole.processes[CONNECTOR])
+    worker = worker_of(installation.processes[CONNECTOR])
     prepared = lapd.sealed(own_case(), probe())
     os.kill(worker, signal.SIGSTOP)
     try:

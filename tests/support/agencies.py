@@ -150,10 +150,14 @@ class OrdersOnTheBus:
         info = await self._jetstream.consumer_info(self._stream, "connector")
         return int(info.num_ack_pending)
 
-    async def deliver_again_after(self, wait: timedelta) -> None:
-        """Takes an unacknowledged order for lost sooner than after the broker's minute."""
+    @contextlib.asynccontextmanager
+    async def delivered_again_after(self, wait: timedelta) -> AsyncIterator[None]:
+        """Takes an unacknowledged order for lost sooner than after the broker's minute, for a while."""
         info = await self._jetstream.consumer_info(self._stream, "connector")
-        info.config.ack_wait = wait.total_seconds()
+        before, info.config.ack_wait = info.config.ack_wait, wait.total_seconds()
+        await self._jetstream.add_consumer(self._stream, info.config)
+        yield
+        info.config.ack_wait = before
         await self._jetstream.add_consumer(self._stream, info.config)
 
     async def waits(self, search_id: str) -> bool:

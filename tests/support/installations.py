@@ -3,7 +3,8 @@
     async def test_it(installation):
         settings = ClientSettings.load(installation.client("CA0194200"))
 
-The fixture `installation` is started once for all tests that use it: do not leave a process dead.
+The fixture `installation` is started once for all tests that use it: do not leave a process dead. A file that
+takes it is named in `AGAINST_THE_INSTALLATION` of conftest.py, so that it shares it with the others.
 A test that needs one to itself makes it with `InstallationUnderTest(folder)` in a `with` statement.
 """
 
