@@ -19,12 +19,6 @@ from support.pictures import probe
 pytestmark = [pytest.mark.fault, pytest.mark.promise(9)]
 
 
-@pytest.fixture(name="alone")
-def _alone(tmp_path: Path) -> InstallationUnderTest:
-    """An installation of the test's own, not started."""
-    return InstallationUnderTest(tmp_path / "data")
-
-
 async def _submitted(lapd: AgencyAtWork, facts: SearchFacts) -> PreparedSearch:
     prepared = lapd.sealed(facts, probe())
     await lapd.submit(prepared)
@@ -55,8 +49,12 @@ def lose_all_but_the_ledger(installation: InstallationUnderTest) -> None:
         state.mkdir(mode=0o700)
 
 
-async def test_the_state_of_each_search_is_told_as_before(alone: InstallationUnderTest) -> None:
-    with alone as whole:
+async def test_searches_and_directives_are_told_as_before(tmp_path: Path) -> None:
+    """Of directives too nothing is kept but the ledger, neither by the policy service nor in their folder.
+
+    What stays is the connector's own copy of its agency's, which it takes from nobody.
+    """
+    with InstallationUnderTest(tmp_path / "data", on_record=True) as whole:
         async with at_work(whole, LAPD) as lapd:
             answered = await _submitted(lapd, own_case())
             await lapd.ended(answered)
@@ -68,8 +66,12 @@ async def test_the_state_of_each_search_is_told_as_before(alone: InstallationUnd
             searches = [answered, refused, withdrawn, pending]
             before = [one async for one in _told(lapd, searches)]
             listed = [one.search_id for one in (await lapd.client.list()).searches]
+            decision_before = (await lapd.client.get(pending.search_id)).decision
         whole.kill()
         lose_all_but_the_ledger(whole)
+        for folder in directive_folders(whole.layout.directives):
+            if folder.name != "lasd-lacris-operator":
+                shutil.rmtree(folder)
         whole.start()
         async with at_work(whole, LAPD) as lapd:
             assert [one async for one in _told(lapd, searches)] == before
@@ -80,28 +82,10 @@ async def test_the_state_of_each_search_is_told_as_before(alone: InstallationUnd
             assert search.state == pb.SEARCH_STATE_ANSWERED
             assert opened.candidates is not None
             assert await lapd.kinds(pending.search_id) == DECIDED_AND_ANSWERED
-
-
-async def test_directives_are_in_force_as_before(tmp_path: Path) -> None:
-    """Nothing is kept of them but the ledger: not by the policy service, nor in the folder they came from.
-
-    What stays is the connector's own copy of its agency's, which it takes from nobody.
-    """
-    with InstallationUnderTest(tmp_path / "data", on_record=True) as whole:
-        async with at_work(whole, LAPD) as lapd:
-            prepared = await _submitted(lapd, own_case())
-            before = (await lapd.client.get(prepared.search_id)).decision
-        whole.kill()
-        lose_all_but_the_ledger(whole)
-        for folder in directive_folders(whole.layout.directives):
-            if folder.name != "lasd-lacris-operator":
-                shutil.rmtree(folder)
-        whole.start()
-        async with at_work(whole, LAPD) as lapd:
-            prepared = await _submitted(lapd, own_case())
-            after = (await lapd.client.get(prepared.search_id)).decision
-    assert before.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
-    assert before.HasField("documents_index")
-    for decision in (before, after):
+            decided_after = await _submitted(lapd, own_case())
+            decision_after = (await lapd.client.get(decided_after.search_id)).decision
+    assert decision_before.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
+    assert decision_before.HasField("documents_index")
+    for decision in (decision_before, decision_after):
         decision.ClearField("evaluated_at")
-    assert after == before
+    assert decision_after == decision_before

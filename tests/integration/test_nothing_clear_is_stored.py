@@ -3,9 +3,11 @@
 The first search's probe is a JPEG that bears a random mark, sealed as it is; the second's is cleaned
 and sealed by the client. While the connector is down their orders lie on the bus; after it they are
 answered. What is looked for is every form that a probe or a candidate list has on its way, and each
-search for bytes is shown to find what must be there.
+search for bytes is shown to find what must be there. The same installation has a witness and measures all
+that it can: what it tells, and what it shows to anybody, is looked at as well.
 """
 
+import asyncio
 import json
 import os
 import random
@@ -17,10 +19,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+import aiohttp
 import pytest
 
 from connector.answering import NOTICE
-from countersign.client import OpenedAnswer
+from countersign.client import ClientSettings, OpenedAnswer
+from countersign.client.ledger import LedgerClient
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2 import ListEntriesRequest
 from countersign.type.v1.circumstances_pb2 import INSTRUMENT_KIND_SEARCH_WARRANT
@@ -41,6 +45,8 @@ from support.scrapes import (
     until_told,
 )
 from support.sources import listed
+from support.waiting import until
+from tlog.policy import Judged, Policy
 
 CASE: Final = "26-CASE-THAT-NOBODY-MAY-READ"
 NARRATIVE: Final = "A narrative, in these very words, that nobody may read."
@@ -279,6 +285,40 @@ def test_what_alerts_and_dashboards_ask_for_is_measured(own: InstallationUnderTe
         if not any(label in labels.get(name, ()) for name in one.metrics)
     ]
     assert not offenders, listed(offenders)
+
+
+async def shown(one: InstallationUnderTest) -> Judged:
+    """The checkpoint on the public port, judged by the policy that the installation wrote."""
+    policy = Policy.parse(one.layout.policy.read_bytes())
+    url = f"http://127.0.0.1:{one.ports.ledger_http}/checkpoint"
+
+    async def with_quorum() -> str | None:
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            return await response.text() if response.status == 200 else None
+
+    return policy.judge(await until(with_quorum))
+
+
+async def test_public_checkpoint_is_cosigned_and_the_witness_remembers(
+    own: InstallationUnderTest,
+) -> None:
+    settings = ClientSettings.load(own.layout.oversight_client)
+
+    async def newest() -> Judged | None:
+        async with LedgerClient.connect(settings) as client:
+            pending = (await client.checkpoint()).checkpoint
+        found = await shown(own)
+        return found if found.checkpoint.text in pending else None
+
+    first = await until(newest)
+    assert first.quorum
+    assert set(first.cosigned) == {"up"}
+
+    own.layout.witness_begun.write_bytes(b"")  # as the supervisor does
+    await asyncio.to_thread(own.processes["witness"].stop)
+    own.processes["witness"].start()
+    assert "ready" in own.processes["witness"].log
+    assert (await shown(own)).quorum
 
 
 def _holds(value: object, secrets: Iterable[bytes]) -> bool:
