@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+import pytest_asyncio
 
 from ledger.follower import BATCH_ENTRIES, NotAsSigned, consistent_index, follow_once, is_due
 from ledger.index import IndexLocked, QueryIndex
@@ -38,9 +40,22 @@ async def log_with_history(folder: Path) -> SqliteDatabase:
     return database
 
 
+@pytest_asyncio.fixture(name="made", scope="module", loop_scope="module")
+async def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the log and its index, made once."""
+    folder = tmp_path_factory.mktemp("made")
+    ledger = await log_with_history(folder)
+    filled(QueryIndex.create(folder / "index.duckdb", ORIGIN), ledger).close()
+    return folder
+
+
 @pytest.fixture
-async def ledger(tmp_path: Path) -> SqliteDatabase:
-    return await log_with_history(tmp_path)
+def ledger(made: Path, tmp_path: Path) -> SqliteDatabase:
+    """A copy of the log for each test, beside which there is no index."""
+    shutil.copytree(
+        made, tmp_path, dirs_exist_ok=True, ignore=lambda *_: ["index.duckdb", "one.duckdb"]
+    )
+    return SqliteDatabase(tmp_path / "ledger.sqlite")
 
 
 def filled(index: QueryIndex, ledger: SqliteDatabase, batch: int = 1000) -> QueryIndex:
@@ -51,9 +66,27 @@ def filled(index: QueryIndex, ledger: SqliteDatabase, batch: int = 1000) -> Quer
     return index
 
 
-@pytest.fixture
-def index(ledger: SqliteDatabase, tmp_path: Path) -> QueryIndex:
-    return filled(QueryIndex.create(tmp_path / "index.duckdb", ORIGIN), ledger)
+@pytest.fixture(scope="module")
+def index(made: Path) -> Iterator[QueryIndex]:
+    """To be asked and not to be changed."""
+    with contextlib.closing(QueryIndex.open(made / "index.duckdb", ORIGIN)) as one:
+        yield one
+
+
+@pytest.fixture(name="copy")
+def _copy(made: Path, tmp_path: Path) -> QueryIndex:
+    """One that a test may harm; what it does not close ends with it."""
+    shutil.copy(made / "index.duckdb", tmp_path)
+    return QueryIndex.open(tmp_path / "index.duckdb", ORIGIN)
+
+
+@pytest.fixture(name="one_by_one", scope="module")
+def _one_by_one(made: Path) -> Iterator[QueryIndex]:
+    """The same entries, each of which came alone."""
+    with contextlib.closing(QueryIndex.create(made / "one.duckdb", ORIGIN)) as one:
+        for pending in HISTORY:
+            one.add([complete(pending)[0].leaf])
+        yield one
 
 
 def found(index: QueryIndex, **bounds: object) -> list[int]:
@@ -161,7 +194,7 @@ def test_duties_are_counted_with_what_became_of_them(index: QueryIndex) -> None:
     "dimension", [Dimension.AGENCY, Dimension.JURISDICTION, Dimension.RULE, Dimension.CITATION]
 )
 def test_counts_by_one_of_several_are_those_of_the_entries(
-    index: QueryIndex, tmp_path: Path, dimension: Dimension, bounds: dict[str, Any]
+    index: QueryIndex, one_by_one: QueryIndex, dimension: Dimension, bounds: dict[str, Any]
 ) -> None:
     """Counted without the entries, it is what is counted with them, however they came into the index."""
     question = Question(**{"size": SIZE, **bounds})
@@ -177,11 +210,7 @@ def test_counts_by_one_of_several_are_those_of_the_entries(
         expected[one.values[0]] = (entries + one.entries, candidates + one.candidates)
     assert {one.values[0]: (one.entries, one.candidates) for one in alone.groups} == expected
     assert alone.entries == joined.entries
-    one_by_one = QueryIndex.create(tmp_path / "one.duckdb", ORIGIN)
-    for pending in HISTORY:
-        one_by_one.add([complete(pending)[0].leaf])
     assert count(one_by_one, question, (dimension,)) == alone
-    one_by_one.close()
 
 
 def test_a_span_ends_before_the_first_entry_of_the_next_day(index: QueryIndex) -> None:
@@ -222,18 +251,18 @@ def test_it_goes_on_where_it_ended(ledger: SqliteDatabase, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("damage", ["garbage", "version", "origin", "other entries", "too long"])
 def test_what_does_not_belong_to_the_log_is_made_anew(
-    damage: str, index: QueryIndex, ledger: SqliteDatabase
+    damage: str, copy: QueryIndex, ledger: SqliteDatabase
 ) -> None:
-    path = index.path
+    path = copy.path
     if damage == "version":
-        index.connection.execute("UPDATE progress SET version = 0")
+        copy.connection.execute("UPDATE progress SET version = 0")
     elif damage == "origin":
-        index.connection.execute("UPDATE progress SET origin = 'another'")
+        copy.connection.execute("UPDATE progress SET origin = 'another'")
     elif damage == "other entries":
-        index.connection.execute("UPDATE progress SET peaks = ?", [bytes(32)])
+        copy.connection.execute("UPDATE progress SET peaks = ?", [bytes(32)])
     elif damage == "too long":
-        index.add([b"an entry that was never signed"])
-    index.close()
+        copy.add([b"an entry that was never signed"])
+    copy.close()
     if damage == "garbage":
         path.write_bytes(b"no database")
     reading = ledger.open_for_reading()
@@ -266,13 +295,13 @@ def test_entries_that_were_not_signed_are_noticed(ledger: SqliteDatabase, tmp_pa
     reading.close()
 
 
-def test_a_batch_that_fails_leaves_nothing(index: QueryIndex) -> None:
-    index.connection.execute("DROP TABLE ends")
-    before = index.size
+def test_a_batch_that_fails_leaves_nothing(copy: QueryIndex) -> None:
+    copy.connection.execute("DROP TABLE ends")
+    before = copy.size
     with pytest.raises(duckdb.Error):
-        index.add([one.leaf for one in complete(*HISTORY)])
-    assert index.size == before
-    assert index.connection.execute("SELECT count(*) FROM entries").fetchone() == (before,)
+        copy.add([one.leaf for one in complete(*HISTORY)])
+    assert copy.size == before
+    assert copy.connection.execute("SELECT count(*) FROM entries").fetchone() == (before,)
 
 
 # The process.

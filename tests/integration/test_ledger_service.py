@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +78,15 @@ async def _door(met: Met, nats_server: NatsUnderTest) -> AsyncIterator[LedgerApp
         yield LedgerAppendServiceStub(channel)
 
 
+async def refusal(asked: Awaitable[object]) -> ServiceError | None:
+    """With which error a ledger refuses; None when it does not."""
+    try:
+        await asked
+    except ServiceError as error:
+        return error
+    return None
+
+
 async def ask(method: object, request: object) -> object:
     return await call(method, request, name="test", timeout_s=TIMEOUT_S)  # type: ignore[arg-type]
 
@@ -95,10 +104,10 @@ async def test_appended_entries_come_back_with_receipts(met: Met) -> None:
     assert again.appended[0].receipt.leaf == response.appended[0].receipt.leaf
 
 
-@pytest.mark.parametrize("count", [0, 257])
-async def test_append_of_too_few_or_many_is_refused(met: Met, count: int) -> None:
-    with pytest.raises(InvalidRequest):
-        await met.append(*(rejected() for _ in range(count)))
+async def test_append_of_too_few_or_many_is_refused(met: Met) -> None:
+    for count in (0, 257):
+        error = await refusal(met.append(*(rejected() for _ in range(count))))
+        assert isinstance(error, InvalidRequest), count
 
 
 async def test_one_bad_entry_refuses_the_whole_request(met: Met) -> None:
@@ -133,8 +142,8 @@ async def test_search_is_looked_up(met: Met) -> None:
 
 
 async def test_open_searches_are_listed_page_by_page(met: Met) -> None:
-    for start in range(0, 1200, 200):
-        await met.append(*(decided(n) for n in range(start, start + 200)))
+    for start in range(0, 1020, 255):
+        await met.append(*(decided(n) for n in range(start, start + 255)))
     await met.append(failed(7))
     found: list[int] = []
     start, pages = 0, 0
@@ -150,7 +159,7 @@ async def test_open_searches_are_listed_page_by_page(met: Met) -> None:
         if page.next_index == 0:
             break
         start = page.next_index
-    assert found == [n for n in range(1200) if n != 7]
+    assert found == [n for n in range(1020) if n != 7]
     assert pages > 1
 
 
@@ -179,12 +188,11 @@ async def test_entry_is_read_with_its_exact_bytes(met: Met) -> None:
     assert response.record.entry.search_id == search_id(1)
 
 
-@pytest.mark.parametrize("index", [1, 2**63 - 1, 2**64 - 1])
-async def test_entry_that_does_not_exist_is_not_found(met: Met, index: int) -> None:
+async def test_entry_that_does_not_exist_is_not_found(met: Met) -> None:
     await met.append(decided(1))
-    with pytest.raises(ServiceError) as refused:
-        await ask(met.stub.GetEntry, ledger_pb2.GetEntryRequest(index=index))
-    assert isinstance(refused.value, NotFound | InvalidRequest)
+    for index in (1, 2**63 - 1, 2**64 - 1):
+        error = await refusal(ask(met.stub.GetEntry, ledger_pb2.GetEntryRequest(index=index)))
+        assert isinstance(error, NotFound | InvalidRequest), index
 
 
 async def entries(met: Met, **wanted: object) -> list[int]:
@@ -235,23 +243,18 @@ async def test_token_goes_with_its_question(met: Met) -> None:
         assert refused.value.violations[0].field == "page_token"
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
+async def test_listing_that_breaks_a_rule_is_refused(met: Met) -> None:
+    for request in (
         ledger_pb2.ListEntriesRequest(kind="no_such_kind"),
         ledger_pb2.ListEntriesRequest(kind="NO"),
         ledger_pb2.ListEntriesRequest(page_size=1001),
         ledger_pb2.ListEntriesRequest(search_id="1"),
         ledger_pb2.ListEntriesRequest(origin_agency="lapd"),
         ledger_pb2.ListEntriesRequest(start_index=2**64 - 1),
-    ],
-)
-async def test_listing_that_breaks_a_rule_is_refused(
-    met: Met, request_: ledger_pb2.ListEntriesRequest
-) -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        await ask(met.stub.ListEntries, request_)
-    assert refused.value.violations
+    ):
+        error = await refusal(ask(met.stub.ListEntries, request))
+        assert isinstance(error, InvalidRequest), request
+        assert error.violations, request
 
 
 async def test_watcher_sees_what_is_on_record_and_each_new_entry(met: Met) -> None:
@@ -347,26 +350,25 @@ async def test_the_broker_appends_over_grpc_as_over_the_bus(
     assert over_bus.appended[0].receipt.leaf == over_grpc.appended[0].receipt.leaf
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [("oversight", "commission"), ("agency", LAPD), ("service", "policy")]
-)
-async def test_nobody_else_appends_over_grpc(
-    met: Met, nats_server: NatsUnderTest, kind: Kind, name: str
-) -> None:
-    tls = nats_server.certificates.tls(kind, name)
-    async with open_channel(f"127.0.0.1:{met.ledger.server.port}", tls) as channel:
-        request = append_pb2.AppendRequest(entries=[decided(1)])
-        with pytest.raises(NotAllowed):
-            await call(
-                LedgerAppendServiceStub(channel).Append, request, name="test", timeout_s=TIMEOUT_S
-            )
+async def test_nobody_else_appends_over_grpc(met: Met, nats_server: NatsUnderTest) -> None:
+    others: tuple[tuple[Kind, str], ...] = (
+        ("oversight", "commission"),
+        ("agency", LAPD),
+        ("service", "policy"),
+    )
+    for other in others:
+        tls = nats_server.certificates.tls(*other)
+        async with open_channel(f"127.0.0.1:{met.ledger.server.port}", tls) as channel:
+            request = append_pb2.AppendRequest(entries=[decided(1)])
+            error = await refusal(ask(LedgerAppendServiceStub(channel).Append, request))
+            assert isinstance(error, NotAllowed), other
 
 
-@pytest.mark.parametrize("count", [0, 257])
 async def test_an_append_over_grpc_has_one_to_256_entries(
-    met: Met, door: LedgerAppendServiceStub, count: int
+    met: Met, door: LedgerAppendServiceStub
 ) -> None:
-    request = append_pb2.AppendRequest(entries=[rejected()] * count)
-    with pytest.raises(InvalidRequest) as caught:
-        await call(door.Append, request, name="test", timeout_s=TIMEOUT_S)
-    assert [one.field for one in caught.value.violations] == ["entries"]
+    for count in (0, 257):
+        request = append_pb2.AppendRequest(entries=[rejected()] * count)
+        error = await refusal(ask(door.Append, request))
+        assert isinstance(error, InvalidRequest), count
+        assert [one.field for one in error.violations] == ["entries"], count
