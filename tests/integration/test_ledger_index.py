@@ -1,10 +1,8 @@
-"""The query index: made from the entries, dropped and made again, killed and damaged."""
+"""The query index: made from the entries, dropped and made again, and damaged."""
 
 import asyncio
 import contextlib
-import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,7 @@ import pytest
 import pytest_asyncio
 
 from ledger.follower import BATCH_ENTRIES, NotAsSigned, consistent_index, follow_once, is_due
-from ledger.index import IndexLocked, QueryIndex
-from ledger.index_messages import FollowerSettings
-from ledger.index_process import IndexProcess, running_index
+from ledger.index import QueryIndex
 from ledger.index_queries import count, page, span
 from ledger.log import opened
 from ledger.questions import Dimension, DutyState, EndState, Question, Role
@@ -24,20 +20,11 @@ from ledger.reading import Reading
 from ledger.sqlite_reading import SqliteReading
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Head
-from shared.errors import Unavailable
-from support.histories import HISTORY, SHERIFF
-from support.ledgers import LAPD, ORIGIN, SIGNER, complete, decided, new_log, search_id
-from support.waiting import WAIT_S_MAX, until
+from support.histories import HISTORY, SHERIFF, log_with_history
+from support.ledgers import LAPD, ORIGIN, SIGNER, complete, decided, search_id
+from support.waiting import WAIT_S_MAX
 
 SIZE = len(HISTORY)
-
-
-async def log_with_history(folder: Path) -> SqliteDatabase:
-    database = new_log(folder)
-    async with opened(database.open_for_writing(), SIGNER) as log:
-        for one in HISTORY:
-            await log.sequencer.append(complete(one))
-    return database
 
 
 @pytest_asyncio.fixture(name="made", scope="module", loop_scope="module")
@@ -302,81 +289,6 @@ def test_a_batch_that_fails_leaves_nothing(copy: QueryIndex) -> None:
         copy.add([one.leaf for one in complete(*HISTORY)])
     assert copy.size == before
     assert copy.connection.execute("SELECT count(*) FROM entries").fetchone() == (before,)
-
-
-# The process.
-
-
-def settings(ledger: SqliteDatabase) -> FollowerSettings:
-    return FollowerSettings(
-        ledger.path.with_name("index.duckdb"),
-        ledger,
-        (SIGNER.verifier.vkey,),
-    )
-
-
-async def answered(process: IndexProcess) -> list[int]:
-    """As one does who is told to come again."""
-    pages: list[list[int]] = []
-
-    async def asked() -> bool:
-        try:
-            pages.append((await process.page(Question(size=SIZE), 100)).indexes)
-        except Unavailable:
-            return False
-        return True
-
-    await until(asked)
-    return pages[0]
-
-
-async def test_the_process_answers_and_survives_being_killed(ledger: SqliteDatabase) -> None:
-    async with running_index(settings(ledger)) as process:
-        assert await answered(process) == list(range(SIZE))
-        first = process.process_id
-        assert first is not None
-        os.kill(first, signal.SIGKILL)
-
-        async def started_again() -> bool:
-            return process.starts == 2
-
-        await until(started_again)
-        assert await answered(process) == list(range(SIZE))
-        counts = await process.count(Question(size=SIZE), (Dimension.KIND,))
-        assert counts.entries == SIZE
-
-
-async def test_the_first_question_starts_the_process(ledger: SqliteDatabase) -> None:
-    async with running_index(settings(ledger), start_after_s=3600) as process:
-        assert process.starts == 0
-        found = await process.page(Question(size=SIZE), 100)
-        assert (found.indexes, process.starts) == (list(range(SIZE)), 1)
-
-
-async def test_a_process_that_nobody_asks_starts_by_itself(ledger: SqliteDatabase) -> None:
-    async with running_index(settings(ledger), start_after_s=0.01) as process:
-
-        async def indexed() -> bool:
-            return process.indexed == SIZE
-
-        await until(indexed)
-        assert process.starts == 1
-
-
-async def test_how_far_it_is_is_said(ledger: SqliteDatabase) -> None:
-    async with running_index(settings(ledger), wait_s=0.1) as process:
-        await answered(process)
-        with pytest.raises(Unavailable) as refusal:
-            await process.page(Question(size=SIZE + 1), 10)
-    assert refusal.value.reason == "INDEX_BEHIND"
-    assert refusal.value.metadata == {"indexed": str(SIZE), "size": str(SIZE + 1)}
-
-
-async def test_an_index_that_another_process_has_open_is_left_alone(ledger: SqliteDatabase) -> None:
-    async with running_index(settings(ledger)) as process:
-        await answered(process)
-        with pytest.raises(IndexLocked):
-            QueryIndex.open(ledger.path.with_name("index.duckdb"), ORIGIN)
 
 
 @pytest.mark.parametrize(

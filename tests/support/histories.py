@@ -1,5 +1,7 @@
 """A short history with entries of every sort that questions are asked about."""
 
+from pathlib import Path
+
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.event_pb2 import DISCHARGE_RESULT_DONE
 from countersign.type.v1.decision_pb2 import RULE_EFFECT_FORBID, RULE_EFFECT_PERMIT, SEAT_ORIGIN
@@ -9,7 +11,9 @@ from countersign.type.v1.search_pb2 import (
     PURPOSE_CRIMINAL_INVESTIGATION,
     SUSPICION_LEVEL_REASONABLE_SUSPICION,
 )
-from support.ledgers import LAPD, decided, failed, rejected, search_id
+from ledger.log import opened
+from ledger.sqlite_storage import SqliteDatabase
+from support.ledgers import LAPD, SIGNER, complete, decided, failed, new_log, rejected, search_id
 
 SHERIFF = "CA0190000"
 
@@ -91,3 +95,12 @@ HISTORY = (
     _turned_away(),
 )
 """Indexes 0 to 7: answered, refused, failed and open searches, one duty done and one open."""
+
+
+async def log_with_history(folder: Path) -> SqliteDatabase:
+    """A log with these entries."""
+    database = new_log(folder)
+    async with opened(database.open_for_writing(), SIGNER) as log:
+        for one in HISTORY:
+            await log.sequencer.append(complete(one))
+    return database
