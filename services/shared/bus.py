@@ -41,7 +41,7 @@ from shared.errors import (
     from_status,
 )
 from shared.settings import BusSettings
-from shared.tls import bus_context, load
+from shared.tls import Renewal, bus_context, load
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +79,15 @@ class Bus:
         closed = asyncio.Event()
         client = Client()
         bus = cls(client, closed)
+        renewal = Renewal(settings.tls)
         tls_context = bus_context(settings)
 
+        def renew() -> None:
+            renewal.renewed(lambda: load(tls_context, settings.tls))
+
         async def on_error(error: Exception) -> None:
+            # Also each time that it cannot be connected again, perhaps because the certificate has lapsed.
+            renew()
             # An exception here would end the client's read loop and leave a deaf process.
             fields = {"error": type(error).__name__}
             if "permissions violation" in str(error).lower():
@@ -91,9 +97,7 @@ class Bus:
                 log.warning("bus error", extra={"fields": fields})
 
         async def on_disconnected() -> None:
-            # The certificate may have been renewed since; half-written files leave the old one.
-            with contextlib.suppress(OSError):
-                load(tls_context, settings.tls)
+            renew()
 
         async def on_closed() -> None:
             closed.set()

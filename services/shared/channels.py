@@ -5,9 +5,6 @@ anew for the next call once the files have changed; calls that are under way end
 """
 
 import asyncio
-import contextlib
-import logging
-import ssl
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -16,20 +13,12 @@ from typing import Any, Final, Self
 import grpc
 
 from shared.settings import TlsFiles
-from shared.tls import modified
-
-log = logging.getLogger(__name__)
+from shared.tls import Renewal
 
 LOOK_EVERY_S: Final = 1.0
 """To look at three files costs a call one hundredth more, so not each call does."""
 OLD_CALLS_END_S: Final = 330.0
 """Longer than the longest call of a client, which watches a search for five minutes."""
-
-
-def ssl_files_fit(tls: TlsFiles) -> None:
-    """Raise OSError when the files are half-written: no PEM, or a key that is not the certificate's."""
-    context = ssl.create_default_context(cafile=str(tls.authority))
-    context.load_cert_chain(tls.certificate, tls.key)
 
 
 class RenewedChannel(grpc.aio.Channel):
@@ -39,13 +28,10 @@ class RenewedChannel(grpc.aio.Channel):
         self, tls: TlsFiles, made: Callable[[], grpc.aio.Channel], look_every_s: float
     ) -> None:
         """`made` makes a channel from the files. Raises OSError when they cannot be read."""
-        self._tls = tls
         self._made = made
         self._look_every_s = look_every_s
         self._look_at = time.monotonic() + look_every_s
-        # The stamp before the files: what changes in between is then read at the next call.
-        self._stamp = modified(tls)
-        self._unfit: tuple[int, ...] | None = None
+        self._renewal = Renewal(tls)
         self._newest = made()
         self._ending: dict[asyncio.Task[None], grpc.aio.Channel] = {}
 
@@ -56,26 +42,13 @@ class RenewedChannel(grpc.aio.Channel):
         if now < self._look_at:
             return self._newest
         self._look_at = now + self._look_every_s
-        # Whoever renews them may be in the middle of it: what worked does until they are done.
-        with contextlib.suppress(OSError):
-            stamp = modified(self._tls)
-            if stamp != self._stamp:
-                self._renew(stamp)
+        renewed = self._renewal.renewed(self._made)
+        if renewed is not None:
+            self._end(self._newest)
+            self._newest = renewed
         return self._newest
 
-    def _renew(self, stamp: tuple[int, ...]) -> None:
-        """Makes a channel from the files as they are now. Raises OSError."""
-        try:
-            ssl_files_fit(self._tls)
-            newest = self._made()
-        except OSError as error:
-            # Once: each call comes by. Whoever looks at the new file alone finds nothing amiss.
-            if stamp != self._unfit:
-                self._unfit = stamp
-                fields = {"certificate": str(self._tls.certificate), "why": str(error)}
-                log.warning("renewed certificate cannot be shown yet", extra={"fields": fields})
-            raise
-        old, self._newest, self._stamp = self._newest, newest, stamp
+    def _end(self, old: grpc.aio.Channel) -> None:
         ending = asyncio.create_task(old.close(OLD_CALLS_END_S))
         self._ending[ending] = old
         ending.add_done_callback(lambda ended: self._ending.pop(ended, None))

@@ -18,7 +18,7 @@ from shared import telemetry
 from shared.errors import NotAuthentic
 from shared.identity import SpiffeId
 from shared.settings import ListenSettings, SettingsError, TlsFiles
-from shared.tls import modified
+from shared.tls import Renewal
 
 CONNECTIONS_MAX: Final = 256
 """Callers have certificates of ours: there are some agency systems, not strangers without number."""
@@ -76,19 +76,15 @@ def mutual_tls(tls: TlsFiles) -> ssl.SSLContext:
         context.load_cert_chain(tls.certificate, tls.key)
         return context
 
-    # The stamp before the files: what changes in between is then read at the next connection.
+    renewal = Renewal(tls)
     try:
-        stamp = modified(tls)
         first = latest = read()
     except OSError as error:  # of which ssl.SSLError is one
         raise SettingsError(f"cannot use {tls.certificate} with {tls.key}: {error}") from error
 
     def renew(connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
-        nonlocal latest, stamp
-        with contextlib.suppress(OSError):  # half-written files: keep what worked
-            now = modified(tls)
-            if now != stamp:
-                latest, stamp = read(), now
+        nonlocal latest
+        latest = renewal.renewed(read) or latest
         connection.context = latest
 
     # Called at the beginning of every handshake, whether or not the caller names a server.

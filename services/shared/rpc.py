@@ -5,7 +5,6 @@ Every call passes `shared.door`.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -31,7 +30,7 @@ from shared.errors import (
     from_status,
 )
 from shared.settings import ListenSettings, SettingsError, TlsFiles
-from shared.tls import modified
+from shared.tls import Renewal
 
 Response = TypeVar("Response", bound=Message)
 
@@ -91,19 +90,15 @@ def server_credentials(tls: TlsFiles) -> grpc.ServerCredentials:
             [(tls.key.read_bytes(), tls.certificate.read_bytes())], tls.authority.read_bytes()
         )
 
-    # The stamp before the files: what changes in between is then read at the next connection.
+    renewal = Renewal(tls)
     try:
-        stamp = modified(tls)
         latest = read()
     except OSError as error:
         raise SettingsError(f"cannot read {error.filename}: {error.strerror}") from error
 
     def changed() -> grpc.ServerCertificateConfiguration:
-        nonlocal latest, stamp
-        with contextlib.suppress(OSError):  # half-written files: keep what worked
-            now = modified(tls)
-            if now != stamp:
-                latest, stamp = read(), now
+        nonlocal latest
+        latest = renewal.renewed(read) or latest
         return latest
 
     return grpc.dynamic_ssl_server_credentials(latest, changed, require_client_authentication=True)

@@ -268,6 +268,56 @@ async def test_renewed_certificate_is_presented_at_the_next_connection(tmp_path:
     assert server.shown[:2] == [first, renewed]
 
 
+async def test_certificate_with_the_key_of_another_is_not_presented(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    server = ServerThatHangsUp(certificates.tls("service", "nats", listens=True))
+    async with server.listening() as port:
+        own = certificates.tls("service", "broker")
+        first, old_key = serial_of(own), own.key.read_bytes()
+        bus = await Bus.connect(BusSettings(servers=(f"tls://127.0.0.1:{port}",), tls=own), "x")
+        certificates.tls("service", "broker")
+        own.key.write_bytes(old_key)
+        server.hang_up.set()
+        async with asyncio.timeout(TIMEOUT_S):
+            await server.second.wait()
+        await bus.close()
+    assert server.shown[:2] == [first, first]
+
+
+async def test_certificate_renewed_while_nothing_can_be_connected_is_presented_in_the_end(
+    tmp_path: Path,
+) -> None:
+    """Half of it is there when the connection ends, and the rest once it cannot be had again."""
+    certificates = Certificates(tmp_path)
+    server = ServerThatHangsUp(certificates.tls("service", "nats", listens=True))
+    async with server.listening() as port:
+        own = certificates.tls("service", "broker")
+        old_key = own.key.read_bytes()
+        bus = await Bus.connect(BusSettings(servers=(f"tls://127.0.0.1:{port}",), tls=own), "x")
+        renewed = serial_of(certificates.tls("service", "broker"))  # over the same files
+        new_key = own.key.read_bytes()
+        own.key.write_bytes(old_key)
+        server.hang_up.set()
+    own.key.write_bytes(new_key)
+    tried = asyncio.Event()
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tried.set()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", port), asyncio.timeout(TIMEOUT_S):
+        await tried.wait()
+    server.hang_up.clear()
+    async with server.listening(port):
+
+        async def shown() -> bool:
+            return server.shown[-1] == renewed
+
+        assert await until(shown)
+        await bus.close()
+        server.hang_up.set()
+
+
 @pytest.mark.parametrize("steps", range(1, 4))
 async def test_bus_closed_while_it_reconnects_stops_reconnecting(
     tmp_path: Path, steps: int
@@ -312,8 +362,8 @@ class ServerThatHangsUp:
         self._context.verify_mode = ssl.CERT_REQUIRED
 
     @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator[int]:
-        server = await asyncio.start_server(self._served, "127.0.0.1", 0, ssl=self._context)
+    async def listening(self, port: int = 0) -> AsyncIterator[int]:
+        server = await asyncio.start_server(self._served, "127.0.0.1", port, ssl=self._context)
         async with server:
             yield server.sockets[0].getsockname()[1]
         await asyncio.gather(*self._serving, return_exceptions=True)

@@ -138,6 +138,20 @@ async def test_half_written_certificate_leaves_the_old_one_in_use(
     await check(channels(client))
 
 
+async def test_key_of_another_certificate_leaves_the_old_pair_in_use_and_is_told(
+    pki: Pki, server: rpc.RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    tls = pki.issue("service", "broker", listens=True)
+    client = pki.issue("agency", LAPD)
+    old, old_key = await _served_serial(pki, server.port, client), tls.key.read_bytes()
+    pki.issue("service", "broker", listens=True)
+    tls.key.write_bytes(old_key)
+    for _ in range(2):
+        assert await _served_serial(pki, server.port, client) == old
+    (said,) = [record for record in caplog.records if record.name == "shared.tls"]
+    assert said.levelname == "WARNING"
+
+
 async def test_address_that_is_taken_and_files_that_are_missing_are_named(
     pki: Pki, server: rpc.RunningServer
 ) -> None:
@@ -194,7 +208,7 @@ async def test_a_client_whose_new_certificate_is_half_written_shows_the_old_one(
         for _ in range(2):
             await check(channel)
         # Once, though each call looks.
-        (said,) = [record for record in caplog.records if record.name == "shared.channels"]
+        (said,) = [record for record in caplog.records if record.name == "shared.tls"]
         assert said.levelname == "WARNING"
     files.key.unlink()
     await check(channel)
