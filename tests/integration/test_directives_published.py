@@ -21,6 +21,7 @@ async def test_what_is_published_is_whole_on_record_decides_and_is_rebuilt(scene
         assert outcome(nothing) == "REFUSED"
         assert {fault for v in nothing.decision.verdicts for fault in v.faults} == {"NO_DIRECTIVE"}
         request = handed_in()
+        assert request.received_late, "its days are past: said to be known"
         done = await client.publish(request)
         event = proved(done.receipt).directive_published
         texts = (event.manifest_text, event.rules_text, event.cases_text, event.note)

@@ -59,14 +59,14 @@ async def test_what_does_not_pass_is_refused_by_name_and_nothing_is_on_record(
     assert scene.documents() == []
 
 
-async def test_days_that_are_past_are_refused_unless_that_is_known(scene: Scene) -> None:
+async def test_days_that_are_past_are_refused(scene: Scene) -> None:
     late = handed_in()
     late.received_late = False
     async with scene.policy() as policy, scene.client(policy) as client:
         await ready(client.list)
         with pytest.raises(InvalidRequest, match="finding"):
             await client.publish(late)
-        await client.publish(handed_in())
+        await on_record(policy, NAME)
         held = await held_by(client)
         yesterday = TODAY - timedelta(days=1)
         with pytest.raises(InvalidRequest) as refused:
@@ -137,14 +137,13 @@ async def test_who_has_not_heard_from_the_ledger_decides_nothing(scene: Scene) -
         assert outcome(await scene.evaluated()) == "PERMITTED"
         await scene.ledger.stop()
 
-        async def refuses() -> bool:
-            try:
-                await scene.evaluated()
-            except Unavailable as error:
-                return error.reason == "DIRECTIVES_STALE"
-            return False
+        async def is_stale() -> bool:
+            return not policy.is_ready
 
-        await until(refuses)
+        await until(is_stale)
+        with pytest.raises(Unavailable) as refused:
+            await scene.evaluated()
+        assert refused.value.reason == "DIRECTIVES_STALE"
         await scene.ledger.start()
         await ready(scene.evaluated)
         assert outcome(await scene.evaluated()) == "PERMITTED"

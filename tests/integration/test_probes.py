@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import pytest_asyncio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from policy.__main__ import running
@@ -18,6 +19,8 @@ from support.nats_servers import NatsUnderTest, free_port
 from support.policies import policy_settings
 from support.sources import ROOT
 from support.waiting import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROGRAM = ROOT / "tests" / "support" / "process_under_test.py"
 TIMEOUT_S = 120.0
@@ -65,10 +68,16 @@ async def started(folder: Path, does: str) -> AsyncIterator[ProcessWithProbes]:
         await process.communicate()
 
 
-async def test_a_service_that_serves_says_so(tmp_path: Path) -> None:
-    async with started(tmp_path, "runs") as one:
+@pytest_asyncio.fixture(name="serving", scope="module", loop_scope="module")
+async def _serving(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ProcessWithProbes]:
+    """One for all tests that do nothing but ask."""
+    async with started(tmp_path_factory.mktemp("serving"), "runs") as one:
         await one.is_ready_to_be_asked()
-        assert await one.answers() == {LIVE: True, STARTED: True, READY: True}
+        yield one
+
+
+async def test_a_service_that_serves_says_so(serving: ProcessWithProbes) -> None:
+    assert await serving.answers() == {LIVE: True, STARTED: True, READY: True}
 
 
 async def test_a_start_that_takes_long_is_alive(tmp_path: Path) -> None:
@@ -94,23 +103,23 @@ async def test_told_to_stop_it_is_not_ready_and_finishes_its_work(tmp_path: Path
     assert (one.process.returncode, out) == (0, b"closed\n")
 
 
-async def test_a_probe_of_another_name_is_not_found(tmp_path: Path) -> None:
-    async with started(tmp_path, "runs") as one:
-        await one.is_ready_to_be_asked()
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await one.ask("countersign.broker.v1.BrokerService")
+async def test_a_probe_of_another_name_is_not_found(serving: ProcessWithProbes) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await serving.ask("countersign.broker.v1.BrokerService")
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
-    async with started(tmp_path, "runs") as one:
-        await one.is_ready_to_be_asked()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, PROGRAM, tmp_path / "config.toml", stdout=PIPE, stderr=PIPE
-        )
-        _, err = await process.communicate()
+async def test_an_address_that_is_taken_is_named(
+    serving: ProcessWithProbes, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f"does = 'runs'\n[probes]\naddress = '{serving.address}'\n")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, PROGRAM, config, stdout=PIPE, stderr=PIPE
+    )
+    _, err = await process.communicate()
     assert process.returncode == 2
-    assert f"probes.address: cannot listen on {one.address}".encode() in err
+    assert f"probes.address: cannot listen on {serving.address}".encode() in err
 
 
 async def test_a_service_is_ready_while_it_has_its_bus(nats_server: NatsUnderTest) -> None:
