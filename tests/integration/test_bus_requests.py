@@ -1,15 +1,12 @@
 """Request and reply over a real NATS server, with TLS and permissions as in production."""
 
 import asyncio
-import contextlib
-import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import nats.errors
 import nats.js.errors
 import pytest
-from cryptography import x509
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 
 from shared.bus import Bus, connected
@@ -22,7 +19,8 @@ from shared.errors import (
     TooLate,
     Unavailable,
 )
-from shared.settings import BusSettings, SettingsError, TlsFiles
+from shared.settings import BusSettings
+from support.buses_that_hang_up import ServerThatHangsUp
 from support.nats_servers import Certificates, NatsUnderTest
 from support.waiting import until
 
@@ -249,75 +247,6 @@ async def test_process_may_start_before_the_bus(nats_server: NatsUnderTest) -> N
     await bus.close()
 
 
-async def test_renewed_certificate_is_presented_at_the_next_connection(tmp_path: Path) -> None:
-    certificates = Certificates(tmp_path)
-    server = ServerThatHangsUp(certificates.tls("service", "nats", listens=True))
-    async with server.listening() as port:
-        own = certificates.tls("service", "broker")
-        first = serial_of(own)
-        bus = await Bus.connect(BusSettings(servers=(f"tls://127.0.0.1:{port}",), tls=own), "x")
-        renewed = serial_of(certificates.tls("service", "broker"))  # over the same files
-        server.hang_up.set()
-
-        async def shown() -> bool:
-            return len(server.shown) > 1
-
-        assert await until(shown)
-        await bus.close()
-    assert first != renewed
-    assert server.shown[:2] == [first, renewed]
-
-
-async def test_certificate_with_the_key_of_another_is_not_presented(tmp_path: Path) -> None:
-    certificates = Certificates(tmp_path)
-    server = ServerThatHangsUp(certificates.tls("service", "nats", listens=True))
-    async with server.listening() as port:
-        own = certificates.tls("service", "broker")
-        first, old_key = serial_of(own), own.key.read_bytes()
-        bus = await Bus.connect(BusSettings(servers=(f"tls://127.0.0.1:{port}",), tls=own), "x")
-        certificates.tls("service", "broker")
-        own.key.write_bytes(old_key)
-        server.hang_up.set()
-        async with asyncio.timeout(TIMEOUT_S):
-            await server.second.wait()
-        await bus.close()
-    assert server.shown[:2] == [first, first]
-
-
-async def test_certificate_renewed_while_nothing_can_be_connected_is_presented_in_the_end(
-    tmp_path: Path,
-) -> None:
-    """Half of it is there when the connection ends, and the rest once it cannot be had again."""
-    certificates = Certificates(tmp_path)
-    server = ServerThatHangsUp(certificates.tls("service", "nats", listens=True))
-    async with server.listening() as port:
-        own = certificates.tls("service", "broker")
-        old_key = own.key.read_bytes()
-        bus = await Bus.connect(BusSettings(servers=(f"tls://127.0.0.1:{port}",), tls=own), "x")
-        renewed = serial_of(certificates.tls("service", "broker"))  # over the same files
-        new_key = own.key.read_bytes()
-        own.key.write_bytes(old_key)
-        server.hang_up.set()
-    own.key.write_bytes(new_key)
-    tried = asyncio.Event()
-
-    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tried.set()
-        writer.close()
-
-    async with await asyncio.start_server(refuse, "127.0.0.1", port), asyncio.timeout(TIMEOUT_S):
-        await tried.wait()
-    server.hang_up.clear()
-    async with server.listening(port):
-
-        async def shown() -> bool:
-            return server.shown[-1] == renewed
-
-        assert await until(shown)
-        await bus.close()
-        server.hang_up.set()
-
-
 @pytest.mark.parametrize("steps", range(1, 4))
 async def test_bus_closed_while_it_reconnects_stops_reconnecting(
     tmp_path: Path, steps: int
@@ -342,62 +271,6 @@ async def test_bus_closed_while_it_reconnects_stops_reconnecting(
             task.cancel()
             await asyncio.sleep(0)
     assert not left
-
-
-def serial_of(tls: TlsFiles) -> int:
-    return x509.load_pem_x509_certificate(tls.certificate.read_bytes()).serial_number
-
-
-class ServerThatHangsUp:
-    """Speaks just enough of the NATS protocol, and keeps the certificates that it was shown."""
-
-    def __init__(self, tls: TlsFiles) -> None:
-        self.shown: list[int] = []
-        self.second = asyncio.Event()
-        self.hang_up = asyncio.Event()
-        self.last_words = b""
-        self._serving: list[asyncio.Task[None]] = []
-        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.authority)
-        self._context.load_cert_chain(tls.certificate, tls.key)
-        self._context.verify_mode = ssl.CERT_REQUIRED
-
-    @contextlib.asynccontextmanager
-    async def listening(self, port: int = 0) -> AsyncIterator[int]:
-        server = await asyncio.start_server(self._served, "127.0.0.1", port, ssl=self._context)
-        async with server:
-            yield server.sockets[0].getsockname()[1]
-        await asyncio.gather(*self._serving, return_exceptions=True)
-
-    async def _served(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._serving.append(asyncio.create_task(self._serve(reader, writer)))
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        self.shown.append(x509.load_der_x509_certificate(shown).serial_number)
-        if len(self.shown) == 2:
-            self.second.set()
-        writer.write(b'INFO {"server_id":"x","version":"2.15.1","proto":1,"headers":true}\r\n')
-        answering = asyncio.create_task(self._answer_pings(reader, writer))
-        await self.hang_up.wait()
-        answering.cancel()
-        writer.write(self.last_words)
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-
-    async def _answer_pings(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        while line := await reader.readline():
-            if line.startswith(b"PING"):
-                writer.write(b"PONG\r\n")
-
-
-async def test_files_that_cannot_be_used_are_named(nats_server: NatsUnderTest) -> None:
-    settings = nats_server.bus_settings("service", "broker")
-    settings.tls.key.write_text("no key")
-    with pytest.raises(SettingsError, match=settings.tls.key.name):
-        await Bus.connect(settings, "broker")
 
 
 async def test_closed_is_told_so_that_the_process_can_end(nats_server: NatsUnderTest) -> None:
