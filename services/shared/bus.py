@@ -41,7 +41,7 @@ from shared.errors import (
     from_status,
 )
 from shared.settings import BusSettings
-from shared.tls import Renewal, bus_context, load
+from shared.tls import bus_context
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +79,7 @@ class Bus:
         closed = asyncio.Event()
         client = Client()
         bus = cls(client, closed)
-        renewal = Renewal(settings.tls)
-        tls_context = bus_context(settings)
-
-        def renew() -> None:
-            renewal.renewed(lambda: load(tls_context, settings.tls))
+        tls_context, renew = bus_context(settings)
 
         async def on_error(error: Exception) -> None:
             # Also each time that it cannot be connected again, perhaps because the certificate has lapsed.

@@ -57,8 +57,12 @@ def _require_fit(tls: TlsFiles) -> None:
     context.load_cert_chain(tls.certificate, tls.key)
 
 
-def bus_context(settings: BusSettings) -> ssl.SSLContext:
-    """Presents our certificate and checks the server's. Raises SettingsError."""
+def bus_context(settings: BusSettings) -> tuple[ssl.SSLContext, Callable[[], None]]:
+    """Presents our certificate and checks the server's; and what has it present a renewed one.
+
+    Raises SettingsError.
+    """
+    renewal = Renewal(settings.tls)
     try:
         context = ssl.create_default_context(cafile=str(settings.tls.authority))
         context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -66,7 +70,11 @@ def bus_context(settings: BusSettings) -> ssl.SSLContext:
     except OSError as error:
         files = ", ".join(str(path) for path in settings.tls.model_dump().values())
         raise SettingsError(f"cannot use the TLS files {files}: {error}") from error
-    return context
+
+    def renew() -> None:
+        renewal.renewed(lambda: load(context, settings.tls))
+
+    return context, renew
 
 
 def load(context: ssl.SSLContext, tls: TlsFiles) -> None:

@@ -222,7 +222,7 @@ async def connected_as(attacked: InstallationUnderTest, kind: Any, name: str) ->
     inbox = f"_INBOX_{name}" if kind == "service" else f"_INBOX_{kind}-{name}"
     return await nats.connect(
         server,
-        tls=bus_context(BusSettings(servers=(server,), tls=tls)),
+        tls=bus_context(BusSettings(servers=(server,), tls=tls))[0],
         tls_handshake_first=True,
         inbox_prefix=inbox,
     )
