@@ -7,12 +7,8 @@ import grpc
 import pytest
 
 from countersign.broker.v1 import broker_pb2 as pb
-from countersign.broker.v1.broker_pb2_grpc import (
-    BrokerServiceServicer,
-    BrokerServiceStub,
-    add_BrokerServiceServicer_to_server,
-)
-from countersign.client.calls import RETRYING, SUBMIT_ATTEMPTS
+from countersign.broker.v1.broker_pb2_grpc import BrokerServiceStub
+from countersign.client.calls import RETRYING, SERVICE, SUBMIT_ATTEMPTS
 from countersign.installation.ports import LOOPBACK
 from countersign.type.v1.search_pb2 import SealedPayload
 
@@ -20,7 +16,7 @@ DROPPED = grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE
 PHOTOGRAPH_BYTES = 2 * 1024 * 1024
 
 
-class Fails(BrokerServiceServicer):
+class Fails:
     """Ends so many calls with a bare status, as one does that stops; then takes them."""
 
     def __init__(self, code: grpc.StatusCode, times: int) -> None:
@@ -28,7 +24,7 @@ class Fails(BrokerServiceServicer):
         self._left = times
         self.asked = 0
 
-    async def SubmitSearch(  # noqa: N802 - gRPC's name
+    async def submit(
         self,
         request: pb.SubmitSearchRequest,
         context: "grpc.aio.ServicerContext[pb.SubmitSearchRequest, pb.SubmitSearchResponse]",
@@ -45,7 +41,12 @@ class Fails(BrokerServiceServicer):
 @contextlib.asynccontextmanager
 async def serving(broker: Fails) -> AsyncIterator[BrokerServiceStub]:
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    add_BrokerServiceServicer_to_server(broker, server)
+    method = grpc.unary_unary_rpc_method_handler(
+        broker.submit, pb.SubmitSearchRequest.FromString, pb.SubmitSearchResponse.SerializeToString
+    )
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(SERVICE, {"SubmitSearch": method})]
+    )
     port = server.add_insecure_port(f"{LOOPBACK}:0")
     await server.start()
     try:
