@@ -7,7 +7,6 @@ of the first two: what was reviewed is what is applied.
 
 import hashlib
 import re
-import tomllib
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -24,6 +23,7 @@ from pydantic import (
 
 from directive.findings import DocumentError, Place
 from directive.scripts import mixed_words
+from shared import plain_toml
 from shared.model_errors import plainly
 
 MANIFEST_FILE: Final = "directive.toml"
@@ -130,7 +130,7 @@ def parse(label: str, manifest: bytes, rules: bytes) -> Document:
     manifest_text = text_of(file, manifest)
     rules_text = text_of(f"{label}/{RULES_FILE}", rules)
     try:
-        parsed = Manifest.model_validate(tomllib.loads(manifest_text), strict=True)
+        parsed = Manifest.model_validate(plain_toml.loads(manifest_text), strict=True)
     except ValidationError as error:
         problem, *others = error.errors()
         field = ".".join(str(part) for part in problem["loc"])

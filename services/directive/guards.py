@@ -236,7 +236,9 @@ class _Examination:
                     continue
                 known = self._known.members.get(kind, ())
             if known is not None and uid.id not in known:
-                message = f"{uid} is not in the registry{_nearest(uid.id, known)}"
+                # Who works for another agency is nobody's to find out by trying names that are near.
+                near = "" if kind == "Officer" else _nearest(uid.id, known)
+                message = f"{uid} is not in the registry{near}"
                 self._find("UNKNOWN_NAME", rule, message, where.of(*_words(str(uid))))
         for course in _courses(rule.template):
             if not isinstance(course, pst.StringLit):

@@ -73,7 +73,10 @@ class Publishing:
     async def publish(self, request: pb.PublishDirectiveRequest) -> OnRecord:
         """Put a directive on record; raises ServiceError, and nothing is changed then."""
         try:
-            read = document.parse(_LABEL, request.manifest.encode(), request.rules.encode())
+            # Nobody's signature was looked at yet: it must not keep decisions waiting.
+            read = await asyncio.to_thread(
+                document.parse, _LABEL, request.manifest.encode(), request.rules.encode()
+            )
         except DirectiveRefused as refused:
             raise _refused(refused.findings) from refused
         reviewed = False

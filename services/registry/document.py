@@ -7,7 +7,6 @@ bodies and no officers. Which names of others it may use is looked at where the 
 """
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -19,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from directive.document import text_of
 from directive.findings import DirectiveRefused, Finding, Place
 from registry.findings import FINDINGS_MAX, RegistryRefused, refused
+from shared import plain_toml
 from shared.model_errors import plainly
 from shared.registry import (
     Agency,
@@ -279,7 +279,7 @@ def _text(file: str, content: bytes) -> str:
 
 def _parsed(model: type[_Model], file: str, text: str) -> _Model:
     try:
-        return model.model_validate(_as_tuples(tomllib.loads(text)), strict=True)
+        return model.model_validate(_as_tuples(plain_toml.loads(text)), strict=True)
     except ValidationError as error:
         raise RegistryRefused(list(_findings(file, text, error))) from error
     except (ValueError, RecursionError) as error:

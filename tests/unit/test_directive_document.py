@@ -44,6 +44,7 @@ def test_one_changed_byte_changes_the_digest() -> None:
         ({"title": '""'}, "title"),
         ({"name": '"another"'}, "folder"),
         ({"title": "unquoted"}, "not TOML"),
+        ({".".join(["a"] * 5_000): "1"}, "9:1: not TOML: more than 1000 dots in one line"),
     ],
 )
 def test_a_manifest_with_a_mistake_is_refused_and_named(

@@ -97,6 +97,13 @@ def test_trap_4_5_a_name_that_is_not_in_the_registry(condition: str) -> None:
     assert findings(rules) == ["UNKNOWN_NAME"]
 
 
+def test_attack_officers_are_not_found_by_naming_one_that_is_near() -> None:
+    with pytest.raises(DirectiveRefused) as refused:
+        directive(FORBID + 'when { principal == Countersign::Officer::"lapd-4012" };')
+    (finding,) = refused.value.findings
+    assert finding.message == 'Countersign::Officer::"lapd-4012" is not in the registry'
+
+
 def test_trap_4_5_a_name_in_the_head_that_is_not_in_the_registry() -> None:
     rules = FORBID.replace("resource)", 'resource in Countersign::System::"lacri")') + ";"
     assert accepted_by_cedar(rules)

@@ -68,6 +68,7 @@ def test_a_jurisdiction_registers_offences_and_who_oversees() -> None:
         ("booking_photos", "mugshots", "galleries.lacris-booking.gallery_class"),
         ("[systems.lacris]", "[system.lacris]", "system"),
         ("[systems.lacris]", "[systems.lacris", "agency.toml:10:16: not TOML"),
+        ("[systems.lacris]", "a" + ".a" * 5_000, "agency.toml:10:1: not TOML: more than 1000 dots"),
         ("[systems.lacris]", "[systems.LACRIS]", "systems.LACRIS"),
         ("jurisdiction", "rank", "agency.toml:5:1: agency.rank"),
         (f'owner = "{LASD}"', 'owner = "lasd"', "agency.toml:1:1: owner"),
