@@ -10,7 +10,7 @@ the ill-typed part goes unnoticed exactly when C is typed as false.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,9 +75,10 @@ def _probes(rule: Rule) -> list[_Probe]:
         if isinstance(node, pst.HasAttr | pst.Is)
         or (isinstance(node, pst.BinaryOp) and node.op in _COMPARISONS)
     )
+    presence = _presence(conditions)
     probes = []
     for condition in conditions:
-        guards = _guards(condition, conditions)
+        guards = _guards(condition, presence)
         asked: dict[str, pst.Expr] = {}
         if isinstance(condition, pst.HasAttr):
             read = pst.GetAttr(condition.base, condition.attrs[0])
@@ -95,22 +96,22 @@ def _probes(rule: Rule) -> list[_Probe]:
     return probes
 
 
-def _guards(condition: pst.Expr, conditions: Iterable[pst.Expr]) -> list[pst.Expr]:
+def _presence(conditions: Iterable[pst.Expr]) -> dict[pst.Expr, pst.Expr]:
+    """The presence checks among the conditions, by the reading that each makes well typed."""
+    checks: dict[pst.Expr, pst.Expr] = {}
+    for one in conditions:
+        if isinstance(one, pst.HasAttr):
+            checks[pst.GetAttr(one.base, one.attrs[0])] = one
+        elif isinstance(one, pst.BinaryOp) and one.op == "has_tag":
+            checks[pst.BinaryOp("get_tag", one.left, one.right)] = one
+    return checks
+
+
+def _guards(condition: pst.Expr, presence: Mapping[pst.Expr, pst.Expr]) -> list[pst.Expr]:
     """The presence checks of the same rule that make reading what the condition reads well typed."""
-    reads = {node for node in walk(condition) if isinstance(node, pst.GetAttr | pst.BinaryOp)}
-    guards = [
-        other
-        for other in conditions
-        if other != condition
-        and (
-            (isinstance(other, pst.HasAttr) and pst.GetAttr(other.base, other.attrs[0]) in reads)
-            or (
-                isinstance(other, pst.BinaryOp)
-                and other.op == "has_tag"
-                and pst.BinaryOp("get_tag", other.left, other.right) in reads
-            )
-        )
-    ]
+    reads = (node for node in walk(condition) if isinstance(node, pst.GetAttr | pst.BinaryOp))
+    guards = dict.fromkeys(presence[node] for node in reads if node in presence)
+    guards.pop(condition, None)
     # `context has a` comes before `context.a has b`.
     return sorted(guards, key=lambda guard: sum(1 for _ in walk(guard)))
 

@@ -25,6 +25,8 @@ from directive.vocabulary import NAMESPACE, Vocabulary
 RULES_MAX: Final = 1_000
 """Of one directive; each costs some microseconds in every decision."""
 ANNOTATION_LENGTH_MAX: Final = 500
+FINDINGS_MAX: Final = 200
+"""Enough to work on; each is looked for in the text. What comes after is found when these are mended."""
 
 _REQUIRED: Final = ("id", "title", "citation")
 _OPTIONAL: Final = ("source_sentence",)
@@ -111,6 +113,8 @@ class _Examination:
         finding = Finding(guard, self._document.rules_file, label, message, place)
         if finding not in self.findings:
             self.findings.append(finding)
+        if len(self.findings) >= FINDINGS_MAX:
+            raise DirectiveRefused(self.findings)
 
     def _where(self, number: int) -> RulePlaces:
         """Where the parts of a rule stand; nowhere when the text was not taken apart as Cedar does."""

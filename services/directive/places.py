@@ -69,7 +69,8 @@ class RulePlaces:
         """Where these tokens stand beside one another in head or conditions; else where it begins."""
         body = (*self.head, *(token for clause in self.clauses for token in clause))
         for i in range(len(body) - len(words) + 1):
-            if all(token.text == word for token, word in zip(body[i:], words, strict=False)):
+            beside = body[i : i + len(words)]
+            if all(token.text == word for token, word in zip(beside, words, strict=True)):
                 return body[i].place
         return self.start
 

@@ -300,6 +300,11 @@ def test_every_finding_is_reported_at_once() -> None:
     assert findings(rules) == ["CITATION_MISSING", "ID_PREFIX"]
 
 
+def test_attack_of_very_many_findings_the_first_are_told() -> None:
+    unknown = ", ".join(f"context.x{number}" for number in range(250))
+    assert findings(FORBID + f"when {{ [{unknown}].contains(true) }};") == ["UNKNOWN_TERM"] * 200
+
+
 def test_sound_rules_have_no_suspect_conditions() -> None:
     rules = [
         rule
