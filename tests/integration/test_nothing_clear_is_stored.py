@@ -182,9 +182,6 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InstallationUnderT
     """An installation in which nothing else was searched, and which says all that it can of itself."""
     folder = tmp_path_factory.mktemp("nothing-clear") / "data"
     made = InstallationUnderTest(folder, witness=True)
-    ledger = made.layout.config("ledger")
-    # Long enough that none comes: only that it is promised is measured.
-    ledger.write_text(f"heartbeat_s = 3600\n{ledger.read_text()}")
     with telling_all(), made:
         yield made
 

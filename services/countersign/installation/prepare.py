@@ -35,6 +35,8 @@ FACES_THRESHOLD: Final = 0.78
 FACES_FALSE_MATCH_RATE: Final = 0.01
 """Share of pairs of strangers among the drawn faces that reach it."""
 
+HEARTBEAT_S: Final = 240.0
+"""A monitor takes a log that says nothing for 300 s for one that hangs."""
 PROBER: Final = SpiffeId(TRUST_DOMAIN, "operator", "up")
 """Asks the processes for their health."""
 OVERSIGHT: Final = SpiffeId(TRUST_DOMAIN, "oversight", "police-commission")
@@ -230,6 +232,7 @@ def _ledger(installation: Installation) -> toml.Table:
         "create_if_missing": not layout.ledger_begun.exists(),
         "origin": installation.log_origin,
         "signing_keys": [layout.seen_from(file, layout.keys.ledger_note)],
+        "heartbeat_s": HEARTBEAT_S,
         "http": {"listen": address(installation.ports.ledger_http)},
         **witnessing,
         "registry": layout.seen_from(file, layout.registry),
