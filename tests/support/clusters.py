@@ -12,12 +12,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from support.forked import ForkedProcess, fork, run_forked
 from support.manifests import Manifest, Pod, PodFolder, Rendered, World
 from support.nats_servers import free_port
 from support.waiting import until
@@ -51,7 +53,7 @@ class Cluster:
     elsewhere: Mapping[str, tuple["Cluster", str]] = field(default_factory=dict)
     """Names from outside, with the cluster and the part that they lead to."""
     ports: dict[tuple[str, int], int] = field(default_factory=dict)
-    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    running: dict[str, subprocess.Popen[bytes] | ForkedProcess] = field(default_factory=dict)
 
     def part(self, name: str) -> Pod:
         """The pod of a part that stays."""
@@ -81,13 +83,16 @@ class Cluster:
         for replica in started:
             folder = self._folder(replica)
             (container,) = replica.pod.spec["containers"]
+            environment = self._environment(replica, container)
+            program, *given = self._command(container, folder)
             with (self.root / f"{replica.name}.log").open("ab") as log:
-                # To start a process takes a millisecond, and nothing else waits for this loop.
-                self.running[replica.name] = subprocess.Popen(  # noqa: ASYNC220
-                    self._command(container, folder),
-                    env=self._environment(replica, container),
-                    stdout=log,
-                    stderr=log,
+                self.running[replica.name] = (
+                    fork(found, given, stdout=log, stderr=log, environment=environment)
+                    if (found := _ours(program))
+                    # To start a process takes a millisecond, and nothing else waits for this loop.
+                    else subprocess.Popen(  # noqa: ASYNC220
+                        [program, *given], env=environment, stdout=log, stderr=log
+                    )
                 )
         for replica in started:
             await self._ready(replica)
@@ -149,9 +154,13 @@ class Cluster:
     def _run(
         self, replica: Replica, container: Manifest, folder: PodFolder
     ) -> "subprocess.CompletedProcess[str]":
+        environment = self._environment(replica, container)
+        program, *given = self._command(container, folder)
+        if found := _ours(program):
+            return run_forked(found, *given, environment=environment)
         return subprocess.run(
-            self._command(container, folder),
-            env=self._environment(replica, container),
+            [program, *given],
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
@@ -189,3 +198,9 @@ class Cluster:
             except grpc.aio.AioRpcError:
                 return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _ours(program: str) -> str | None:
+    """What a script beside the interpreter calls, if our package brings it: that is forked."""
+    found = entry_points(group="console_scripts", name=Path(program).name)
+    return next((one.value for one in found if one.dist and one.dist.name == "countersign"), None)
