@@ -18,7 +18,7 @@ from countersign.installation.parts import stages
 from countersign.installation.ports import Ports, address
 from countersign.installation.prepare import ensure_documents, prepare, systems_run_here
 from countersign.installation.supervisor import STOP_GRACE_S
-from support.installations import ProcessUnderTest
+from support.installations import ProcessUnderTest, bring_embeddings
 from support.waiting import WAIT_S_MAX, until
 
 READY_LINE = "Everything runs."
@@ -30,6 +30,7 @@ class Up:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.layout = Layout(folder / "data")
+        bring_embeddings(self.layout)
         self._errors = folder / "errors"
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(

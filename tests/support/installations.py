@@ -10,6 +10,8 @@ A test that needs one to itself makes it with `InstallationUnderTest(folder)` in
 
 import asyncio
 import contextlib
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +135,36 @@ class ProcessUnderTest:
         return code
 
 
+def _embeddings(layout: Layout) -> tuple[Path, Path] | None:
+    """The connector's folder of them, and the one that all workers of a run of the tests share."""
+    runs = [one for one in layout.root.parents if re.fullmatch(r"pytest-\d+", one.name)]
+    return (layout.connector_state("lacris") / "embeddings", runs[0] / "kept") if runs else None
+
+
+def bring_embeddings(layout: Layout) -> None:
+    """What another connector computed of the gallery, in five seconds of a processor."""
+    folders = _embeddings(layout)
+    if folders is None or folders[0].exists():
+        return
+    theirs, kept = folders
+    for file in kept.glob("*.bin"):
+        theirs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy(file, theirs)
+
+
+def keep_embeddings(layout: Layout) -> None:
+    """For the next, on whichever worker: a cache, in which a file is whole or is not there."""
+    folders = _embeddings(layout)
+    if folders is None:
+        return
+    theirs, kept = folders
+    kept.mkdir(mode=0o700, exist_ok=True)
+    for file in theirs.glob("*.bin"):
+        if not (kept / file.name).exists():
+            new = shutil.copy(file, kept / f"{file.name}.{getpid()}")
+            Path(new).replace(kept / file.name)
+
+
 class InstallationUnderTest:
     """All processes, on free ports, in a folder."""
 
@@ -173,6 +205,7 @@ class InstallationUnderTest:
 
     def start(self) -> None:
         """Starts what does not run, in order, and waits until all is ready."""
+        bring_embeddings(self.layout)
         for stage in self._stages:
             stopped = [process for process in stage if process.pid is None]
             for process in stopped:
@@ -181,6 +214,7 @@ class InstallationUnderTest:
                 process.wait_until_ready()
             if self.prepared.on_record and any(one.part.name == "policy" for one in stopped):
                 self._publish()
+        keep_embeddings(self.layout)
 
     def _publish(self) -> None:
         """As `countersign up` does; on a thread, for whoever has an event loop running."""
