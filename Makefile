@@ -35,15 +35,15 @@ help: ## List the targets
 
 setup: $(DEV) ## Make .venv with everything that development needs
 
-$(DEV): requirements/dev.txt requirements/build.txt pyproject.toml tools/setup_environment.sh
+$(DEV): requirements/dev.txt requirements/build.txt pyproject.toml tools/setup_environment.sh tools/find_python.sh
 	tools/setup_environment.sh $(VENV) requirements/dev.txt requirements/build.txt
 	@touch $@
 
-$(EMBEDDED): requirements/embedded.txt requirements/build.txt pyproject.toml tools/setup_environment.sh
+$(EMBEDDED): requirements/embedded.txt requirements/build.txt pyproject.toml tools/setup_environment.sh tools/find_python.sh
 	tools/setup_environment.sh $(VENV) requirements/embedded.txt requirements/build.txt
 	@touch $@
 
-$(K8S)/.installed: requirements/kubernetes.txt tools/setup_tools.sh
+$(K8S)/.installed: requirements/kubernetes.txt tools/setup_tools.sh tools/find_python.sh
 	tools/setup_tools.sh $(K8S) requirements/kubernetes.txt
 	@touch $@
 
@@ -52,7 +52,7 @@ tools: $(K8S)/.installed $(SCRATCH)/sbom/.installed programs ## Install what k8s
 programs: ## Install the Debian packages that test needs
 	@tools/need_programs.sh
 
-$(SCRATCH)/sbom/.installed: requirements/sbom.txt tools/setup_tools.sh
+$(SCRATCH)/sbom/.installed: requirements/sbom.txt tools/setup_tools.sh tools/find_python.sh
 	tools/setup_tools.sh $(SCRATCH)/sbom requirements/sbom.txt
 	@touch $@
 

@@ -1,28 +1,13 @@
 #!/usr/bin/env bash
 # Makes the virtual environment and installs the given requirement files into it, each by its hash.
 #   tools/setup_environment.sh FOLDER REQUIREMENTS...
-# PYTHON names the interpreter; by default the first of python3, python3.13, … that is new enough.
+# PYTHON names the interpreter; see find_python.sh.
 set -euo pipefail
 
 readonly folder=$1
 shift
 
-new_enough() {
-    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
-}
-
-find_python() {
-    local candidate
-    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
-        if new_enough "$candidate"; then
-            command -v "$candidate"
-            return
-        fi
-    done
-    echo "Countersign needs Python 3.11, 3.12 or 3.13, and found none (tried: ${PYTHON:-python3 python3.13 python3.12 python3.11})." >&2
-    echo "Install one, or name it: make setup PYTHON=/path/to/python3.12" >&2
-    return 1
-}
+source "$(dirname "${BASH_SOURCE[0]}")/find_python.sh"
 
 make_environment() {
     local python=$1
