@@ -5,7 +5,7 @@ import contextlib
 import json
 from typing import Any, Final
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.authzen import reading
@@ -17,6 +17,7 @@ from support.authzen import certification
 from support.authzen_searches import asks, context, search_domain
 from support.directives import LAPD
 from support.doors import TRUST_DOMAIN
+from support.examples import examples
 
 LAPD_SYSTEM: Final = SpiffeId(TRUST_DOMAIN, "agency", LAPD)
 NAMES: Final = sorted(
@@ -68,7 +69,7 @@ def test_bytes_are_an_object_or_unreadable(body: bytes) -> None:
         assert isinstance(reading.parse(body), dict)
 
 
-@settings(max_examples=300)
+@examples(2)
 @given(near | values, st.sampled_from([EVALUATION, EVALUATIONS, *SEARCHES]))
 def test_what_is_near_a_question_is_answered_or_refused(document: Any, path: str) -> None:
     for domain in DOMAINS:

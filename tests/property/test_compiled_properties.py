@@ -8,7 +8,7 @@ from typing import Any
 
 import cedarpy
 from cedarpy import pst
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from countersign.type.v1.search_pb2 import SearchFacts
@@ -42,6 +42,7 @@ from support.directives import (
     vocabulary,
 )
 from support.drawn_searches import MOMENTS, OFFICERS, crowded, officer_for, rules, searches
+from support.examples import examples
 
 SUBMIT = action("submitSearch")
 SPACE = ("Countersign",)
@@ -174,6 +175,10 @@ RULES = st.builds(
 )
 
 
+RULES_A_SEARCH = 32
+"""To draw a search costs more than to draw a rule."""
+
+
 @cache
 def asking() -> Evaluator:
     return Evaluator(shipped_book(), world())
@@ -205,21 +210,26 @@ def in_python(request: dict[str, Any]) -> Asked:
 
 
 @given(
-    rule=RULES,
+    rules=st.lists(RULES, min_size=RULES_A_SEARCH, max_size=RULES_A_SEARCH),
     facts=searches(),
     officer=st.sampled_from(["lapd-40123", "of-lasd", "ghost"]),
     at=MOMENTS,
     left_out=st.lists(FACTS, max_size=3),
 )
-@settings(max_examples=1500)
+@examples(1)
 def test_a_compiled_rule_fires_and_fails_where_the_engine_says_so(
-    rule: pst.Template, facts: SearchFacts, officer: str, at: datetime, left_out: list[str]
+    rules: list[pst.Template], facts: SearchFacts, officer: str, at: datetime, left_out: list[str]
 ) -> None:
+    request = told(facts, officer, at, left_out)
+    for rule in rules:
+        check_rule(rule, request)
+
+
+def check_rule(rule: pst.Template, request: dict[str, Any]) -> None:
     try:
         compiled = CompiledRules([rule], SUBMIT, known())
     except NotCompiled:
         return
-    request = told(facts, officer, at, left_out)
     policies = cedarpy.PolicySet.from_pst(pst.PolicySet({}, {"one": rule}, ()))
     said = cedarpy.is_authorized(request, policies, engine(), vocabulary().loose)
     if said.decision is cedarpy.Decision.NoDecision:
@@ -237,7 +247,7 @@ def test_a_compiled_rule_fires_and_fails_where_the_engine_says_so(
     lasd=rules("LASD-"),
     asked=st.lists(st.tuples(searches(), OFFICERS, st.booleans(), MOMENTS), min_size=8, max_size=8),
 )
-@settings(max_examples=30)
+@examples(0.3)
 def test_what_is_sifted_is_decided_as_the_engine_decides(
     lapd: str, lasd: str, asked: list[tuple[SearchFacts, str, bool, datetime]]
 ) -> None:
@@ -259,7 +269,7 @@ _PLAIN = Evaluator(shipped_book(), crowded(), keep=False)
 
 
 @given(facts=searches(), officer=OFFICERS, own=st.booleans(), at=MOMENTS)
-@settings(max_examples=150)
+@examples(1)
 def test_shipped_directives_are_sifted_as_the_engine_decides(
     facts: SearchFacts, officer: str, own: bool, at: datetime
 ) -> None:

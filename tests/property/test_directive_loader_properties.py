@@ -16,6 +16,7 @@ from directive.review import lint, review
 from directive.signature import Signers
 from shared.signing import SigningKey
 from support.directives import DIRECTIVES, LAPD, SHIPPED, manifest, registry, vocabulary
+from support.examples import examples
 
 FILES = ("directive.toml", "rules.cedar", "cases.yaml", "directive.sig")
 FILES_OF = {
@@ -123,9 +124,7 @@ def check_findings(findings: tuple[Finding, ...], texts: dict[str, bytes]) -> No
 
 
 @given(given_files=damaged(), signed=st.booleans())
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(examples(1), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_directive_is_answered_with_findings(
     tmp_path: Path, given_files: tuple[str, dict[str, bytes]], *, signed: bool
 ) -> None:
@@ -140,9 +139,7 @@ def test_a_damaged_directive_is_answered_with_findings(
 
 @pytest.mark.parametrize("file", FILES)
 @given(content=st.binary(max_size=200))
-@settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(examples(1), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_answered_with_findings(tmp_path: Path, file: str, content: bytes) -> None:
     files = FILES_OF["lapd-2020-11-13"] | {file: content}
     folder = written(tmp_path, "lapd-2020-11-13", files)
@@ -165,7 +162,7 @@ VALUES = st.recursive(
 @given(
     key=st.sampled_from(["at", "seat", "registry", "ordinary", "cases", "surprise"]), value=VALUES
 )
-@settings(max_examples=100, deadline=None)
+@examples(1)
 def test_any_value_in_a_case_file_is_answered_with_findings(key: str, value: Any) -> None:
     content = yaml.safe_load(FILES_OF["facefind-nobody"]["cases.yaml"]) | {key: value}
     text = yaml.safe_dump(content, allow_unicode=True)
@@ -176,7 +173,7 @@ def test_any_value_in_a_case_file_is_answered_with_findings(key: str, value: Any
 
 
 @given(words=st.lists(st.sampled_from(WORDS), max_size=40))
-@settings(max_examples=200, deadline=None)
+@examples(2)
 def test_any_words_are_answered_with_findings(words: list[str]) -> None:
     rules = " ".join(words).encode()
     try:
@@ -210,7 +207,7 @@ def sound_rules(draw: st.DrawFn) -> str:
 
 
 @given(text=sound_rules())
-@settings(max_examples=200, deadline=None)
+@examples(2)
 def test_rules_are_found_where_the_engine_finds_them(text: str) -> None:
     parsed = cedarpy.policies_to_pst(text).static_policies
     found = places.rules(text)
@@ -225,7 +222,7 @@ def test_rules_are_found_where_the_engine_finds_them(text: str) -> None:
 
 
 @given(text=sound_rules(), data=st.data())
-@settings(max_examples=100, deadline=None)
+@examples(1)
 def test_a_parse_error_is_never_placed_behind_the_word_that_broke_it(
     text: str, data: st.DataObject
 ) -> None:

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from countersign.type.v1 import circumstances_pb2, search_pb2
@@ -30,6 +30,7 @@ from support.directives import (
     registry,
     shipped_book,
 )
+from support.examples import examples
 
 PERMITTED = DecisionOutcome.DECISION_OUTCOME_PERMITTED
 PREFIXES = {
@@ -137,7 +138,7 @@ def is_conjunction(decision: Decision) -> bool:
 
 @pytest.mark.promise(3)
 @given(facts=known_searches(), forbidding=st.frozensets(st.sampled_from(sorted(PREFIXES))))
-@settings(max_examples=150)
+@examples(1)
 def test_any_forbid_refuses_whatever_the_rest(
     facts: SearchFacts, forbidding: frozenset[str]
 ) -> None:
@@ -180,7 +181,7 @@ MUTATIONS: dict[str, tuple[st.SearchStrategy[Any], Callable[[SearchFacts, Any], 
 
 @pytest.mark.promise(3)
 @given(facts=known_searches(), data=st.data())
-@settings(max_examples=200)
+@examples(2)
 def test_nothing_unknown_or_missing_is_ever_permitted(
     facts: SearchFacts, data: st.DataObject
 ) -> None:
@@ -202,7 +203,7 @@ def test_nothing_unknown_or_missing_is_ever_permitted(
 
 @pytest.mark.promise(3)
 @given(facts=known_searches(), officer=st.sampled_from(sorted(registry().officers)))
-@settings(max_examples=150)
+@examples(1)
 def test_the_shipped_directives_decide_by_conjunction_and_say_why_they_refuse(
     facts: SearchFacts, officer: str
 ) -> None:

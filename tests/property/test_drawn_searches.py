@@ -1,8 +1,10 @@
 """What is drawn at random reaches every fact that a rule can ask for: nothing is compared only in name."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
+import pytest
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
@@ -11,8 +13,8 @@ from countersign.type.v1.search_pb2 import SearchFacts
 from directive.evaluate import Evaluator
 from directive.projection import facts_read
 from directive.rules import read_rules
-from support.directives import NOON, shipped_book, vocabulary
-from support.drawn_searches import OFFICERS, crowded, rules, searches
+from support.directives import NOON, PERMIT, shipped_book, vocabulary
+from support.drawn_searches import CONDITIONS, OFFICERS, crowded, rules, searches
 
 QUICKLY = settings(
     max_examples=5_000,
@@ -41,17 +43,37 @@ def test_every_fact_is_told() -> None:
 
 
 def test_every_fact_is_asked_for() -> None:
-    everything = frozenset(vocabulary().facts)
-    missing = set(everything)
+    """By the conditions that rules are put together from; one by one there are few of them."""
+    missing = facts_missing()
+    when = CONDITIONS.map(lambda condition: f"{PERMIT} when {{ {condition} }};")
+    assert found(when, missing.all_asked), missing.left
 
-    def all_asked(text: str) -> bool:
-        # A rule that takes the facts as a whole reads them all, and asks for none.
-        read = facts_read(read_rules(text), everything)
-        if read < everything:
-            missing.difference_update(read)
-        return not missing
 
-    assert found(rules("LAPD-"), all_asked), missing
+@pytest.mark.usefixtures("long_form")
+def test_every_fact_is_asked_for_by_whole_rules() -> None:
+    missing = facts_missing()
+    assert found(rules("LAPD-"), missing.all_asked), missing.left
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The facts that no rule has asked for yet."""
+
+    everything: frozenset[str]
+    left: set[str]
+
+    def all_asked(self, text: str) -> bool:
+        """Whether none is left after these rules, too."""
+        for rule in read_rules(text):
+            # One that takes the facts as a whole reads them all, and asks for none.
+            read = facts_read([rule], self.everything)
+            if read < self.everything:
+                self.left.difference_update(read)
+        return not self.left
+
+
+def facts_missing() -> Missing:
+    return Missing(frozenset(vocabulary().facts), set(vocabulary().facts))
 
 
 def found(drawn: st.SearchStrategy[Drawn], last: Callable[[Drawn], bool]) -> bool:

@@ -1,12 +1,13 @@
 """Whatever a file holds, picture hygiene gives clean pixels or one of its two refusals."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from shared.images import ImageRefused, clean
 from support import pictures
+from support.examples import examples
 
 SMALL = Image.effect_noise((24, 18), 60)
 FILES = {name: pictures.encoded(SMALL, name) for name in ("JPEG", "PNG", "JPEG2000")}
@@ -27,7 +28,7 @@ def test_any_bytes(file: bytes) -> None:
 
 
 @pytest.mark.parametrize("file", [*FILES.values(), WITH_EXIF], ids=[*FILES, "with-exif"])
-@settings(max_examples=150)
+@examples(1)
 @given(data=st.data())
 def test_any_damage_to_a_picture(file: bytes, data: st.DataObject) -> None:
     damaged = bytearray(file)

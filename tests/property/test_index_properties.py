@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from countersign.ledger.v1.entry_pb2 import Entry
@@ -22,6 +22,7 @@ from ledger.index import QueryIndex
 from ledger.index_queries import REFUSED, count, page, span
 from ledger.questions import Dimension, DutyState, EndState, Question
 from shared.kinds import KINDS
+from support.examples import examples
 from support.ledgers import ORIGIN
 
 ENDS = {
@@ -192,7 +193,7 @@ COUNTED: tuple[tuple[Dimension, ...], ...] = (
 
 
 @given(st.integers(0, 2**32), st.integers(0, LENGTH), st.sampled_from((9, 25, LENGTH)), st.data())
-@settings(max_examples=15)
+@examples(0.2)
 def test_answers_follow_from_the_entries_one_by_one(
     folder: Path, seed: int, size: int, batch: int, data: st.DataObject
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from countersign.ledger.v1.entry_pb2 import Entry
@@ -18,6 +18,7 @@ from registry.orders import Action, Order
 from registry.sections import sections_of
 from shared.registry import Registry
 from support import registrars
+from support.examples import examples
 from support.registrations import (
     BURBANK,
     LAPD,
@@ -77,7 +78,7 @@ def at_once(newest: Mapping[str, Document]) -> Registry:
     return Registry.model_validate(sections)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(0.6)
 @given(st.lists(documents(), max_size=12))
 def test_folding_is_building_at_once(sequence: list[Document]) -> None:
     fold = admitting(*OWNERS)
@@ -100,7 +101,7 @@ def test_folding_is_building_at_once(sequence: list[Document]) -> None:
 
 
 @pytest.mark.promise(9)
-@settings(max_examples=60, deadline=None)
+@examples(0.6)
 @given(st.lists(documents(), max_size=12), st.randoms())
 def test_what_counts_follows_from_public_bytes_whatever_was_expunged(
     sequence: list[Document], draw: random.Random
@@ -153,7 +154,7 @@ def undoubted(newest: list[Document]) -> set[str]:
     }
 
 
-@settings(max_examples=200, deadline=None)
+@examples(2)
 @given(st.data())
 def test_a_damaged_entry_is_refused_and_nothing_is_changed(data: st.DataObject) -> None:
     fold, expected = los_angeles(), los_angeles()
@@ -186,7 +187,7 @@ def test_a_damaged_entry_is_refused_and_nothing_is_changed(data: st.DataObject) 
         assert fold.sha256 == expected.sha256
 
 
-@settings(max_examples=200, deadline=None)
+@examples(1)
 @given(st.data())
 def test_a_damaged_opening_is_refused_and_nothing_is_changed(data: st.DataObject) -> None:
     fold = los_angeles()
@@ -211,7 +212,7 @@ def test_a_damaged_opening_is_refused_and_nothing_is_changed(data: st.DataObject
 
 
 @pytest.mark.promise(3)
-@settings(max_examples=60, deadline=None)
+@examples(1)
 @given(st.data())
 def test_who_counts_follows_from_the_orders_that_a_quorum_signed(data: st.DataObject) -> None:
     """Whatever is put on record, and whatever of it was expunged."""

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from countersign.type.v1.search_pb2 import SearchFacts
@@ -22,6 +22,7 @@ from support.drawn_searches import (
     rules,
     searches,
 )
+from support.examples import examples
 
 
 @given(
@@ -31,7 +32,7 @@ from support.drawn_searches import (
         st.tuples(searches(), OFFICERS, st.booleans(), MOMENTS, TEXTS), min_size=6, max_size=6
     ),
 )
-@settings(max_examples=25)
+@examples(0.3)
 def test_the_engine_says_of_each_search_what_the_replay_says(
     before: str,
     after: str,

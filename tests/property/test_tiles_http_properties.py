@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ledger.tile_files import parse_path
+from support.examples import examples
 from support.exports import export_of
 from support.filled_logs import entries_of, filled_log
 from support.ledgers import SIGNER
@@ -45,7 +46,7 @@ def _path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(
-    max_examples=60,
+    examples(0.5),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(asked=st.lists(PATHS, min_size=1, max_size=20))

@@ -150,7 +150,7 @@ def _member(enum: str, name: str) -> st.SearchStrategy[str]:
 _SEAT = st.sampled_from(vocabulary().closed_lists["Seat"]).map(
     lambda word: f'Countersign::Seat::"{word}"'
 )
-_CONDITIONS = st.one_of(
+CONDITIONS = st.one_of(
     _member("Purpose", "purpose"),
     _member("SuspicionLevel", "suspicion"),
     _member("OffenceSeverity", "severity"),
@@ -236,7 +236,7 @@ _CONDITIONS = st.one_of(
     ),
 )
 _JOINED = st.recursive(
-    _CONDITIONS,
+    CONDITIONS,
     lambda parts: st.one_of(
         st.tuples(parts, st.sampled_from(["&&", "||", "=="]), parts).map(
             lambda p: f"({p[0]}) {p[1]} ({p[2]})"
