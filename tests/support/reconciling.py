@@ -36,10 +36,14 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.event_pb2 import AlarmRaised, RunsReported
 from countersign.type.v1.decision_pb2 import Receipt
 from ledger.entry import Completer
+from ledger.follower import follow_once
+from ledger.index import QueryIndex
 from ledger.index_messages import FollowerSettings
-from ledger.index_process import IndexProcess, running_index
+from ledger.index_process import IndexProcess
+from ledger.index_queries import page
 from ledger.log import OpenLog, opened
 from ledger.missing_reports import MissingReports
+from ledger.questions import Found, Question
 from ledger.runs_on_record import RunsOnRecord
 from ledger.runs_service import Alarms, RunsService
 from ledger.sequencer import Placed
@@ -49,7 +53,7 @@ from shared.errors import Unavailable
 from shared.signing import RUNS_CONTEXT, SigningKey
 from support.clocks import ClockThatStandsStill
 from support.connectors import BusThatKeeps, SystemThatAnswers, answerer, delivery
-from support.ledgers import BROKER, LAPD, SIGNER, assert_whole, new_log
+from support.ledgers import BROKER, LAPD, ORIGIN, SIGNER, assert_whole, new_log
 from support.nats_servers import NatsUnderTest
 from support.orders import SYSTEM, OrderWorkshop, permits
 from support.vaults import SEALER
@@ -113,6 +117,26 @@ class ConnectorUnderTest:
         """The answer that it publishes."""
         await self._orders.take(delivery(order, search_id))
         return self._bus.answers[-1]
+
+
+class IndexWithoutItsProcess(IndexProcess):
+    """Read on and asked here: its process takes longer to start than the rest of a test."""
+
+    def __init__(self, settings: FollowerSettings) -> None:
+        super().__init__(settings)
+        self._reading = settings.database.open_for_reading()
+        self._index = QueryIndex.create(settings.index, ORIGIN)
+
+    async def page(self, question: Question, count_max: int) -> Found:
+        while follow_once(self._index, self._reading):
+            pass
+        return page(self._index, question, count_max)
+
+    async def aclose(self) -> None:
+        """Ends it."""
+        await self.close()
+        self._index.close()
+        self._reading.close()
 
 
 @dataclass
@@ -243,7 +267,7 @@ async def world(folder: Path, server: NatsUnderTest) -> AsyncIterator[World]:
     following = FollowerSettings(folder / "index.duckdb", database, (SIGNER.verifier.vkey,))
     async with (
         opened(database.open_for_writing(), SIGNER) as log,
-        running_index(following, 30) as index,
+        contextlib.aclosing(IndexWithoutItsProcess(following)) as index,
         connected(server.bus_settings("service", "ledger"), "ledger") as ledger_bus,
         connected(server.bus_settings("connector", SYSTEM), f"connector-{SYSTEM}") as connector_bus,
     ):
