@@ -1,6 +1,7 @@
 """`search explain` and `directive replay` over a ledger that runs: by right, on record, with exit codes."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from countersign.cli.main import exit_code
 from countersign.ledger.v1.append_pb2 import PendingEntry
@@ -37,9 +39,11 @@ from support.disclosures import (
 )
 from support.documents import handed_in, renamed, write
 from support.ledgers import search_id
-from support.nats_servers import NatsUnderTest
+from support.nats_servers import nats_in
 from support.recorded_history import Drawn, pending_entry
 from support.terminals import Said
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GROUND = ("--authority", AUTHORITY, "--reason", REASON)
 FELONIES = FORBID.replace("LAPD-9", "LAPD-77") + (
@@ -89,15 +93,37 @@ class Commands:
         return [str(entry.WhichOneof("event")) for _, entry in await self.ledger.entries()]
 
 
-@pytest.fixture(name="commands")
-async def _commands(
-    tmp_path: Path, nats_server: NatsUnderTest, capsys: pytest.CaptureFixture[str]
-) -> AsyncIterator[Commands]:
-    """Over a ledger with an ordinary search (0), a refused one (1), a felony (2) and a dry run (3)."""
-    async with ledger_in(tmp_path, nats_server) as ledger:
-        await ledger.append(
-            searched(0), searched(1, purpose=7), felony(2), searched(3, checked=True)
-        )
+@contextlib.asynccontextmanager
+async def with_searches(folder: Path) -> AsyncIterator[LedgerUnderTest]:
+    """An ordinary search (0), a refused one (1), a felony (2), a dry run (3), a commercial search (4)."""
+    with nats_in(folder) as nats:
+        async with ledger_in(folder, nats) as ledger:
+            await ledger.append(
+                searched(0),
+                searched(1, purpose=7),
+                felony(2),
+                searched(3, checked=True),
+                searched(9, system="facefind", gallery="facefind-web"),
+            )
+            yield ledger
+
+
+@pytest_asyncio.fixture(name="history", scope="module", loop_scope="module")
+async def _history(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LedgerUnderTest]:
+    """For all tests that only read, which is on record as well."""
+    async with with_searches(tmp_path_factory.mktemp("history")) as ledger:
+        yield ledger
+
+
+@pytest.fixture(name="reading")
+def _reading(history: LedgerUnderTest, capsys: pytest.CaptureFixture[str]) -> Commands:
+    return Commands(history, capsys)
+
+
+@pytest_asyncio.fixture(name="commands", loop_scope="module")
+async def _commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncIterator[Commands]:
+    """For a test that changes what there is."""
+    async with with_searches(tmp_path) as ledger:
         yield Commands(ledger, capsys)
 
 
@@ -112,26 +138,26 @@ def _proposal(tmp_path: Path) -> Path:
     return folder
 
 
-async def test_a_decision_is_explained_with_its_rules_and_sentences(commands: Commands) -> None:
-    said = await commands.run("search", "explain", search_id(1), *GROUND)
+async def test_a_decision_is_explained_with_its_rules_and_sentences(reading: Commands) -> None:
+    before = (await reading.kinds()).count("opening_read")
+    said = await reading.run("search", "explain", search_id(1), *GROUND)
     assert said.code == 0
     assert "EXPLAINED" in said.out
     assert "LAPD-PC-1" in said.out
-    said = await commands.run("search", "explain", search_id(0), *GROUND, "--json")
+    said = await reading.run("search", "explain", search_id(0), *GROUND, "--json")
     assert said.code == 0
     assert (said.document["explained"], said.document["differences"]) == (True, [])
     assert said.document["decision"]["outcome"] == "DECISION_OUTCOME_PERMITTED"
-    assert (await commands.kinds()).count("opening_read") == 2
+    assert (await reading.kinds()).count("opening_read") == before + 2
 
 
-async def test_the_sentence_of_the_source_is_shown(commands: Commands) -> None:
-    await commands.ledger.append(searched(9, system="facefind", gallery="facefind-web"))
-    said = await commands.run("search", "explain", search_id(9), *GROUND)
+async def test_the_sentence_of_the_source_is_shown(reading: Commands) -> None:
+    said = await reading.run("search", "explain", search_id(9), *GROUND)
     assert "shall not use third-party commercial facial recognition services" in said.out
 
 
 async def test_the_sentence_is_that_of_the_text_that_was_applied(
-    commands: Commands, tmp_path: Path
+    reading: Commands, tmp_path: Path
 ) -> None:
     """A later text of the directive is there already, with another sentence beside the same rule."""
     folder = tmp_path / "directives"
@@ -141,25 +167,24 @@ async def test_the_sentence_is_that_of_the_text_that_was_applied(
         manifest=renamed("lapd-later", "2030-01-01"), rules=[(sentence, "Nobody ever used")]
     )
     write(folder, later)
-    await commands.ledger.append(searched(9, system="facefind", gallery="facefind-web"))
-    said = await commands.run("search", "explain", search_id(9), *GROUND, directives=folder)
+    said = await reading.run("search", "explain", search_id(9), *GROUND, directives=folder)
     assert (said.code, sentence in said.out, "Nobody ever used" in said.out) == (0, True, False)
     as_json = ("search", "explain", search_id(9), *GROUND, "--json")
-    said = await commands.run(*as_json, directives=folder)
+    said = await reading.run(*as_json, directives=folder)
     assert said.document["sentences"]["LAPD-2"].startswith(sentence)
 
 
-async def test_a_dry_run_is_explained_by_its_entry(commands: Commands) -> None:
-    said = await commands.run("search", "explain", "--index", 3, *GROUND)
+async def test_a_dry_run_is_explained_by_its_entry(reading: Commands) -> None:
+    said = await reading.run("search", "explain", "--index", 3, *GROUND)
     assert (said.code, "EXPLAINED" in said.out) == (0, True)
 
 
-async def test_what_is_not_at_hand_is_said(commands: Commands, tmp_path: Path) -> None:
+async def test_what_is_not_at_hand_is_said(reading: Commands, tmp_path: Path) -> None:
     other = tmp_path / "registry.toml.other"
     text = (DIRECTIVES / "demo-registry.toml").read_text()
     other.write_text(text.replace("active = false", "active = true"))
     assert Registry.load(other).sha256 != registry().sha256
-    said = await commands.run(
+    said = await reading.run(
         "search", "explain", search_id(0), *GROUND, "--registry", other, "--json"
     )
     assert said.code == 1
@@ -176,7 +201,7 @@ async def test_a_decision_that_contradicts_its_rules_has_an_exit_code_of_its_own
     assert "NOT EXPLAINED" in said.out
     said = await commands.run("directive", "replay", proposal, *GROUND, "--json")
     assert (said.code, said.document["sound"]) == (7, False)
-    assert said.document["self_check"]["entries"] == [4]
+    assert said.document["self_check"]["entries"] == [5]
     said = await commands.run("directive", "replay", proposal, *GROUND)
     assert "NOT TO BE RELIED ON" in said.out
 
@@ -189,20 +214,21 @@ async def test_what_was_destroyed_is_not_explained(commands: Commands, proposal:
     assert (said.code, said.document["cannot_say"]) == (0, {"its openings were destroyed": 1})
 
 
-async def test_explaining_takes_a_right_and_a_search(commands: Commands) -> None:
-    assert (await commands.run("search", "explain", *GROUND)).code == 2
-    said = await commands.run("search", "explain", search_id(77), *GROUND)
+async def test_explaining_takes_a_right_and_a_search(reading: Commands) -> None:
+    assert (await reading.run("search", "explain", *GROUND)).code == 2
+    said = await reading.run("search", "explain", search_id(77), *GROUND)
     assert (said.code, "SEARCH_UNKNOWN" in said.err) == (3, True)
     texas: Caller = ("oversight", "texas")
-    said = await commands.run("search", "explain", search_id(0), *GROUND, who=texas)
+    said = await reading.run("search", "explain", search_id(0), *GROUND, who=texas)
     assert (said.code, "NOT_ENTITLED" in said.err) == (3, True)
 
 
 async def test_a_replay_says_what_would_have_been_refused(
-    commands: Commands, proposal: Path, tmp_path: Path
+    reading: Commands, proposal: Path, tmp_path: Path
 ) -> None:
     report, page = tmp_path / "report.md", tmp_path / "report.html"
-    said = await commands.run(
+    before = len(await reading.ledger.entries("requests_read"))
+    said = await reading.run(
         *("directive", "replay", proposal, "--since", "2020-01-01", "--until", "2999-01-01"),
         *("--with-checks", "--sample", 1, "--markdown", report, "--html", page, *GROUND),
     )
@@ -214,14 +240,14 @@ async def test_a_replay_says_what_would_have_been_refused(
         assert TRAINED not in written
         assert "26-0001" not in written
     assert (tmp_path / "report.svg").read_text().startswith("<svg")
-    read = [entry.requests_read for _, entry in await commands.ledger.entries("requests_read")]
-    assert [(one.found, list(one.fields), one.with_checks) for one in read] == [
-        (4, ["officer", "case_number"], True)
+    read = [entry.requests_read for _, entry in await reading.ledger.entries("requests_read")]
+    assert [(one.found, list(one.fields), one.with_checks) for one in read[before:]] == [
+        (5, ["officer", "case_number"], True)
     ]
-    said = await commands.run("directive", "replay", proposal, *GROUND, "--json")
+    said = await reading.run("directive", "replay", proposal, *GROUND, "--json")
     document = json.loads(said.out)
     assert document["outcomes"] == {
-        "SAME": 2,
+        "SAME": 3,
         "OTHER_REASONS": 0,
         "TO_REFUSED": 1,
         "TO_PERMITTED": 0,
@@ -230,51 +256,52 @@ async def test_a_replay_says_what_would_have_been_refused(
     assert document["by_rule"]["LAPD-77"]["TO_REFUSED"] == 1
     assert [one["index"] for one in document["examples"]] == [2]
     assert document["engine"]["changes_confirmed"] == 1
-    said = await commands.run(
+    said = await reading.run(
         "directive", "replay", proposal, "--until", "2020-01-01", *GROUND, "--json"
     )
     assert said.document["searches"] == 0
 
 
 async def test_without_a_folder_and_without_documents_nothing_is_known(
-    commands: Commands, proposal: Path
+    reading: Commands, proposal: Path
 ) -> None:
-    config = ("--config", str(commands.ledger.config(COMMISSION)))
+    config = ("--config", str(reading.ledger.config(COMMISSION)))
     explained = ["search", "explain", search_id(0), *GROUND, *config, "--json"]
     assert await asyncio.to_thread(exit_code, explained) == 1
-    assert "name their folder" in commands.capsys.readouterr().out
+    assert "name their folder" in reading.capsys.readouterr().out
     tried = ["directive", "replay", str(proposal), *GROUND, *config]
     assert await asyncio.to_thread(exit_code, tried) == 2
 
 
 async def test_a_proposal_that_a_guard_refuses_is_not_replayed(
-    commands: Commands, proposal: Path
+    reading: Commands, proposal: Path
 ) -> None:
+    before = (await reading.kinds()).count("requests_read")
     (proposal / "rules.cedar").write_text(FELONIES.replace("@citation", "@note"))
-    said = await commands.run("directive", "replay", proposal, *GROUND, "--json")
+    said = await reading.run("directive", "replay", proposal, *GROUND, "--json")
     assert said.code == 1
     assert said.document["findings"]
-    assert "requests_read" not in await commands.kinds()
+    assert (await reading.kinds()).count("requests_read") == before
 
 
 async def test_a_proposal_counts_by_the_dates_that_are_asked_for(
-    commands: Commands, proposal: Path
+    reading: Commands, proposal: Path
 ) -> None:
     ask = ("directive", "replay", proposal, *GROUND)
-    said = await commands.run(*ask, "--as-of", "legal")
+    said = await reading.run(*ask, "--as-of", "legal")
     assert said.code == 0
     assert "by its legal dates, from 2030-01-01" in said.out
     assert "would be refused" in said.out
-    said = await commands.run(*ask, "--as-of", "legal", "--json")
+    said = await reading.run(*ask, "--as-of", "legal", "--json")
     assert said.document["outcomes"]["TO_REFUSED"] == 0
     as_received = (*ask, "--as-of", "received")
-    said = await commands.run(*as_received)
+    said = await reading.run(*as_received)
     assert (said.code, "--received DAY" in said.err) == (2, True)
-    said = await commands.run(*ask, "--received", "2026-05-01")
+    said = await reading.run(*ask, "--received", "2026-05-01")
     assert (said.code, "--as-of received" in said.err) == (2, True)
     manifest_file = proposal / "directive.toml"
     manifest_file.write_text(manifest_file.read_text().replace("2030-01-01", "2026-01-01"))
     for day, refused in (("2026-05-01", 1), ("2026-06-02", 0)):
-        said = await commands.run(*as_received, "--received", day, "--json")
+        said = await reading.run(*as_received, "--received", day, "--json")
         assert (said.code, said.document["outcomes"]["TO_REFUSED"]) == (0, refused), said.err
         assert said.document["proposal"]["received"].startswith(day)

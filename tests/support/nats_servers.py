@@ -3,6 +3,7 @@
 `start` takes about 30 ms. `kill` is SIGKILL; a `start` after it uses the same port and store.
 """
 
+import contextlib
 import socket
 import ssl
 import subprocess
@@ -120,12 +121,18 @@ class NatsUnderTest:
             self._process = None
 
 
-@pytest.fixture
-def nats_server(tmp_path: Path) -> Iterator[NatsUnderTest]:
+@contextlib.contextmanager
+def nats_in(folder: Path) -> Iterator[NatsUnderTest]:
     """A running server for the systems lacris and facefind."""
-    folder = tmp_path / "nats"
-    folder.mkdir()
-    server = NatsUnderTest(folder)
+    (folder / "nats").mkdir()
+    server = NatsUnderTest(folder / "nats")
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsUnderTest]:
+    """One for the test."""
+    with nats_in(tmp_path) as server:
+        yield server
