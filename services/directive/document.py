@@ -168,6 +168,9 @@ def read_file(path: Path) -> bytes:
     """The bytes of a directive's file; raises DocumentError."""
     label = f"{path.parent.name}/{path.name}"
     try:
+        if path.exists() and not path.is_file():
+            # A pipe would be waited for without end.
+            raise DocumentError("FILE_MISSING", label, "is no file")
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:

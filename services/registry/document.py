@@ -257,6 +257,8 @@ def read_file(path: Path, bytes_max: int) -> bytes:
     """The bytes of a file of a folder; raises RegistryRefused."""
     label = f"{path.parent.name}/{path.name}"
     try:
+        if path.exists() and not path.is_file():
+            raise refused("FILE_MISSING", label, "is no file")
         with path.open("rb") as file:
             content = file.read(bytes_max + 1)
     except OSError as error:

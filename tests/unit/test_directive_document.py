@@ -66,6 +66,16 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
         document.read(folder)
 
 
+@pytest.mark.parametrize("other", ["/dev/zero", "/"])
+def test_what_is_no_file_is_not_opened(tmp_path: Path, other: str) -> None:
+    """A pipe in its place would be waited for without end."""
+    folder = write(tmp_path)
+    (folder / "rules.cedar").unlink()
+    (folder / "rules.cedar").symlink_to(other)
+    with pytest.raises(DocumentError, match=r"a-directive/rules\.cedar: is no file"):
+        document.read(folder)
+
+
 def test_a_huge_file_is_refused_without_being_read_whole(tmp_path: Path) -> None:
     folder = write(tmp_path, b"/" * (10 * 1024 * 1024))
     with pytest.raises(DocumentError, match="larger than"):
