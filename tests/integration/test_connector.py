@@ -4,8 +4,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from shared.rpc import open_channel
 from shared.settings import ListenSettings, SettingsError
 from shared.signing import BadKey
 from support import pictures
+from support.forked import ForkedProcess, fork
 from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
 from support.nats_servers import nats_server as nats_server
 from support.orders import SEARCH_ID, SYSTEM, OrderWorkshop
@@ -52,6 +51,7 @@ class Installation:
         self.server = server
         self.folder = folder
         self.config = folder / "connector.toml"
+        self.errors = folder / "connector.log"
 
     def write(self, behind: str) -> None:
         """Writes the connector's configuration with this system behind it."""
@@ -218,7 +218,7 @@ async def test_connector_works_on_after_the_bus_was_killed(installation: Install
 
 async def test_process_starts_tells_its_health_and_stops(installation: Installation) -> None:
     installation.write(LOAD_TEST)
-    process = await start(installation.config)
+    process = start(installation)
     try:
         port_file = installation.folder / "port"
 
@@ -231,40 +231,35 @@ async def test_process_starts_tells_its_health_and_stops(installation: Installat
             health = health_pb2_grpc.HealthStub(channel)
             told = await health.Check(health_pb2.HealthCheckRequest(), timeout=WAIT_S_MAX)
     finally:
-        process.send_signal(signal.SIGTERM)
-        _, errors = await process.communicate()
+        process.terminate()
+        code = await asyncio.to_thread(process.wait, WAIT_S_MAX)
 
     assert told.status == health_pb2.HealthCheckResponse.SERVING
-    assert process.returncode == 0, errors
+    assert code == 0, installation.errors.read_text()
 
 
 async def test_killed_connector_answers_after_its_restart(installation: Installation) -> None:
     workshop = installation.workshop
     installation.write(LOAD_TEST)
-    first = await start(installation.config)
+    first = start(installation)
     first.kill()
-    await first.communicate()
+    await asyncio.to_thread(first.wait, WAIT_S_MAX)
     await installation.send(workshop.sign(workshop.order()))
 
-    second = await start(installation.config)
+    second = start(installation)
     try:
         signed = await installation.answer()
     finally:
         second.terminate()
-        await second.communicate()
+        await asyncio.to_thread(second.wait, WAIT_S_MAX)
 
     assert workshop.checked(signed).HasField("found")
 
 
-async def start(config: Path) -> asyncio.subprocess.Process:
+def start(installation: Installation) -> ForkedProcess:
     """The connector as a process of its own."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "connector",
-        str(config),
-        stderr=asyncio.subprocess.PIPE,
-    )
+    with installation.errors.open("ab") as errors:
+        return fork("connector", [installation.config], stdout=errors, stderr=errors)
 
 
 @pytest.mark.parametrize(

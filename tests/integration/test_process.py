@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from support.doors import Pki
+from support.forked import run_forked
 from support.process_under_test import SECRET
 from support.sources import ROOT
 
@@ -44,6 +45,13 @@ async def ended(process: Process) -> tuple[int | None, str, str]:
     async with asyncio.timeout(TIMEOUT_S):
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
+
+
+def run(tmp_path: Path, config: str) -> tuple[int, str, str]:
+    """One that ends by itself: its exit code, and what it wrote."""
+    (tmp_path / "config.toml").write_text(config)
+    done = run_forked("support.process_under_test:main", tmp_path / "config.toml")
+    return done.returncode, done.stdout, done.stderr
 
 
 async def line_of(process: Process, *, error: bool = True) -> str:
@@ -86,16 +94,14 @@ async def test_told_to_stop_while_it_starts_it_does_not_wait(tmp_path: Path) -> 
     assert (code, err) == (0, "")
 
 
-async def test_when_it_cannot_go_on_it_ends_to_be_started_afresh(tmp_path: Path) -> None:
-    async with started(tmp_path, "does = 'ends'") as process:
-        code, out, err = await ended(process)
+def test_when_it_cannot_go_on_it_ends_to_be_started_afresh(tmp_path: Path) -> None:
+    code, out, err = run(tmp_path, "does = 'ends'")
     assert (code, out) == (1, "closed\n")
     assert events(err)[-1]["severity"] == "ERROR"
 
 
-async def test_without_what_it_needs_it_says_what(tmp_path: Path) -> None:
-    async with started(tmp_path, "does = 'is refused'") as process:
-        code, _, err = await ended(process)
+def test_without_what_it_needs_it_says_what(tmp_path: Path) -> None:
+    code, _, err = run(tmp_path, "does = 'is refused'")
     assert code == 1
     (event,) = events(err)
     assert (event["message"], event["reason"]) == ("cannot start", "BUS_UNAVAILABLE")
@@ -110,9 +116,8 @@ async def test_without_what_it_needs_it_says_what(tmp_path: Path) -> None:
         ("does = 'misconfigured'", "cannot read the registry"),
     ],
 )
-async def test_wrong_configuration_is_named(tmp_path: Path, config: str, said: str) -> None:
-    async with started(tmp_path, config) as process:
-        code, _, err = await ended(process)
+def test_wrong_configuration_is_named(tmp_path: Path, config: str, said: str) -> None:
+    code, _, err = run(tmp_path, config)
     assert code == 2
     assert err.startswith("countersign-test: ")
     assert said in err

@@ -83,5 +83,10 @@ async def running(settings: UnderTestSettings) -> AsyncIterator[Running]:
         sys.stdout.write("closed\n")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """As a service's."""
     run_process("test", "Does what a test says.", UnderTestSettings, running)
+
+
+if __name__ == "__main__":
+    main()
