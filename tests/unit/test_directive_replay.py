@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from datetime import timedelta
-from functools import cache
 from typing import Any
 
 import pytest
@@ -60,7 +59,6 @@ def read_again(search: RecordedSearch) -> RecordedSearch:
     return RecordedSearch.of(search.index, search.facts, search.officer, search.decision)
 
 
-@cache
 def plain() -> Book:
     """LAPD permits felonies and forbids crowds; everybody else permits everything."""
     rules = (
