@@ -41,7 +41,7 @@ from shared.errors import (
     from_status,
 )
 from shared.settings import BusSettings
-from shared.tls import bus_context
+from shared.tls import Renewal, bus_context
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +79,12 @@ class Bus:
         closed = asyncio.Event()
         client = Client()
         bus = cls(client, closed)
-        tls_context, renew = bus_context(settings)
+        renewal = Renewal(settings.tls)
+        tls_context = bus_context(settings)
 
         async def on_error(error: Exception) -> None:
             # Also each time that it cannot be connected again, perhaps because the certificate has lapsed.
-            renew()
+            renewal.load_into(tls_context)
             # An exception here would end the client's read loop and leave a deaf process.
             fields = {"error": type(error).__name__}
             if "permissions violation" in str(error).lower():
@@ -93,7 +94,7 @@ class Bus:
                 log.warning("bus error", extra={"fields": fields})
 
         async def on_disconnected() -> None:
-            renew()
+            renewal.load_into(tls_context)
 
         async def on_closed() -> None:
             closed.set()

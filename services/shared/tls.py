@@ -42,6 +42,10 @@ class Renewal:
         self._taken = now
         return taken
 
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Have the context present what was renewed."""
+        self.renewed(lambda: load(context, self._tls))
+
 
 def _modified(tls: TlsFiles) -> tuple[int, ...]:
     """Changes whenever one of the files does; empty while one is missing."""
@@ -57,12 +61,8 @@ def _require_fit(tls: TlsFiles) -> None:
     context.load_cert_chain(tls.certificate, tls.key)
 
 
-def bus_context(settings: BusSettings) -> tuple[ssl.SSLContext, Callable[[], None]]:
-    """Presents our certificate and checks the server's; and what has it present a renewed one.
-
-    Raises SettingsError.
-    """
-    renewal = Renewal(settings.tls)
+def bus_context(settings: BusSettings) -> ssl.SSLContext:
+    """Presents our certificate and checks the server's. Raises SettingsError."""
     try:
         context = ssl.create_default_context(cafile=str(settings.tls.authority))
         context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -70,11 +70,7 @@ def bus_context(settings: BusSettings) -> tuple[ssl.SSLContext, Callable[[], Non
     except OSError as error:
         files = ", ".join(str(path) for path in settings.tls.model_dump().values())
         raise SettingsError(f"cannot use the TLS files {files}: {error}") from error
-
-    def renew() -> None:
-        renewal.renewed(lambda: load(context, settings.tls))
-
-    return context, renew
+    return context
 
 
 def load(context: ssl.SSLContext, tls: TlsFiles) -> None:

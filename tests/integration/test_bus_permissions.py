@@ -44,7 +44,7 @@ class Intruder:
         settings = server.bus_settings(kind, name)
         await intruder.client.connect(
             servers=list(settings.servers),
-            tls=bus_context(settings)[0],
+            tls=bus_context(settings),
             tls_handshake_first=True,
             inbox_prefix=inbox or f"_INBOX_{name}",
             error_cb=on_error,
@@ -244,7 +244,7 @@ async def test_an_identity_without_a_place_on_the_bus_is_not_let_in(
 
 async def test_nobody_is_let_in_without_a_certificate(nats_server: NatsUnderTest) -> None:
     settings = nats_server.bus_settings("service", "broker")
-    context, _ = bus_context(settings)
+    context = bus_context(settings)
     bare = type(context)(context.protocol)
     bare.load_verify_locations(settings.tls.authority)
     client = Client()

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import sqlite3
-import urllib.request
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -25,8 +24,10 @@ import pytest
 from connector.answering import NOTICE
 from countersign.client import ClientSettings, OpenedAnswer
 from countersign.client.ledger import LedgerClient
+from countersign.client.ledger_query import LedgerQueryClient
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2 import ListEntriesRequest
+from countersign.ledger.v1.query_pb2 import QueryEntriesRequest
 from countersign.type.v1.circumstances_pb2 import INSTRUMENT_KIND_SEARCH_WARRANT
 from shared.errors import Conflict
 from shared.images import clean, encode_within
@@ -265,10 +266,12 @@ async def test_the_public_record_and_the_logs_name_nobody(own: InstallationUnder
             assert secret.decode() not in text, process
 
 
-def test_what_alerts_and_dashboards_ask_for_is_measured(own: InstallationUnderTest) -> None:
+async def test_what_alerts_and_dashboards_ask_for_is_measured(own: InstallationUnderTest) -> None:
     """After the searches above: each metric by the name, and with the labels, that somebody asks for."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{own.ports.ledger_http}/checkpoint", timeout=60):
-        pass  # strangers' reading is measured too
+    settings = ClientSettings.load(own.layout.oversight_client)
+    async with LedgerQueryClient.connect(settings) as client:
+        await client.query(QueryEntriesRequest())  # for which the index is made
+    await shown(own)  # strangers' reading is measured too
     labels = labels_by_metric("\n".join(measured(own).values()))
     asked = [one for one in every_expression() if not one.foreign and not one.on_record]
     assert len(asked) > 50
