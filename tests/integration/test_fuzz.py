@@ -62,6 +62,8 @@ CONTRACTS: Final = (
 EXAMPLES: Final = 12
 """For each method and subject. More find the same: the door reads every message by the same rules."""
 TIMEOUT_S: Final = 30.0
+WATCH_S: Final = 2.0
+"""A stream of what does not come says nothing until its deadline."""
 GROWTH_BYTES_MAX: Final = 128 * 1024 * 1024
 LIBRARYS: Final = ("grpc.health.", "grpc.reflection.")
 FORBIDDEN: Final = {
@@ -203,7 +205,7 @@ def caller_of(
     async def send(data: bytes) -> None:
         try:
             if method.server_streaming:
-                call = stream(data, timeout=TIMEOUT_S)
+                call = stream(data, timeout=WATCH_S)
                 async for _ in call:
                     break
                 call.cancel()
