@@ -266,12 +266,16 @@ def _differences(case: Case, held: SeatVerdict) -> list[str]:
         "obligations": (case.obligations, [duty.kind for duty in held.obligations]),
         "faults": (case.faults, verdict.faults),
     }
-    return [
+    differences = [
         f"{what}: expected {', '.join(sorted(expected)) or 'none'}; "
         f"got {', '.join(sorted(got)) or 'none'}"
         for what, (expected, got) in compared.items()
         if sorted(expected) != sorted(got)
     ]
+    if differences and verdict.unknown_facts:
+        facts = ", ".join(verdict.unknown_facts)
+        differences.append(f"not known, so say it in `ordinary` or in the case's `given`: {facts}")
+    return differences
 
 
 def problems_of(error: ValidationError) -> str:

@@ -235,6 +235,7 @@ class _Examination:
             if uid.type.namespace != (NAMESPACE,) or kind == "Action":
                 continue  # The type checker has seen to these.
             known: Iterable[str] | None = self._vocabulary.closed_lists.get(kind)
+            where_named = "registry" if known is None else "vocabulary"
             if known is None and self._known is not None:
                 if kind == "Officer" and not self._known.officers_known:
                     continue
@@ -242,7 +243,7 @@ class _Examination:
             if known is not None and uid.id not in known:
                 # Who works for another agency is nobody's to find out by trying names that are near.
                 near = "" if kind == "Officer" else _nearest(uid.id, known)
-                message = f"{uid} is not in the registry{near}"
+                message = f"{uid} is not in the {where_named}{near}"
                 self._find("UNKNOWN_NAME", rule, message, where.of(*_words(str(uid))))
         for course in _courses(rule.template):
             if not isinstance(course, pst.StringLit):

@@ -174,7 +174,10 @@ def check_note(
     file, party = f"{document.name}/{SIGNATURE_FILE}", document.manifest.party
     keys = signers.by_party.get(party, ())
     if not keys:
-        message = f"nobody can sign for {party}: it has registered no key"
+        message = (
+            f"nobody can sign for {party}: it has registered no key "
+            "(directive_signers in the trust roots)"
+        )
         raise DocumentError("SIGNER_UNKNOWN", file, message)
     if content is None:
         raise DocumentError("SIGNATURE_MISSING", file, f"{party} has not signed this")
@@ -214,4 +217,7 @@ def _signed_by(note: UnverifiedNote, party: str, signers: Signers) -> str:
         f"{line.name} ({signers.owner(line.name, line.key_id) or 'registered by nobody'})"
         for line in note.signatures
     }
-    return f"is signed by {', '.join(sorted(owners))}, and by no key that {party} registered"
+    return (
+        f"is signed by {', '.join(sorted(owners))}, and by no key that {party} registered: sign with "
+        "one of those, or have this one registered (directive_signers in the trust roots)"
+    )

@@ -156,8 +156,10 @@ class OfficerTokens:
             )
         except (jwt.InvalidTokenError, RecursionError) as error:
             # RecursionError: the header is read before any signature, and may be nested deeply.
+            wrong = isinstance(error, jwt.InvalidAudienceError)
+            why = f"it must be for the audience {self._audience}" if wrong else _plain(error)
             raise NotAuthentic(
-                "OFFICER_TOKEN_INVALID", f"the officer token is not acceptable: {_plain(error)}"
+                "OFFICER_TOKEN_INVALID", f"the officer token is not acceptable: {why}"
             ) from error
 
     def _check_times(self, claims: dict[str, Any]) -> None:

@@ -42,6 +42,18 @@ def test_a_case_that_does_not_hold_is_shown_and_fails(
     assert "changes of its rules are tried when every case holds" in shown
 
 
+def test_a_fact_that_no_case_states_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = tmp_path / "ours"
+    assert exit_code(["directive", "init", str(ours)]) == 0
+    change(ours / "rules.cedar", "when { principal.active }", "when { context.emergency }")
+    capsys.readouterr()
+    assert exit_code(["directive", "test", "--json", str(ours)]) == 1
+    (said,) = json.loads(capsys.readouterr().out)["directives"]
+    assert said["findings"][0]["message"].endswith("in the case's `given`: emergency")
+
+
 def test_what_a_guard_finds_is_shown_with_file_and_rule(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,13 @@ def test_trap_4_5_a_name_that_is_not_in_the_registry(condition: str) -> None:
     assert findings(rules) == ["UNKNOWN_NAME"]
 
 
+def test_a_word_that_no_closed_list_has_is_looked_for_in_the_vocabulary() -> None:
+    with pytest.raises(DirectiveRefused) as refused:
+        directive(FORBID + 'when { context.purpose == Countersign::Purpose::"crowdAnalysi" };')
+    (said,) = [one.message for one in refused.value.findings if one.guard == "UNKNOWN_NAME"]
+    assert said.endswith("is not in the vocabulary; did you mean crowdAnalysis?")
+
+
 def test_attack_officers_are_not_found_by_naming_one_that_is_near() -> None:
     with pytest.raises(DirectiveRefused) as refused:
         directive(FORBID + 'when { principal == Countersign::Officer::"lapd-4012" };')

@@ -70,6 +70,7 @@ def test_attack_another_party_signs(folder: Path, party: str, owner: str) -> Non
     assert said.startswith("SIGNATURE_OTHER_PARTY: ")
     assert owner in said
     assert LAPD in said
+    assert "directive_signers" in said
 
 
 def test_attack_a_party_without_a_key_is_spoken_for(folder: Path) -> None:

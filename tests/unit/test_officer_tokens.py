@@ -358,7 +358,9 @@ def test_token_for_the_broker_is_none_for_the_ledger_and_the_other_way_round(
     for audience, other in ((AUDIENCE, LEDGER_AUDIENCE), (LEDGER_AUDIENCE, AUDIENCE)):
         for token in (signed(aud=audience), signed(ELLIPTIC, "elliptic", "ES256", aud=audience)):
             assert at[audience].verify(token, LAPD, SEARCH) == OFFICER
-            assert refusal(at[other], token).reason == "OFFICER_TOKEN_INVALID"
+            refused = refusal(at[other], token)
+            assert refused.reason == "OFFICER_TOKEN_INVALID"
+            assert f"it must be for the audience {other}" in str(refused)
 
 
 @pytest.mark.parametrize("alg", ["EdDSA", "ES256"])

@@ -67,7 +67,10 @@ def init(
     chosen = party or min(jurisdictions, default="")
     jurisdiction = jurisdictions.get(chosen, chosen)
     if chosen not in {*jurisdictions, *registry.jurisdictions}:
-        raise SettingsError(f"the registry has no agency and no jurisdiction {chosen!r}")
+        raise SettingsError(
+            f"the registry has no agency and no jurisdiction {chosen!r}: give an ORI or a code that "
+            "stands in it (--party), or another registry (--registry)"
+        )
     begin = prefix or skeleton.default_prefix(chosen)
     if not re.fullmatch(PREFIX_PATTERN, begin):
         raise SettingsError(f"{begin!r} cannot be a prefix: capitals and digits, then a hyphen")
