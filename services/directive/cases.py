@@ -272,6 +272,8 @@ def _differences(case: Case, held: SeatVerdict) -> list[str]:
         for what, (expected, got) in compared.items()
         if sorted(expected) != sorted(got)
     ]
+    if "NO_DIRECTIVE" in set(verdict.faults) - set(case.faults):
+        differences.append("the directive is not in force at that time (`at`)")
     if differences and verdict.unknown_facts:
         facts = ", ".join(verdict.unknown_facts)
         differences.append(f"not known, so say it in `ordinary` or in the case's `given`: {facts}")

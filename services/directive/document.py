@@ -118,7 +118,7 @@ def read(folder: Path) -> Document:
         raise DocumentError(
             "NAME_FOLDER",
             f"{folder.name}/{MANIFEST_FILE}",
-            f"the name is {document.name!r}, the folder's is another",
+            f"the name is {document.name!r}, the folder's {folder.name!r}: make one of them the other",
             manifest_place(document.manifest_text, "name"),
         )
     return document

@@ -65,6 +65,13 @@ def test_a_case_that_fails_is_pointed_at() -> None:
     assert shown[finding.place.column - 1 :] == f"name: {finding.rule}"
 
 
+def test_a_case_of_a_day_without_the_directive_says_so() -> None:
+    file = cases.load(DIRECTIVES / "lapd-2020-11-13")
+    early = file.cases[0].model_copy(update={"at": file.at.replace(year=2000)})
+    (finding,) = run("lapd-2020-11-13", file.model_copy(update={"cases": (early,)})).findings
+    assert finding.message.endswith("the directive is not in force at that time (`at`)")
+
+
 def test_a_case_may_bring_those_who_take_part_in_it() -> None:
     file = cases.load(DIRECTIVES / "lasd-lacris-operator")
     assert "NV0020100" not in registry().agencies
