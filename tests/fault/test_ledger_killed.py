@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ledger.__main__ import run_check, running
-from ledger.config import LedgerSettings
 from ledger.sqlite_storage import SqliteDatabase
 from shared.bus import Bus
-from shared.errors import NotReady
 from support.appenders import Appenders
-from support.ledgers import LedgerProcess, assert_whole, write_settings
+from support.ledgers import LedgerProcess, assert_whole, run_program, write_settings
 from support.nats_servers import NatsUnderTest
 from support.waiting import until
 
@@ -113,21 +110,31 @@ async def everything_is_as_acknowledged(process: LedgerProcess, appenders: Appen
             assert again.receipt.index == before.receipt.index
 
 
-async def test_second_process_and_a_damaged_file_say_why_they_are_not_started(
-    tmp_path: Path, nats_server: NatsUnderTest, capsys: pytest.CaptureFixture[str]
+async def test_second_process_says_why_it_does_not_start(
+    tmp_path: Path, nats_server: NatsUnderTest
 ) -> None:
     config = write_settings(tmp_path, nats_server)
-    settings = LedgerSettings.load(config)
+    process = LedgerProcess(config)
+    try:
+        await process.start()
+        second = await asyncio.to_thread(run_program, config)
+        assert second.returncode == 1
+        assert "LEDGER_LOCKED" in second.stderr
+        assert "another process has the ledger open" in second.stderr
+        checked = await asyncio.to_thread(run_program, "check", config)
+        assert (checked.returncode, checked.stdout[:6]) == (0, "WHOLE:")
+        assert process.stop() == 0
+    finally:
+        process.kill()
+
+
+async def test_damaged_file_is_not_started_from(tmp_path: Path, nats_server: NatsUnderTest) -> None:
+    config = write_settings(tmp_path, nats_server)
     process = LedgerProcess(config)
     broker = await Bus.connect(nats_server.bus_settings("service", "broker"), "broker")
     try:
         await process.start()
         appended = await Appenders(broker).append_surely(1)
-        with pytest.raises(NotReady, match="another process has the ledger open") as locked:
-            await started(settings)
-        assert locked.value.reason == "LEDGER_LOCKED"
-        assert await asyncio.to_thread(run_check, [str(config)]) == 0
-        assert capsys.readouterr().out.startswith("WHOLE:")
         assert process.stop() == 0
     finally:
         process.kill()
@@ -135,14 +142,9 @@ async def test_second_process_and_a_damaged_file_say_why_they_are_not_started(
     content = bytearray(process.database.path.read_bytes())
     content[content.index(appended.receipt.leaf) + 20] ^= 1
     process.database.path.write_bytes(content)
-    assert await asyncio.to_thread(run_check, [str(config)]) == 1
-    assert capsys.readouterr().err.startswith("FAILED: ")
-    with pytest.raises(NotReady) as damaged:
-        await started(settings)
-    assert damaged.value.reason == "LEDGER_DAMAGED"
-
-
-async def started(settings: LedgerSettings) -> None:
-    """The program, but for its process."""
-    async with running(settings):
-        raise AssertionError("it started")
+    checked = await asyncio.to_thread(run_program, "check", config)
+    assert checked.returncode == 1
+    assert checked.stderr.startswith("FAILED: ")
+    started = await asyncio.to_thread(run_program, config)
+    assert started.returncode == 1
+    assert "LEDGER_DAMAGED" in started.stderr

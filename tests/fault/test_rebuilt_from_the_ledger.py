@@ -54,11 +54,7 @@ async def test_searches_and_directives_are_told_as_before(tmp_path: Path) -> Non
 
     What stays is the connector's own copy of its agency's, which it takes from nobody.
     """
-    whole = InstallationUnderTest(tmp_path / "data", on_record=True)
-    for other in ("burbank-asks-others", "facefind-nobody"):
-        # Of others' searches: to publish one takes seconds.
-        shutil.rmtree(whole.layout.directives / other)
-    with whole:
+    with InstallationUnderTest(tmp_path / "data", on_record=True) as whole:
         async with at_work(whole, LAPD) as lapd:
             answered = await _submitted(lapd, own_case())
             await lapd.ended(answered)

@@ -14,6 +14,7 @@ from registry.folding import Fold
 from registry.signature import Signed
 from shared.errors import InvalidRequest, NotReady, ServiceError
 from support.directives import LAPD
+from support.documents import handed_in
 from support.publishing import ALL, Scene, on_record, outcome, proved, ready
 from support.registrations import (
     BURBANK,
@@ -196,3 +197,4 @@ async def test_a_registry_that_is_a_file_is_changed_there(scene: Scene) -> None:
         with pytest.raises(NotReady) as refused:
             await owners.publish(ours(ACTIVE, 1))
         assert refused.value.reason == "REGISTRY_IS_A_FILE"
+        await client.publish(handed_in())

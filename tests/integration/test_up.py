@@ -1,6 +1,5 @@
 """`countersign up`: every part as a real process, and none left behind."""
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from countersign.installation.ports import Ports, address
 from countersign.installation.prepare import ensure_documents, prepare, systems_run_here
 from countersign.installation.supervisor import STOP_GRACE_S
 from support.installations import ProcessUnderTest, bring_embeddings
-from support.waiting import WAIT_S_MAX, until
+from support.waiting import WAIT_S_MAX
 
 READY_LINE = "Everything runs."
 START_TIMEOUT_S = 200.0
@@ -154,18 +153,12 @@ def stops_with_one_death_on_a_bus_of_somebody_else(folder: Path) -> None:
 
 
 def leaves_no_process_behind_when_killed(folder: Path) -> None:
-    """Each is on its own leash: it need not have started them all."""
-    up = Up(folder)
-
-    async def begun() -> bool:
-        assert up.process.poll() is None, up.errors
-        return "broker               starting" in up.errors
-
+    again = Up(folder)
     try:
-        asyncio.run(until(begun))
-        family = up.family
-        assert len(family) >= 4, "NATS, ledger, policy and broker"
+        again.wait_until_ready()
+        family = again.family
+        assert len(family) >= 6
     finally:
-        up.process.kill()
-        up.wait()
-    assert all_end(family)
+        again.process.kill()
+        again.wait()
+    assert all_end(family), "killed, it leaves no process behind"
