@@ -83,9 +83,9 @@ class Bus:
         tls_context = bus_context(settings)
 
         async def on_error(error: Exception) -> None:
-            # Also each time that it cannot be connected again, perhaps because the certificate has lapsed.
-            renewal.load_into(tls_context)
             # An exception here would end the client's read loop and leave a deaf process.
+            # It is told of each failed try to connect too, perhaps for a certificate that has lapsed.
+            renewal.load_into(tls_context)
             fields = {"error": type(error).__name__}
             if "permissions violation" in str(error).lower():
                 # Whoever published or subscribed hears nothing but silence, so this must be heard.
