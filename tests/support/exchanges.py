@@ -67,7 +67,9 @@ class Load:
     def seen(self) -> set[str]:
         """What has become of searches so far, and whether something was tried that nobody may."""
         lines = _lines(self.logs)
-        return {one.get("state", one["kind"].lower()) for one in lines}
+        tried = {"tried" for one in lines if one["kind"] == "Tried"}
+        # A call that failed has no state, and is no search that did.
+        return tried | {one["state"] for one in lines if one["kind"] == "Told"}
 
     def wait_until_seen(self, what: Set[str]) -> None:
         """For all of this: how much a machine does meanwhile is not known, so the load goes on until then."""
