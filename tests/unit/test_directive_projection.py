@@ -1,7 +1,7 @@
 """What a party is not told cannot help it to permit."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from countersign.type.v1.decision_pb2 import DecisionOutcome, VerdictOutcome
 from directive import entities, self_test
-from directive.book import Book, Slice
+from directive.book import Book, Directive, Slice
 from directive.evaluate import Evaluator
 from directive.findings import DirectiveRefused
 from directive.projection import Projection, check, facts_read, seat_lists
@@ -226,13 +226,19 @@ class BookThatDrops(Book):
 
     dropped = ""
 
+    def __init__(self, directives: Iterable[Directive], vocabulary: Vocabulary) -> None:
+        super().__init__(directives, vocabulary)
+        # A book holds its slices: whoever asks it tells them apart by their identity.
+        self._made: list[Slice] = []
+
     def slice(self, party: str, day: date) -> Slice | None:
         """The slice without one of its facts."""
         rules = super().slice(party, day)
         if rules is None or party != LAPD:
             return rules
         left = [fact for fact in rules.projection.facts if fact != self.dropped]
-        return dataclasses.replace(rules, projection=projection_of(*left))
+        self._made.append(dataclasses.replace(rules, projection=projection_of(*left)))
+        return self._made[-1]
 
 
 @pytest.mark.promise(3)
