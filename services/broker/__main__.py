@@ -226,6 +226,7 @@ def _parts(
         signing_key=SigningKey.load(settings.order_signing_key),
         clock=clock,
         default_wait_s=settings.default_wait.total_seconds(),
+        witnesses_wait_s=settings.witnesses_wait.total_seconds(),
         referring=referring,
     )
     servicer = BrokerServicer(

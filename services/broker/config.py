@@ -49,6 +49,11 @@ class BrokerSettings(ProcessSettings):
     """How long sealed answers are kept on the bus for the requester to fetch."""
     orders_bytes_max: int = Field(default=1024**3, gt=4 * 1024**2)
     """Bound of one system's waiting orders, in bytes; past it new orders are refused."""
+    witnesses_wait: timedelta = Field(
+        default=timedelta(0), ge=timedelta(0), le=timedelta(seconds=10)
+    )
+    """How long an order waits for the ledger's quorum of witnesses under its decision (ISO 8601 or seconds),
+    for connectors that have `witnesses`; without the quorum it is not sent. 0: it does not wait."""
     peers: Mapping[str, PeerSettings] = Field(default_factory=dict)
     """By trust domain. What each is trusted for is in the trust roots; both must name it."""
     streams_replicas: int = Field(default=1, ge=1, le=5)

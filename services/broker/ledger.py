@@ -6,6 +6,8 @@ not be on record; callers append again with the same idempotency key, or give up
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Final
 
 from broker.batching import LINGER_S, Batcher, Bounds
@@ -14,6 +16,8 @@ from countersign.ledger.v1.append_pb2 import (
     Appended,
     AppendRequest,
     AppendResponse,
+    GetReceiptsRequest,
+    GetReceiptsResponse,
     ListOpenSearchesRequest,
     ListOpenSearchesResponse,
     ListSearchesRequest,
@@ -22,9 +26,11 @@ from countersign.ledger.v1.append_pb2 import (
     LookUpSearchResponse,
     PendingEntry,
 )
+from countersign.ledger.v1.ledger_pb2 import GetReceiptRequest
+from countersign.type.v1.decision_pb2 import Receipt
 from shared import telemetry
 from shared.bus import Bus
-from shared.errors import Broken
+from shared.errors import Broken, Unavailable
 
 TIMEOUT_S: Final = 5
 """An append waits for one fsync, and for a restart of the ledger at most once."""
@@ -41,6 +47,13 @@ BOUNDS: Final = Bounds(
     patience_s=TIMEOUT_S,
     linger_s=LINGER_S,
 )
+RECEIPTS_BOUNDS: Final = replace(
+    BOUNDS,
+    # The ledger gives no more in one message, and each waits for the next checkpoint that witnesses cosign.
+    items=64,
+    messages=8,
+    alongside=1,
+)
 
 _append_duration = telemetry.meter.create_histogram(
     "countersign.ledger.append.duration",
@@ -55,6 +68,9 @@ class Ledger:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._witnesses = Batcher[GetReceiptRequest, Receipt](
+            "WITNESSES", self._send_for_receipts, RECEIPTS_BOUNDS
+        )
         self._batcher = Batcher[PendingEntry, Appended]("LEDGER", self._send, BOUNDS)
 
     async def append(self, pending: PendingEntry, until: float | None = None) -> Appended:
@@ -92,6 +108,33 @@ class Ledger:
         if record is not None and record.search_id != search_id:
             raise Broken("LEDGER_ANSWER", "the ledger answered with another search")
         return record
+
+    async def witnessed(self, record: Record, wait_s: float) -> Receipt:
+        """The decision's receipt with the quorum of the ledger's witnesses. Raises ServiceError."""
+        asked = GetReceiptRequest(index=record.decided.index)
+        asked.wait.FromTimedelta(timedelta(seconds=wait_s))
+        receipt = await self._witnesses.ask(asked)
+        if receipt.leaf != record.decided.leaf:
+            raise Broken("LEDGER_ANSWER", "the ledger answered with another entry's receipt")
+        return receipt
+
+    async def _send_for_receipts(
+        self, asked: list[GetReceiptRequest], within_s: float
+    ) -> Sequence[Receipt]:
+        wait = asked[0].wait
+        request = GetReceiptsRequest(indexes=[one.index for one in asked], wait=wait)
+        timeout_s = TIMEOUT_S + wait.seconds
+        found = await self._bus.request(
+            "ledger.get_receipts", request, GetReceiptsResponse, timeout_s, within_s
+        )
+        if not found.witnessed:
+            raise Unavailable(
+                "DECISION_UNWITNESSED",
+                f"recorded, and not sent yet, for the quorum of witnesses is missing ({found.lacking}); "
+                "try again with the same id",
+                retry_after_s=1,
+            )
+        return found.receipts
 
     async def open_searches(self) -> list[Record]:
         """Every permitted search without an end. Raises ServiceError."""

@@ -105,6 +105,7 @@ class Searching:
         limits: Limits,
         default_wait_s: float,
         referring: Referring,
+        witnesses_wait_s: float = 0.0,
     ) -> None:
         self._bus = bus
         self._ledger = ledger
@@ -119,6 +120,7 @@ class Searching:
         self._clock = clock
         self._limits = limits
         self._default_wait_s = default_wait_s
+        self._witnesses_wait_s = witnesses_wait_s
         self._submissions: dict[str, asyncio.Task[Record]] = {}
 
     async def check(self, caller: Call, request: CheckSearchRequest) -> CheckSearchResponse:
@@ -344,11 +346,15 @@ class Searching:
         )
 
     async def _send(self, record: Record, bound: bytes, sealed_probe: SealedPayload) -> None:
+        receipt = record.decided
+        if self._witnesses_wait_s:
+            # First: a connector that demands witnesses would refuse the order, and that is an end.
+            receipt = await self._ledger.witnessed(record, self._witnesses_wait_s)
         order = SearchOrder(
             search_id=record.search_id,
             system=record.system,
             bound_request=bound,
-            decision_receipt=record.decided,
+            decision_receipt=receipt,
             deadline=record.decision.deadline,
             issued_at=stamp(self._clock.now()),
         )

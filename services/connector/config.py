@@ -83,6 +83,9 @@ class ConnectorSettings(ProcessSettings):
     """Registry of agencies, systems, galleries and officers (TOML): this connector's own copy."""
     trust_roots: ConfigPath
     """Public keys of the log, the broker and those who sign directives (JSON): this connector's own copy."""
+    witnesses: ConfigPath | None = None
+    """Policy of witnesses (C2SP tlog-policy): without its quorum under the decision no order is run.
+    The broker then needs `witnesses_wait`. Left out, the ledger's own signature is enough."""
     directives: ConfigPath
     """Folder with the directives of the agency that runs the system; others' in it are not used."""
     answer_signing_key: ConfigPath

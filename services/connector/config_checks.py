@@ -1,7 +1,7 @@
 """What `countersign-connector config check` looks at: what a start does with the files."""
 
 from connector.config import ConnectorSettings
-from connector.expected import agree, expectations
+from connector.expected import agree, demanded, expectations
 from shared.config_check import Attempt, Checks
 from shared.identity import SpiffeId
 from shared.registry import Registry, TrustRoots
@@ -24,7 +24,7 @@ def checks(settings: ConnectorSettings) -> Checks:
         registry = Registry.load(settings.registry)
         expectations(settings, registry, TrustRoots.load(settings.trust_roots))
 
-    files = ("registry", "trust_roots")
+    files = ("registry", "trust_roots", "witnesses")
     return Checks(
         (
             Attempt("registry", lambda: Registry.load(settings.registry)),
@@ -32,6 +32,7 @@ def checks(settings: ConnectorSettings) -> Checks:
             Attempt("answer_signing_key", lambda: SigningKey.load(settings.answer_signing_key)),
             Attempt("probe_opening_key", lambda: PrivateKey.load(settings.probe_opening_key)),
             Attempt("trust_roots", keys, ("answer_signing_key", "probe_opening_key")),
+            Attempt("witnesses", lambda: demanded(settings.witnesses, ())),
             Attempt("directives", expected, files),
         ),
         SpiffeId(settings.trust_domain, "connector", settings.system),

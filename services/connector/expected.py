@@ -1,5 +1,8 @@
 """What a connector takes from its files before it takes an order."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from connector.config import ConnectorSettings
 from connector.own_directives import load_own_directives
 from connector.proof import Expectations
@@ -8,8 +11,9 @@ from shared.registry import Registry, TrustRoots
 from shared.sealing import PrivateKey
 from shared.settings import SettingsError
 from shared.signing import SigningKey, VerifyKey
-from tlog.cosignature import parse_log_vkey
+from tlog.cosignature import LogVerifier, parse_log_vkey
 from tlog.errors import TlogError
+from tlog.policy import NO_QUORUM, Policy
 
 
 def expectations(
@@ -36,7 +40,24 @@ def expectations(
         own_directives=load_own_directives(
             settings.directives, registry, system.operator, signers, trust.vocabulary_signers
         ),
+        witnesses=demanded(settings.witnesses, logs),
     )
+
+
+def demanded(path: Path | None, logs: Sequence[LogVerifier]) -> Policy | None:
+    """The witnesses that must have cosigned, for these logs whatever it names; raises SettingsError."""
+    if path is None:
+        return None
+    try:
+        policy = Policy.parse(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"witnesses: cannot read {path}: {error.strerror}") from error
+    except TlogError as error:
+        raise SettingsError(f"witnesses: {path}: {error}") from error
+    if policy.quorum == NO_QUORUM:
+        # Whoever names witnesses means to be protected by them.
+        raise SettingsError(f"witnesses: {path} demands none: it says 'quorum {NO_QUORUM}'")
+    return policy.with_logs(logs)
 
 
 def agree(

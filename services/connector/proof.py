@@ -8,7 +8,8 @@ in the signed answer and in the ledger:
 3. It is for this system. [WRONG_SYSTEM]
 4. It is neither stale nor from the future, and its deadline has not passed.
    [ORDER_TIMES, ORDER_EXPIRED]
-5. Its receipt proves an entry to be in the log that the connector knows. [RECEIPT_INVALID]
+5. Its receipt proves an entry to be in the log that the connector knows, and the quorum of witnesses has
+   cosigned the tree that it leads to, where the connector demands one. [RECEIPT_INVALID, RECEIPT_UNWITNESSED]
 6. That entry is a decision on this search, every party permits, and the order's deadline is not later than
    the one recorded. [DECISION_MISMATCH, DECISION_NOT_PERMITTED, DEADLINE_MISMATCH]
 7. The request in the order is the one decided on, of valid facts, for this search, system and
@@ -31,14 +32,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from countersign.connector.v1.connector_pb2 import FailureReason, SearchOrder, SignedOrder
 from countersign.ledger.v1.entry_pb2 import Entry, SearchDecided
-from countersign.type.v1.decision_pb2 import DecisionOutcome, Verdict, VerdictOutcome
+from countersign.type.v1.decision_pb2 import DecisionOutcome, Receipt, Verdict, VerdictOutcome
 from countersign.type.v1.search_pb2 import BoundRequest, SealedPayload, SearchFacts
 from shared.binding import payload_digest, request_digest
 from shared.sealing import can_be_sealed_to
 from shared.signing import ORDER_CONTEXT, BadSignature, VerifyKey
 from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
+from tlog.policy import Policy
 from tlog.proof import verify_receipt
+from tlog.verify import Failure, NotVerified, verify_proof
 
 CLOCK_SKEW_MAX = timedelta(minutes=2)
 """How far ahead of ours the broker's clock may be: more than time services let machines drift."""
@@ -68,6 +71,7 @@ CHECKS: Final = frozenset(
         "OWN_DIRECTIVES",
         "PROBE_MISMATCH",
         "RECEIPT_INVALID",
+        "RECEIPT_UNWITNESSED",
         "REQUEST_INVALID",
         "REQUEST_MISMATCH",
         "SEARCH_ALREADY_RUN",
@@ -102,6 +106,8 @@ class Expectations:
     """By key id."""
     logs: tuple[LogVerifier, ...]
     own_directives: OwnDirectives
+    witnesses: Policy | None = None
+    """Those logs, with witnesses and the quorum of them that must have cosigned; None demands none."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,7 @@ def verify(signed: SignedBytes, expected: Expectations, now: datetime) -> Verifi
     if order.system != expected.system:
         raise OrderRefused("WRONG_SYSTEM")
     deadline = _check_times(order, now)
-    decided = _check_decision(order, expected.logs, deadline)
+    decided = _check_decision(order, expected, deadline)
     request = _check_request(signed, decided, expected)
     if payload_digest(signed.sealed_probe) != request.sealed_probe_sha256:
         raise OrderRefused("PROBE_MISMATCH")
@@ -203,12 +209,15 @@ def _instant(timestamp: Timestamp) -> datetime:
 
 
 def _check_decision(
-    order: SearchOrder, logs: tuple[LogVerifier, ...], deadline: datetime
+    order: SearchOrder, expected: Expectations, deadline: datetime
 ) -> SearchDecided:
     """Steps 5 and 6."""
     receipt = order.decision_receipt
+    logs = expected.logs
     if not any(_proves(log, receipt.leaf, receipt.tlog_proof, receipt.index) for log in logs):
         raise OrderRefused("RECEIPT_INVALID")
+    if expected.witnesses is not None:
+        _check_witnessed(receipt, expected.witnesses)
     try:
         entry = Entry.FromString(receipt.leaf)
     except DecodeError:
@@ -230,6 +239,15 @@ def _proves(log: LogVerifier, leaf: bytes, tlog_proof: str, index: int) -> bool:
     except TlogError:
         return False
     return proved == index
+
+
+def _check_witnessed(receipt: Receipt, witnesses: Policy) -> None:
+    """The end of step 5. The log's own key can sign two histories; it cannot have both witnessed."""
+    try:
+        verify_proof(receipt.leaf, receipt.tlog_proof, witnesses)
+    except NotVerified as error:
+        lacks = error.failure is Failure.QUORUM_MISSING
+        raise OrderRefused("RECEIPT_UNWITNESSED" if lacks else "RECEIPT_INVALID") from None
 
 
 def _check_request(

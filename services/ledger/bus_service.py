@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from google.protobuf.duration_pb2 import Duration
+
 from countersign.ledger.v1 import append_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1 import decision_pb2
@@ -24,6 +26,8 @@ APPENDS_IN_FLIGHT_MAX: Final = 512
 WITNESS_WAIT_S: Final = 3.0
 WITNESS_WAIT_S_MAX: Final = 10.0
 """For witnesses, as the contract says."""
+RECEIPTS_MAX: Final = 64
+"""Of one GetReceiptsRequest: with the checkpoint and its cosignatures each may take 10 kB."""
 LOOK_UPS_IN_FLIGHT_MAX: Final = 256
 OPEN_SEARCHES_MAX: Final = 1000
 SEARCHES_MAX: Final = 100
@@ -54,6 +58,14 @@ class BusService:
         """Answer on the bus from now on."""
         await bus.serve(
             "ledger.append", QUEUE, pb.AppendRequest, self.append, APPENDS_IN_FLIGHT_MAX
+        )
+        # The writer alone knows what witnesses have cosigned.
+        await bus.serve(
+            "ledger.get_receipts",
+            QUEUE,
+            pb.GetReceiptsRequest,
+            self.get_receipts,
+            LOOK_UPS_IN_FLIGHT_MAX,
         )
         await self.serve_look_ups(bus)
 
@@ -99,19 +111,32 @@ class BusService:
         self, request: pb.AppendRequest, placed: Sequence[Placed]
     ) -> pb.AppendResponse:
         """Wait for a quorum, for a while; the entries are durable whatever comes of it."""
-        wait_s = WITNESS_WAIT_S
-        if request.HasField("witness_wait"):
-            wait_s = request.witness_wait.ToTimedelta().total_seconds()
+        given = request.HasField("witness_wait")
         best = await self._witnessed.best(
             [one.index for one in placed],
             self._sequencer.published,
-            max(0.0, min(wait_s, WITNESS_WAIT_S_MAX)),
+            _wait_s(request.witness_wait) if given else WITNESS_WAIT_S,
         )
         return pb.AppendResponse(
             appended=[
                 pb.Appended(receipt=_receipt(receipt), existing=one.existing)
                 for one, receipt in zip(placed, best.receipts, strict=True)
             ],
+            witnessed=not best.lacking,
+            lacking=best.lacking,
+        )
+
+    async def get_receipts(self, request: pb.GetReceiptsRequest) -> pb.GetReceiptsResponse:
+        """Wait for a quorum, for a while, and give what there is then."""
+        if not 1 <= len(request.indexes) <= RECEIPTS_MAX:
+            raise invalid("indexes", f"{len(request.indexes)} given; 1 to {RECEIPTS_MAX} allowed")
+        best = await self._witnessed.best(
+            [known_index(one, "indexes") for one in request.indexes],
+            self._sequencer.published,
+            _wait_s(request.wait),
+        )
+        return pb.GetReceiptsResponse(
+            receipts=[_receipt(one) for one in best.receipts],
             witnessed=not best.lacking,
             lacking=best.lacking,
         )
@@ -145,6 +170,10 @@ class BusService:
             min(request.page_size or SEARCHES_DEFAULT, SEARCHES_MAX),
         )
         return pb.ListSearchesResponse(searches=[_on_record(one) for one in found])
+
+
+def _wait_s(wait: Duration) -> float:
+    return max(0.0, min(wait.seconds + wait.nanos / 1e9, WITNESS_WAIT_S_MAX))
 
 
 async def _always_fresh() -> None:

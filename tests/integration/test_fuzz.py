@@ -76,6 +76,7 @@ PROCESSES: Final = ("broker", "policy", "ledger", "connector-lacris")
 SUBJECTS: Final[dict[str, tuple[str, Descriptor]]] = {
     "policy.evaluate": ("broker", policy_pb2.EvaluateBatchRequest.DESCRIPTOR),
     "ledger.append": ("broker", append_pb2.AppendRequest.DESCRIPTOR),
+    "ledger.get_receipts": ("broker", append_pb2.GetReceiptsRequest.DESCRIPTOR),
     "ledger.look_up_search": ("broker", append_pb2.LookUpSearchRequest.DESCRIPTOR),
     "ledger.list_open_searches": ("broker", append_pb2.ListOpenSearchesRequest.DESCRIPTOR),
     "ledger.list_searches": ("broker", append_pb2.ListSearchesRequest.DESCRIPTOR),

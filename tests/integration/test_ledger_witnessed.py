@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from broker.ledger import Ledger
+from broker.record import Record
 from countersign.ledger.v1 import append_pb2, ledger_pb2
 from countersign.ledger.v1.append_pb2_grpc import LedgerAppendServiceStub
 from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from ledger.__main__ import RunningLedger, running
 from ledger.config import LedgerSettings
 from ledger.replica import Replica
-from shared.errors import ServiceError
+from shared.bus import connected
+from shared.errors import ServiceError, Unavailable
 from shared.rpc import call, open_channel
 from support.ledgers import SIGNER, decided, rejected, write_settings
 from support.nats_servers import NatsUnderTest
@@ -28,6 +31,7 @@ from support.waiting import until
 from support.witnesses import WitnessProcess, write_witness
 from tlog.policy import Policy
 from tlog.proof import TlogProof
+from tlog.verify import verify_proof
 from witness.keys import new_keys
 
 TIMEOUT_S = 120
@@ -163,6 +167,25 @@ async def test_receipts_with_two_of_three_and_one_dead(
         with pytest.raises(ServiceError) as unknown:
             await one.receipt(7)
         assert unknown.value.reason == "ENTRY_UNKNOWN"
+
+
+async def test_a_broker_gets_what_a_connector_that_demands_witnesses_believes(
+    network: Network, nats_server: NatsUnderTest
+) -> None:
+    over_the_bus = nats_server.bus_settings("service", "broker")
+    async with met(network, nats_server) as one, connected(over_the_bus, "broker") as bus:
+        appended = (await one.append(rejected(), decided(1))).appended[1]
+        broker = Ledger(bus)
+        record = Record.from_receipts(appended.receipt, None)
+        receipt = await broker.witnessed(record, 10)
+        assert receipt.leaf == appended.receipt.leaf
+        index, _ = verify_proof(receipt.leaf, receipt.tlog_proof, network.policy)
+        assert index == appended.receipt.index
+        network.witnesses[1].kill()
+        later = (await one.append(decided(2))).appended[0]
+        with pytest.raises(Unavailable) as raised:
+            await broker.witnessed(Record.from_receipts(later.receipt, None), 0.1)
+        assert raised.value.reason == "DECISION_UNWITNESSED"
 
 
 async def test_below_the_quorum_appends_go_on_and_say_what_they_lack(

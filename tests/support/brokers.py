@@ -116,6 +116,7 @@ class BrokerOnTheTable:
     limit_settings: LimitSettings = WIDE
     follows: Known | None = None
     """Who takes part, when that is no file."""
+    witnesses_wait_s: float = 0.0
     peers: tuple[Peer, ...] = ()
     """Where the system is, if it is not here."""
     clients: Mapping[str, PeerClient] = field(default_factory=dict)
@@ -179,6 +180,7 @@ class BrokerOnTheTable:
             signing_key=self.order_key,
             clock=self.clock,
             default_wait_s=900,
+            witnesses_wait_s=self.witnesses_wait_s,
             referring=self.referring,
         )
         self.answers = Answers(

@@ -12,6 +12,8 @@ from google.protobuf.message import Message
 from countersign.ledger.v1.append_pb2 import (
     AppendRequest,
     AppendResponse,
+    GetReceiptsRequest,
+    GetReceiptsResponse,
     ListOpenSearchesRequest,
     ListOpenSearchesResponse,
     ListSearchesRequest,
@@ -53,6 +55,10 @@ class LedgerInMemory:
         self.kept_but_failed = 0
         self.documents = 0
         """Index of the newest document that a decision must know."""
+        self.witnessed = True
+        """Whether witnesses cosign what is on record."""
+        self.witnesses_see: int | None = None
+        """The only entry of which there are receipts with witnesses, whichever was asked for."""
         self.documents_to_come = 0
         """So many are published, one each time that a decision is refused for not knowing the newest."""
 
@@ -100,6 +106,15 @@ class LedgerInMemory:
     def receipt(self, index: int) -> Receipt:
         """A receipt without a proof."""
         return Receipt(index=index, leaf=self.entries[index].SerializeToString())
+
+    def receipts(self, request: GetReceiptsRequest) -> GetReceiptsResponse:
+        """Receipts with witnesses, as far as a receipt without a proof can show any."""
+        only = self.witnesses_see
+        receipts = [self.receipt(one if only is None else only) for one in request.indexes]
+        for one in receipts:
+            one.tlog_proof = "cosigned" if self.witnessed else ""
+        lacking = "" if self.witnessed else "witness w1 has not cosigned"
+        return GetReceiptsResponse(receipts=receipts, witnessed=self.witnessed, lacking=lacking)
 
     def look_up(self, request: LookUpSearchRequest) -> LookUpSearchResponse:
         """What is on record of a search."""
@@ -201,6 +216,7 @@ class BusInMemory:
         """What to wait for before a subject is answered."""
         self._handlers: dict[str, Callable[[Any], Message]] = {
             "ledger.append": self.ledger.append,
+            "ledger.get_receipts": self.ledger.receipts,
             "ledger.look_up_search": self.ledger.look_up,
             "ledger.list_open_searches": self.ledger.list_open,
             "ledger.list_searches": self.ledger.list_searches,

@@ -44,8 +44,10 @@ from shared.binding import bind, request_digest
 from shared.sealing import PrivateKey, candidates_info, probe_info, seal
 from shared.signing import ANSWER_CONTEXT, ORDER_CONTEXT, SigningKey
 from tlog.checkpoint import Checkpoint, sign_checkpoint
+from tlog.cosignature import Cosigner
 from tlog.merkle import leaf_hash, node_hash
 from tlog.note import Signer
+from tlog.policy import Policy
 from tlog.proof import write_proof
 
 NOW: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -104,6 +106,10 @@ class OrderWorkshop:
     connector_answers: SigningKey = field(default_factory=SigningKey.generate)
     requester: PrivateKey = field(default_factory=PrivateKey.generate)
     now: datetime = NOW
+    cosigners: Sequence[Cosigner] = ()
+    """Who cosigns the log."""
+    witnesses: Policy | None = None
+    """What the connector demands of them."""
     sealed_probe: SealedPayload = field(default_factory=SealedPayload)
     """The probe of the newest order, which `sign` puts beside it."""
 
@@ -115,6 +121,7 @@ class OrderWorkshop:
             broker_keys={self.broker.key_id: self.broker.verify_key},
             logs=(self.log.verifier,),
             own_directives=own_directives,
+            witnesses=self.witnesses,
         )
 
     def order(
@@ -142,7 +149,8 @@ class OrderWorkshop:
         order.deadline.FromDatetime(self.now + timedelta(minutes=15))
         entry = self.entry(search_id, request_digest(request))
         entry_changed(entry)
-        order.decision_receipt.CopyFrom(receipt(entry.SerializeToString(), log or self.log))
+        proved = receipt(entry.SerializeToString(), log or self.log, self.cosigners)
+        order.decision_receipt.CopyFrom(proved)
         return order
 
     def entry(self, search_id: str, request_sha256: bytes) -> Entry:
@@ -185,9 +193,10 @@ class OrderWorkshop:
         return SearchAnswer.FromString(signed.answer)
 
 
-def receipt(leaf: bytes, log: Signer) -> Receipt:
+def receipt(leaf: bytes, log: Signer, cosigners: Sequence[Cosigner] = ()) -> Receipt:
     """Proof that the leaf is the second of two entries of the log."""
     first = leaf_hash(b"an earlier entry")
-    root = node_hash(first, leaf_hash(leaf))
-    note = sign_checkpoint(Checkpoint(log.verifier.name, 2, root), log)
+    checkpoint = Checkpoint(log.verifier.name, 2, node_hash(first, leaf_hash(leaf)))
+    note = sign_checkpoint(checkpoint, log)
+    note += "".join(one.cosign(checkpoint, int(NOW.timestamp())) for one in cosigners)
     return Receipt(index=1, leaf=leaf, tlog_proof=write_proof(1, [first], note))

@@ -251,11 +251,26 @@ def damaged_meanings(layout: Layout, text: Path, empty: Path) -> Damaged:
     }
 
 
+def damaged_witnesses(text: Path) -> Damaged:
+    none = text.with_name("none.policy")
+    none.write_text("quorum none\n")
+    return {
+        "witnesses that are none": ("connector", {"witnesses": str(text)}, "witnesses", str(text)),
+        "witnesses of whom none is demanded": (
+            "connector",
+            {"witnesses": str(none)},
+            "witnesses",
+            "demands none",
+        ),
+    }
+
+
 def test_what_a_start_would_fail_with_is_named_by_its_key(layout: Layout, tmp_path: Path) -> None:
     text, empty = tmp_path / "text", tmp_path / "empty"
     text.write_text("nothing of the kind")
     empty.mkdir()
     damaged = damaged_files(layout, text, empty) | damaged_meanings(layout, text, empty)
+    damaged |= damaged_witnesses(text)
     for name, (process, changes, key, said) in damaged.items():
         found = OF[process].look(changed(file_of(layout, process), tmp_path, **changes))
         assert [one.key for one in found] == [key], (name, found)

@@ -14,6 +14,8 @@ from countersign.type.v1.decision_pb2 import Receipt
 from shared.signing import SigningKey
 from support.connectors import BusThatKeeps, SystemThatAnswers, delivery, orders
 from support.orders import NOW, OrderWorkshop, log_signer
+from support.witnesses import COSIGNER, PQ_COSIGNER
+from tlog.policy import Policy
 
 pytestmark = pytest.mark.promise(2)
 
@@ -40,6 +42,16 @@ def receipt_of_another_entry(workshop: OrderWorkshop) -> SignedOrder:
 
 def receipt_from_a_forked_log(workshop: OrderWorkshop) -> SignedOrder:
     return workshop.sign(workshop.order(log=log_signer()))
+
+
+def history_that_the_log_shows_to_nobody_else(workshop: OrderWorkshop) -> SignedOrder:
+    """Signed with the log's own key: only witnesses can tell that there are two."""
+    workshop.witnesses = Policy.parse(
+        f"witness w1 {COSIGNER.verifier.vkey}\nwitness w2 {PQ_COSIGNER.verifier.vkey}\n"
+        "group both all w1 w2\nquorum both\n"
+    ).with_logs([workshop.log.verifier])
+    workshop.cosigners = [COSIGNER]  # who can be had, but not the other
+    return workshop.sign(workshop.order())
 
 
 def decision_edited_after_its_receipt(workshop: OrderWorkshop) -> SignedOrder:
@@ -69,6 +81,7 @@ ATTACKS: Final[dict[Callable[[OrderWorkshop], SignedOrder], tuple[str, str]]] = 
     another_systems_order: ("ORDER_REJECTED", "WRONG_SYSTEM"),
     receipt_of_another_entry: ("ORDER_REJECTED", "DECISION_MISMATCH"),
     receipt_from_a_forked_log: ("ORDER_REJECTED", "RECEIPT_INVALID"),
+    history_that_the_log_shows_to_nobody_else: ("ORDER_REJECTED", "RECEIPT_UNWITNESSED"),
     decision_edited_after_its_receipt: ("ORDER_REJECTED", "RECEIPT_INVALID"),
     order_past_its_deadline: ("ORDER_EXPIRED", "ORDER_EXPIRED"),
     probe_that_is_not_what_was_committed_to: ("ORDER_REJECTED", "PROBE_MISMATCH"),
@@ -93,7 +106,8 @@ async def test_an_attack_on_an_order_is_a_signed_refusal(
     runs: RunStore, attack: Callable[[OrderWorkshop], SignedOrder]
 ) -> None:
     workshop, behind, bus = OrderWorkshop(), SystemThatAnswers(), BusThatKeeps()
-    await orders(workshop, behind, runs, bus).take(delivery(attack(workshop)))
+    signed = attack(workshop)
+    await orders(workshop, behind, runs, bus).take(delivery(signed))
     assert refusal(workshop, bus) == ATTACKS[attack]
     assert not behind.probes
 

@@ -22,6 +22,9 @@ from support.orders import (
     receipt,
     verdict,
 )
+from support.witnesses import COSIGNER
+from tlog.cosignature import CosignatureKind, Cosigner
+from tlog.policy import Policy
 
 pytestmark = pytest.mark.promise(2)
 
@@ -201,6 +204,55 @@ class TestForgedReceipts:
         order.decision_receipt.CopyFrom(receipt(b"\xff\xff no entry", workshop.log))
 
         assert check_that_stops(workshop, workshop.sign(order))[0] == "DECISION_MISMATCH"
+
+
+class TestWitnesses:
+    """The decision is in the ledger, and the connector wants others to have seen that ledger."""
+
+    @pytest.fixture(name="workshop")
+    @staticmethod
+    def _workshop() -> OrderWorkshop:
+        workshop = OrderWorkshop(cosigners=[COSIGNER])
+        workshop.witnesses = Policy.parse(
+            f"witness w1 {COSIGNER.verifier.vkey}\nquorum w1\n"
+        ).with_logs([workshop.log.verifier])
+        return workshop
+
+    def test_receipt_with_the_quorum(self, workshop: OrderWorkshop) -> None:
+        expected = workshop.expectations()
+        signed = read_signed(workshop.sign(workshop.order()), expected.broker_keys)
+
+        assert verify(signed, expected, NOW).search_id == SEARCH_ID
+
+    def test_receipt_that_nobody_cosigned(self, workshop: OrderWorkshop) -> None:
+        workshop.cosigners = []
+
+        assert check_that_stops(workshop, workshop.sign(workshop.order())) == (
+            "RECEIPT_UNWITNESSED",
+            "ORDER_REJECTED",
+        )
+
+    def test_receipt_that_a_stranger_cosigned(self, workshop: OrderWorkshop) -> None:
+        name = COSIGNER.verifier.name
+        stranger = Cosigner.from_seed(name, b"s" * 32, CosignatureKind.ED25519)
+        workshop.cosigners = [stranger]
+
+        stopped = check_that_stops(workshop, workshop.sign(workshop.order()))
+
+        assert stopped[0] == "RECEIPT_UNWITNESSED"
+
+    def test_cosignature_of_another_tree(self, workshop: OrderWorkshop) -> None:
+        other = workshop.order(search_id=OTHER_SEARCH_ID).decision_receipt.tlog_proof
+        workshop.cosigners = []
+        order = workshop.order()
+        order.decision_receipt.tlog_proof += other.splitlines(keepends=True)[-1]
+
+        assert check_that_stops(workshop, workshop.sign(order))[0] == "RECEIPT_INVALID"
+
+    def test_witnesses_do_not_stand_in_for_the_log(self, workshop: OrderWorkshop) -> None:
+        order = workshop.order(log=log_signer())
+
+        assert check_that_stops(workshop, workshop.sign(order))[0] == "RECEIPT_INVALID"
 
 
 def _refused(entry: Entry) -> None:

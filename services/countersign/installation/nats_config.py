@@ -35,6 +35,7 @@ MEMORY_BYTES_MAX: Final = 64 * 1024**2
 POLICY_SUBJECTS: Final = ("policy.evaluate",)
 LEDGER_SUBJECTS: Final = (
     "ledger.append",
+    "ledger.get_receipts",
     "ledger.look_up_search",
     "ledger.list_open_searches",
     "ledger.list_searches",

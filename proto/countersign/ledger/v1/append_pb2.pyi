@@ -262,6 +262,68 @@ class LookUpSearchResponse(_message.Message):
 Global___LookUpSearchResponse: _TypeAlias = LookUpSearchResponse  # noqa: Y015
 
 @_typing.final
+class GetReceiptsRequest(_message.Message):
+    """Asks for receipts with witnesses (subject `ledger.get_receipts`), before orders go to connectors that demand them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEXES_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def indexes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Indexes of the entries, 1 to 64."""
+
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait for witnesses at most, up to 10 seconds; not at all when absent."""
+
+    def __init__(
+        self,
+        *,
+        indexes: _abc.Iterable[_builtins.int] | None = ...,
+        wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indexes", b"indexes", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptsRequest: _TypeAlias = GetReceiptsRequest  # noqa: Y015
+
+@_typing.final
+class GetReceiptsResponse(_message.Message):
+    """The best receipts that there are, against one checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    WITNESSED_FIELD_NUMBER: _builtins.int
+    LACKING_FIELD_NUMBER: _builtins.int
+    witnessed: _builtins.bool
+    """True when they bear the cosignatures that the ledger's policy wants."""
+    lacking: _builtins.str
+    """What they lack, for a person to read; empty when they lack nothing."""
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Receipt]:
+        """In the order that was asked for."""
+
+    def __init__(
+        self,
+        *,
+        receipts: _abc.Iterable[_decision_pb2.Receipt] | None = ...,
+        witnessed: _builtins.bool = ...,
+        lacking: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lacking", b"lacking", "receipts", b"receipts", "witnessed", b"witnessed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReceiptsResponse: _TypeAlias = GetReceiptsResponse  # noqa: Y015
+
+@_typing.final
 class ListOpenSearchesRequest(_message.Message):
     """Asks for the permitted searches that have no terminal entry yet."""
 
