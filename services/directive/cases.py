@@ -274,6 +274,10 @@ def _differences(case: Case, held: SeatVerdict) -> list[str]:
     ]
     if "NO_DIRECTIVE" in set(verdict.faults) - set(case.faults):
         differences.append("the directive is not in force at that time (`at`)")
+    if "UNKNOWN_OFFICER" in set(verdict.faults) - set(case.faults):
+        differences.append(
+            "write the officer under `registry`, which is for those who take part in the cases only"
+        )
     if differences and verdict.unknown_facts:
         facts = ", ".join(verdict.unknown_facts)
         differences.append(f"not known, so say it in `ordinary` or in the case's `given`: {facts}")

@@ -44,11 +44,11 @@ def known_names(registry: Registry, *, officers_known: bool = True) -> KnownName
             "Jurisdiction": registry.jurisdictions,
             "Agency": frozenset(registry.agencies),
             "NamedList": frozenset(registry.lists),
-            "Officer": frozenset(registry.officers),
             "System": frozenset(registry.systems),
             "Gallery": frozenset(registry.galleries),
             "OffenceSet": frozenset(registry.offence_sets),
         },
+        officers={name: officer.agency for name, officer in registry.officers.items()},
         courses=frozenset(tag for _, tags in _tagged(registry) for tag in tags),
         officers_known=officers_known,
     )

@@ -47,10 +47,12 @@ _NIBRS: Final = re.compile(r"([0-9]{2}[0-9A-Z])?")
 
 @dataclass(frozen=True)
 class KnownNames:
-    """What rules may name: the members of each kind of the registry, and the courses."""
+    """What rules may name: the members of each kind of the registry, the officers, and the courses."""
 
     members: Mapping[str, frozenset[str]]
-    """Entity type ("Agency") to its members' names."""
+    """Entity type ("Agency") to its members' names; of officers there are too many, and not everybody's."""
+    officers: Mapping[str, str]
+    """By name, each one's agency."""
     courses: frozenset[str]
     officers_known: bool = True
     """Whether these are all officers and courses; where some are not known, none is missed."""
@@ -234,17 +236,20 @@ class _Examination:
             kind = uid.type.basename
             if uid.type.namespace != (NAMESPACE,) or kind == "Action":
                 continue  # The type checker has seen to these.
-            known: Iterable[str] | None = self._vocabulary.closed_lists.get(kind)
-            where_named = "registry" if known is None else "vocabulary"
-            if known is None and self._known is not None:
-                if kind == "Officer" and not self._known.officers_known:
-                    continue
-                known = self._known.members.get(kind, ())
-            if known is not None and uid.id not in known:
-                # Who works for another agency is nobody's to find out by trying names that are near.
-                near = "" if kind == "Officer" else _nearest(uid.id, known)
-                message = f"{uid} is not in the {where_named}{near}"
-                self._find("UNKNOWN_NAME", rule, message, where.of(*_words(str(uid))))
+            if kind == "Officer":
+                message = self._officer(uid.id)
+            else:
+                known: Iterable[str] | None = self._vocabulary.closed_lists.get(kind)
+                where_named = "registry" if known is None else "vocabulary"
+                if known is None and self._known is not None:
+                    known = self._known.members.get(kind, ())
+                missing = known is not None and uid.id not in known
+                message = (
+                    f"is not in the {where_named}{_nearest(uid.id, known or ())}" if missing else ""
+                )
+            if message:
+                place = where.of(*_words(str(uid)))
+                self._find("UNKNOWN_NAME", rule, f"{uid} {message}", place)
         for course in _courses(rule.template):
             if not isinstance(course, pst.StringLit):
                 place = where.of("hasTag")
@@ -261,6 +266,17 @@ class _Examination:
             if not _NIBRS.fullmatch(code):
                 message = f'"{code}" is not an NIBRS offence code'
                 self._find("OFFENCE_CODE", rule, message, where.of(f'"{code}"'))
+
+    def _officer(self, name: str) -> str:
+        """What is wrong with an officer's name; the same of another agency's and of nobody's.
+
+        Who works for another agency is nobody's to find out by naming them, nor by names that are near.
+        """
+        party = self._document.manifest.party
+        known = self._known
+        if known is None or not known.officers_known or known.officers.get(name) == party:
+            return ""
+        return f"is no officer of {party}: rules name officers of their own party alone"
 
     def operations(self, rule: Rule) -> None:
         """Nothing that can fail while a search is decided: a rule that errs is skipped."""

@@ -143,15 +143,11 @@ class Documents:
         """
         now = self.world.known
         assert now is not None, "what is tried is read with the names that are known"
-        kept = {
-            kind: before.members[kind] | now.members[kind]
-            if kind == "Officer"
-            else now.members[kind]
-            for kind in now.members
-        }
-        if all(before.members[kind] <= names for kind, names in kept.items()):
+        if all(before.members[kind] <= names for kind, names in now.members.items()):
             return
-        known = KnownNames(kept, before.courses | now.courses)
+        known = KnownNames(
+            now.members, {**before.officers, **now.officers}, before.courses | now.courses
+        )
         for held in self.holdings.held.values():
             ends = held.directive.ends
             if ends is None or ends > today:

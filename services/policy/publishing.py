@@ -35,6 +35,7 @@ from shared.errors import (
     NotFound,
     Unavailable,
 )
+from shared.registry import Registry
 from tlog.tiles import ENTRY_BYTES_MAX
 
 TRIES_MAX: Final = 5
@@ -91,9 +92,8 @@ class Publishing:
             entry = holdings.published(read, request.cases, request.note, now, now.head)
             await asyncio.to_thread(self._look_at, tried, entry, request, read)
             if not reviewed:
-                found = await self._reviewer.findings(
-                    read, request.cases, self._following.current().registry
-                )
+                registry = _as_seen_by(read.manifest.party, self._following.documents)
+                found = await self._reviewer.findings(read, request.cases, registry)
                 if found:
                     raise _refused(found)
                 reviewed = True
@@ -154,6 +154,19 @@ class Publishing:
             cases.parse(read.name, request.cases.encode())
         except DirectiveRefused as refused:
             raise _refused(refused.findings) from refused
+
+
+def _as_seen_by(party: str, documents: Documents) -> Registry:
+    """What its cases are judged by: of the officers that were registered, the party's own alone.
+
+    Officers are private, and cases would tell of anybody's whether there is such a one, on which lists, with
+    which certificates. A registry file is no secret of theirs: authors are handed it.
+    """
+    registry = documents.registry
+    if documents.fold is None:
+        return registry
+    own = {name: one for name, one in registry.officers.items() if one.agency == party}
+    return registry.model_copy(update={"officers": own})
 
 
 def _apply(tried: Documents, entry: Entry) -> None:

@@ -100,6 +100,32 @@ async def test_no_document_says_who_the_officers_are(scene: Scene) -> None:
     assert b"lapd-40123" not in leaves
 
 
+@pytest.mark.promise(7)
+async def test_attack_cases_do_not_tell_who_is_an_officer_elsewhere(scene: Scene) -> None:
+    """A party that publishes would learn of anybody whether they are one, on which lists, and with what."""
+
+    async def said(client: DirectiveClient, officer: str) -> str:
+        invented = (f"    burbank-117: {{agency: {BURBANK}, active: true}}\n", "")
+        asked = ("officer: burbank-117", f"officer: {officer}")
+        with pytest.raises(InvalidRequest) as refused:
+            await client.publish(handed_in(cases=[invented, asked]))
+        return "\n".join(one.description for one in refused.value.violations)
+
+    async with (
+        scene.policy() as policy,
+        scene.client(policy) as client,
+        connect(scene, policy) as owners,
+    ):
+        await ready(client.list)
+        await register_all(owners)
+        assert "burbank-117" in DEMONSTRATION[BURBANK][1]
+        of_burbank, of_nobody = [
+            await said(client, officer) for officer in ("burbank-117", "nobody-99999")
+        ]
+    assert "UNKNOWN_OFFICER" in of_nobody
+    assert of_burbank == of_nobody
+
+
 async def test_the_same_registration_again_is_on_record_once(scene: Scene) -> None:
     async with (
         scene.policy() as policy,

@@ -30,6 +30,23 @@ def test_a_shipped_case_holds(name: str, case: Case) -> None:
     assert result.problems == ()
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_cases_name_no_officer_of_somebody_elses_registry(name: str) -> None:
+    directive = shipped_book().directives[name]
+    party = directive.document.manifest.party
+    own = {key: one for key, one in registry().officers.items() if one.agency == party}
+    as_seen = registry().model_copy(update={"officers": own})
+    file = cases.load(DIRECTIVES / name)
+    assert cases.run(directive, file, vocabulary(), as_seen).findings == ()
+
+
+def test_an_officer_whom_nobody_knows_is_to_be_written_down() -> None:
+    file = cases.load(DIRECTIVES / "lapd-2020-11-13")
+    unknown = file.cases[0].model_copy(update={"given": {"officer": "nobody-999"}})
+    report = run("lapd-2020-11-13", file.model_copy(update={"cases": (unknown,)}))
+    assert "write the officer under `registry`" in report.findings[0].message
+
+
 def test_the_catalogue_rows_that_these_directives_cover_are_cases() -> None:
     ids = {case.id for name in NAMES for case in cases.load(DIRECTIVES / name).cases}
     assert {"T01", "T02", "T03", "T05", "T06", "T08", "T76", "T78"} <= ids

@@ -16,6 +16,7 @@ from support.directives import (
     HEAD,
     LASD,
     PERMIT,
+    TRAINED,
     directive,
     findings,
     manifest,
@@ -108,7 +109,21 @@ def test_attack_officers_are_not_found_by_naming_one_that_is_near() -> None:
     with pytest.raises(DirectiveRefused) as refused:
         directive(FORBID + 'when { principal == Countersign::Officer::"lapd-4012" };')
     (finding,) = refused.value.findings
-    assert finding.message == 'Countersign::Officer::"lapd-4012" is not in the registry'
+    assert "lapd-40123" not in finding.message
+
+
+def test_attack_who_is_an_officer_elsewhere_is_not_found_by_naming_one() -> None:
+    def said(officer: str) -> str:
+        rules = FORBID + f'when {{ principal == Countersign::Officer::"{officer}" }};'
+        with pytest.raises(DirectiveRefused) as refused:
+            directive(rules)
+        (finding,) = refused.value.findings
+        return str(finding).replace(officer, "…")
+
+    own = FORBID + f'when {{ principal == Countersign::Officer::"{TRAINED}" }};'
+    assert not findings(own)
+    assert "burbank-117" in registry().officers
+    assert said("burbank-117") == said("nobody-999")
 
 
 def test_trap_4_5_a_name_in_the_head_that_is_not_in_the_registry() -> None:

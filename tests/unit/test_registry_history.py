@@ -216,7 +216,9 @@ def test_names_of_officers_and_courses_are_missed_only_where_all_are_known(ledge
     def names(*without: str) -> KnownNames:
         return ledger.worlds(*without).newest.names
 
-    assert names() == KnownNames(names().members, names().courses, officers_known=True)
+    assert names() == KnownNames(
+        names().members, names().officers, names().courses, officers_known=True
+    )
     assert "LACRIS-FR" in names().courses
     assert not names(LAPD).officers_known
 
