@@ -170,5 +170,6 @@ def _outcome(result: CaseResult) -> str:
         "unmet": [f"{part.rule_id}#{part.clause}" for part in verdict.unmet],
         "duties": [duty.kind for duty in result.held.obligations],
         "faults": list(verdict.faults),
+        "not known:": list(verdict.unknown_facts),
     }
     return "; ".join([outcome, *(f"{what} {', '.join(v)}" for what, v in parts.items() if v)])

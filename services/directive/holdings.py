@@ -151,8 +151,8 @@ def _publish(holdings: Holdings, index: int, entry: Entry, world: World) -> Mapp
         def says(log: str) -> str:
             return signature.statement(read, event.cases_text.encode(), world.vocabulary, log)
 
-        note = event.note.encode() or None
-        signature.check_note(read, note, says, world.signers, new=world.is_new)
+        note, file = event.note.encode() or None, f"{read.name}/{signature.SIGNATURE_FILE}"
+        signature.check_note(read, note, says, world.signers, new=world.is_new, file=file)
     rules = guards.check(read, world.vocabulary, world.known)
     received = entry.recorded_at.ToDatetime(UTC)
     new = Held(Directive(read, rules), index, received, event.cases_text, event.note)
@@ -191,8 +191,9 @@ def _withdraw(
         def says(log: str) -> str:
             return signature.withdrawal(held.document, until, log)
 
-        note = event.note.encode() or None
-        signature.check_note(held.document, note, says, world.signers, new=world.is_new)
+        # No file of the directive's folder: it was signed when the end was asked for.
+        note, file = event.note.encode() or None, f"withdrawal of {event.name}"
+        signature.check_note(held.document, note, says, world.signers, new=world.is_new, file=file)
     ends = held.directive.ends
     if ends is not None and ends <= until:
         raise DocumentError("ENDED", LEDGER, f"{event.name} has no effect from {ends} on already")

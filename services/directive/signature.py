@@ -156,7 +156,8 @@ def check(
     def says(log: str) -> str:
         return statement(document, cases, vocabulary, log)
 
-    return check_note(document, note, says, signers, new=new)
+    file = f"{document.name}/{SIGNATURE_FILE}"
+    return check_note(document, note, says, signers, new=new, file=file)
 
 
 def check_note(
@@ -166,12 +167,13 @@ def check_note(
     signers: Signers,
     *,
     new: bool,
+    file: str,
 ) -> tuple[Verifier, ...]:
     """Its party's keys that signed what is to be signed for a log; raises DirectiveRefused when none did.
 
-    What is new must name the log; other notes may be of version 1.
+    What is new must name the log; other notes may be of version 1. Findings name the note by `file`.
     """
-    file, party = f"{document.name}/{SIGNATURE_FILE}", document.manifest.party
+    party = document.manifest.party
     keys = signers.by_party.get(party, ())
     if not keys:
         message = (

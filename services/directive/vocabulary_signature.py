@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from directive.vocabulary import Vocabulary, VocabularyError
-from tlog.errors import TlogError
+from tlog.errors import TlogError, UnknownSigner
 from tlog.note import NOTE_BYTES_MAX, NoteSigner, UnverifiedNote, Verifier, sign_note
 
 SIGNATURE_FILE: Final = "vocabulary.sig"
@@ -35,16 +35,26 @@ def check(folder: Path, vocabulary: Vocabulary, keys: tuple[Verifier, ...]) -> t
         with path.open("rb") as file:
             content = file.read(NOTE_BYTES_MAX + 1)
     except FileNotFoundError as error:
-        raise VocabularyError(f"{path}: the vocabulary is not signed") from error
+        raise VocabularyError(
+            f"{path}: the vocabulary is not signed: `countersign vocabulary sign` does"
+        ) from error
     except OSError as error:
         raise VocabularyError(f"{path}: {error.strerror}") from error
     try:
         note = UnverifiedNote.parse(content)
         signed = note.verify(keys)
+    except UnknownSigner as error:
+        names = ", ".join(sorted({line.name for line in note.signatures}))
+        raise VocabularyError(
+            f"{path}: is signed by {names}, and with no key of vocabulary_signers in the trust roots: sign "
+            "with one of those (`countersign vocabulary sign`), or enter its verifier key there"
+        ) from error
     except TlogError as error:
         raise VocabularyError(f"{path}: {error}") from error
     if note.text != statement(vocabulary):
-        raise VocabularyError(f"{path}: signs another vocabulary, or other versions before it")
+        raise VocabularyError(
+            f"{path}: signs another vocabulary, or other versions before it: sign it again"
+        )
     return signed
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from directive.findings import Finding
-from registry import document, secret
+from registry import document, secret, skeleton
 from registry.commitments import commit
 from registry.document import Document
 from registry.findings import RegistryRefused
@@ -51,11 +51,12 @@ def _read(folder: Path) -> Reviewed:
         read = document.read(folder)
     except RegistryRefused as refused:
         return Reviewed(folder, None, refused.findings)
+    found = tuple(_begun(read))
     try:
         commit(secret.of(folder, read), read.owner, read.officers)
     except RegistryRefused as refused:
-        return Reviewed(folder, read, refused.findings)
-    return Reviewed(folder, read, ())
+        return Reviewed(folder, read, (*found, *refused.findings))
+    return Reviewed(folder, read, found)
 
 
 def _taken(names: Names, read: Document) -> Iterator[Finding]:
@@ -68,6 +69,15 @@ def _taken(names: Names, read: Document) -> Iterator[Finding]:
             if holder != read.owner:
                 about, message = f"{section}.{name}", f"belongs to {holder}"
                 yield Finding("NAME_TAKEN", f"{read.owner}/agency.toml", about, message)
+
+
+def _begun(read: Document) -> Iterator[Finding]:
+    """What `registry init` wrote for its owner to change, and stands there still."""
+    agency, file = read.public.agency, f"{read.owner}/{document.AGENCY_FILE}"
+    if agency is not None and agency.name == skeleton.EXAMPLE_NAME:
+        place = document.place_of(read.public_bytes.decode(), ("agency", "name"))
+        message = f"is still {agency.name!r}, with which every document begins: write your agency's"
+        yield Finding("NAME_NOT_GIVEN", file, "agency.name", message, place)
 
 
 def _beside(names: Names, holders: Mapping[str, str], read: Document) -> Iterator[Finding]:

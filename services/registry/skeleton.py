@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator, Mapping
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 from registry.document import AGENCY_FILE, OFFICERS_FILE
 from shared.registry import Registry
 
+EXAMPLE_NAME: Final = "Our name"
+"""Of an agency that has not said its own yet."""
 _EXAMPLE_AGENCY = """
 # Remove the "#" from what you have, and change it. docs/registry.md says what each line means.
 
@@ -43,7 +45,7 @@ def files(owner: str, vkey: str, known: Registry | None, day: date) -> Mapping[s
     if known is not None and owner in known.unions:
         lines.append(f"members = {_value(known.unions[owner])}")
     if is_agency:
-        said = agency.model_dump() if agency else {"name": "Our name", "jurisdiction": "US-CA"}
+        said = agency.model_dump() if agency else {"name": EXAMPLE_NAME, "jurisdiction": "US-CA"}
         lines += _table("agency", said)
     lines += _table("keys", {"registry": [vkey]})
     if known is not None:

@@ -147,6 +147,25 @@ def test_a_directive_is_shown_with_each_rule_beside_its_citation() -> None:
     assert "caution: A paraphrase" in text
 
 
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [
+        (None, "from 2026-11-23 (not"),
+        ("2026-11-24", "from 2026-11-23, until 2026-11-24"),
+        ("2026-11-23", "none from 2026-11-23 on, and its first day was to be 2026-11-23"),
+        ("2026-11-01", "none from 2026-11-01 on, and its first day was to be 2026-11-23"),
+    ],
+)
+def test_an_effect_that_is_over_before_a_day_has_passed_is_none(
+    until: str | None, said: str
+) -> None:
+    given = response()
+    given.directive.effective_from.FromJsonString("2026-11-23T00:00:00Z")
+    if until is not None:
+        given.directive.ends.FromJsonString(f"{until}T00:00:00Z")
+    assert f"legal effect: {said}" in shown(given)
+
+
 def test_a_text_that_is_not_the_digests_is_noticed() -> None:
     tampered = response()
     tampered.rules = tampered.rules.replace("forbid", "permit")

@@ -187,6 +187,22 @@ def test_a_changed_condition_is_shown_with_the_cases_that_it_changes(
     assert verdict["new"].startswith("permit; by LAPD-1")
 
 
+def test_a_fact_that_no_case_states_is_named_in_what_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = changed(
+        tmp_path,
+        "rules.cedar",
+        'when { context.caseNumber != "" }',
+        "when { context.emergency }",
+    )
+    manifest = copy / "directive.toml"
+    manifest.write_text(manifest.read_text().replace('vocabulary = "1"', 'vocabulary = "2"'))
+    verdicts = difference(capsys, DIRECTIVES / NAME, copy)["verdicts"]
+    said = {one["new"] for one in verdicts}
+    assert "cannot tell; faults FACT_UNKNOWN; not known: emergency" in said
+
+
 def test_rules_citations_and_dates_are_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,8 +26,11 @@ def _key(tmp_path: Path) -> Path:
 
 
 def begun(folder: Path, key: Path, owner: str = LAPD, *more: str) -> Path:
+    """As its owner has it who has written its name down."""
     arguments = ["registry", "init", str(folder), "--owner", owner]
     assert exit_code([*arguments, "--key", str(key), "--name", NAME, *more]) == 0
+    file = folder / "agency.toml"
+    file.write_text(file.read_text().replace('"Our name"', '"Our Police Department"'))
     return folder
 
 
@@ -53,6 +56,20 @@ def test_a_document_that_was_just_begun_can_be_signed(
     assert exit_code(["registry", "show", str(folder)]) == 1, "not signed yet"
     assert sign(folder, key) == 0
     assert exit_code(["registry", "show", str(folder)]) == 0
+
+
+def test_the_name_that_a_document_begins_with_is_none(
+    tmp_path: Path, key: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "ours"
+    begin = ["registry", "init", str(folder), "--owner", LAPD, "--key", str(key), "--name", NAME]
+    assert exit_code(begin) == 0
+    (found,) = from_json(capsys, "lint", str(folder))["findings"]
+    assert (found["guard"], found["about"]) == ("NAME_NOT_GIVEN", "agency.name")
+    lines = (folder / "agency.toml").read_text().splitlines()
+    assert lines[found["line"] - 1] == 'name = "Our name"'
+    assert sign(folder, key) == 1
+    assert not (folder / "registry.sig").exists()
 
 
 def test_what_is_private_is_for_its_owner_alone(tmp_path: Path, key: Path) -> None:

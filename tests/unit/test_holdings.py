@@ -136,7 +136,11 @@ def test_attack_a_text_is_changed_after_it_was_signed() -> None:
 
 def test_attack_another_party_withdraws_it() -> None:
     now = holding(NAME)
-    assert refusal(now, withdrawn(now, AFTER, by=LASD)) == "SIGNATURE_OTHER_PARTY"
+    with pytest.raises(DirectiveRefused) as refused:
+        holdings.apply(now, 9, withdrawn(now, AFTER, by=LASD), world())
+    (finding,) = refused.value.findings
+    # Not the file beside the directive: that one is well, and says something else.
+    assert (finding.guard, finding.file) == ("SIGNATURE_OTHER_PARTY", f"withdrawal of {NAME}")
 
 
 def test_attack_a_signature_for_another_day() -> None:

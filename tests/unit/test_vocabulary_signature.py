@@ -80,6 +80,15 @@ def test_attack_a_vocabulary_that_its_owner_did_not_sign(
         vocabulary_signature.load(folder, (OWNER.vkey,))
 
 
+def test_who_has_signed_is_named_and_what_to_do(folder: Path) -> None:
+    sign_as_a_stranger(folder)
+    with pytest.raises(
+        VocabularyError, match=r"signed by .*: sign .* enter its verifier key"
+    ) as no:
+        vocabulary_signature.load(folder, (OWNER.vkey,))
+    assert "vocabulary_signers" in str(no.value)
+
+
 def test_a_key_that_is_none_is_named(folder: Path) -> None:
     with pytest.raises(VocabularyError, match="vocabulary_signers"):
         vocabulary_signature.load(folder, ("nonsense",))

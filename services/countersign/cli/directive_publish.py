@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.directive_local import FOLDER
+from countersign.cli.directive_view import effect
 from countersign.cli.output import (
     OK,
     REFUSED,
@@ -219,10 +220,8 @@ def _print_done(
         console.print(
             f"[bold green]{what}[/]: {escape(directive.name)} is ledger entry {index} (receipt verified)"
         )
-    begins = directive.effective_from.ToDatetime(UTC).date()
-    ends = f" until {directive.ends.ToDatetime(UTC).date()}" if directive.HasField("ends") else ""
     now = "in force now" if directive.in_force else "not in force now"
-    console.print(f"In force from {begins}{ends}: {now}.")
+    console.print(f"Legal effect: {effect(directive)}; {now}.")
     if saved:
         console.print(f"Receipt: {escape(saved)}")
     return OK

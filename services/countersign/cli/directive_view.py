@@ -48,12 +48,11 @@ def print_directive(console: Console, response: GetDirectiveResponse) -> None:
     """Source and rules, as far as this version can read them; the digest is checked here."""
     one = response.directive
     console.print(f"[bold]{escape(one.title)}[/]")
-    ends = f", until {_day(one.ends)}" if one.HasField("ends") else ""
     state = "in force" if one.in_force else "not in force"
     facts = {
         "name": one.name,
         "party": one.party,
-        "legal effect": f"from {_day(one.effective_from)}{ends} ({state})",
+        "legal effect": f"{effect(one)} ({state})",
         "source": one.source,
     }
     facts |= _on_record(one)
@@ -72,6 +71,18 @@ def print_directive(console: Console, response: GetDirectiveResponse) -> None:
         console.print(f"  {name}: {escape(value)}")
     for rule in rules:
         _print_rule(console, rule)
+
+
+def effect(one: Directive) -> str:
+    """From and until when it has legal effect."""
+    begins = _day(one.effective_from)
+    if not one.HasField("ends"):
+        return f"from {begins}"
+    ends = _day(one.ends)
+    if ends <= begins:
+        # A day begins and ends nothing: it was withdrawn, or replaced, before its first had passed.
+        return f"none from {ends} on, and its first day was to be {begins}"
+    return f"from {begins}, until {ends}"
 
 
 def _on_record(one: Directive) -> dict[str, str]:
