@@ -212,13 +212,18 @@ def run(
     vocabulary: Vocabulary,
     registry: Registry,
     progress: Progress = silent,
+    *,
+    beside: Sequence[Directive] = (),
 ) -> CasesReport:
-    """Judges every case; raises DocumentError when a case is no request."""
+    """Judges every case; raises DocumentError when a case is no request.
+
+    By the directive alone, or by it together with others of its party.
+    """
     manifest = directive.document.manifest
     file = f"{manifest.name}/{CASES_FILE}"
     try:
         known = cases.with_own_registry(registry)
-        evaluator = Evaluator(Book([directive], vocabulary), known)
+        evaluator = Evaluator(Book([directive, *beside], vocabulary), known)
     except ValidationError as error:
         raise DocumentError("CASES", file, f"registry: {problems_of(error)}") from error
     except EntitiesError as error:

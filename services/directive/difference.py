@@ -1,18 +1,20 @@
 """What changes from one text of a directive to another: its words, and what it decides.
 
 What it decides is compared over the cases of both, under the rules of each alone, and without their dates:
-when each is in force is compared by itself.
+when each is in force is compared by itself. What a directive changes beside others of its party that stay in
+force is compared likewise, under the rules of all together: one permit of any of them is enough.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
 import cedarpy
 from cedarpy import pst
 
+from countersign.type.v1.decision_pb2 import VerdictOutcome
 from directive import cases
-from directive.book import Directive
+from directive.book import Directive, succeeding
 from directive.cases import OUTCOMES, CaseFile, CaseResult
 from directive.rules import Rule
 from directive.vocabulary import Vocabulary
@@ -58,6 +60,11 @@ class VerdictChange:
     """Whose case it is."""
     old: str
     new: str
+
+    @property
+    def widens(self) -> bool:
+        """Whether it becomes permitted."""
+        return self.new.startswith("permit") and not self.old.startswith("permit")
 
 
 @dataclass(frozen=True)
@@ -114,10 +121,53 @@ def compare(
     )
 
 
+def changed_beside(
+    new: tuple[Directive, CaseFile],
+    others: Sequence[tuple[Directive, CaseFile]],
+    vocabulary: Vocabulary,
+    registry: Registry,
+) -> tuple[VerdictChange, ...]:
+    """The cases that a party decides otherwise from the day on which one more directive of its has effect.
+
+    None where the party has none in force on that day. Other reasons for the same verdict are left out.
+    Raises DirectiveRefused where they do not go together.
+    """
+    directive, day = new[0], new[0].document.manifest.effective_from
+    manifest = directive.document.manifest
+    own = [
+        (one, file)
+        for one, file in others
+        if one.document.manifest.party == manifest.party and one.document.name != manifest.name
+    ]
+    before = _in_force([one for one, _ in own], day)
+    after = _in_force([*(one for one, _ in own), directive], day)
+    if not before or not after:
+        return ()
+    files = [new, *((one, file) for one, file in own if one.in_force(day))]
+    found = []
+    for owner, file in files:
+        results = [
+            cases.run(first, file, vocabulary, registry, beside=rest).results
+            for first, *rest in (before, after)
+        ]
+        for one, other in zip(*results, strict=True):
+            if _verdict(one) != _verdict(other):
+                label, name = one.case.label, owner.document.name
+                found.append(VerdictChange(label, name, _outcome(one), _outcome(other)))
+    # What becomes permitted is what counsel is asked about.
+    return tuple(sorted(found, key=lambda one: not one.widens))
+
+
+def _in_force(directives: Sequence[Directive], day: date) -> list[Directive]:
+    """Those that have effect on a day, as if they had it always."""
+    return [_timeless(one) for one in succeeding(directives) if one.in_force(day)]
+
+
 def _timeless(directive: Directive) -> Directive:
     always = {"effective_from": date.min, "effective_until": None}
     manifest = directive.document.manifest.model_copy(update=always)
-    return replace(directive, document=replace(directive.document, manifest=manifest))
+    document = replace(directive.document, manifest=manifest)
+    return replace(directive, document=document, cut_off=None)
 
 
 def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[Change, ...]:
@@ -158,6 +208,10 @@ def _as_text(template: pst.Template) -> str:
     named = {"": replace(template, id="")}
     rendered = str(cedarpy.PolicySet.from_pst(pst.PolicySet({}, named, ())))
     return " ".join(rendered.rstrip().removesuffix(";").split())
+
+
+def _verdict(result: CaseResult) -> VerdictOutcome.ValueType | None:
+    return result.held.verdict.outcome if result.held is not None else None
 
 
 def _outcome(result: CaseResult) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from directive import cases, gates
 from directive.book import Directive, load_directive
 from directive.cases import CaseResult, Progress, silent
+from directive.difference import VerdictChange
 from directive.entities import known_names
 from directive.findings import DirectiveRefused, Finding
 from directive.gates import Mutant
@@ -32,6 +33,8 @@ class Review:
     """How many changes of the rules were tried on the cases."""
     survivors: tuple[Mutant, ...]
     findings: tuple[Finding, ...]
+    changes: tuple[VerdictChange, ...] = ()
+    """What its party decides otherwise with it, if somebody asked beside what. Nothing is wrong with that."""
 
     @property
     def passed(self) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from countersign.cli.main import exit_code
 from directive.signature import SIGNATURE_FILE
 from shared.signing import SigningKey
-from support.directives import DIRECTIVES
+from support.directives import DIRECTIVES, LAPD
 from support.ledgers import ORIGIN, SIGNER
 
 NAME = "lapd-2020-11-13"
@@ -246,6 +246,60 @@ def test_lint_beside_what_is_in_force_finds_what_is_in_the_way(
     assert exit_code(["directive", "lint", str(renamed)]) == 0
     assert exit_code(["directive", "lint", str(renamed), "--beside", str(DIRECTIVES)]) == 1
     assert "VERSIONS_OVERLAP" in capsys.readouterr().out
+
+
+def more_of_lapds(folder: Path, *, replaces: bool) -> Path:
+    """The text that `directive init` writes, beside LAPD's or in the place of one."""
+    new = folder / "lapd-2027"
+    assert exit_code(["directive", "init", str(new), "--party", LAPD, "--prefix", "LAPD-"]) == 0
+    if replaces:
+        with (new / "directive.toml").open("a") as file:
+            file.write(f'replaces = "{NAME}"\n')
+        return new
+    for path in (new / "rules.cedar", new / "cases.yaml"):
+        text = path.read_text()
+        path.write_text(text.replace("LAPD-1", "LAPD-21").replace('LAPD-2"', 'LAPD-22"'))
+    cases = new / "cases.yaml"
+    cases.write_text(cases.read_text().replace("LAPD-2]", "LAPD-22]"))
+    return new
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_what_becomes_permitted_beside_what_is_in_force_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, replaces: bool
+) -> None:
+    """A text may pass every gate and let an untrained officer search: one permit of any is enough."""
+    new = more_of_lapds(tmp_path, replaces=replaces)
+    test = ["directive", "test", str(new), "--beside", str(DIRECTIVES)]
+    capsys.readouterr()
+    assert exit_code([*test, "--json"]) == 0
+    (tried,) = json.loads(capsys.readouterr().out)["directives"]
+    told = {one["case"]: (one["of"], one["old"], one["new"]) for one in tried["verdicts"]}
+    by = "LAPD-1" if replaces else "LAPD-21"
+    lapsed = (NAME, "forbid; unmet LAPD-1#3", f"permit; by {by}; duties notice")
+    assert told["T03 the training certificate has lapsed"] == lapsed
+    assert ("T01 on behalf of another agency (the catalogue's is Glendale)" in told) == replaces
+    assert "T05 a listed and trained member, own case, on LACRIS" not in told, "it stays permitted"
+    assert exit_code(test) == 0
+    assert "becomes permitted T03" in capsys.readouterr().out
+
+
+def test_a_text_that_only_forbids_makes_nothing_permitted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = tmp_path / "in-force"
+    for one in DIRECTIVES.iterdir():
+        if (one / "directive.toml").exists() and one.name != "lapd-commission-2021-01-12":
+            shutil.copytree(one, others / one.name)
+    capsys.readouterr()
+    new = str(DIRECTIVES / "lapd-commission-2021-01-12")
+    assert exit_code(["directive", "test", new, "--beside", str(others), "--json"]) == 0
+    (tried,) = json.loads(capsys.readouterr().out)["directives"]
+    told = {one["case"]: one["new"] for one in tried["verdicts"]}
+    assert told == {
+        "T06 counting a crowd": "forbid; by LAPD-PC-1",
+        "immigration enforcement": "forbid; by LAPD-PC-1",
+    }
 
 
 def test_a_log_that_has_no_such_name_is_signed_for_by_nobody(tmp_path: Path, key: Path) -> None:

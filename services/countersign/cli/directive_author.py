@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from countersign.cli.directive_local import FOLDER, finding_json, world_options
+from countersign.cli.directive_local import FOLDER, finding_json, verdict_json, world_options
 from countersign.cli.directive_view import print_difference, print_review
 from countersign.cli.output import OK, REFUSED, bar, json_option, out, print_json
 from countersign.installation.files import write_public
@@ -224,9 +224,6 @@ def _difference_json(found: difference.Difference) -> dict[str, Any]:
             "removed": [rule.id for rule in found.removed],
             "changed": [{"id": one.id, "changes": changes(one.changes)} for one in found.changed],
         },
-        "verdicts": [
-            {"case": one.case, "of": one.file, "old": one.old, "new": one.new}
-            for one in found.verdicts
-        ],
+        "verdicts": [verdict_json(one) for one in found.verdicts],
         "cases_asked": found.cases_asked,
     }

@@ -1,5 +1,6 @@
 """`countersign directive` without a server: what an author does before anything is put in force."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ import click
 from countersign.cli.directive_view import print_review
 from countersign.cli.output import OK, REFUSED, bar, json_option, out, print_json
 from countersign.installation import bundled
-from directive import publication, review
-from directive.book import BookError, directive_folders, load_book
-from directive.findings import Finding
+from directive import cases, difference, publication, review
+from directive.book import BookError, Directive, directive_folders, load_book
+from directive.cases import CaseFile
+from directive.difference import VerdictChange
+from directive.findings import DirectiveRefused, Finding
 from directive.review import Review
 from directive.signature import Signers, log_of
 from directive.vocabulary import Vocabulary, VocabularyError
@@ -86,16 +89,22 @@ def _signers(trust_file: Path | None) -> Signers | None:
         raise SettingsError(f"{trust_file}: directive_signers: {error}") from error
 
 
+def beside_option(command: Any) -> Any:
+    """Adds what is in force already."""
+    return click.option(
+        "--beside",
+        type=FOLDER,
+        default=None,
+        help="Folder of directives that are in force: names, prefixes and overlaps are looked at, too; by "
+        "`test` also what the party decides otherwise then.",
+    )(command)
+
+
 @click.command()
 @folders_argument
 @world_options
 @signers_option
-@click.option(
-    "--beside",
-    type=FOLDER,
-    default=None,
-    help="Folder of directives that are in force: names, prefixes and overlaps are looked at, too.",
-)
+@beside_option
 @json_option
 def lint(
     folders: tuple[Path, ...],
@@ -117,39 +126,39 @@ def lint(
     signers = _signers(trust_file)
     reviews = [review.lint(one, vocabulary, registry, signers) for one in _named(folders)]
     if beside is not None:
-        reviews = _beside(reviews, beside, vocabulary, registry)
+        others = _in_force(beside, vocabulary, registry)
+        reviews = [_beside(one, others, vocabulary) for one in reviews]
     return report(reviews, as_json)
 
 
-def _beside(
-    reviews: list[Review], folder: Path, vocabulary: Vocabulary, registry: Registry
-) -> list[Review]:
-    """What the directives in force have to say of each; raises SettingsError."""
+def _in_force(folder: Path, vocabulary: Vocabulary, registry: Registry) -> list[Directive]:
+    """What is compared with; raises SettingsError."""
     try:
-        others = load_book(folder, vocabulary, registry).directives.values()
+        return list(load_book(folder, vocabulary, registry).directives.values())
     except BookError as error:
         raise SettingsError(f"{folder} cannot be compared with: {error}") from error
-    return [
-        one
-        if one.directive is None
-        else review.with_findings(
-            one,
-            [*one.findings, *publication.check_beside(one.directive, others, vocabulary)],
-        )
-        for one in reviews
-    ]
+
+
+def _beside(one: Review, others: list[Directive], vocabulary: Vocabulary) -> Review:
+    """With what the directives in force have to say of it."""
+    if one.directive is None:
+        return one
+    found = publication.check_beside(one.directive, others, vocabulary)
+    return review.with_findings(one, [*one.findings, *found])
 
 
 @click.command()
 @folders_argument
 @world_options
 @signers_option
+@beside_option
 @json_option
 def test(
     folders: tuple[Path, ...],
     vocabulary: Vocabulary,
     registry: Registry,
     trust_file: Path | None,
+    beside: Path | None,
     as_json: bool,
 ) -> int:
     """Put directives through every guard, their cases and the gates. Needs no server.
@@ -158,13 +167,43 @@ def test(
     or turned round. Ends with 1 when anything is found. Without FOLDERS, tests the directives that come
     with the project.
 
+    With --beside, it also tells which cases its party decides otherwise once it stands beside what is in
+    force there: first those that become permitted. That is no finding.
+
     \b
     Example:
       countersign directive test directives/lapd-2020-11-13
     """
     signers = _signers(trust_file)
-    found = [review.review(one, vocabulary, registry, bar, signers) for one in _named(folders)]
+    named = _named(folders)
+    found = [review.review(one, vocabulary, registry, bar, signers) for one in named]
+    if beside is not None:
+        others = _in_force(beside, vocabulary, registry)
+        found = [_beside(one, others, vocabulary) for one in found]
+        try:
+            told = [(one, cases.load(beside / one.document.name)) for one in others]
+            found = [
+                _with_changes(one, folder, told, vocabulary, registry)
+                for folder, one in zip(named, found, strict=True)
+            ]
+        except DirectiveRefused as refused:
+            raise SettingsError(f"{beside} cannot be compared with: {refused}") from refused
     return report(found, as_json)
+
+
+def _with_changes(
+    one: Review,
+    folder: Path,
+    others: list[tuple[Directive, CaseFile]],
+    vocabulary: Vocabulary,
+    registry: Registry,
+) -> Review:
+    """With what its party decides otherwise beside the others; raises DirectiveRefused."""
+    if one.directive is None or not one.passed:
+        return one  # what does not hold by itself, or cannot stand there, changes nothing yet
+    new = one.directive, cases.load(folder)
+    changes = difference.changed_beside(new, others, vocabulary, registry)
+    return dataclasses.replace(one, changes=changes)
 
 
 def report(reviews: list[Review], as_json: bool) -> int:
@@ -196,7 +235,13 @@ def _as_json(one: Review) -> dict[str, Any]:
             for result in one.cases
         ],
         "changes": {"tried": one.mutants, "unnoticed": len(one.survivors)},
+        "verdicts": [verdict_json(change) for change in one.changes],
     }
+
+
+def verdict_json(change: VerdictChange) -> dict[str, Any]:
+    """A case that comes out otherwise, for programs."""
+    return {"case": change.case, "of": change.file, "old": change.old, "new": change.new}
 
 
 def finding_json(finding: Finding) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from countersign.cli.output import cells, table
 from countersign.policy.v1.policy_pb2 import Directive, GetDirectiveResponse
 from directive import document
-from directive.difference import Change, Difference
+from directive.difference import Change, Difference, VerdictChange
 from directive.document import Document
 from directive.findings import DocumentError
 from directive.review import Review
@@ -128,6 +128,9 @@ def print_review(console: Console, review: Review) -> None:
     if review.mutants:
         noticed = review.mutants - len(review.survivors)
         console.print(f"  {noticed} of {review.mutants} changes of its rules are noticed by a case")
+    for change in review.changes:
+        for line in _otherwise(change):
+            console.print(f"  {line}", soft_wrap=True)
     for finding in review.findings:
         # Whole on one line, so that an editor can jump to the place.
         console.print(f"  [bold red]refused[/] {escape(str(finding))}", soft_wrap=True)
@@ -142,14 +145,22 @@ def print_difference(console: Console, found: Difference) -> None:
         lines.append(f"[yellow]~ {escape(changed.id)}[/]")
         lines += [f"    {one.what}: {_from_to(one)}" for one in changed.changes]
     for verdict in found.verdicts:
-        lines.append(f"[yellow]case[/] {escape(verdict.case)} [dim]({escape(verdict.file)})[/]")
-        lines += [f"    was {escape(verdict.old)}", f"    is  {escape(verdict.new)}"]
+        lines += _otherwise(verdict)
     for line in lines:
         console.print(line, soft_wrap=True)
     console.print(
         f"{len(found.added)} rule(s) added, {len(found.removed)} removed, {len(found.changed)} changed; "
         f"{len(found.verdicts)} of {found.cases_asked} cases come out otherwise"
     )
+
+
+def _otherwise(verdict: VerdictChange) -> list[str]:
+    what = "[bold yellow]becomes permitted[/]" if verdict.widens else "[yellow]case[/]"
+    return [
+        f"{what} {escape(verdict.case)} [dim]({escape(verdict.file)})[/]",
+        f"    was {escape(verdict.old)}",
+        f"    is  {escape(verdict.new)}",
+    ]
 
 
 def _from_to(change: Change) -> str:
