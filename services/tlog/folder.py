@@ -144,8 +144,8 @@ def receipt_text(index: int, judged: Judged) -> str:
     """Tell of a verified receipt to people."""
     checkpoint = judged.checkpoint
     return (
-        f"the entry is number {index} of the {checkpoint.size} of {checkpoint.origin} that were signed"
-        f"{cosigned_text(judged)}"
+        f"the entry is number {index} (from 0 on) of the {checkpoint.size} of {checkpoint.origin} "
+        f"that were signed{cosigned_text(judged)}"
     )
 
 

@@ -177,7 +177,8 @@ def test_a_search_waits_for_its_connector_and_can_be_withdrawn(
         assert said.code == 0, said.err
         search_id = said.document["search_id"]
         assert said.document["state"] == "SEARCH_STATE_PENDING"
-        assert countersign("search", "watch", search_id, "--timeout", "1").code == 3
+        waited = countersign("search", "watch", search_id, "--timeout", "1")
+        assert (waited.code, f"search {search_id} has not ended" in waited.err) == (3, True)
         assert countersign("search", "cancel", search_id).code == 0
         assert "withdrawn" in countersign("search", "get", search_id).out
         other = countersign(*submit).document["search_id"]

@@ -65,7 +65,8 @@ def test_export_and_receipt_verify(verifier: Verifier, folder: Path) -> None:
     assert code == 0
     assert out == (
         f"VERIFIED {paths[0]}: all 600 entries of {ORIGIN}, in 8 files, are what was signed, {cosigned}"
-        f"VERIFIED {paths[1]}: the entry is number 4 of the 7 of {ORIGIN} that were signed, {cosigned}"
+        f"VERIFIED {paths[1]}: the entry is number 4 (from 0 on) of the 7 of {ORIGIN} "
+        f"that were signed, {cosigned}"
     )
     code, (export, receipt) = verifier.document(*paths, "--policy", folder / "policy")
     assert (export["verified"], export["size"], export["cosigned"]) == (True, 600, {"paper": TIME})

@@ -169,7 +169,7 @@ _OPTIONS: Final = (
         "expires_after_s",
         type=click.IntRange(1, 7 * 24 * 3600),
         metavar="SECONDS",
-        help="How long the order may wait for the system.",
+        help="How long the order may wait for the system [default: the broker's, 900 as shipped].",
     ),
     click.option(
         "--id",

@@ -172,7 +172,7 @@ class Client:
         except TimeoutError:
             raise TooLate(
                 "STILL_PENDING",
-                f"the search has not ended within {timeout_s:.0f} s; watch it again",
+                f"search {search_id} has not ended within {timeout_s:.0f} s; watch it again",
             ) from None
 
     async def cancel(self, search_id: str) -> pb.Search:

@@ -126,7 +126,9 @@ def sealing_key(trust: TrustRoots, system: str) -> bytes:
     """To which probes for a system are sealed. Raises ProbeRefused when the trust roots have none."""
     keys = keys_of(trust, system)
     if keys is None:
-        raise ProbeRefused(f"the trust roots hold no key of system {system!r}")
+        raise ProbeRefused(
+            f"the trust roots hold no key of system {system!r}: see `countersign system list`"
+        )
     return keys.sealing_public_key
 
 
