@@ -18,6 +18,9 @@ _FACE = FaceFound(
     x=0, y=0, width=1, height=1, detector_score=0.0, inter_eye_distance_px=0.0, sharpness=0.0
 )
 
+_NOT_LOOKED_AT = hashlib.sha256(b"not looked at").digest()
+"""In place of digests of the probe: a system's own work on a picture is what a load test leaves out."""
+
 _RESEMBLANCES = tuple(
     Resemblance(
         record=f"fixed/{place}",
@@ -45,14 +48,13 @@ class AnswersAtOnce:
 
     async def search(self, probe: bytes, candidates_max: int) -> Findings:
         """The same candidates each time."""
-        probe_sha256 = hashlib.sha256(probe).digest()
-        # Not checked again: all of it is written above, but for two digests.
+        # Not checked again: all of it is written above.
         return Findings.model_construct(
             resemblances=_RESEMBLANCES[:candidates_max],
             gallery_size=GALLERY_SIZE,
             face=_FACE,
-            probe_sha256=probe_sha256,
-            clean_pixels_sha256=probe_sha256,
+            probe_sha256=_NOT_LOOKED_AT,
+            clean_pixels_sha256=_NOT_LOOKED_AT,
         )
 
     async def close(self) -> None:
