@@ -28,13 +28,13 @@ from countersign.cli.output import (
     cells,
     err,
     json_option,
-    message_dict,
     out,
     print_json,
 )
 from countersign.client import ClientSettings
 from countersign.client.ledger import PAGE_SIZE, LedgerClient
 from countersign.ledger.v1 import ledger_pb2 as pb
+from shared.entry_json import message_dict
 from shared.kinds import kind_name
 from tlog.checkpoint import open_checkpoint
 from tlog.merkle import leaf_hash

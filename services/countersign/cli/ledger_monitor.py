@@ -23,7 +23,7 @@ from countersign.cli.ledger_trust import (
     trust_options,
     url_of,
 )
-from countersign.cli.output import OK, REFUSED, err, json_option, message_dict
+from countersign.cli.output import OK, REFUSED, err, json_option
 from countersign.cli.signals import until_told
 from countersign.client import VerificationError
 from countersign.mirror.concerns import Concern, recorded_at
@@ -33,6 +33,7 @@ from countersign.mirror.sources import CannotFollow, FolderSource, HttpSource, S
 from countersign.mirror.watch import Alarm, AlarmKind, Look, Monitor, Watched
 from shared import logs, telemetry
 from shared.clock import SystemClock
+from shared.entry_json import message_dict
 from tlog.errors import TlogError
 from tlog.policy import Policy
 
