@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -302,6 +303,15 @@ async def test_a_damaged_file_of_the_copy_is_named_and_mended(
             assert await copy.mend(HttpSource(session, log.url)) == 1
     assert contents(tmp_path) == before
     assert await damaged(tmp_path) == []
+
+
+async def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(
+    log: LyingLog, tmp_path: Path
+) -> None:
+    await follow(log, tmp_path)
+    (tmp_path / "tile/0/000").unlink()
+    os.mkfifo(tmp_path / "tile/0/000")
+    assert any("tile/0/000: it is no file" in one for one in await damaged(tmp_path))
 
 
 async def test_mending_takes_nothing_else_than_what_was_signed(
