@@ -18,7 +18,7 @@ from support.exports import export_of
 from support.filled_logs import entries_of
 from support.ledgers import ORIGIN, SIGNER
 from support.lying_logs import LyingLog, forked, lying_log
-from tlog.checkpoint import Checkpoint
+from tlog.checkpoint import Checkpoint, sign_checkpoint
 from tlog.cosignature import CosignatureKind, Cosigner
 from tlog.errors import TlogError
 from tlog.note import Signer
@@ -238,6 +238,24 @@ async def test_what_is_not_a_log_is_refused(
     with pytest.raises(CannotFollow, match=said):
         await follow(log, tmp_path)
     assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("with_a_copy", [False, True])
+async def test_attack_a_tree_of_any_size_is_signed(
+    log: LyingLog, tmp_path: Path, with_a_copy: bool
+) -> None:
+    """Whoever has the log's key may sign what there is not; that must not cost a mirror its memory."""
+    if with_a_copy:
+        await follow(log, tmp_path)
+    before = contents(tmp_path) if with_a_copy else {}
+    claimed = Checkpoint(ORIGIN, 2**60 + 1, bytes(32))
+    log.files["checkpoint"] = sign_checkpoint(claimed, SIGNER).encode()
+    with pytest.raises(CannotFollow) as refused:
+        await follow(log, tmp_path)
+    assert refused.value.reason == "NOT_SERVED"
+    if with_a_copy:
+        assert (tmp_path / "checkpoint").read_bytes() == before["checkpoint"]
+    assert await damaged(tmp_path) == []
 
 
 async def test_another_log_is_not_mixed_in(log: LyingLog, tmp_path: Path) -> None:
