@@ -1,7 +1,7 @@
 """Times in messages that are none: seconds or nanoseconds out of their range.
 
 The wire carries them, no rule of a contract says anything of nanoseconds, and protobuf's own JSON refuses the
-whole message that has one: on record it would be in everybody's way for ever (`shared.entry_json` shows it so).
+whole message that has one: on record it would be in everybody's way for ever (see `shared.entry_json`).
 """
 
 import functools
