@@ -210,6 +210,35 @@ async def test_a_reading_that_is_not_what_was_recorded_is_not_believed(
         verified(*rows, of=others)
 
 
+@pytest.mark.promise(4)
+@pytest.mark.parametrize(
+    "narrower",
+    [
+        {"agencies": [TEXAS]},
+        {"recorded_from": stamp(datetime(2999, 1, 1, tzinfo=UTC))},
+        {"recorded_until": stamp(datetime(2020, 1, 1, tzinfo=UTC))},
+        {"start_index": 2},
+        {"registrations": True},
+    ],
+    ids=lambda narrower: next(iter(narrower)),
+)
+async def test_attack_a_reading_is_padded_with_what_nobody_asked_for(
+    ledger: LedgerUnderTest, narrower: dict[str, Any]
+) -> None:
+    """A ledger that records the question as it was asked, and gives others' searches for an answer."""
+    trust = TrustRoots.load(ClientSettings.load(ledger.config(COMMISSION)).trust_roots)
+    request = asked(ledger, COMMISSION)
+    async with ledger.client(COMMISSION) as client:
+        parts = [part async for part in client._stub.ReadRequests(request)]
+    reading = VerifiedReading(parts[0].beginning, request, trust)
+    for name, value in narrower.items():
+        request.ClearField(name)  # type: ignore[arg-type]
+        request.MergeFrom(pb.ReadRequestsRequest(**{name: value}))
+    first = parts[-1].requests.requests[0]
+    with pytest.raises(VerificationError, match="is not one that was asked for"):
+        reading.entry(first)
+
+
 @pytest.mark.promise(7)
 async def test_searches_are_counted_by_officer_and_case_by_right_and_on_record(
     ledger: LedgerUnderTest, capsys: pytest.CaptureFixture[str]
