@@ -370,6 +370,18 @@ async def test_a_rollback_does_not_hide_behind_an_error(watching: Watching) -> N
 
 
 @pytest.mark.promise(4)
+async def test_two_views_are_compared_also_when_the_state_cannot_be_kept(
+    watching: Watching,
+) -> None:
+    async with lying_log(others(100, 300)) as elsewhere:
+        watching.against = elsewhere.url
+        (watching.folder / ".state.json.new").mkdir()  # where it is written first
+        look = await watching.look()
+        assert [alarm.kind for alarm in look.alarms] == [AlarmKind.SPLIT_VIEW]
+        assert "state.json" in look.not_kept
+
+
+@pytest.mark.promise(4)
 async def test_an_alarm_is_raised_also_when_its_evidence_cannot_be_saved(
     watching: Watching,
 ) -> None:

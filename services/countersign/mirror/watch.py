@@ -76,6 +76,8 @@ class Look:
     new: int = 0
     concerning: int = 0
     alarms: list[Alarm] = field(default_factory=list)
+    not_kept: str = ""
+    """Why the next run will not know of this look; empty when it will."""
 
     @property
     def exit_code(self) -> int:
@@ -128,7 +130,11 @@ class Monitor:
         tree = await VerifiedTree.open(self.source, seen.checkpoint)
         await self._read_new(look, tree, tell)
         await self._judge_age(look, seen, tree)
-        self.memory.keep(seen, seen.checkpoint.size, self.clock.now())
+        try:
+            self.memory.keep(seen, seen.checkpoint.size, self.clock.now())
+        except OSError as error:
+            # A full disk must not end the comparison that follows, nor what watches.
+            look.not_kept = f"{self.memory.file}: {error.strerror or error}"
         if self.against is not None:
             other = await self._elsewhere(seen)
             # A view that is ahead may only be a moment ahead.
