@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from broker.ledger import Ledger
 from broker.record import Record, answered_entry, rejected_entry
-from broker.streams import ANSWERS_STREAM, answer_subject
+from broker.streams import ANSWERS_OF_A_SEARCH_MAX, ANSWERS_STREAM, answer_subject
 from broker.watch import KnownSearches
 from countersign.connector.v1.connector_pb2 import SearchAnswer, SignedAnswer
 from countersign.ledger.v1.entry_pb2 import RequestRejected
@@ -22,8 +22,6 @@ from shared.signing import ANSWER_CONTEXT, BadSignature, VerifyKey
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-ANSWERS_LOOKED_AT_MAX = 8
-"""For the recorded one, of one search: more were published by a connector that is out of its mind."""
 
 
 class AnswerRefused(Exception):
@@ -85,6 +83,7 @@ class Answers:
         record = self._known.get(search_id) or await self._ledger.look_up(search_id)
         if record is None or not record.permitted:
             await self._set_aside(system, search_id, "ANSWER_TO_NO_SEARCH", spent=False)
+            await self._remove(delivery.subject)
             return
         if record.ended is not None:
             # Delivered again after it was recorded, or too late: the end on record stands.
@@ -99,6 +98,8 @@ class Answers:
         except (AnswerRefused, DecodeError) as refused:
             reason = str(refused) if isinstance(refused, AnswerRefused) else "ANSWER_UNREADABLE"
             await self._set_aside(system, search_id, reason, spent=True)
+            if system != record.system:
+                await self._remove(delivery.subject)
             raise Poison from refused
         digest = hashlib.sha256(signed.answer).digest()
         ended = await self._ledger.end(record, answered_entry(record, answer, digest))
@@ -117,6 +118,10 @@ class Answers:
             event, lambda event: self._ledger.append(rejected_entry(event, search_id, spent))
         )
 
+    async def _remove(self, subject: str) -> None:
+        """Takes off the bus what can be nobody's answer: the stream is every system's, and has a bound."""
+        await self._bus.purge(ANSWERS_STREAM, subject)
+
     async def give_out(self, record: Record) -> SignedAnswer | None:
         """The recorded answer, if it is still held: exactly the one whose digest is on record."""
         if not record.answer_sha256:
@@ -130,7 +135,7 @@ class Answers:
         if signed is None and last is not None:
             # An answer came after the one that was recorded, as of a connector that had lost its record.
             log.warning("the last answer is not the recorded one")
-            held = await self._bus.first_messages(ANSWERS_STREAM, subject, ANSWERS_LOOKED_AT_MAX)
+            held = await self._bus.first_messages(ANSWERS_STREAM, subject, ANSWERS_OF_A_SEARCH_MAX)
             signed = _recorded_one(held, record)
         if signed is not None:
             self._known.put_answer(record.search_id, signed)

@@ -7,7 +7,7 @@ not be on record; callers append again with the same idempotency key, or give up
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from broker.batching import LINGER_S, Batcher, Bounds
@@ -22,6 +22,7 @@ from countersign.ledger.v1.append_pb2 import (
     ListOpenSearchesResponse,
     ListSearchesRequest,
     ListSearchesResponse,
+    ListTakenBackSearches,
     LookUpSearchRequest,
     LookUpSearchResponse,
     PendingEntry,
@@ -30,6 +31,7 @@ from countersign.ledger.v1.ledger_pb2 import GetReceiptRequest
 from countersign.type.v1.decision_pb2 import Receipt
 from shared import telemetry
 from shared.bus import Bus
+from shared.clock import stamp
 from shared.errors import Broken, Unavailable
 
 TIMEOUT_S: Final = 5
@@ -151,6 +153,28 @@ class Ledger:
             if page.next_index <= start:
                 return records
             start = page.next_index
+
+    async def taken_back(self, start: int, now: datetime) -> tuple[list[Record], int]:
+        """Searches that ended at or after an index without the peer that they were referred to, newest first.
+
+        And from which index to ask the next time. A ledger of before knows of none. Raises ServiceError.
+        """
+        records: list[Record] = []
+        wanted = ListTakenBackSearches(start_index=start, deadline_after=stamp(now))
+        following = start
+        while True:
+            page = await self._bus.request(
+                "ledger.list_open_searches",
+                ListOpenSearchesRequest(taken_back=wanted),
+                ListOpenSearchesResponse,
+                TIMEOUT_S,
+            )
+            records += [record for one in page.taken_back if (record := _record(one)) is not None]
+            # Of the first page: what comes while the others are read is for the next time.
+            following = following if wanted.before_index else max(start, page.tree_size)
+            if not 0 < page.before_index < (wanted.before_index or page.tree_size):
+                return records, following
+            wanted.before_index = page.before_index
 
     async def searches_of(self, agency: str, page_size: int, before_index: int) -> list[Record]:
         """An agency's searches, newest first. Raises ServiceError."""

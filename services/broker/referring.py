@@ -81,6 +81,8 @@ TOLD_MAX: Final = 16
 """Withdrawals that one peer is being told of at once."""
 RETRY_S: Final = 2.0
 """A search is asked about no more often, unless it has just been referred."""
+RECALL_S: Final = 30.0
+"""How often the ledger is asked what was taken back, by another broker too, which may be gone."""
 UNTOLD_MAX: Final = 10_000
 """Withdrawals that the peer could not be told yet; past it, its own deadline ends them."""
 AT_HAND_MAX: Final = 1_000
@@ -125,6 +127,8 @@ class Referring:
         self._telling = AtOnce(TOLD_MAX)
         self._asked_at: dict[str, float] = {}
         self._untold: dict[str, Record] = {}
+        self._recalled = 0
+        """The index from which on the ledger has not been asked yet what was taken back."""
         self._at_hand: OrderedDict[str, PeerSearch] = OrderedDict()
 
     def asked_at(self, system: str) -> AskedAt | None:
@@ -222,8 +226,23 @@ class Referring:
             await asyncio.gather(keeping, return_exceptions=True)
             await asyncio.gather(self._following.stop(), self._telling.stop())
 
+    async def _recall(self) -> None:
+        """Has the peers told of what was taken back, as the ledger has it. Hearing it twice does nothing."""
+        try:
+            found, self._recalled = await self._ledger.taken_back(self._recalled, self._clock.now())
+        except ServiceError as error:
+            log.warning("recall put off", extra={"fields": {"reason": error.reason}})
+            return
+        for record in found[: UNTOLD_MAX - len(self._untold)]:
+            self._untold.setdefault(record.search_id, record)
+
     async def _keep_following(self) -> None:
+        loop = asyncio.get_running_loop()
+        recall_at = 0.0
         while True:
+            if self._clients and loop.time() >= recall_at:
+                await self._recall()
+                recall_at = loop.time() + RECALL_S
             for record in list(self._untold.values()):
                 self._telling.start(record, self.withdraw)
             self._follow_open()

@@ -32,6 +32,10 @@ QUEUES_POLL_S: Final = 0.5
 QUEUES_RETRY_S: Final = 30.0
 """After the bus did not let us make one: until its configuration has the system, it will not."""
 ANSWERS_BYTES_MAX: Final = 4 * 1024**3
+ANSWER_BYTES_MAX: Final = 256 * 1024
+"""Fifty candidates take a twentieth of it. All systems share the stream, and none may fill it in no time."""
+ANSWERS_OF_A_SEARCH_MAX: Final = 8
+"""A connector publishes one; a few more if it has lost its record, or was sent forged orders."""
 
 
 def orders_stream(system: str) -> str:
@@ -128,6 +132,10 @@ async def ensure_answers(bus: Bus, settings: BrokerSettings) -> None:
             storage=api.StorageType.FILE,
             num_replicas=settings.streams_replicas,
             max_bytes=ANSWERS_BYTES_MAX,
+            max_msg_size=ANSWER_BYTES_MAX,
+            max_msgs_per_subject=ANSWERS_OF_A_SEARCH_MAX,
+            # The recorded answer is never pushed out by later ones.
+            discard_new_per_subject=True,
             max_age=settings.answers_kept.total_seconds(),
             duplicate_window=DUPLICATE_WINDOW.total_seconds(),
         )

@@ -37,6 +37,7 @@ from countersign.type.v1.search_pb2 import BoundRequest, SealedPayload, SearchFa
 from shared.binding import payload_digest, request_digest
 from shared.sealing import can_be_sealed_to
 from shared.signing import ORDER_CONTEXT, BadSignature, VerifyKey
+from shared.times import no_times
 from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
 from tlog.policy import Policy
@@ -272,4 +273,4 @@ def _check_request(
 
 
 def _violates(facts: SearchFacts) -> bool:
-    return bool(protovalidate.collect_violations(facts))
+    return bool(protovalidate.collect_violations(facts)) or any(no_times(facts))

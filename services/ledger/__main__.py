@@ -29,7 +29,7 @@ from ledger.documents import DocumentService
 from ledger.entry import Completer
 from ledger.export_tiles import run_export_tiles
 from ledger.feeding import configured
-from ledger.from_settings import database_of, load_keys, safeguards_of
+from ledger.from_settings import database_of, load_keys, notes_of, safeguards_of
 from ledger.health import Health
 from ledger.heartbeat import beating
 from ledger.index_process import IndexProcess
@@ -132,7 +132,7 @@ async def writing(
         if witnesses is not None:
             safeguards = replace(safeguards, witnesses=witnesses.at_start)
         log = await stack.enter_async_context(opened(storage, keys, safeguards=safeguards))
-        announce = announcing(log, keys, settings.restored_file, settings.trust_domain)
+        announce = announcing(log, keys, notes_of(settings), settings.trust_domain)
         await stack.enter_async_context(announce)
         openings = stack.enter_context(opened_openings(settings))
         witnessing = None

@@ -8,13 +8,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 from ledger.entry import Completer
 from ledger.heard import ASK_AGAIN_S
 from ledger.keys import LogKeys
 from ledger.log import OpenLog
 from ledger.restored import announce_restored
+from ledger.restored_notes import Notes
 from ledger.rotation import keys_rotated
 from ledger.sequencer import Sequencer
 from shared.clock import SystemClock
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.asynccontextmanager
 async def announcing(
-    opened: OpenLog, keys: LogKeys, restored_file: Path, trust_domain: str
+    opened: OpenLog, keys: LogKeys, notes: Notes, trust_domain: str
 ) -> AsyncIterator[None]:
     """Announce, now or while the context lasts. Raises NotReady for a note that is damaged."""
     own = str(SpiffeId(trust_domain, "service", "ledger"))
@@ -39,7 +39,7 @@ async def announcing(
             entry = completer.complete(rotated, "entry")
             opened.guard.announce(entry.leaf)
             await opened.sequencer.append([entry])
-        await announce_restored(opened, restored_file, completer)
+        await announce_restored(opened, notes, completer)
 
     later = None
     try:

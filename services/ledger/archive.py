@@ -7,11 +7,13 @@ entries and in bytes, so that none holds up the others for long.
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from countersign.ledger.v1.entry_pb2 import Entry
+from ledger import taken_back
 from ledger.reading import Filter, Reading, StorageFailed
+from ledger.taken_back import TakenBack
 from ledger.tree import Published, Receipts, Tiles, damaged, unreadable
 from shared.errors import InvalidRequest, NotFound
 from shared.kinds import DOCUMENTS, kind_number
@@ -49,6 +51,12 @@ class SearchOnRecord:
 
     decided: Receipt | None
     ended: Receipt | None
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in a page."""
+        there = [one for one in (self.decided, self.ended) if one is not None]
+        return sum(len(one.leaf) + len(one.tlog_proof) for one in there)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +264,29 @@ class Archive:
                 found.append(_receipt(index, receipts))
                 page_bytes += len(found[-1].leaf) + len(found[-1].tlog_proof)
             return found, None
+
+        return await self._ask(look_up)
+
+    async def taken_back(self, wanted: TakenBack) -> tuple[list[SearchOnRecord], int | None, int]:
+        """List referred searches that ended here without the peer, where to go on, and the size of the tree.
+
+        `before` 0 is no bound.
+        """
+        published = self._published()
+
+        def look_up() -> tuple[list[SearchOnRecord], int | None, int]:
+            receipts = Receipts(published, self._tiles, self._reading)
+            bounded = replace(wanted, before=min(wanted.before or published.size, published.size))
+            found, following = taken_back.find(self._reading, bounded)
+            searches: list[SearchOnRecord] = []
+            page_bytes = 0
+            for decided, ended in found:
+                if page_bytes > PAGE_BYTES_MAX:
+                    return searches, ended + 1, published.size
+                one = SearchOnRecord(_receipt(decided, receipts), _receipt(ended, receipts))
+                searches.append(one)
+                page_bytes += one.bytes
+            return searches, following, published.size
 
         return await self._ask(look_up)
 

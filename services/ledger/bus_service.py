@@ -13,6 +13,7 @@ from ledger.archive import Archive, SearchOnRecord
 from ledger.entry import Completer
 from ledger.requests import invalid, known_index
 from ledger.sequencer import Placed
+from ledger.taken_back import TakenBack
 from ledger.witnessed import WitnessedReceipts
 from ledger.writer import Writer
 from shared.bus import Bus
@@ -154,9 +155,26 @@ class BusService:
         """List the permitted searches without an end."""
         start = known_index(request.start_index, "start_index")
         await self._fresh()
+        if request.HasField("taken_back"):
+            return await self._list_taken_back(request.taken_back)
         found, following = await self._archive.open_searches(start, OPEN_SEARCHES_MAX)
         return pb.ListOpenSearchesResponse(
             decided=[_receipt(one) for one in found], next_index=following or 0
+        )
+
+    async def _list_taken_back(
+        self, request: pb.ListTakenBackSearches
+    ) -> pb.ListOpenSearchesResponse:
+        wanted = TakenBack(
+            known_index(request.start_index, "start_index"),
+            known_index(request.before_index, "before_index"),
+            request.deadline_after.seconds,
+        )
+        found, following, size = await self._archive.taken_back(wanted)
+        return pb.ListOpenSearchesResponse(
+            taken_back=[_on_record(one) for one in found],
+            before_index=following or 0,
+            tree_size=size,
         )
 
     async def list_searches(self, request: pb.ListSearchesRequest) -> pb.ListSearchesResponse:

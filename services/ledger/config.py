@@ -172,9 +172,12 @@ class LedgerSettings(ProcessSettings):
         return self.openings.key_store or _beside(self.database, ".key-store")
 
     @property
-    def restored_file(self) -> Path:
-        """Give the note that `restore` and `adopt` leave for the writer to put on record."""
-        return _beside(self.database, ".restored")
+    def restored_file(self) -> Path | None:
+        """The note that `restore` and `adopt` leave for the writer to put on record; None in a database."""
+        if isinstance(self.database, Path):
+            return _beside(self.database, ".restored")
+        # Where every replica looks: the one that ran the command may not be the next to write.
+        return None if self.last_signed is None else _with(self.last_signed, ".restored")
 
     @property
     def last_signed_file(self) -> Path | None:
@@ -185,5 +188,8 @@ class LedgerSettings(ProcessSettings):
 
 
 def _beside(database: Path | DatabaseSettings, ending: str) -> Path:
-    file = database if isinstance(database, Path) else database.postgres.dsn_file
+    return _with(database if isinstance(database, Path) else database.postgres.dsn_file, ending)
+
+
+def _with(file: Path, ending: str) -> Path:
     return file.with_name(f"{file.name}{ending}")

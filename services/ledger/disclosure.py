@@ -40,13 +40,14 @@ class Disclosure:
         """Give openings of an entry, once the reading is on record."""
         custody = self._custody
         entry = Entry.FromString(await custody.archive.entry(index))
+        committed = {one.field for one in entry.commitments}
+        for field in fields:
+            # Anybody can see which it has: who mistakes the entry is told so, not that a right is lacking.
+            if field not in committed:
+                raise invalid("fields", f"entry {index} has no sensitive field {field!r}")
         holder = holder_of(entry)
         custody.rights.require(caller, "disclose", holder)
         person = custody.people.person(caller, ground.officer_token, ground.request_id)
-        committed = {one.field for one in entry.commitments}
-        for field in fields:
-            if field not in committed:
-                raise invalid("fields", f"entry {index} has no sensitive field {field!r}")
         opened = await custody.in_vault(lambda: custody.vault.open(index))
         found = {one.field: one for one in opened}
         gone = [field for field in fields if field not in found]

@@ -7,7 +7,9 @@ from ledger.keys import LogKeys, load_file_key
 from ledger.last_signed import FileLastSigned
 from ledger.log import Safeguards
 from ledger.pkcs11 import load_pkcs11_key
+from ledger.postgres_connection import last_signed_parameters
 from ledger.postgres_storage import PostgresDatabase
+from ledger.restored_notes import FileNotes, Notes, PostgresNotes
 from ledger.sqlite_storage import SqliteDatabase
 
 
@@ -31,6 +33,15 @@ def safeguards_of(settings: LedgerSettings, *, alone: bool = True) -> Safeguards
     # Replicas take the record over from each other; the writer of a SQLite file has it alone.
     alone = alone and isinstance(settings.database, Path)
     return Safeguards(lambda: FileLastSigned.open(file, alone=alone))
+
+
+def notes_of(settings: LedgerSettings) -> Notes:
+    """Where whoever brings the log back leaves word of it; raises SettingsError."""
+    file = settings.restored_file
+    if file is not None:
+        return FileNotes(file)
+    assert not isinstance(settings.database, Path), "beside a file lies a file"
+    return PostgresNotes(last_signed_parameters(settings.database.postgres))
 
 
 def database_of(settings: LedgerSettings) -> PostgresDatabase | SqliteDatabase:

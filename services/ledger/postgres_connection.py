@@ -68,16 +68,20 @@ def connection_parameters(settings: PostgresSettings) -> dict[str, Any]:
 
 def open_last_signed(settings: PostgresSettings) -> LastSigned:
     """Open the record of the last signature; raises SigningRefused or SettingsError."""
+    return PostgresLastSigned.open(last_signed_parameters(settings))
+
+
+def last_signed_parameters(settings: PostgresSettings) -> dict[str, Any]:
+    """Read the connection string of the record's database; raises SettingsError."""
     if settings.last_signed_dsn_file is None:
         raise SettingsError(
             "database.postgres.last_signed_dsn_file: say where what was signed last is remembered"
         )
-    parameters = parameters_from(
+    return parameters_from(
         settings.last_signed_dsn_file,
         settings.authority,
         trust_any=settings.dangerously_trust_any_server,
     )
-    return PostgresLastSigned.open(parameters)
 
 
 def parameters_from(file: Path, authority: Path | None, *, trust_any: bool) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """Puts on record that a log came back into service by an operator's decision, at its first start afterwards.
 
-The command that restores or adopts runs without the service and appends nothing. It leaves a note beside the
-database; the writer that finds it records it, and removes it.
+The command that restores or adopts runs without the service and appends nothing. It leaves a note
+(`ledger.restored_notes`); the writer that finds it records it, and removes it.
 """
 
-import contextlib
+import asyncio
 import json
 import logging
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
@@ -17,8 +16,8 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.event_pb2 import LogRestored, RestoreCause
 from ledger.entry import Completer
 from ledger.log import OpenLog
+from ledger.restored_notes import Notes
 from shared.errors import NotFound, NotReady
-from shared.whole_files import put, sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -40,22 +39,24 @@ class Restored:
     """Different for each time that a log is brought back."""
 
 
-def note(path: Path, restored: Restored) -> None:
-    """Leave word for the writer, on the disk when it returns.
+def note(notes: Notes, restored: Restored) -> None:
+    """Leave word for the writer, durably.
 
     Before what it speaks of is done: a note of what was not done says nothing that is not so of the log,
     while without one it would never be on record.
     """
     document = asdict(restored) | {"request_id": str(uuid4())}
-    put(path, json.dumps(document).encode(), sync=True)
+    notes.put(json.dumps(document).encode())
 
 
-async def announce_restored(opened: OpenLog, path: Path, completer: Completer) -> None:
-    """Record what a note says, if there is one and the log is the one that it speaks of; raises NotReady.
+async def announce_restored(opened: OpenLog, notes: Notes, completer: Completer) -> None:
+    """Record what a note says, if there is one and the log is the one that it speaks of.
+
+    Raises NotReady for a note that is damaged, OSError or Unavailable where there is no looking for one.
 
     A crash after the append leaves the note; its key lets the next start find the entry.
     """
-    restored = _read(path)
+    restored = await asyncio.to_thread(_read, notes)
     if restored is None or opened.guard.refused is not None:
         return
     try:
@@ -77,25 +78,21 @@ async def announce_restored(opened: OpenLog, path: Path, completer: Completer) -
         await opened.sequencer.append([completer.complete(pending, "entry")])
     fields = {"cause": restored.cause, "size": restored.size, "recorded": same}
     log.warning("the log was brought back", extra={"fields": fields})
-    _remove(path)
+    await asyncio.to_thread(notes.remove)
 
 
-def _remove(path: Path) -> None:
-    path.unlink()
-    sync_folder(path.parent)
-
-
-def _read(path: Path) -> Restored | None:
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            restored = Restored(**json.loads(path.read_text()))
-            RestoreCause.Value(restored.cause)
-            bytes.fromhex(restored.root)
-        except (ValueError, TypeError) as error:
-            raise NotReady(
-                "RESTORED_NOTE_DAMAGED",
-                f"{path} is not what `restore` or `adopt` wrote; it says what is to be put on record of "
-                "it. Look at it, and remove it",
-            ) from error
-        return restored
-    return None
+def _read(notes: Notes) -> Restored | None:
+    raw = notes.read()
+    if raw is None:
+        return None
+    try:
+        restored = Restored(**json.loads(raw))
+        RestoreCause.Value(restored.cause)
+        bytes.fromhex(restored.root)
+    except (ValueError, TypeError) as error:
+        raise NotReady(
+            "RESTORED_NOTE_DAMAGED",
+            f"{notes.where} is not what `restore` or `adopt` wrote; it says what is to be put on record of "
+            "it. Look at it, and remove it",
+        ) from error
+    return restored

@@ -19,7 +19,7 @@ from ledger.backup import BackupFailed, Manifest, back_up, unpacked, verified
 from ledger.check import CheckFailed, check
 from ledger.config import LedgerSettings
 from ledger.feeding import configured
-from ledger.from_settings import database_of, load_keys, safeguards_of
+from ledger.from_settings import database_of, load_keys, notes_of, safeguards_of
 from ledger.heard import Heard
 from ledger.history import Peaks, followed
 from ledger.keys import LogKeys
@@ -200,7 +200,7 @@ def _restore(settings: LedgerSettings, given: argparse.Namespace) -> str:
             end = _end(store, keys.origin, size, root, reading, refusal)
         if end is None:
             of = Restored("RESTORE_CAUSE_BACKUP", size, root.hex(), held[2], given.authority)
-            note(settings.restored_file, of)
+            note(notes_of(settings), of)
         backup.put_in_place()
     if end is None:
         return f"RESTORED: {size} entries; the ledger can be started and goes on\n"
@@ -270,7 +270,7 @@ def _adopt(settings: LedgerSettings, given: argparse.Namespace) -> str:
             of = Restored(
                 *("RESTORE_CAUSE_ADOPTED", at, checkpoint.root.hex(), signed, given.authority)
             )
-            note(settings.restored_file, of)
+            note(notes_of(settings), of)
         store.swap(last, record)
         return (
             f"ADOPTED: {checkpoint.size} entries are what was signed for last, by {store.where}\n"

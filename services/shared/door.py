@@ -36,6 +36,7 @@ from shared.errors import (
     to_status,
 )
 from shared.identity import SpiffeId
+from shared.times import no_times
 
 log = logging.getLogger(__name__)
 
@@ -211,12 +212,19 @@ class Door(grpc.aio.ServerInterceptor):
 
 def check_rules(validator: protovalidate.Validator, message: Message) -> None:
     """Raises InvalidRequest, naming each field, when the message breaks a rule of its contract."""
-    violations = validator.collect_violations(message)
+    violations = [_violation(found.proto) for found in validator.collect_violations(message)]
+    # A rule may have named one of these already: of seconds, but not of nanoseconds, they can.
+    named = {violation.field for violation in violations}
+    violations += [
+        FieldViolation(path, "is no time of the years 1 to 9999, or no span of time")
+        for path in no_times(message)
+        if path not in named
+    ]
     if violations:
         raise InvalidRequest(
             "INVALID_REQUEST",
             f"{len(violations)} field(s) of the request break a rule; see the details",
-            violations=[_violation(found.proto) for found in violations[:VIOLATIONS_MAX]],
+            violations=violations[:VIOLATIONS_MAX],
         )
 
 

@@ -49,6 +49,7 @@ from shared.binding import payload_digest, request_digest
 from shared.entry_facts import ENDS
 from shared.kinds import kind_number
 from shared.registry import OFFICER_PATTERN, Peer, RegistryError, SystemKeys, TrustRoots
+from shared.times import no_times
 from shared.unknown_fields import has_unknown_fields
 from tlog.cosignature import parse_log_vkey
 from tlog.errors import TlogError
@@ -248,6 +249,7 @@ def _bound(data: bytes) -> BoundRequest:
         or not re.fullmatch(OFFICER_PATTERN, bound.officer)
         or has_unknown_fields(bound)
         or protovalidate.collect_violations(bound.facts)
+        or any(no_times(bound.facts))
     ):
         raise NotProved("PEER_REQUEST_INVALID", "the request breaks a rule of its contract")
     return bound

@@ -63,9 +63,13 @@ def entries_in_folder(folder: Path, found: VerifiedExport) -> Iterator[bytes]:
 
 def _reader(folder: Path) -> ReadFile:
     def read(path: str) -> bytes | None:
+        file = folder / path
         try:
-            return _bounded(folder / path, FILE_BYTES_MAX)
-        except TlogError as error:
+            if file.exists() and not file.is_file():
+                # Whoever handed the folder over may have put a pipe there, to be waited for without end.
+                raise TlogError("it is no file")
+            return _bounded(file, FILE_BYTES_MAX)
+        except (TlogError, OSError) as error:
             raise NotVerified(Failure.FILE_MALFORMED, path, str(error)) from None
 
     return read

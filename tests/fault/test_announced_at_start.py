@@ -10,9 +10,11 @@ from aiohttp import web
 from countersign.ledger.v1.entry_pb2 import Entry
 from ledger.announcing import announcing
 from ledger.config import LedgerSettings
+from ledger.from_settings import notes_of
 from ledger.keys import FileKey, LogKeys, new_post_quantum_key
 from ledger.log import opened
 from ledger.restored import Restored, note
+from ledger.restored_notes import FileNotes
 from ledger.sqlite_storage import SqliteDatabase, SqliteStorage
 from support.feeding import ScriptedWitness, cosign
 from support.ledgers import (
@@ -66,7 +68,7 @@ async def test_changed_keys_are_announced_as_soon_as_the_log_signs(
         ScriptedWitness(late).serving() as url,
         around.there("w1", w2=url),
         around.log(path, "always", keys) as log,
-        announcing(log, keys, none, TRUST_DOMAIN),
+        announcing(log, keys, FileNotes(none), TRUST_DOMAIN),
     ):
         assert log.sequencer.published.size == 1
         assert not log.sequencer.writable
@@ -80,7 +82,7 @@ async def test_changed_keys_are_announced_as_soon_as_the_log_signs(
         assert list(rotated.new_keys) == [SIGNER.vkey, NEW.vkey]
     async with (
         around.log(path, keys=keys) as log,
-        announcing(log, keys, none, TRUST_DOMAIN),
+        announcing(log, keys, FileNotes(none), TRUST_DOMAIN),
     ):
         assert log.sequencer.published.size == 2
 
@@ -94,7 +96,7 @@ async def test_a_damaged_note_ends_the_process_also_when_it_is_read_later(
         ScriptedWitness(late).serving() as url,
         around.there("w1", w2=url),
         around.log(path, "always", keys) as log,
-        announcing(log, keys, damaged, TRUST_DOMAIN),
+        announcing(log, keys, FileNotes(damaged), TRUST_DOMAIN),
     ):
         assert not log.sequencer.ended.is_set()
         late.is_there = True
@@ -121,7 +123,7 @@ async def test_program_that_cannot_announce_yet_serves_all_the_same(
         with contextlib.closing(SqliteDatabase(path).open_for_reading()) as reading:
             root = reading.head().root.hex()
         brought_back = Restored("RESTORE_CAUSE_BACKUP", 1, root, "", "")
-        note(LedgerSettings.load(config).restored_file, brought_back)
+        note(notes_of(LedgerSettings.load(config)), brought_back)
     process = LedgerProcess(config)
     await process.start()
     assert process.stop() == 0

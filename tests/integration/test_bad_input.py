@@ -96,6 +96,23 @@ async def test_every_field_that_breaks_a_rule_is_named_at_once(lapd: AgencyAtWor
     assert all(violation.description for violation in caught.value.violations)
 
 
+@pytest.mark.parametrize(("seconds", "nanos"), [(10**15, 0), (0, -1), (0, 10**9)])
+async def test_attack_a_time_that_is_none_would_be_on_record_for_ever(
+    lapd: AgencyAtWork, seconds: int, nanos: int
+) -> None:
+    """Nobody could read the entry as JSON, nor any page that it is on."""
+    request = request_of(lapd)
+    circumstances = request.facts.circumstances
+    for time in (circumstances.instrument.expires_at, circumstances.emergency.began_at):
+        time.seconds, time.nanos = seconds, nanos
+    with pytest.raises(InvalidRequest) as caught:
+        await submit_raw(lapd, request)
+    assert {violation.field for violation in caught.value.violations} == {
+        "facts.circumstances.instrument.expires_at",
+        "facts.circumstances.emergency.began_at",
+    }
+
+
 async def test_an_empty_request_names_what_is_missing(lapd: AgencyAtWork) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await submit_raw(lapd, pb.SubmitSearchRequest())

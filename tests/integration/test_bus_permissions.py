@@ -12,6 +12,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from nats.aio.client import Client
 from nats.js import api
 
+from countersign.installation.nats_config import CONNECTIONS_OF_A_CONNECTOR_MAX
 from shared.bus import Bus, Delivery
 from shared.errors import Unavailable
 from shared.identity import Kind
@@ -137,9 +138,20 @@ async def test_an_order_and_its_answer_pass(nats_server: NatsUnderTest, broker: 
         "runs.facefind",
         "$JS.API.CONSUMER.MSG.NEXT.ORDERS_FACEFIND.connector",
         "$JS.API.CONSUMER.MSG.NEXT.ANSWERS.broker",
-        "$JS.API.STREAM.MSG.GET.ORDERS_LACRIS",
-        "$JS.API.STREAM.PURGE.ORDERS_LACRIS",
-        "$JS.API.CONSUMER.CREATE.ORDERS_LACRIS.mine",
+        "next.ORDERS_FACEFIND",
+        *(
+            f"$JS.API.{what}"
+            for stream in ("ORDERS_FACEFIND", "ANSWERS", "ORDERS_LACRIS")
+            for what in (
+                f"STREAM.MSG.GET.{stream}",
+                f"DIRECT.GET.{stream}",
+                f"STREAM.PURGE.{stream}",
+                f"STREAM.DELETE.{stream}",
+                f"STREAM.MSG.DELETE.{stream}",
+                f"CONSUMER.CREATE.{stream}.mine",
+                f"CONSUMER.DURABLE.CREATE.{stream}.mine",
+            )
+        ),
         "$JS.ACK.ORDERS_FACEFIND.connector.1.1.1.1.1",
         GIVEN_UP,
         "_INBOX_broker.1",
@@ -186,6 +198,20 @@ async def test_a_connector_cannot_have_the_bus_speak_for_it(
     assert await broker.last_message("ANSWERS", "answers.facefind.1") is None
     assert not heard
     await ledger.close()
+
+
+async def test_a_connector_cannot_take_the_places_of_others(
+    nats_server: NatsUnderTest, broker: Bus
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(CONNECTIONS_OF_A_CONNECTOR_MAX):
+            one = await Intruder.connect(nats_server, "connector", "lacris")
+            stack.push_async_callback(one.client.close)
+        with pytest.raises((nats.errors.Error, OSError)):
+            await Intruder.connect(nats_server, "connector", "lacris")
+        for kind, name in (("connector", "facefind"), ("service", "broker")):
+            other = await Intruder.connect(nats_server, kind, name)
+            stack.push_async_callback(other.client.close)
 
 
 @pytest.mark.parametrize("name", ["policy", "ledger"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
@@ -356,6 +357,15 @@ def test_what_was_changed_is_named_even_if_the_manifest_was_too(
     with pytest.raises(VerificationError, match=says):
         verify_table(folder, POLICY)
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "rows.csv", "receipts.jsonl"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path, file: str) -> None:
+    folder = report(tmp_path / "report", log_with_periods(), [0, 1, 3], OF_LAPD, [8])
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    with pytest.raises(VerificationError, match=file):
+        verify_table(folder, POLICY)
 
 
 def test_no_cell_is_run_as_a_formula() -> None:

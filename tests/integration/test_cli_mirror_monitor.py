@@ -167,6 +167,9 @@ async def test_the_monitor_tells_entries_and_alarms_by_exit_code(
     assert (await shell(*monitor, *calm, "--against", "copy")).returncode == 0
     done = await shell("monitor", "http://127.0.0.1:1", "--key", VKEY, "--once")
     assert done.returncode == 3
+    (shell.folder / ".elsewhere.new").mkdir()
+    done = await shell(*monitor[:-1], "elsewhere", *calm)
+    assert (done.returncode, "state not kept" in done.stderr) == (2, True)
     (shell.folder / "state").write_text("letters")
     assert (await shell(*monitor)).returncode == 1
 

@@ -151,6 +151,16 @@ async def test_what_is_not_there_is_said(ledger: LedgerUnderTest) -> None:
             await client.approve_expunge(0, ledger.ground())
 
 
+async def test_an_entry_that_hides_nothing_is_not_called_forbidden(ledger: LedgerUnderTest) -> None:
+    """Who takes the number of another entry hears that, and is not on record as turned away."""
+    with pytest.raises(NotAllowed):
+        await ledger.disclose(("oversight", "unregistered"), 1, "officer")
+    turned_away = await ledger.entries("request_rejected")
+    with pytest.raises(InvalidRequest, match="no sensitive field 'officer'"):
+        await ledger.disclose(COMMISSION, turned_away[-1][0], "officer")
+    assert await ledger.entries("request_rejected") == turned_away
+
+
 async def test_without_a_registry_nobody_reads_openings(
     tmp_path: Path, nats_server: NatsUnderTest
 ) -> None:

@@ -28,6 +28,7 @@ from support.disclosures import (
     LedgerUnderTest,
 )
 from support.ledgers import LAPD, decided, search_id
+from support.terminals import Terminal
 
 TEXAS = "TX0000001"
 Read = list[tuple[int, dict[str, str]]]
@@ -207,3 +208,84 @@ async def test_a_reading_that_is_not_what_was_recorded_is_not_believed(
             verified(*wrong)
     with pytest.raises(VerificationError, match="not on record"):
         verified(*rows, of=others)
+
+
+@pytest.mark.promise(4)
+@pytest.mark.parametrize(
+    "narrower",
+    [
+        {"agencies": [TEXAS]},
+        {"recorded_from": stamp(datetime(2999, 1, 1, tzinfo=UTC))},
+        {"recorded_until": stamp(datetime(2020, 1, 1, tzinfo=UTC))},
+        {"start_index": 2},
+        {"registrations": True},
+    ],
+    ids=lambda narrower: next(iter(narrower)),
+)
+async def test_attack_a_reading_is_padded_with_what_nobody_asked_for(
+    ledger: LedgerUnderTest, narrower: dict[str, Any]
+) -> None:
+    """A ledger that records the question as it was asked, and gives others' searches for an answer."""
+    trust = TrustRoots.load(ClientSettings.load(ledger.config(COMMISSION)).trust_roots)
+    request = asked(ledger, COMMISSION)
+    async with ledger.client(COMMISSION) as client:
+        parts = [part async for part in client._stub.ReadRequests(request)]
+    reading = VerifiedReading(parts[0].beginning, request, trust)
+    for name, value in narrower.items():
+        request.ClearField(name)  # type: ignore[arg-type]
+        request.MergeFrom(pb.ReadRequestsRequest(**{name: value}))
+    first = parts[-1].requests.requests[0]
+    with pytest.raises(VerificationError, match="is not one that was asked for"):
+        reading.entry(first)
+
+
+@pytest.mark.promise(7)
+async def test_searches_are_counted_by_officer_and_case_by_right_and_on_record(
+    ledger: LedgerUnderTest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = decided(10)
+    again.sensitive[0].value = "officer-0"
+    await ledger.append(again, checked(11))
+    commission = Terminal(ledger.config(COMMISSION), capsys)
+    on = ("--authority", AUTHORITY, "--reason", REASON)
+    said = await commission.read("count-openings", "--by", "officer", *on)
+    assert said.code == 0, said.err
+    assert "VERIFIED: 4 entries" in said.err
+    by_officer = (
+        await commission.read("count-openings", "--by", "officer", *on, "--agency", LAPD, "--json")
+    ).document
+    assert by_officer["entries"] == 3
+    assert [(one["officer"], one["entries"]) for one in by_officer["groups"]] == [
+        ("officer-0", 2),
+        ("officer-1", 1),
+    ]
+    by_case = await commission.read(
+        *("count-openings", "--by", "case-number", "--and-by", "kind", "--and-by", "year"),
+        *("--with-checks", "--agency", LAPD, *on, "--json"),
+    )
+    (dry,) = (one for one in by_case.document["groups"] if one["kind"] == "search_checked")
+    assert (dry["origin_agency"], dry["case_number"], dry["entries"]) == (LAPD, "case-11", 1)
+    read_by = [one.requests_read for _, one in await ledger.entries("requests_read")]
+    assert [(list(one.fields), one.found) for one in read_by] == [
+        (["officer"], 4),
+        (["officer"], 3),
+        (["case_number"], 4),
+    ]
+    inspector = Terminal(ledger.config(INSPECTOR), capsys)
+    assert (await inspector.read("count-openings", "--by", "officer", *on)).code == 3
+
+
+@pytest.mark.promise(5)
+async def test_searches_whose_openings_were_destroyed_are_counted_and_name_nobody(
+    ledger: LedgerUnderTest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await ledger.approve(POLICE, await ledger.request(POLICE, 1))
+    commission = Terminal(ledger.config(COMMISSION), capsys)
+    said = await commission.read(
+        *("count-openings", "--by", "officer", "--agency", LAPD, "--json"),
+        *("--authority", AUTHORITY, "--reason", REASON),
+    )
+    assert [(one["officer"], one["entries"]) for one in said.document["groups"]] == [
+        ("-", 1),
+        ("officer-0", 1),
+    ]

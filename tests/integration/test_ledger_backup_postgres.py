@@ -11,12 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from ledger.last_signed import beside
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.ledger.v1.event_pb2 import LogRestored
+from ledger.announcing import announcing
+from ledger.config import LedgerSettings
+from ledger.from_settings import load_keys, notes_of, safeguards_of
+from ledger.last_signed import FileLastSigned, Signed, beside
 from ledger.log import begin_log, opened
+from ledger.restored_notes import PostgresNotes
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Database
 from ledger.upkeep import run_adopt, run_backup, run_restore, run_restore_check
 from shared.errors import Unavailable
+from shared.kinds import KINDS
 from support.backups import made_with_schema_0002
 from support.ledgers import SIGNER, assert_whole, complete, decided, failed, write_settings
 from support.nats_servers import NatsUnderTest
@@ -126,6 +133,66 @@ async def test_backup_while_a_commit_is_under_way_is_of_one_moment(
     for name, size in (("before", 450), ("after", 1050)):
         copy = SqliteDatabase(tmp_path / name / "ledger.sqlite")
         assert assert_whole(copy).checkpoint.size == size
+
+
+@pytest.mark.promise(4)
+@pytest.mark.parametrize("record", ["database", "file"])
+def test_whichever_replica_writes_next_says_that_the_log_was_brought_back(
+    here: Installation, tmp_path: Path, nats_server: NatsUnderTest, record: str
+) -> None:
+    """The command ran on another machine: where its own files are, nobody looks."""
+    here.run(run_backup, tmp_path / "backup")
+    here.lose()
+    replica = configured_elsewhere(here, nats_server, tmp_path / "replica")
+    if record == "file":
+        shared = tmp_path / "shared" / "signed"
+        with (
+            contextlib.closing(FileLastSigned.open(shared, alone=False)) as kept,
+            contextlib.closing(here.database.open_last_signed()) as known,
+        ):
+            kept.swap(None, known.read() or Signed(""))
+        for config in (here.config, replica):
+            config.write_text(f'last_signed = "{shared}"\n' + config.read_text())
+    before = sorted(here.database.dsn_file.parent.iterdir())
+    assert here.run(run_restore, tmp_path / "backup", "--authority", "Order 7")[0] == 0
+    assert sorted(here.database.dsn_file.parent.iterdir()) == before
+    for _ in range(2):
+        (event,) = asyncio.run(announced(here.database, replica))
+        assert (event.restored_size, event.authority) == (450, "Order 7")
+    assert notes_of(LedgerSettings.load(here.config)).read() is None
+
+
+def configured_elsewhere(here: Installation, nats: NatsUnderTest, folder: Path) -> Path:
+    """The configuration of another replica, which shares no file with this one."""
+    folder.mkdir()
+    text = write_settings(folder, nats, here.database).read_text()
+    for file in (here.database.dsn_file, here.database.signed_dsn_file):
+        (folder / file.name).write_bytes(file.read_bytes())
+        text = text.replace(str(file), str(folder / file.name))
+    (folder / "ledger.toml").write_text(text)
+    return folder / "ledger.toml"
+
+
+async def announced(database: Database, config: Path) -> list[LogRestored]:
+    """Opens the log as the replica with this configuration; reads what it says of being brought back."""
+    settings = LedgerSettings.load(config)
+    keys, safeguards = load_keys(settings), safeguards_of(settings)
+    async with (
+        opened(database.open_for_writing(), keys, safeguards=safeguards) as log,
+        announcing(log, keys, notes_of(settings), settings.trust_domain),
+    ):
+        pass
+    with contextlib.closing(database.open_for_reading()) as reading:
+        rows = reading.of_kind(KINDS["log_restored"])
+        return [Entry.FromString(leaf).log_restored for _, leaf in rows]
+
+
+def test_note_whose_database_is_away_is_no_note(tmp_path: Path) -> None:
+    """It is not begun without it: what it says would never be on record."""
+    nowhere = PostgresNotes({"host": str(tmp_path), "dbname": "none", "connect_timeout": 1})
+    for use in (nowhere.read, lambda: nowhere.put(b""), nowhere.remove):
+        with pytest.raises(Unavailable, match="countersign_restored of database none"):
+            use()
 
 
 @pytest.mark.promise(4)

@@ -19,6 +19,7 @@ from ledger.announcing import announcing
 from ledger.check import check
 from ledger.keys import FileKey, LogKeys
 from ledger.log import opened
+from ledger.restored_notes import FileNotes
 from ledger.rotation import CONTEXT
 from ledger.sequencer import Placed
 from ledger.sqlite_storage import SqliteDatabase
@@ -55,7 +56,7 @@ async def run_with(keys: LogKeys, database: SqliteDatabase, number: int) -> Plac
     none = database.path.with_name("restored")
     async with (
         opened(database.open_for_writing(), keys) as log,
-        announcing(log, keys, none, TRUST_DOMAIN),
+        announcing(log, keys, FileNotes(none), TRUST_DOMAIN),
     ):
         (placed,) = await log.sequencer.append(complete(decided(number)))
         return placed

@@ -16,6 +16,7 @@ from ledger.announcing import announcing
 from ledger.keys import LogKeys, load_file_key, new_post_quantum_key
 from ledger.last_signed import SLOT_BYTES, Signed, beside
 from ledger.log import opened
+from ledger.restored_notes import FileNotes
 from ledger.rotation import CONTEXT
 from ledger.sequencer import Placed
 from ledger.sqlite_storage import SqliteDatabase
@@ -84,7 +85,7 @@ async def test_key_is_changed_and_retired_and_breaks_no_receipt(tmp_path: Path) 
         keys = LogKeys(SIGNER, *files)
         async with (
             opened(database.open_for_writing(), keys) as log,
-            announcing(log, keys, tmp_path / "restored", TRUST_DOMAIN),
+            announcing(log, keys, FileNotes(tmp_path / "restored"), TRUST_DOMAIN),
         ):
             receipts += await log.sequencer.append(complete(decided(number)))
     assert [one.index for one in receipts] == [0, 2, 4, 6, 8]

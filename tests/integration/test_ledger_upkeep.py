@@ -14,6 +14,7 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.event_pb2 import RESTORE_CAUSE_ADOPTED, RESTORE_CAUSE_BACKUP
 from ledger.__main__ import running
 from ledger.config import LedgerSettings
+from ledger.from_settings import notes_of
 from ledger.last_signed import SLOT_BYTES, FileLastSigned, beside
 from ledger.log import begin_log, opened
 from ledger.sqlite_storage import SqliteDatabase
@@ -320,6 +321,7 @@ def test_a_log_that_comes_back_says_so_once(
         said = run(run_adopt, config, "--size", 2, "--authority", "Order 7")
     assert said[0] == 0, said
     note = LedgerSettings.load(config).restored_file
+    assert note is not None
     left = note.read_bytes()
     (entry,) = asyncio.run(put_on_record(config))
     event = entry.log_restored
@@ -340,6 +342,6 @@ def test_a_note_that_nobody_wrote_so_stops_the_ledger(
     tmp_path: Path, nats_server: NatsUnderTest
 ) -> None:
     config = write_settings(tmp_path, nats_server)
-    LedgerSettings.load(config).restored_file.write_text("{}")
+    notes_of(LedgerSettings.load(config)).put(b"{}")
     with pytest.raises(NotReady, match=r"ledger\.sqlite\.restored"):
         asyncio.run(put_on_record(config))

@@ -1,9 +1,11 @@
 """`python -m tlog`: an auditor's verifier that needs no other code of ours."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +171,12 @@ def test_file_that_cannot_be_one_of_an_export_is_not_read_whole(
     assert "larger than" in result["says"]
 
 
-def test_folder_in_place_of_a_file_is_told_as_such(verifier: Verifier, folder: Path) -> None:
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_told_as_such_and_not_waited_for(
+    verifier: Verifier, folder: Path, put: Callable[[Path], None]
+) -> None:
     (folder / "export" / "tile" / "0" / "000").unlink()
-    (folder / "export" / "tile" / "0" / "000").mkdir()
+    put(folder / "export" / "tile" / "0" / "000")
     code, (result,) = verifier.document(folder / "export", "--policy", folder / "policy")
     assert (code, result["failure"], result["file"]) == (1, "FILE_MALFORMED", "tile/0/000")
 

@@ -18,6 +18,7 @@ from countersign.ledger.v1.append_pb2 import (
     ListOpenSearchesResponse,
     ListSearchesRequest,
     ListSearchesResponse,
+    ListTakenBackSearches,
     LookUpSearchRequest,
     LookUpSearchResponse,
 )
@@ -127,13 +128,25 @@ class LedgerInMemory:
             response.ended.CopyFrom(self.receipt(ended))
         return response
 
-    def list_open(self, _: ListOpenSearchesRequest) -> ListOpenSearchesResponse:
-        """Permitted searches without an end."""
+    def list_open(self, request: ListOpenSearchesRequest) -> ListOpenSearchesResponse:
+        """Permitted searches without an end, or those that were withdrawn from peers, one by one."""
+        if request.HasField("taken_back"):
+            return self._list_taken_back(request.taken_back)
         response = ListOpenSearchesResponse()
         for index, entry in enumerate(self.entries):
             permitted = entry.search_decided.decision.outcome == PERMITTED
             if permitted and f"end/{entry.search_id}" not in self.keys:
                 response.decided.append(self.receipt(index))
+        return response
+
+    def _list_taken_back(self, wanted: ListTakenBackSearches) -> ListOpenSearchesResponse:
+        response = ListOpenSearchesResponse(tree_size=len(self.entries))
+        for index in reversed(range(wanted.start_index, wanted.before_index or len(self.entries))):
+            if self.entries[index].HasField("search_withdrawn"):
+                asked = LookUpSearchRequest(search_id=self.entries[index].search_id)
+                response.taken_back.append(self.look_up(asked))
+                response.before_index = index
+                break
         return response
 
     def list_searches(self, request: ListSearchesRequest) -> ListSearchesResponse:

@@ -31,6 +31,21 @@ class PeerThatKnowsNothing(PeerClient):
         raise NotFound("SEARCH_UNKNOWN", "no such search")
 
 
+class PeerThatIsAway(PeerThatKnowsNothing):
+    """Is out of reach until it `is_back`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_back = False
+
+    async def withdraw(self, search_id: str) -> Search:
+        """Hears nothing before."""
+        if not self.is_back:
+            raise Unavailable("PEER", "out of reach")
+        self.withdrawn.append(search_id)
+        return Search()
+
+
 class PeerThatHangs(PeerThatKnowsNothing):
     """Is out of reach at first, and then answers nothing any more."""
 

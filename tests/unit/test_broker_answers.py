@@ -1,6 +1,7 @@
 """Answers are released only once recorded, and a search ends once."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -168,6 +169,19 @@ async def test_an_answer_to_no_search_is_recorded(broker: BrokerOnTheTable) -> N
     broker.restart()
     await broker.answers.take_in(delivery)
     assert broker.bus.ledger.entries[-1].request_rejected.reason == "ANSWER_TO_NO_SEARCH"
+    assert delivery.subject not in broker.bus.published, "it takes no other answer's room"
+
+
+async def test_an_answer_under_another_systems_name_takes_no_room(broker: BrokerOnTheTable) -> None:
+    search_id = await submitted(broker)
+    delivery = broker.delivery(search_id, broker.answer(search_id))
+    foreign = replace(delivery, subject=answer_subject("facefind", search_id))
+    broker.bus.published[foreign.subject] = foreign.data
+    with pytest.raises(Poison):
+        await broker.answers.take_in(foreign)
+    assert foreign.subject not in broker.bus.published
+    assert delivery.subject in broker.bus.published, "what the right one sent stays"
+    assert record(broker, search_id).state == pb.SEARCH_STATE_PENDING
 
 
 @pytest.mark.promise(8)

@@ -188,3 +188,11 @@ def test_a_refusal_names_the_instruments_that_would_cure_it_once() -> None:
     said = printed(120, lambda console: print_decision(console, decision))
     line = "An instrument in force would cure it for US-MA: search warrant or court order."
     assert said.count(line) == 1
+
+
+def test_words_of_a_newer_program_are_shown_by_their_numbers() -> None:
+    strange = Verdict(party="CA0194200", outcome=77)  # type: ignore[arg-type]
+    decision = Decision(outcome=DecisionOutcome.DECISION_OUTCOME_REFUSED, verdicts=[strange])
+    assert "77" in printed(120, lambda console: print_decision(console, decision))
+    search = Search(search_id=SEARCH, state=99)  # type: ignore[arg-type]
+    assert "99" in printed(120, lambda console: print_searches(console, [search]))

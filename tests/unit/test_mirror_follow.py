@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from support.exports import export_of
 from support.filled_logs import entries_of
 from support.ledgers import ORIGIN, SIGNER
 from support.lying_logs import LyingLog, forked, lying_log
-from tlog.checkpoint import Checkpoint
+from tlog.checkpoint import Checkpoint, sign_checkpoint
 from tlog.cosignature import CosignatureKind, Cosigner
 from tlog.errors import TlogError
 from tlog.note import Signer
@@ -239,6 +240,24 @@ async def test_what_is_not_a_log_is_refused(
     assert not (tmp_path / "checkpoint").exists()
 
 
+@pytest.mark.parametrize("with_a_copy", [False, True])
+async def test_attack_a_tree_of_any_size_is_signed(
+    log: LyingLog, tmp_path: Path, with_a_copy: bool
+) -> None:
+    """Whoever has the log's key may sign what there is not; that must not cost a mirror its memory."""
+    if with_a_copy:
+        await follow(log, tmp_path)
+    before = contents(tmp_path) if with_a_copy else {}
+    claimed = Checkpoint(ORIGIN, 2**60 + 1, bytes(32))
+    log.files["checkpoint"] = sign_checkpoint(claimed, SIGNER).encode()
+    with pytest.raises(CannotFollow) as refused:
+        await follow(log, tmp_path)
+    assert refused.value.reason == "NOT_SERVED"
+    if with_a_copy:
+        assert (tmp_path / "checkpoint").read_bytes() == before["checkpoint"]
+    assert await damaged(tmp_path) == []
+
+
 async def test_another_log_is_not_mixed_in(log: LyingLog, tmp_path: Path) -> None:
     other = Signer.from_seed("other.example/log", bytes(32))
     both = Policy.of_logs([SIGNER.verifier, other.verifier])
@@ -302,6 +321,15 @@ async def test_a_damaged_file_of_the_copy_is_named_and_mended(
             assert await copy.mend(HttpSource(session, log.url)) == 1
     assert contents(tmp_path) == before
     assert await damaged(tmp_path) == []
+
+
+async def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(
+    log: LyingLog, tmp_path: Path
+) -> None:
+    await follow(log, tmp_path)
+    (tmp_path / "tile/0/000").unlink()
+    os.mkfifo(tmp_path / "tile/0/000")
+    assert any("tile/0/000: it is no file" in one for one in await damaged(tmp_path))
 
 
 async def test_mending_takes_nothing_else_than_what_was_signed(

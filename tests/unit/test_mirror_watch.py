@@ -213,6 +213,27 @@ async def test_a_fresh_cosignature_is_a_sign_of_life(watching: Watching) -> None
         assert await watching.kinds() == [AlarmKind.STALE]
 
 
+@pytest.mark.promise(4)
+async def test_attack_one_witness_keeps_a_frozen_view_alive(watching: Watching) -> None:
+    honest, hostile = (
+        Cosigner.from_seed(f"witness.example/w{n}", bytes([n] * 32), CosignatureKind.ED25519)
+        for n in (1, 2)
+    )
+    watching.policy = Policy.parse(
+        f"log {SIGNER.verifier.vkey}\nwitness w1 {honest.verifier.vkey}\n"
+        f"witness w2 {hostile.verifier.vkey}\ngroup both all w1 w2\nquorum both\n"
+    )
+    note = watching.log.files["checkpoint"].decode()
+    checkpoint = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
+    noon = int(NOON.timestamp())
+    watching.clock.advance(seconds=1000)
+    for honest_at, age_s, alarms in ((400, 600, [AlarmKind.STALE]), (800, 200, [])):
+        lines = honest.cosign(checkpoint, noon + honest_at) + hostile.cosign(checkpoint, noon + 999)
+        watching.log.files["checkpoint"] = (note + lines).encode()
+        look = await watching.look()
+        assert ([alarm.kind for alarm in look.alarms], look.age_s) == (alarms, age_s)
+
+
 async def test_a_log_that_shrinks_is_an_alarm_unless_it_was_a_moment(watching: Watching) -> None:
     watching.log.show(LEAVES[:600])
     assert await watching.kinds() == []
@@ -346,6 +367,18 @@ async def test_a_rollback_does_not_hide_behind_an_error(watching: Watching) -> N
     look = await watching.look()
     assert [alarm.kind for alarm in look.alarms] == [AlarmKind.ROLLED_BACK]
     assert len(watching.evidence) == 1
+
+
+@pytest.mark.promise(4)
+async def test_two_views_are_compared_also_when_the_state_cannot_be_kept(
+    watching: Watching,
+) -> None:
+    async with lying_log(others(100, 300)) as elsewhere:
+        watching.against = elsewhere.url
+        (watching.folder / ".state.json.new").mkdir()  # where it is written first
+        look = await watching.look()
+        assert [alarm.kind for alarm in look.alarms] == [AlarmKind.SPLIT_VIEW]
+        assert "state.json" in look.not_kept
 
 
 @pytest.mark.promise(4)

@@ -373,11 +373,13 @@ class TestSwappedContents:
 
         assert check_that_stops(workshop, signed)[0] == "PROBE_MISMATCH"
 
-    def test_request_that_breaks_its_contract(self, workshop: OrderWorkshop) -> None:
-        def too_many(facts: SearchFacts) -> None:
-            facts.candidates_max = 51
+    @pytest.mark.parametrize("nanos", [0, -1], ids=["too many", "a time that is none"])
+    def test_request_that_breaks_its_contract(self, workshop: OrderWorkshop, nanos: int) -> None:
+        def wrong(facts: SearchFacts) -> None:
+            facts.candidates_max = 50 if nanos else 51
+            facts.circumstances.emergency.began_at.nanos = nanos
 
-        order = workshop.order(facts_changed=too_many)
+        order = workshop.order(facts_changed=wrong)
 
         assert check_that_stops(workshop, workshop.sign(order))[0] == "REQUEST_INVALID"
 

@@ -196,25 +196,23 @@ def test_request_that_is_not_the_one_decided_on(workshop: ReferralWorkshop) -> N
     assert refused(workshop, request) == "PEER_REQUEST_MISMATCH"
 
 
-def test_request_that_cannot_be_read(workshop: ReferralWorkshop) -> None:
-    request = workshop.request(workshop.referred())
-    request.bound_request = b"\xff"
-    assert refused(workshop, request) == "PEER_REQUEST_INVALID"
-
-
-@pytest.mark.parametrize("officer", ["", "two words", "x" * 60_000])
-def test_request_in_the_name_of_what_no_officer_is_called(
-    workshop: ReferralWorkshop, officer: str
+@pytest.mark.parametrize(
+    ("officer", "nanos"), [("", 0), ("two words", 0), ("x" * 60_000, 0), ("lapd-40123", -1)]
+)
+def test_request_that_cannot_be_read_or_names_no_officer_or_a_time_that_is_none(
+    workshop: ReferralWorkshop, officer: str, nanos: int
 ) -> None:
     bound = BoundRequest.FromString(workshop.bound)
     bound.officer = officer
+    bound.facts.circumstances.emergency.began_at.nanos = nanos
 
     def changed(entry: Entry) -> None:
         entry.search_decided.request_sha256 = request_digest(bound.SerializeToString())
 
     request = workshop.request(workshop.referred(changed))
-    request.bound_request = bound.SerializeToString()
-    assert refused(workshop, request) == "PEER_REQUEST_INVALID"
+    for unusable in (bound.SerializeToString(), b"\xff"):
+        request.bound_request = unusable
+        assert refused(workshop, request) == "PEER_REQUEST_INVALID"
 
 
 def test_probe_that_does_not_match_its_committed_digest(workshop: ReferralWorkshop) -> None:

@@ -13,6 +13,7 @@ from broker.referring import Referring
 from broker.watch import KnownSearches
 from countersign.broker.v1.broker_pb2 import Search
 from countersign.installation.ports import free_ports
+from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import DecisionOutcome
 from countersign.type.v1.search_pb2 import GalleryClass, SealedPayload
@@ -23,7 +24,13 @@ from support.brokers import BrokerOnTheTable, own_case
 from support.buses import BusInMemory
 from support.clocks import ClockThatStandsStill
 from support.doors import Pki
-from support.peers import PeerThatHangs, PeerThatIsSlow, PeerThatKnowsNothing, PeerThatSays
+from support.peers import (
+    PeerThatHangs,
+    PeerThatIsAway,
+    PeerThatIsSlow,
+    PeerThatKnowsNothing,
+    PeerThatSays,
+)
 from support.referrals import EAST, ReferralWorkshop, unchanged
 from support.searches import DECIDED_AT
 from support.waiting import until
@@ -97,7 +104,43 @@ async def test_withdrawal_is_not_told_past_the_deadline() -> None:
     assert peers.east.withdrawn == [peers.at_east.search_id]
 
 
-def at_peer(client: PeerThatIsSlow) -> BrokerOnTheTable:
+@pytest.mark.promise(8)
+@pytest.mark.promise(9)
+@pytest.mark.parametrize("whose", ["its own before a restart", "another broker's that is gone"])
+async def test_withdrawals_that_the_peer_has_not_heard_of_are_told_from_the_ledger(
+    whose: str,
+) -> None:
+    client = PeerThatIsAway()
+    broker = at_peer(client)
+    broker.bus.ledger.entries += [Entry(), Entry()]
+    searches = [broker.prepared(own_case()).search_id for _ in range(3)]
+    for search_id in searches:
+        entry = Entry.FromString(recorded().decided.leaf)
+        entry.search_id = search_id
+        entry.search_decided.deadline.seconds = int(broker.clock.now().timestamp()) + 900
+        record = await on_record(broker, entry)
+        ended = await broker.ending.withdraw(record)
+        await broker.referring.withdraw(ended)
+    client.is_back = True
+    if whose.startswith("another"):
+        broker = broker.replica()
+    else:
+        broker.restart()
+
+    async def all_told() -> bool:
+        return sorted(client.withdrawn) == sorted(searches)
+
+    async with broker.referring.following(asyncio.Event()):
+        await until(all_told)
+
+
+async def on_record(broker: BrokerOnTheTable, entry: Entry) -> Record:
+    key = f"decided/{entry.search_id}"
+    appended = await broker.ledger.append(PendingEntry(entry=entry, idempotency_key=key))
+    return Record.from_receipts(appended.receipt, None)
+
+
+def at_peer(client: PeerThatKnowsNothing) -> BrokerOnTheTable:
     """A broker whose only system is at the east."""
     broker = BrokerOnTheTable(peers=(ReferralWorkshop().east_as_peer,), clients={EAST: client})
     broker.bus.policy.outcome = DecisionOutcome.DECISION_OUTCOME_REFERRED

@@ -11,10 +11,11 @@ from countersign.cli.directive_publish import publish, withdraw
 from countersign.cli.directive_render import render
 from countersign.cli.directive_replay import replay
 from countersign.cli.directive_view import print_directive, print_list
-from countersign.cli.output import json_option, message_dict, out, print_json
+from countersign.cli.output import json_option, out, print_json
 from countersign.client import ClientSettings
 from countersign.client.documents import DirectiveClient
 from countersign.policy.v1 import policy_pb2 as pb
+from shared.entry_json import message_dict
 
 
 @click.group()

@@ -16,7 +16,6 @@ from countersign.cli.output import (
     REFUSED,
     err,
     json_option,
-    message_dict,
     out,
     print_error,
     print_json,
@@ -31,6 +30,7 @@ from countersign.type.v1.decision_pb2 import Receipt
 from directive import document, signature
 from directive.findings import DirectiveRefused
 from shared.clock import SystemClock
+from shared.entry_json import message_dict
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.registry import TrustRoots
 from shared.settings import SettingsError

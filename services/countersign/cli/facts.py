@@ -15,6 +15,7 @@ import click
 from countersign.cli import circumstances
 from countersign.cli.circumstances import StatedCircumstances
 from countersign.type.v1 import search_pb2 as pb
+from shared.entry_facts import short_name
 
 _ENUMS: Final[Mapping[str, tuple[Any, str]]] = {
     "purpose": (pb.Purpose, "PURPOSE_"),
@@ -62,6 +63,11 @@ def choices(fact: str) -> list[str]:
 def word(name: str, prefix: str) -> str:
     """A value's name in the contracts as a person types and reads it."""
     return name.removeprefix(prefix).lower().replace("_", "-")
+
+
+def word_of(enum: Any, number: int) -> str:
+    """The word of a value, also of one that only a newer program can name: then it is its number."""
+    return short_name(enum, number).lower().replace("_", "-") or "unspecified"
 
 
 def value(fact: str, chosen: str) -> int:

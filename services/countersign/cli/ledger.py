@@ -8,6 +8,7 @@ import click
 
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.facts import ORI, UUID
+from countersign.cli.ledger_count_openings import count_openings
 from countersign.cli.ledger_disclose import disclose, expunge
 from countersign.cli.ledger_export import export
 from countersign.cli.ledger_files import (
@@ -28,13 +29,13 @@ from countersign.cli.output import (
     cells,
     err,
     json_option,
-    message_dict,
     out,
     print_json,
 )
 from countersign.client import ClientSettings
 from countersign.client.ledger import PAGE_SIZE, LedgerClient
 from countersign.ledger.v1 import ledger_pb2 as pb
+from shared.entry_json import message_dict
 from shared.kinds import kind_name
 from tlog.checkpoint import open_checkpoint
 from tlog.merkle import leaf_hash
@@ -178,6 +179,7 @@ ledger.add_command(monitor)
 ledger.add_command(evidence)
 ledger.add_command(query)
 ledger.add_command(count)
+ledger.add_command(count_openings)
 ledger.add_command(shopping)
 ledger.add_command(export_table)
 ledger.add_command(verify_export_table)

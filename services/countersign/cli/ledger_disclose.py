@@ -10,10 +10,11 @@ import click
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.facts import UUID
 from countersign.cli.ground import ground_of, ground_options
-from countersign.cli.output import cells, json_option, message_dict, out, print_json, table
+from countersign.cli.output import cells, json_option, out, print_json, table
 from countersign.client import ClientSettings
 from countersign.client.disclosure import DisclosureClient
 from countersign.ledger.v1 import disclosure_pb2 as pb
+from shared.entry_json import message_dict
 
 
 @click.command()

@@ -23,7 +23,7 @@ from countersign.cli.ledger_trust import (
     trust_options,
     url_of,
 )
-from countersign.cli.output import OK, REFUSED, err, json_option, message_dict
+from countersign.cli.output import OK, REFUSED, USAGE, err, json_option
 from countersign.cli.signals import until_told
 from countersign.client import VerificationError
 from countersign.mirror.concerns import Concern, recorded_at
@@ -33,6 +33,7 @@ from countersign.mirror.sources import CannotFollow, FolderSource, HttpSource, S
 from countersign.mirror.watch import Alarm, AlarmKind, Look, Monitor, Watched
 from shared import logs, telemetry
 from shared.clock import SystemClock
+from shared.entry_json import message_dict
 from tlog.errors import TlogError
 from tlog.policy import Policy
 
@@ -169,7 +170,7 @@ async def _watch(asked: _Asked) -> int:
             _report(look, as_json=asked.as_json)
             split = any(alarm.kind is AlarmKind.SPLIT_VIEW for alarm in look.alarms)
             if asked.once or split:
-                return look.exit_code
+                return look.exit_code or (USAGE if look.not_kept else OK)
             await asyncio.sleep(asked.every_s)
 
 
@@ -201,6 +202,8 @@ def _report(look: Look, *, as_json: bool) -> None:
     if look.age_s is not None:
         fields["age_s"] = round(look.age_s, 1)
     log.info("looked", extra={"fields": fields})
+    if look.not_kept:
+        log.error("state not kept", extra={"fields": {"why": look.not_kept}})
     for alarm in look.alarms:
         document = _alarm(alarm)
         log.error("alarm", extra={"fields": document})

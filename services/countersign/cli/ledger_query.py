@@ -19,7 +19,6 @@ from countersign.cli.output import (
     cells,
     err,
     json_option,
-    message_dict,
     out,
     print_json,
     table,
@@ -29,6 +28,7 @@ from countersign.client.ledger_query import LedgerQueryClient
 from countersign.ledger.v1 import query_pb2 as pb
 from countersign.type.v1 import circumstances_pb2, decision_pb2, search_pb2
 from shared.entry_facts import short_name
+from shared.entry_json import message_dict
 from shared.tokens import LEDGER_AUDIENCE
 from tlog.checkpoint import open_checkpoint
 from tlog.cosignature import LogVerifier

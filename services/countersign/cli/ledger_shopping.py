@@ -19,13 +19,14 @@ from countersign.cli.ledger_query import (
     say_who_asks,
     verified,
 )
-from countersign.cli.output import cells, err, json_option, message_dict, out, print_json, table
+from countersign.cli.output import cells, err, json_option, out, print_json, table
 from countersign.cli.rows import Rows
 from countersign.client import ClientSettings
 from countersign.client.ledger_query import LedgerQueryClient
 from countersign.ledger.v1 import query_pb2 as pb
 from countersign.type.v1.decision_pb2 import DecisionOutcome
 from shared.entry_facts import facts_of, short_name
+from shared.entry_json import message_dict, moment_text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -179,11 +180,10 @@ def _rows(one: pb.RouteShopping) -> Rows:
     )
     for attempt in one.attempts:
         facts = facts_of(attempt.record.entry)
-        recorded = attempt.record.entry.recorded_at.ToDatetime()
         rows.add_row(
             *cells(
                 attempt.record.index,
-                f"{recorded:%Y-%m-%d %H:%M:%S}",
+                moment_text(attempt.record.entry.recorded_at, "%Y-%m-%d %H:%M:%S"),
                 "dry run" if facts.kind_name == "search_checked" else "search",
                 facts.system,
                 facts.gallery,

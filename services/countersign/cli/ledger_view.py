@@ -2,13 +2,12 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
-from datetime import UTC
 from typing import Any, Final
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from countersign.cli.output import cells, message_dict, table
+from countersign.cli.output import cells, table
 from countersign.cli.rows import Rows
 from countersign.cli.search_faults import faults_of_all
 from countersign.connector.v1.connector_pb2 import FailureReason
@@ -25,6 +24,8 @@ from countersign.ledger.v1.event_pb2 import (
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
 from registry.findings import RegistryRefused
 from registry.orders import SignedOrder
+from shared.entry_facts import short_name
+from shared.entry_json import message_dict, moment_text
 from shared.kinds import SCHEMA_EPOCH, kind_name
 from tlog.checkpoint import Checkpoint
 
@@ -111,7 +112,7 @@ def _event(entry: Entry) -> Message | None:
 def _time(entry: Entry) -> str:
     if not entry.HasField("recorded_at"):
         return ""
-    return f"{entry.recorded_at.ToDatetime(UTC):%Y-%m-%d %H:%M:%S}"
+    return moment_text(entry.recorded_at, "%Y-%m-%d %H:%M:%S")
 
 
 def _agency(event: Any) -> str:
@@ -128,8 +129,8 @@ def _what(entry: Entry) -> str:
         answered = entry.search_answered
         return f"{answered.system}: {answered.candidates_returned} candidates"
     if kind == "search_failed":
-        reason = FailureReason.Name(entry.search_failed.reason)
-        return f"{entry.search_failed.system}: {reason.removeprefix('FAILURE_REASON_')}"
+        reason = short_name(FailureReason, entry.search_failed.reason)
+        return f"{entry.search_failed.system}: {reason}"
     if kind == "request_rejected":
         rejected = entry.request_rejected
         before = f" (and {rejected.unrecorded_before} before)" if rejected.unrecorded_before else ""
@@ -149,7 +150,7 @@ def _what(entry: Entry) -> str:
     if kind == "openings_expunged":
         return f"{_entries(entry.openings_expunged)} {_name_in(entry.openings_expunged.caller)}"
     if kind == "log_restored":
-        cause = RestoreCause.Name(entry.log_restored.cause).removeprefix("RESTORE_CAUSE_")
+        cause = short_name(RestoreCause, entry.log_restored.cause)
         return f"{entry.log_restored.restored_size} entries: {cause}"
     if kind == "expunge_declined":
         return _declined(entry.expunge_declined)
@@ -194,7 +195,7 @@ def _of_order(said: RegistrarsOrdered) -> str:
 
 
 def _date(stamp: Timestamp) -> str:
-    return f"{stamp.ToDatetime(UTC):%Y-%m-%d}"
+    return moment_text(stamp, "%Y-%m-%d")
 
 
 def _declined(event: ExpungeDeclined) -> str:
@@ -215,7 +216,7 @@ def _name_in(spiffe_id: str) -> str:
 
 
 def _decision(event: Any) -> str:
-    outcome = DecisionOutcome.Name(event.decision.outcome).removeprefix("DECISION_OUTCOME_")
+    outcome = short_name(DecisionOutcome, event.decision.outcome)
     target = f"{event.summary.system}/{event.summary.gallery}"
     return f"{target} {outcome}" + "".join(f"\n{reason}" for reason in _against(event.decision))
 

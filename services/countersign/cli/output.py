@@ -12,8 +12,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 import click
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -66,11 +64,6 @@ def _console(file: Any) -> Console:
 def json_option(command: Any) -> Any:
     """Adds --json to a command."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
-
-
-def message_dict(message: Message) -> dict[str, Any]:
-    """A message as JSON has it: fields by their names in the contracts, bytes in base64."""
-    return MessageToDict(message, preserving_proto_field_name=True)
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ from countersign.cli.output import (
     REFUSED,
     err,
     json_option,
-    message_dict,
     out,
     print_error,
     print_json,
@@ -23,6 +22,7 @@ from countersign.policy.v1 import policy_pb2 as pb
 from registry import document, publication, signature
 from registry.findings import RegistryRefused
 from registry.signature import Signed
+from shared.entry_json import message_dict
 from shared.errors import InvalidRequest
 from shared.registry import TrustRoots
 from shared.settings import SettingsError

@@ -16,7 +16,6 @@ from countersign.cli.output import (
     USAGE,
     err,
     json_option,
-    message_dict,
     out,
     print_json,
     progress,
@@ -43,6 +42,7 @@ from countersign.client.calls import END_STATES, WAIT_S, officer_of
 from countersign.client.prepare import NotPrepared
 from countersign.type.v1.decision_pb2 import DecisionOutcome
 from countersign.type.v1.search_pb2 import SearchFacts
+from shared.entry_json import message_dict
 
 PAGE_MAX: Final = 200
 LISTED_MAX: Final = 10_000

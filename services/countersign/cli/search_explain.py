@@ -16,7 +16,6 @@ from countersign.cli.output import (
     OK,
     REFUSED,
     json_option,
-    message_dict,
     out,
     print_json,
 )
@@ -35,6 +34,7 @@ from directive.explain import explain as made_again
 from directive.question import Fault
 from directive.recorded import NotRederivable, RecordedSearch, openings_needed, recorded
 from directive.worlds import NoSuchWorld, World, Worlds
+from shared.entry_json import message_dict
 from shared.errors import NotFound
 from shared.registry import TrustRoots
 

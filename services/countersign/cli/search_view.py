@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from countersign.broker.v1.broker_pb2 import PeerSearch, Search, SearchState
-from countersign.cli.facts import word
+from countersign.cli.facts import word_of
 from countersign.cli.output import cells, table
 from countersign.cli.search_faults import every_fault, fault_text, faults_of_all
 from countersign.connector.v1.connector_pb2 import CandidateList, FailureReason
@@ -40,7 +40,7 @@ _STYLES = {
 
 def state_word(search: Search) -> str:
     """Where it stands, in one word."""
-    return word(SearchState.Name(search.state), "SEARCH_STATE_")
+    return word_of(SearchState, search.state)
 
 
 def time_text(time: Timestamp) -> str:
@@ -56,7 +56,7 @@ def print_search(console: Console, search: Search) -> None:
     console.print(f"Search {escape(search.search_id)}  [{style}]{state_word(search)}[/]")
     print_decision(console, search.decision)
     if search.state == SearchState.SEARCH_STATE_FAILED:
-        reason = word(FailureReason.Name(search.failure_reason), "FAILURE_REASON_")
+        reason = word_of(FailureReason, search.failure_reason)
         console.print(f"\nThe system gave no list: {reason}")
     if search.state == SearchState.SEARCH_STATE_PENDING:
         console.print(f"\nWaits for the system until {time_text(search.deadline)}.")
@@ -126,14 +126,14 @@ class _Voice:
 def _voices(verdicts: Iterable[Verdict]) -> list[_Voice]:
     voices: list[_Voice] = []
     for said in verdicts:
-        seat = word(Seat.Name(said.seat), "SEAT_")
+        seat = word_of(Seat, said.seat)
         rows = [(rule.id, rule.title, rule.citation) for rule in said.rules]
         rows += [(fault, fault_text(fault), "") for fault in said.faults]
         rows += [("", f"Not known: {', '.join(said.unknown_facts)}", "")] * bool(said.unknown_facts)
         voice = _Voice(
             party=said.party or "unknown",
             seats=seat,
-            says=word(VerdictOutcome.Name(said.outcome), "VERDICT_OUTCOME_"),
+            says=word_of(VerdictOutcome, said.outcome),
             permits=said.outcome == VerdictOutcome.VERDICT_OUTCOME_PERMIT,
             rows=rows,
         )
@@ -232,7 +232,7 @@ def print_searches(console: Console, searches: Iterable[Search]) -> None:
                 state_word(search),
                 time_text(search.decide_time),
                 summary.system,
-                word(Purpose.Name(summary.purpose), "PURPOSE_"),
+                word_of(Purpose, summary.purpose),
                 summary.beneficiary_agency or "unknown",
             )
         )

@@ -9,11 +9,12 @@ import click
 
 from countersign.broker.v1 import broker_pb2 as pb
 from countersign.cli.connection import config_option, load, run
-from countersign.cli.facts import word
-from countersign.cli.output import cells, json_option, message_dict, out, print_json, table
+from countersign.cli.facts import word_of
+from countersign.cli.output import cells, json_option, out, print_json, table
 from countersign.cli.rows import Rows
 from countersign.client import Client, ClientSettings
 from countersign.type.v1.search_pb2 import GalleryClass
+from shared.entry_json import message_dict
 from shared.referral import keys_of
 from shared.registry import TrustRoots
 
@@ -58,7 +59,7 @@ def _rows(systems: Iterable[pb.System], trust: TrustRoots) -> Rows:
     for one in systems:
         head = (one.id, one.name, one.operator_agency, "yes" if one.commercial else "no")
         for number, gallery in enumerate(one.galleries or [pb.Gallery()]):
-            kind = word(GalleryClass.Name(gallery.gallery_class), "GALLERY_CLASS_")
+            kind = word_of(GalleryClass, gallery.gallery_class)
             rows.add_row(
                 *cells(
                     *(head if number == 0 else ("", "", "", "")),

@@ -11,6 +11,7 @@ from countersign.ledger.v1 import disclosure_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.event_pb2 import RequestsRead
 from shared.commitments import commit_to
+from shared.entry_facts import facts_of
 from shared.registry import TrustRoots
 from tlog.errors import TlogError
 from tlog.merkle import leaf_hash, verify_inclusion
@@ -50,6 +51,7 @@ class VerifiedReading:
             expected.agencies[:] = sorted(asked.agencies)
         if self._event != expected:
             raise VerificationError("READING_NOT_RECORDED", "this reading is not on record")
+        self._asked = asked
         self._tree = checkpoint_of(beginning.checkpoint, trust)
         self._indexes = sha256()
         self._last = -1
@@ -72,8 +74,30 @@ class VerifiedReading:
             raise VerificationError("ENTRY_NOT_PROVED", f"entry {row.index}: unreadable") from error
         if not {one.field for one in row.openings} <= set(self._fields):
             raise VerificationError("READING_MISMATCH", "other fields than were asked for")
+        if row.index < self._asked.start_index or not self._is_asked_for(entry):
+            what = f"entry {row.index} is not one that was asked for"
+            raise VerificationError("READING_MISMATCH", what)
         verify_openings(entry, row.openings)
         return entry
+
+    def _is_asked_for(self, entry: Entry) -> bool:
+        """Whether it is of the kinds, agencies and time: others would be counted and judged as these."""
+        asked, kind = self._asked, entry.WhichOneof("event")
+        if asked.registrations:
+            return kind == "officers_published"
+        facts = facts_of(entry)
+        return (
+            kind in ("search_decided", *(["search_checked"] if asked.with_checks else []))
+            and (not asked.agencies or facts.origin_agency in asked.agencies)
+            and not (
+                asked.HasField("recorded_from")
+                and facts.recorded_us < asked.recorded_from.ToMicroseconds()
+            )
+            and not (
+                asked.HasField("recorded_until")
+                and facts.recorded_us >= asked.recorded_until.ToMicroseconds()
+            )
+        )
 
     def finish(self) -> None:
         """At the end: it was all that was put on record."""

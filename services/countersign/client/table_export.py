@@ -160,7 +160,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _bounded(path: Path, bytes_max: int) -> bytes:
-    """A file of a stranger's, if it is no larger than such files are; raises ValueError."""
+    """A file of a stranger's, if it is no larger than such files are; raises OSError and ValueError."""
+    if path.exists() and not path.is_file():
+        # A pipe would be waited for without end.
+        raise ValueError("it is no file")
     with path.open("rb") as file:
         content = file.read(bytes_max + 1)
     if len(content) > bytes_max:

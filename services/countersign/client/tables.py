@@ -12,12 +12,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1 import decision_pb2, search_pb2
 from shared.entry_facts import facts_of, short_name
+from shared.entry_json import message_dict
 from tlog.merkle import leaf_hash
 
 FORMATS: Final = ("jsonl", "csv", "parquet")
@@ -50,9 +50,8 @@ def row_of(index: int, leaf: bytes) -> Row:
     except DecodeError:
         return row
     facts = facts_of(entry)
-    at = EPOCH + timedelta(microseconds=facts.recorded_us)
     row |= {
-        "recorded_at": at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "recorded_at": _time_text(facts.recorded_us),
         "kind": facts.kind_name,
         "search_id": facts.search_id,
         "decided_index": facts.decided_index,
@@ -82,12 +81,21 @@ def row_of(index: int, leaf: bytes) -> Row:
     return row
 
 
+def _time_text(time_us: int) -> str:
+    """A time as RFC 3339 has it; one that no calendar has stays the number of seconds that it is."""
+    try:
+        at = EPOCH + timedelta(microseconds=time_us)
+    except OverflowError:
+        return str(time_us // 1_000_000)
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def json_line(index: int, leaf: bytes) -> str:
     """A row as one line of JSON, with the whole entry."""
     document: dict[str, Any] = dict(row_of(index, leaf))
     try:
         entry = Entry.FromString(leaf)
-        document["entry"] = MessageToDict(entry, preserving_proto_field_name=True)
+        document["entry"] = message_dict(entry)
     except DecodeError:
         document["entry"] = None
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"

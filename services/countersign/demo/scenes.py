@@ -17,6 +17,7 @@ from countersign.demo.stage import (
     DETECTIVE_LAPSED,
     LAPD,
     PERSON,
+    SceneFailed,
     Stage,
     expect,
     refusals,
@@ -177,7 +178,7 @@ async def proved_from_the_ledger(stage: Stage) -> None:
     expect(bool(verified.judged.cosigned), "the policy asks for the witness")
     stage.shown_true(f"offline, with that file alone: {export_text(verified)}")
     _show_that_the_witness_is_needed(stage, note)
-    _show_that_a_changed_byte_is_found(stage)
+    _show_that_a_changed_byte_is_found(stage, records)
 
 
 def _show_policy(stage: Stage) -> None:
@@ -209,17 +210,20 @@ def _expect_all_on_record(stage: Stage, records: list[ledger_pb2.EntryRecord]) -
     expect(others == len(decided) + len(answered), "nothing else is on record")
 
 
-def _show_that_a_changed_byte_is_found(stage: Stage) -> None:
+def _show_that_a_changed_byte_is_found(stage: Stage, records: list[ledger_pb2.EntryRecord]) -> None:
+    first = next(one for one in records if one.entry.WhichOneof("event") == "search_decided")
     stage.say(
-        "\nNow somebody who holds a copy changes one byte: the entry of the first search is to say "
-        "that another agency asked."
+        f"\nNow somebody who holds a copy changes one byte: entry {first.index}, of the first search, is to "
+        "say that another agency asked."
     )
     forged = _copy(stage, "forged")
     bundle = next(path for path in (forged / "tile" / "entries").rglob("*") if path.is_file())
     content = bundle.read_bytes()
-    at = content.index(LAPD.encode()) + len(LAPD) - 3
+    # In that entry: directives, which come before it, name the agency too.
+    at = content.index(first.leaf) + first.leaf.index(LAPD.encode()) + len(LAPD) - 3
     bundle.write_bytes(content[:at] + b"9" + content[at + 1 :])
-    _expect_not_verified(stage, forged, Failure.ENTRY_CHANGED)
+    found = _expect_not_verified(stage, forged, Failure.ENTRY_CHANGED)
+    expect(f"entry {first.index} was changed" in found, "it is said which entry was changed")
     stage.shown_true("the copy with one byte changed does not verify")
 
 
@@ -227,14 +231,14 @@ def _copy(stage: Stage, name: str) -> Path:
     return shutil.copytree(stage.folder / "export", stage.folder / name)
 
 
-def _expect_not_verified(stage: Stage, folder: Path, wanted: Failure) -> None:
+def _expect_not_verified(stage: Stage, folder: Path, wanted: Failure) -> str:
     try:
         verify_folder(folder, stage.policy)
     except NotVerified as error:
         expect(error.failure == wanted, f"what is found to be wrong is {wanted}")
         stage.console.print(f"FAILED: {error}", style="bold red", markup=False, soft_wrap=True)
-    else:
-        expect(False, "it does not verify")
+        return str(error)
+    raise SceneFailed("a copy that was changed verifies")
 
 
 def _expect_refused(search: pb.Search) -> None:

@@ -5,8 +5,9 @@ import contextlib
 import shutil
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from rich.console import Console
 from rich.markup import escape
@@ -43,13 +44,17 @@ _FAILURES: Final = (
 )
 
 
-async def tell(console: Console) -> int:
+Telling: TypeAlias = Callable[[Console, Path], Awaitable[None]]
+"""Tells everything, with a folder of its own; raises what went wrong."""
+
+
+async def tell(console: Console, telling: Telling | None = None) -> int:
     """The whole demonstration; gives the exit code. No process is left behind, whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix="countersign-demo-"))
     started = time.monotonic()
     try:
         async with asyncio.timeout(LONGEST_S):
-            await _tell_all(console, folder)
+            await (telling or _tell_all)(console, folder)
     except _FAILURES as failure:
         console.print(f"\n[bold red]The demonstration failed:[/] {escape(_text(failure))}")
         console.print(

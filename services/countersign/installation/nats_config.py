@@ -24,6 +24,10 @@ PAYLOAD_BYTES_MAX: Final = 4 * 1024 * 1024
 """An order: a sealed probe of 2 MiB with its proof, and room for headers."""
 CONNECTIONS_MAX: Final = 256
 """Replicas and reconnecting clients of one installation; more is a fault or an attack."""
+CONNECTIONS_OF_A_CONNECTOR_MAX: Final = 16
+"""Replicas and what reconnects, and as many leaf nodes: no connector can take the places of all others."""
+SUBSCRIPTIONS_OF_A_CONNECTOR_MAX: Final = 1024
+"""Each connection has two, and a leaf node what is subscribed to behind it."""
 REPLY_EXPIRES: Final = "30s"
 """How long a service may take to answer; callers wait 5 s."""
 STREAM_BYTES_MAX: Final = 8 * 1024**3
@@ -228,6 +232,11 @@ def _connector(trust_domain: str, system: str) -> dict[str, Any]:
         "users": [
             _user(identity, {"allow": list(subjects)}, [f"_INBOX_connector-{system}.>"]),
         ],
+        "limits": {
+            "max_connections": CONNECTIONS_OF_A_CONNECTOR_MAX,
+            "max_leafnodes": CONNECTIONS_OF_A_CONNECTOR_MAX,
+            "max_subscriptions": SUBSCRIPTIONS_OF_A_CONNECTOR_MAX,
+        },
         "imports": [
             *({"service": {"account": _CORE, "subject": subject}} for subject in subjects),
             # Leaf nodes let nothing below $JS.API pass: the same under a name of its own.

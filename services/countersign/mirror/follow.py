@@ -154,16 +154,15 @@ class Mirror:
         self, first: int, size: int, *, trust_held: bool
     ) -> AsyncIterator[tuple[int, list[bytes]]]:
         """Bundles in order, some of them fetched ahead."""
-        names = [
-            TileName(None, number, min(TILE_WIDTH, size - number * TILE_WIDTH))
-            for number in range(first, -(-size // TILE_WIDTH))
-        ]
+        # Named one by one: a log may sign any size, and would fill our memory with names.
+        numbers = range(first, -(-size // TILE_WIDTH))
         waiting: list[asyncio.Task[list[bytes]]] = []
         try:
-            for at, name in enumerate(names):
-                for ahead in names[at + len(waiting) : at + AHEAD_MAX]:
-                    waiting.append(asyncio.create_task(self._bundle(ahead, trust_held=trust_held)))
-                yield name.number, await waiting.pop(0)
+            for number in numbers:
+                for ahead in range(number + len(waiting), min(number + AHEAD_MAX, numbers.stop)):
+                    name = TileName(None, ahead, min(TILE_WIDTH, size - ahead * TILE_WIDTH))
+                    waiting.append(asyncio.create_task(self._bundle(name, trust_held=trust_held)))
+                yield number, await waiting.pop(0)
         finally:
             for task in waiting:
                 task.cancel()

@@ -5,6 +5,7 @@ Every answer is bounded in bytes and in time; a server that is away is asked aga
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -144,6 +145,9 @@ class FolderSource:
 
 
 def _read(path: Path, bytes_max: int) -> bytes:
+    if path.exists() and not path.is_file():
+        # Another's folder may hold a pipe, which would be waited for without end.
+        raise OSError(errno.EINVAL, "it is no file")
     with path.open("rb") as file:
         return file.read(bytes_max)
 

@@ -5,12 +5,12 @@ Each look
 2. compares it with the one of the look before, and with the one that another source shows: of two
    checkpoints of one log the larger tree must have grown from the smaller;
 3. reads the entries that are new, each verified under the checkpoint's root;
-4. tells how old the newest sign of life is: a cosignature, or the newest entry (a heartbeat, when nothing
-   else happens).
+4. tells how old the newest sign of life is: a quorum's cosignatures, or the newest entry (a heartbeat, when
+   nothing else happens).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -76,6 +76,8 @@ class Look:
     new: int = 0
     concerning: int = 0
     alarms: list[Alarm] = field(default_factory=list)
+    not_kept: str = ""
+    """Why the next run will not know of this look; empty when it will."""
 
     @property
     def exit_code(self) -> int:
@@ -128,7 +130,11 @@ class Monitor:
         tree = await VerifiedTree.open(self.source, seen.checkpoint)
         await self._read_new(look, tree, tell)
         await self._judge_age(look, seen, tree)
-        self.memory.keep(seen, seen.checkpoint.size, self.clock.now())
+        try:
+            self.memory.keep(seen, seen.checkpoint.size, self.clock.now())
+        except OSError as error:
+            # A full disk must not end the comparison that follows, nor what watches.
+            look.not_kept = f"{self.memory.file}: {error.strerror or error}"
         if self.against is not None:
             other = await self._elsewhere(seen)
             # A view that is ahead may only be a moment ahead.
@@ -249,14 +255,18 @@ class Monitor:
                     _concerning.add(1)
                     tell(concern)
 
+    def _vouched_for(self, seen: Seen, latest: float) -> Iterator[int]:
+        """When a quorum had last cosigned. One witness alone could keep a view alive that the log froze."""
+        # A signed time may be any number.
+        cosigned = {name: at for name, at in seen.judged.cosigned.items() if at <= latest}
+        for time_s in sorted(cosigned.values(), reverse=True):
+            if self.policy.satisfied_by([name for name, at in cosigned.items() if at >= time_s]):
+                yield time_s
+
     async def _judge_age(self, look: Look, seen: Seen, tree: VerifiedTree) -> None:
         now = self.clock.now()
         latest = now.timestamp() + CLOCKS_DIFFER_S
-        signs = [
-            datetime.fromtimestamp(time_s, UTC)
-            for time_s in seen.judged.cosigned.values()
-            if time_s <= latest  # a signed time may be any number
-        ]
+        signs = [datetime.fromtimestamp(time_s, UTC) for time_s in self._vouched_for(seen, latest)]
         if self.memory.grown_at is not None:
             signs.append(self.memory.grown_at)
         if self.memory.note is not None and self.memory.size != seen.checkpoint.size:

@@ -27,9 +27,10 @@ from countersign.connector.v1 import connector_pb2 as countersign_dot_connector_
 from countersign.ledger.v1 import entry_pb2 as countersign_dot_ledger_dot_v1_dot_entry__pb2
 from countersign.type.v1 import decision_pb2 as countersign_dot_type_dot_v1_dot_decision__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"countersign/ledger/v1/append.proto\x12\x15\x63ountersign.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a(countersign/connector/v1/connector.proto\x1a!countersign/ledger/v1/entry.proto\x1a\"countersign/type/v1/decision.proto\x1a\x1egoogle/protobuf/duration.proto\".\n\x0eSensitiveField\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x8e\x01\n\x0cPendingEntry\x12+\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1c.countersign.ledger.v1.Entry\x12\x38\n\tsensitive\x18\x02 \x03(\x0b\x32%.countersign.ledger.v1.SensitiveField\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\xc2\x01\n\rAppendRequest\x12\x41\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.countersign.ledger.v1.PendingEntryB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\x12/\n\x07promise\x18\x02 \x01(\x0e\x32\x1e.countersign.ledger.v1.Promise\x12=\n\x0cwitness_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08\n2\x00\"K\n\x08\x41ppended\x12-\n\x07receipt\x18\x01 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x10\n\x08\x65xisting\x18\x02 \x01(\x08\"g\n\x0e\x41ppendResponse\x12\x31\n\x08\x61ppended\x18\x01 \x03(\x0b\x32\x1f.countersign.ledger.v1.Appended\x12\x11\n\twitnessed\x18\x02 \x01(\x08\x12\x0f\n\x07lacking\x18\x03 \x01(\t\"(\n\x13LookUpSearchRequest\x12\x11\n\tsearch_id\x18\x01 \x01(\t\"r\n\x14LookUpSearchResponse\x12-\n\x07\x64\x65\x63ided\x18\x01 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12+\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"N\n\x12GetReceiptsRequest\x12\x0f\n\x07indexes\x18\x01 \x03(\x04\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\x13GetReceiptsResponse\x12.\n\x08receipts\x18\x01 \x03(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x11\n\twitnessed\x18\x02 \x01(\x08\x12\x0f\n\x07lacking\x18\x03 \x01(\t\".\n\x17ListOpenSearchesRequest\x12\x13\n\x0bstart_index\x18\x01 \x01(\x04\"]\n\x18ListOpenSearchesResponse\x12-\n\x07\x64\x65\x63ided\x18\x01 \x03(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x12\n\nnext_index\x18\x02 \x01(\x04\"U\n\x13ListSearchesRequest\x12\x15\n\rorigin_agency\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x14\n\x0c\x62\x65\x66ore_index\x18\x03 \x01(\x04\"U\n\x14ListSearchesResponse\x12=\n\x08searches\x18\x01 \x03(\x0b\x32+.countersign.ledger.v1.LookUpSearchResponse\"O\n\x16PublishDocumentRequest\x12\x35\n\x08\x64ocument\x18\x01 \x01(\x0b\x32#.countersign.ledger.v1.PendingEntry\"L\n\x17PublishDocumentResponse\x12\x31\n\x08\x61ppended\x18\x01 \x01(\x0b\x32\x1f.countersign.ledger.v1.Appended\"@\n\x14ListDocumentsRequest\x12\x18\n\x0b\x61\x66ter_index\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_after_index\"r\n\x08\x44ocument\x12-\n\x07receipt\x18\x01 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x37\n\x08openings\x18\x02 \x03(\x0b\x32%.countersign.ledger.v1.SensitiveField\"K\n\x15ListDocumentsResponse\x12\x32\n\tdocuments\x18\x01 \x03(\x0b\x32\x1f.countersign.ledger.v1.Document\".\n\x0f\x42\x65ginRunsReport\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x02 \x01(\t\"\x90\x01\n\x11ReportRunsRequest\x12\x37\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32&.countersign.ledger.v1.BeginRunsReportH\x00\x12:\n\x04page\x18\x02 \x01(\x0b\x32*.countersign.connector.v1.SignedRunsReportH\x00\x42\x06\n\x04step\"{\n\x12ReportRunsResponse\x12\x0e\n\x06report\x18\x01 \x01(\r\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12-\n\x07receipt\x18\x03 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x13\n\x0b\x64ifferences\x18\x04 \x01(\x04*N\n\x07Promise\x12\x17\n\x13PROMISE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPROMISE_DURABLE\x10\x01\x12\x15\n\x11PROMISE_WITNESSED\x10\x02\x32l\n\x13LedgerAppendService\x12U\n\x06\x41ppend\x12$.countersign.ledger.v1.AppendRequest\x1a%.countersign.ledger.v1.AppendResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"countersign/ledger/v1/append.proto\x12\x15\x63ountersign.ledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a(countersign/connector/v1/connector.proto\x1a!countersign/ledger/v1/entry.proto\x1a\"countersign/type/v1/decision.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\x0eSensitiveField\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x8e\x01\n\x0cPendingEntry\x12+\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1c.countersign.ledger.v1.Entry\x12\x38\n\tsensitive\x18\x02 \x03(\x0b\x32%.countersign.ledger.v1.SensitiveField\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\"\xc2\x01\n\rAppendRequest\x12\x41\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.countersign.ledger.v1.PendingEntryB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02\x12/\n\x07promise\x18\x02 \x01(\x0e\x32\x1e.countersign.ledger.v1.Promise\x12=\n\x0cwitness_wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\"\x02\x08\n2\x00\"K\n\x08\x41ppended\x12-\n\x07receipt\x18\x01 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x10\n\x08\x65xisting\x18\x02 \x01(\x08\"g\n\x0e\x41ppendResponse\x12\x31\n\x08\x61ppended\x18\x01 \x03(\x0b\x32\x1f.countersign.ledger.v1.Appended\x12\x11\n\twitnessed\x18\x02 \x01(\x08\x12\x0f\n\x07lacking\x18\x03 \x01(\t\"(\n\x13LookUpSearchRequest\x12\x11\n\tsearch_id\x18\x01 \x01(\t\"r\n\x14LookUpSearchResponse\x12-\n\x07\x64\x65\x63ided\x18\x01 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12+\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\"N\n\x12GetReceiptsRequest\x12\x0f\n\x07indexes\x18\x01 \x03(\x04\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"i\n\x13GetReceiptsResponse\x12.\n\x08receipts\x18\x01 \x03(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x11\n\twitnessed\x18\x02 \x01(\x08\x12\x0f\n\x07lacking\x18\x03 \x01(\t\"p\n\x17ListOpenSearchesRequest\x12\x13\n\x0bstart_index\x18\x01 \x01(\x04\x12@\n\ntaken_back\x18\x02 \x01(\x0b\x32,.countersign.ledger.v1.ListTakenBackSearches\"v\n\x15ListTakenBackSearches\x12\x13\n\x0bstart_index\x18\x01 \x01(\x04\x12\x14\n\x0c\x62\x65\x66ore_index\x18\x02 \x01(\x04\x12\x32\n\x0e\x64\x65\x61\x64line_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc7\x01\n\x18ListOpenSearchesResponse\x12-\n\x07\x64\x65\x63ided\x18\x01 \x03(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x12\n\nnext_index\x18\x02 \x01(\x04\x12?\n\ntaken_back\x18\x03 \x03(\x0b\x32+.countersign.ledger.v1.LookUpSearchResponse\x12\x14\n\x0c\x62\x65\x66ore_index\x18\x04 \x01(\x04\x12\x11\n\ttree_size\x18\x05 \x01(\x04\"U\n\x13ListSearchesRequest\x12\x15\n\rorigin_agency\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x14\n\x0c\x62\x65\x66ore_index\x18\x03 \x01(\x04\"U\n\x14ListSearchesResponse\x12=\n\x08searches\x18\x01 \x03(\x0b\x32+.countersign.ledger.v1.LookUpSearchResponse\"O\n\x16PublishDocumentRequest\x12\x35\n\x08\x64ocument\x18\x01 \x01(\x0b\x32#.countersign.ledger.v1.PendingEntry\"L\n\x17PublishDocumentResponse\x12\x31\n\x08\x61ppended\x18\x01 \x01(\x0b\x32\x1f.countersign.ledger.v1.Appended\"@\n\x14ListDocumentsRequest\x12\x18\n\x0b\x61\x66ter_index\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_after_index\"r\n\x08\x44ocument\x12-\n\x07receipt\x18\x01 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x37\n\x08openings\x18\x02 \x03(\x0b\x32%.countersign.ledger.v1.SensitiveField\"K\n\x15ListDocumentsResponse\x12\x32\n\tdocuments\x18\x01 \x03(\x0b\x32\x1f.countersign.ledger.v1.Document\".\n\x0f\x42\x65ginRunsReport\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x02 \x01(\t\"\x90\x01\n\x11ReportRunsRequest\x12\x37\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32&.countersign.ledger.v1.BeginRunsReportH\x00\x12:\n\x04page\x18\x02 \x01(\x0b\x32*.countersign.connector.v1.SignedRunsReportH\x00\x42\x06\n\x04step\"{\n\x12ReportRunsResponse\x12\x0e\n\x06report\x18\x01 \x01(\r\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12-\n\x07receipt\x18\x03 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12\x13\n\x0b\x64ifferences\x18\x04 \x01(\x04*N\n\x07Promise\x12\x17\n\x13PROMISE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPROMISE_DURABLE\x10\x01\x12\x15\n\x11PROMISE_WITNESSED\x10\x02\x32l\n\x13LedgerAppendService\x12U\n\x06\x41ppend\x12$.countersign.ledger.v1.AppendRequest\x1a%.countersign.ledger.v1.AppendResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,50 +41,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPENDREQUEST'].fields_by_name['entries']._serialized_options = b'\272H\010\222\001\005\010\001\020\200\002'
   _globals['_APPENDREQUEST'].fields_by_name['witness_wait']._loaded_options = None
   _globals['_APPENDREQUEST'].fields_by_name['witness_wait']._serialized_options = b'\272H\t\252\001\006\"\002\010\n2\000'
-  _globals['_PROMISE']._serialized_start=2207
-  _globals['_PROMISE']._serialized_end=2285
-  _globals['_SENSITIVEFIELD']._serialized_start=235
-  _globals['_SENSITIVEFIELD']._serialized_end=281
-  _globals['_PENDINGENTRY']._serialized_start=284
-  _globals['_PENDINGENTRY']._serialized_end=426
-  _globals['_APPENDREQUEST']._serialized_start=429
-  _globals['_APPENDREQUEST']._serialized_end=623
-  _globals['_APPENDED']._serialized_start=625
-  _globals['_APPENDED']._serialized_end=700
-  _globals['_APPENDRESPONSE']._serialized_start=702
-  _globals['_APPENDRESPONSE']._serialized_end=805
-  _globals['_LOOKUPSEARCHREQUEST']._serialized_start=807
-  _globals['_LOOKUPSEARCHREQUEST']._serialized_end=847
-  _globals['_LOOKUPSEARCHRESPONSE']._serialized_start=849
-  _globals['_LOOKUPSEARCHRESPONSE']._serialized_end=963
-  _globals['_GETRECEIPTSREQUEST']._serialized_start=965
-  _globals['_GETRECEIPTSREQUEST']._serialized_end=1043
-  _globals['_GETRECEIPTSRESPONSE']._serialized_start=1045
-  _globals['_GETRECEIPTSRESPONSE']._serialized_end=1150
-  _globals['_LISTOPENSEARCHESREQUEST']._serialized_start=1152
-  _globals['_LISTOPENSEARCHESREQUEST']._serialized_end=1198
-  _globals['_LISTOPENSEARCHESRESPONSE']._serialized_start=1200
-  _globals['_LISTOPENSEARCHESRESPONSE']._serialized_end=1293
-  _globals['_LISTSEARCHESREQUEST']._serialized_start=1295
-  _globals['_LISTSEARCHESREQUEST']._serialized_end=1380
-  _globals['_LISTSEARCHESRESPONSE']._serialized_start=1382
-  _globals['_LISTSEARCHESRESPONSE']._serialized_end=1467
-  _globals['_PUBLISHDOCUMENTREQUEST']._serialized_start=1469
-  _globals['_PUBLISHDOCUMENTREQUEST']._serialized_end=1548
-  _globals['_PUBLISHDOCUMENTRESPONSE']._serialized_start=1550
-  _globals['_PUBLISHDOCUMENTRESPONSE']._serialized_end=1626
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1628
-  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=1692
-  _globals['_DOCUMENT']._serialized_start=1694
-  _globals['_DOCUMENT']._serialized_end=1808
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=1810
-  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=1885
-  _globals['_BEGINRUNSREPORT']._serialized_start=1887
-  _globals['_BEGINRUNSREPORT']._serialized_end=1933
-  _globals['_REPORTRUNSREQUEST']._serialized_start=1936
-  _globals['_REPORTRUNSREQUEST']._serialized_end=2080
-  _globals['_REPORTRUNSRESPONSE']._serialized_start=2082
-  _globals['_REPORTRUNSRESPONSE']._serialized_end=2205
-  _globals['_LEDGERAPPENDSERVICE']._serialized_start=2287
-  _globals['_LEDGERAPPENDSERVICE']._serialized_end=2395
+  _globals['_PROMISE']._serialized_start=2533
+  _globals['_PROMISE']._serialized_end=2611
+  _globals['_SENSITIVEFIELD']._serialized_start=268
+  _globals['_SENSITIVEFIELD']._serialized_end=314
+  _globals['_PENDINGENTRY']._serialized_start=317
+  _globals['_PENDINGENTRY']._serialized_end=459
+  _globals['_APPENDREQUEST']._serialized_start=462
+  _globals['_APPENDREQUEST']._serialized_end=656
+  _globals['_APPENDED']._serialized_start=658
+  _globals['_APPENDED']._serialized_end=733
+  _globals['_APPENDRESPONSE']._serialized_start=735
+  _globals['_APPENDRESPONSE']._serialized_end=838
+  _globals['_LOOKUPSEARCHREQUEST']._serialized_start=840
+  _globals['_LOOKUPSEARCHREQUEST']._serialized_end=880
+  _globals['_LOOKUPSEARCHRESPONSE']._serialized_start=882
+  _globals['_LOOKUPSEARCHRESPONSE']._serialized_end=996
+  _globals['_GETRECEIPTSREQUEST']._serialized_start=998
+  _globals['_GETRECEIPTSREQUEST']._serialized_end=1076
+  _globals['_GETRECEIPTSRESPONSE']._serialized_start=1078
+  _globals['_GETRECEIPTSRESPONSE']._serialized_end=1183
+  _globals['_LISTOPENSEARCHESREQUEST']._serialized_start=1185
+  _globals['_LISTOPENSEARCHESREQUEST']._serialized_end=1297
+  _globals['_LISTTAKENBACKSEARCHES']._serialized_start=1299
+  _globals['_LISTTAKENBACKSEARCHES']._serialized_end=1417
+  _globals['_LISTOPENSEARCHESRESPONSE']._serialized_start=1420
+  _globals['_LISTOPENSEARCHESRESPONSE']._serialized_end=1619
+  _globals['_LISTSEARCHESREQUEST']._serialized_start=1621
+  _globals['_LISTSEARCHESREQUEST']._serialized_end=1706
+  _globals['_LISTSEARCHESRESPONSE']._serialized_start=1708
+  _globals['_LISTSEARCHESRESPONSE']._serialized_end=1793
+  _globals['_PUBLISHDOCUMENTREQUEST']._serialized_start=1795
+  _globals['_PUBLISHDOCUMENTREQUEST']._serialized_end=1874
+  _globals['_PUBLISHDOCUMENTRESPONSE']._serialized_start=1876
+  _globals['_PUBLISHDOCUMENTRESPONSE']._serialized_end=1952
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_start=1954
+  _globals['_LISTDOCUMENTSREQUEST']._serialized_end=2018
+  _globals['_DOCUMENT']._serialized_start=2020
+  _globals['_DOCUMENT']._serialized_end=2134
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_start=2136
+  _globals['_LISTDOCUMENTSRESPONSE']._serialized_end=2211
+  _globals['_BEGINRUNSREPORT']._serialized_start=2213
+  _globals['_BEGINRUNSREPORT']._serialized_end=2259
+  _globals['_REPORTRUNSREQUEST']._serialized_start=2262
+  _globals['_REPORTRUNSREQUEST']._serialized_end=2406
+  _globals['_REPORTRUNSRESPONSE']._serialized_start=2408
+  _globals['_REPORTRUNSRESPONSE']._serialized_end=2531
+  _globals['_LEDGERAPPENDSERVICE']._serialized_start=2613
+  _globals['_LEDGERAPPENDSERVICE']._serialized_end=2721
 # @@protoc_insertion_point(module_scope)

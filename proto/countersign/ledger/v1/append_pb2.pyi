@@ -10,6 +10,7 @@ from countersign.type.v1 import decision_pb2 as _decision_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -330,44 +331,98 @@ class ListOpenSearchesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     START_INDEX_FIELD_NUMBER: _builtins.int
+    TAKEN_BACK_FIELD_NUMBER: _builtins.int
     start_index: _builtins.int
     """Only those decided at or after this index."""
+    @_builtins.property
+    def taken_back(self) -> Global___ListTakenBackSearches:
+        """When given, not those are asked for, but what was taken back from peers."""
+
     def __init__(
         self,
         *,
         start_index: _builtins.int = ...,
+        taken_back: Global___ListTakenBackSearches | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["taken_back", b"taken_back"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["start_index", b"start_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["start_index", b"start_index", "taken_back", b"taken_back"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListOpenSearchesRequest: _TypeAlias = ListOpenSearchesRequest  # noqa: Y015
 
 @_typing.final
+class ListTakenBackSearches(_message.Message):
+    """Asks for searches that were referred to a peer and ended here without it (withdrawn, or its word did not hold): it
+    may not have heard of that.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_INDEX_FIELD_NUMBER: _builtins.int
+    BEFORE_INDEX_FIELD_NUMBER: _builtins.int
+    DEADLINE_AFTER_FIELD_NUMBER: _builtins.int
+    start_index: _builtins.int
+    """Only those that ended at or after this index."""
+    before_index: _builtins.int
+    """Only those that ended before this index; 0 for no bound."""
+    @_builtins.property
+    def deadline_after(self) -> _timestamp_pb2.Timestamp:
+        """Only those whose deadline is later."""
+
+    def __init__(
+        self,
+        *,
+        start_index: _builtins.int = ...,
+        before_index: _builtins.int = ...,
+        deadline_after: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_after", b"deadline_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_index", b"before_index", "deadline_after", b"deadline_after", "start_index", b"start_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTakenBackSearches: _TypeAlias = ListTakenBackSearches  # noqa: Y015
+
+@_typing.final
 class ListOpenSearchesResponse(_message.Message):
-    """Permitted searches without an end, by index, at most 1000."""
+    """Permitted searches without an end, by index, at most 1000; or what was taken back."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DECIDED_FIELD_NUMBER: _builtins.int
     NEXT_INDEX_FIELD_NUMBER: _builtins.int
+    TAKEN_BACK_FIELD_NUMBER: _builtins.int
+    BEFORE_INDEX_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
     next_index: _builtins.int
     """To ask on from; 0 at the end."""
+    before_index: _builtins.int
+    """To ask on from for those; 0 at the end."""
+    tree_size: _builtins.int
+    """With those, of how many entries the answer is: what is later is taken back after this."""
     @_builtins.property
     def decided(self) -> _containers.RepeatedCompositeFieldContainer[_decision_pb2.Receipt]:
         """Their SearchDecided entries."""
+
+    @_builtins.property
+    def taken_back(self) -> _containers.RepeatedCompositeFieldContainer[Global___LookUpSearchResponse]:
+        """What was taken back, newest first."""
 
     def __init__(
         self,
         *,
         decided: _abc.Iterable[_decision_pb2.Receipt] | None = ...,
         next_index: _builtins.int = ...,
+        taken_back: _abc.Iterable[Global___LookUpSearchResponse] | None = ...,
+        before_index: _builtins.int = ...,
+        tree_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided", b"decided", "next_index", b"next_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_index", b"before_index", "decided", b"decided", "next_index", b"next_index", "taken_back", b"taken_back", "tree_size", b"tree_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
