@@ -5,8 +5,6 @@ connector that answers at once), and submits searches with a sealed probe of 100
 to the verified, opened answer. Then the same request is echoed by a bare server in the same run, so
 that the ratio holds on a noisy machine. CPU is counted over all processes, the load generator
 included. Bounded in count and time; ends only what it started.
-
-With --memory it looks at the resident memory of each process over many searches instead.
 """
 
 import argparse
@@ -49,25 +47,16 @@ it gives each verdict for the first time, do not make the figure."""
 IN_FLIGHT: Final = 64
 """Where the project holds itself to a bound."""
 WARM_UP: Final = 64
-MEMORY_LOOKS: Final = 10
-"""How often memory is looked at, evenly."""
-MEMORY_GROWTH_MAX: Final = 0.05
-"""In the second half; how an allocator breathes. What the broker keeps at hand (10,000 records of 12 kB and
-64 MiB of answers) is full after some 27,000 searches, so a shorter run shows it filling."""
 ECHOES_EACH: Final = 4
 """Echoes for each search: they are that much faster at least."""
 PROBE_BYTES: Final = 100_000
 WAIT_S: Final = 30.0
 INDEX: Final = "ledger.follower"
-NATS: Final = "nats-server"
 INDEX_WAIT_S: Final = 30.0
 """The query index begins ten seconds after its ledger. A search pays for it, but for its start."""
 LOOK_S: Final = 1.0
 IDLE_S: Final = 0.05
 """Processor time between two looks, of a process that waits."""
-KEPT_EACH_MAX: Final = 4096
-"""Bytes that NATS may grow by for each search. It keeps the answer's subject for a day, and for ten minutes
-the ids of two messages, by which a second copy is told; its collector lets the heap double."""
 SYSTEM_SEALING: Final = "lacris"
 ORIGIN: Final = "CA0194200"
 OFFICERS: Final = tuple(f"lapd-6{number:04}" for number in range(8))
@@ -276,51 +265,6 @@ async def measure_searches(folder: Path, levels: tuple[tuple[int, int], ...]) ->
         return [await load(search, flight, count, processes) for flight, count in levels]
 
 
-async def measure_memory(searches: int) -> dict[str, list[float]]:
-    """Resident memory of each process in MiB: at the beginning, and after each tenth of the searches."""
-    resident: dict[str, list[float]] = {}
-
-    def look(processes: dict[str, psutil.Process]) -> None:
-        for name, process in processes.items():
-            resident.setdefault(name, []).append(process.memory_info().rss / 2**20)
-
-    with tempfile.TemporaryDirectory(prefix="countersign-bench-") as folder:
-        async with searching(Path(folder) / "data") as (search, processes):
-            look(processes)
-            for number in range(MEMORY_LOOKS):
-                part = await load(search, IN_FLIGHT, searches // MEMORY_LOOKS, processes)
-                look(processes)
-                done = (number + 1) * (searches // MEMORY_LOOKS)
-                console.print(
-                    f"{done} searches, {part.rate:.0f} a second, {part.cpu_total_ms:.1f} ms"
-                )
-    return resident
-
-
-def show_memory(searches: int, resident: dict[str, list[float]]) -> bool:
-    """Prints every look; says whether the memory of each process was flat in the second half."""
-    part = searches // MEMORY_LOOKS
-    table = Table(title=f"Resident memory, MiB, {IN_FLIGHT} in flight", title_justify="left")
-    columns = ("searches", *resident)
-    for column in columns:
-        table.add_column(column, justify="right")
-    for number in range(MEMORY_LOOKS + 1):
-        row = [f"{looks[number]:.0f}" for looks in resident.values()]
-        table.add_row(str(WARM_UP + number * part), *row)
-    console.print(table)
-    keeps = resident.pop(NATS)
-    kept_each = (keeps[-1] - keeps[MEMORY_LOOKS // 2]) * 2**20 / (part * MEMORY_LOOKS // 2)
-    growth = {name: looks[-1] / looks[MEMORY_LOOKS // 2] - 1 for name, looks in resident.items()}
-    growing = [name for name, grown in growth.items() if grown > MEMORY_GROWTH_MAX]
-    growing += [NATS] if kept_each > KEPT_EACH_MAX else []
-    shown = ", ".join(f"{name} {grown:+.1%}" for name, grown in growth.items())
-    verdict = f"GROWING: {', '.join(growing)}" if growing else "flat"
-    console.print(
-        f"Memory in the second half: {verdict} ({shown}; {NATS} {kept_each:.0f} B a search)"
-    )
-    return not growing
-
-
 async def measure_echo(levels: tuple[tuple[int, int], ...]) -> list[Measured]:
     """Every level of a bare echo of a request of the same size."""
     request = SubmitSearchRequest(facts=own_case(random.Random(1)), officer_token="t" * 400)
@@ -399,13 +343,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"{IN_FLIGHT} in flight only")
-    parser.add_argument("--memory", action="store_true", help="memory over many searches instead")
-    parser.add_argument("--searches", type=int, default=50_000, help="how many, with --memory")
     arguments = parser.parse_args()
-    if arguments.memory:
-        searches = max(arguments.searches, MEMORY_LOOKS * IN_FLIGHT)
-        flat = show_memory(searches, uvloop.run(measure_memory(searches)))
-        sys.exit(0 if flat else 1)
     levels = LEVELS[2:3] if arguments.quick else LEVELS
     held = uvloop.run(run(levels))
     verdict = "within" if held < RATIO_MAX else "ABOVE"

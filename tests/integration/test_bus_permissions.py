@@ -209,8 +209,10 @@ async def test_a_connector_cannot_take_the_places_of_others(
             stack.push_async_callback(one.client.close)
         with pytest.raises((nats.errors.Error, OSError)):
             await Intruder.connect(nats_server, "connector", "lacris")
-        for kind, name in (("connector", "facefind"), ("service", "broker")):
-            other = await Intruder.connect(nats_server, kind, name)
+        for other in (
+            await Intruder.connect(nats_server, "connector", "facefind"),
+            await Intruder.connect(nats_server, "service", "broker"),
+        ):
             stack.push_async_callback(other.client.close)
 
 
