@@ -277,8 +277,11 @@ async def test_what_alerts_and_dashboards_ask_for_is_measured(own: InstallationU
         if not one.foreign and not one.on_record and not one.watching
     ]
     assert len(asked) > 50
-    offenders = missing(asked, "\n".join(measured(own).values()))
+    told = measured(own)
+    offenders = missing(asked, "\n".join(told.values()))
     assert not offenders, listed(offenders)
+    # What was never so is 0 and not absent: an increase over days lacks no first one.
+    assert 'countersign_decisions_total{outcome="referred"} 0' in told["broker"]
 
 
 async def _duties_counted(own: InstallationUnderTest) -> bool:
