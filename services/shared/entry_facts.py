@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from countersign.ledger.v1.entry_pb2 import Entry, SearchSummary
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome
 from shared.kinds import KINDS, kind_number
@@ -133,13 +135,18 @@ def kind_text(kind: int) -> str:
     return EVENT_NAMES.get(kind, str(kind) if kind else "")
 
 
+def micros(stamp: Timestamp) -> int:
+    """A time of an entry in microseconds since 1970, also one that no calendar has."""
+    return stamp.seconds * 1_000_000 + stamp.nanos // 1000
+
+
 def facts_of(entry: Entry) -> EntryFacts:
     """Read an entry's facts."""
     recorded = entry.recorded_at
     name = entry.WhichOneof("event")
     facts = EntryFacts(
         kind=kind_number(entry) or NO_EVENT if name is None else KINDS[name],
-        recorded_us=recorded.seconds * 1_000_000 + recorded.nanos // 1000,
+        recorded_us=micros(recorded),
         search_id=entry.search_id,
     )
     if name is None:

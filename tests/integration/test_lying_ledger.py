@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from countersign.cli.main import exit_code
 from countersign.ledger.v1 import ledger_pb2 as pb
 from countersign.ledger.v1 import query_pb2
 from countersign.ledger.v1.entry_pb2 import Entry
@@ -31,7 +32,26 @@ from tlog.proof import write_proof
 
 ASKED_FOR = 1
 NO_ENTRY = b"\xff\xff\xff no message at all"
-LEAVES = [*(COMPLETER.complete(decided(number), "entry").leaf for number in range(3)), NO_ENTRY]
+OF_ANOTHER_SYSTEM, OF_NO_TIME = 4, 5
+
+
+def leaf_of(number: int, system: str = "lacris") -> bytes:
+    pending = decided(number)
+    pending.entry.search_decided.summary.system = system
+    leaf = COMPLETER.complete(pending, "entry").leaf
+    if number != OF_NO_TIME:
+        return leaf
+    entry = Entry.FromString(leaf)
+    entry.recorded_at.seconds = 10**15
+    return entry.SerializeToString()
+
+
+LEAVES = [
+    *(leaf_of(number) for number in range(3)),
+    NO_ENTRY,
+    leaf_of(OF_ANOTHER_SYSTEM, "facefind"),
+    leaf_of(OF_NO_TIME),
+]
 ANOTHER = Entry(schema_epoch=1, search_id="a search that was never made")
 SERVICES = ("countersign.ledger.v1.LedgerService", "countersign.ledger.v1.LedgerQueryService")
 METHODS = (
@@ -202,3 +222,27 @@ async def test_bytes_that_are_no_entry_are_proved_and_shown_as_such(
     said = await terminal.read(*command)
     assert (said.code, ANOTHER.search_id in said.out) == (0, False)
     assert "VERIFIED" in said.out + said.err
+
+
+AUDIT = Path(__file__).parents[1] / "data" / "audit"
+
+
+@pytest.mark.promise(4)
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [(OF_ANOTHER_SYSTEM, "is of system 'facefind', not of 'lacris'"), (OF_NO_TIME, "T-000402")],
+)
+async def test_another_systems_search_accounts_for_no_row(
+    terminal: Terminal,
+    lies: Lies,
+    index: int,
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On record, proved, and given for an answer about this system. Nor does a time stop the comparison."""
+    lies.index = lies.says_index = index
+    command = ["reconcile", "import", str(AUDIT / "export.csv"), "--mapping"]
+    command += [str(AUDIT / "mapping.toml"), "--config", str(terminal.config)]
+    assert await asyncio.to_thread(exit_code, command) == 1
+    said = capsys.readouterr()
+    assert says in said.out + said.err
