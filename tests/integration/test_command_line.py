@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import urllib.request
 from collections.abc import Callable
@@ -310,6 +311,12 @@ def test_a_server_that_is_not_there_exits_3_and_says_what_to_do(
     assert said.code == 3
     assert "UNREACHABLE" in said.err
     assert "countersign up" in said.err
+    submit = ("search", "submit", PROBE, *OFFICER, "--own-case", *CASE)
+    said = countersign(*submit, "--config", elsewhere)
+    retry = re.search(r"the same search with: (--id) ([0-9a-f-]{36})\n", said.err)
+    assert retry is not None, said.err
+    done = countersign(*submit, *retry.groups(), "--json")
+    assert (done.code, done.document["search_id"]) == (0, retry[2])
 
 
 def test_a_load_is_measured_and_marked_on_the_record(

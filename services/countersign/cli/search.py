@@ -14,6 +14,7 @@ from countersign.cli.output import (
     OK,
     REFUSED,
     USAGE,
+    again,
     err,
     json_option,
     out,
@@ -171,7 +172,7 @@ async def submit_search(
         # Before the search is sent: a key that was lost afterwards could not be had again.
         prepared.save(settings.state)
         _remember_officer(settings, facts.search_id, who)
-        with progress("asking every party, recording their decision"):
+        with progress("asking every party, recording their decision"), again(facts.search_id):
             found = await client.submit(prepared, token)
         if wait_s is not None and found.state not in END_STATES:
             with progress(f"waiting for {facts.system} to answer"):
