@@ -128,11 +128,15 @@ def print_error(error: Exception) -> None:
 
 @contextlib.contextmanager
 def again(search_id: str) -> Iterator[None]:
-    """Has a failure that passes say the id: whoever gave none would begin another search with the retry."""
+    """Says the id when it is broken off: whoever gave none would begin another search with the retry."""
+    same = f"It is the same search with: --id {search_id}"
     try:
         yield
     except (Unavailable, TooLate, Overloaded) as error:
-        error.add_note(f"It is the same search with: --id {search_id}")
+        error.add_note(same)
+        raise
+    except KeyboardInterrupt:
+        err().print(f"Stopped; the search goes on if it was begun. {same}")
         raise
 
 

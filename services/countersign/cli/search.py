@@ -152,9 +152,9 @@ def submit(
     if receipts is not None:
         folder_for_receipts(receipts, "--receipts")
     token = token_for(settings, facts.search_id, officer, token_file)
-    found, answer = run(
-        submit_search(settings, facts, probe.read_bytes(), token, timeout if wait else None)
-    )
+    wait_s = timeout if wait else None
+    with again(facts.search_id):
+        found, answer = run(submit_search(settings, facts, probe.read_bytes(), token, wait_s))
     return _show(found, answer, receipts, as_json)
 
 
@@ -172,7 +172,7 @@ async def submit_search(
         # Before the search is sent: a key that was lost afterwards could not be had again.
         prepared.save(settings.state)
         _remember_officer(settings, facts.search_id, who)
-        with progress("asking every party, recording their decision"), again(facts.search_id):
+        with progress("asking every party, recording their decision"):
             found = await client.submit(prepared, token)
         if wait_s is not None and found.state not in END_STATES:
             with progress(f"waiting for {facts.system} to answer"):
