@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
 from pathlib import Path
 
 import grpc
@@ -46,15 +47,27 @@ def leaf_of(number: int, system: str = "lacris") -> bytes:
     return entry.SerializeToString()
 
 
+def exported(query: str) -> bytes:
+    """An export without rows, on record."""
+    entry = Entry(schema_epoch=1)
+    entry.export_made.query, entry.export_made.tree_size = query, EXPORTED
+    entry.export_made.indexes_sha256 = sha256(b"").digest()
+    return entry.SerializeToString()
+
+
+EXPORTED = 6
+QUERY = '{"agency":"CA0194200","agency_role":"AGENCY_ROLE_BENEFICIARY"}'
 LEAVES = [
     *(leaf_of(number) for number in range(3)),
     NO_ENTRY,
     leaf_of(OF_ANOTHER_SYSTEM, "facefind"),
     leaf_of(OF_NO_TIME),
+    exported(QUERY),
 ]
 ANOTHER = Entry(schema_epoch=1, search_id="a search that was never made")
 SERVICES = ("countersign.ledger.v1.LedgerService", "countersign.ledger.v1.LedgerQueryService")
 METHODS = (
+    f"/{SERVICES[1]}/ExportEntries",
     f"/{SERVICES[0]}/GetEntry",
     f"/{SERVICES[0]}/GetInclusionProof",
     f"/{SERVICES[1]}/QueryEntries",
@@ -118,6 +131,22 @@ class QueriesThatLie(LedgerQueryServiceServicer):
         return query_pb2.QueryEntriesResponse(
             basis=query_pb2.Basis(tree_size=len(LEAVES), root=lies.tree.root, checkpoint=lies.note),
             entries=[query_pb2.FoundEntry(record=lies.record, tlog_proof=lies.proof)],
+        )
+
+    async def ExportEntries(  # noqa: N802
+        self, request: query_pb2.ExportEntriesRequest, context: rpc.Context
+    ) -> AsyncIterator[query_pb2.ExportEntriesResponse]:
+        """By the query on record, whatever was asked."""
+        lies = self._lies
+        leaf = LEAVES[EXPORTED]
+        record = pb.EntryRecord(index=EXPORTED, leaf=leaf, entry=Entry.FromString(leaf))
+        lies.index = EXPORTED
+        yield query_pb2.ExportEntriesResponse(
+            beginning=query_pb2.ExportBeginning(
+                basis=query_pb2.Basis(tree_size=EXPORTED, checkpoint=lies.note),
+                export_made=query_pb2.FoundEntry(record=record, tlog_proof=lies.proof),
+                checkpoint=lies.note,
+            )
         )
 
 
@@ -222,6 +251,25 @@ async def test_bytes_that_are_no_entry_are_proved_and_shown_as_such(
     said = await terminal.read(*command)
     assert (said.code, ANOTHER.search_id in said.out) == (0, False)
     assert "VERIFIED" in said.out + said.err
+
+
+@pytest.mark.promise(4)
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        (("--agency", LAPD, "--role", "beneficiary"), 0),
+        (("--agency", LAPD), 1),
+        ((), 1),
+        (("--agency", LAPD, "--role", "beneficiary", "--outcome", "refused"), 1),
+    ],
+)
+async def test_a_table_is_of_the_query_that_was_asked(
+    terminal: Terminal, tmp_path: Path, asked: tuple[str, ...], code: int
+) -> None:
+    """By another one a ledger leaves out what it likes, and all of it verifies."""
+    said = await terminal.read("export-table", tmp_path / "table", *asked)
+    assert (said.code, "VERIFIED" in said.out) == (code, code == 0)
+    assert ("another query" in said.err) == (code == 1)
 
 
 AUDIT = Path(__file__).parents[1] / "data" / "audit"
