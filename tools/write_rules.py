@@ -5,7 +5,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCES: Final = tuple(
-    ROOT / "deploy" / "prometheus" / f"{name}.rules.yaml" for name in ("countersign", "kubernetes")
+    ROOT / "deploy" / "prometheus" / f"{name}.rules.yaml"
+    for name in ("countersign", "kubernetes", "watching")
 )
 WRITTEN: Final = ROOT / "deploy/k8s/components/prometheus-operator/rules.yaml"
 HEAD: Final = """\

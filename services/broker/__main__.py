@@ -196,12 +196,12 @@ class _Parts:
 
 def _parts(
     bus: Bus,
-    known: Known,
+    registering: Registering,
     trust: TrustRoots,
     settings: BrokerSettings,
     clients: Mapping[str, PeerClient],
 ) -> _Parts:
-    clock = SystemClock()
+    known, queues, clock = registering.known, registering.queues, SystemClock()
     ledger, searches = Ledger(bus), KnownSearches()
     limits, rejections = Limits(settings.limits, searches, clock), Rejections(clock)
     answers = Answers(
@@ -227,6 +227,7 @@ def _parts(
         clock=clock,
         default_wait_s=settings.default_wait.total_seconds(),
         witnesses_wait_s=settings.witnesses_wait.total_seconds(),
+        make_queue=queues.make if queues is not None else None,
         referring=referring,
     )
     servicer = BrokerServicer(
@@ -261,7 +262,7 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
         bus = await stack.enter_async_context(connected(settings.bus, "broker"))
         clients = await stack.enter_async_context(peering.calling(settings))
         registering = await _registering(bus, trust, settings)
-        parts = _parts(bus, registering.known, trust, settings, clients)
+        parts = _parts(bus, registering, trust, settings, clients)
         await hear_of_given_up(bus)
         await bus.consume(
             ANSWERS_STREAM,

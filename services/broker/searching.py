@@ -11,7 +11,7 @@ The caller hears only after 3, or after 2 when refused.
 
 import asyncio
 from collections import ChainMap
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -106,7 +106,9 @@ class Searching:
         default_wait_s: float,
         referring: Referring,
         witnesses_wait_s: float = 0.0,
+        make_queue: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
+        """`make_queue` sees to it that a system can be sent orders; None where all can."""
         self._bus = bus
         self._ledger = ledger
         self._policy = policy
@@ -121,7 +123,12 @@ class Searching:
         self._limits = limits
         self._default_wait_s = default_wait_s
         self._witnesses_wait_s = witnesses_wait_s
+        self._make_queue = make_queue
         self._submissions: dict[str, asyncio.Task[Record]] = {}
+        # A counter that begins with its first decision does not rise by it in Prometheus' eyes.
+        for number, outcome in _OUTCOMES.items():
+            if number != DecisionOutcome.DECISION_OUTCOME_UNSPECIFIED:
+                _decisions.add(0, outcome)
 
     async def check(self, caller: Call, request: CheckSearchRequest) -> CheckSearchResponse:
         """Asks every party and records that it was asked. Sends nothing."""
@@ -365,6 +372,8 @@ class Searching:
             signature=self._signing_key.sign(ORDER_CONTEXT, data),
         )
         signed.sealed_probe.CopyFrom(sealed_probe)
+        if self._make_queue is not None:
+            await self._make_queue(record.system)
         await self._bus.publish_durable(
             order_subject(record.system, record.search_id),
             signed.SerializeToString(),

@@ -96,6 +96,11 @@ class OrderQueues:
         self.tried = asyncio.Event()
         """Set once those that are registered at first have their queues, as far as the bus lets us."""
 
+    async def make(self, system: str) -> None:
+        """Has it made now, if it is not and was not refused lately: agencies are told of a system before."""
+        if system not in self._made and time.monotonic() >= self._again.get(system, 0.0):
+            await self._make(system)
+
     async def keep(self) -> None:
         """Look again and again. Never ends by itself."""
         while True:
@@ -108,17 +113,18 @@ class OrderQueues:
         except Unavailable:
             return
         for system in sorted(systems):
-            if time.monotonic() < self._again.get(system, 0.0):
-                continue
-            try:
-                await ensure_orders(self._bus, system, self._settings)
-                self._made.add(system)
-            except Unavailable as error:
-                # An owner has registered it; the operator gives it an account on the bus.
-                fields = {"system": system, "why": error.message}
-                log.warning("a system has no queue on the bus", extra={"fields": fields})
-                self._again[system] = time.monotonic() + QUEUES_RETRY_S
+            await self.make(system)
         self.tried.set()
+
+    async def _make(self, system: str) -> None:
+        try:
+            await ensure_orders(self._bus, system, self._settings)
+            self._made.add(system)
+        except Unavailable as error:
+            # An owner has registered it; the operator gives it an account on the bus.
+            fields = {"system": system, "why": error.message}
+            log.warning("a system has no queue on the bus", extra={"fields": fields})
+            self._again[system] = time.monotonic() + QUEUES_RETRY_S
 
 
 async def ensure_answers(bus: Bus, settings: BrokerSettings) -> None:

@@ -27,6 +27,7 @@ from directive.places import NOWHERE, RulePlaces
 from directive.question import Asking
 from directive.rules import Rule
 from directive.vocabulary import Vocabulary
+from shared.obligations import term_us
 from shared.registry import Registry
 
 _ANYTHING: Final = pst.ScopeAny()
@@ -131,6 +132,25 @@ def joined(directive: Directive) -> Iterator[Finding]:
                 )
                 place = parts.clause(number)
                 yield Finding("REQUIREMENTS_JOINED", document.rules_file, rule.id, message, place)
+
+
+def mistimed(directive: Directive) -> Iterator[Finding]:
+    """Duties that look as if they had a term, and have none: nobody would notice that it passes.
+
+    Asked when a directive is written and handed in, not of what is on record.
+    """
+    document = directive.document
+    found = places.rules(document.rules_text)
+    where = found if len(found) == len(directive.rules) else [NOWHERE] * len(directive.rules)
+    for rule, parts in zip(directive.rules, where, strict=True):
+        for kind, parameters in rule.obligations:
+            last = parameters.rpartition(":")[2]
+            if ":" in parameters and last[:1].isdecimal() and not term_us(parameters):
+                message = (
+                    f'"{last}" is no term: write hours as ":24h" or days as ":30d", at the end'
+                )
+                place = parts.annotation(f"obligation_{kind}")
+                yield Finding("OBLIGATION_TERM", document.rules_file, rule.id, message, place)
 
 
 def _asked_for(expression: pst.Expr, operation: str) -> Iterator[pst.Expr]:

@@ -19,8 +19,9 @@ from directive import conditions, nesting, places
 from directive.document import MANIFEST_FILE, Document, manifest_place
 from directive.findings import DirectiveRefused, DocumentError, Finding, Place
 from directive.places import NOWHERE, RulePlaces
-from directive.rules import OBLIGATION, OBLIGATION_KINDS, REQUIREMENT, Rule, identified, walk
+from directive.rules import OBLIGATION, REQUIREMENT, Rule, identified, walk
 from directive.vocabulary import NAMESPACE, Vocabulary
+from shared.obligations import OBLIGATION_KINDS
 
 RULES_MAX: Final = 1_000
 """Of one directive; each costs some microseconds in every decision."""

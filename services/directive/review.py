@@ -60,6 +60,7 @@ def lint(
     try:
         directive = load_directive(folder, vocabulary, known_names(registry), signers)
         found += gates.joined(directive)
+        found += gates.mistimed(directive)
     except DirectiveRefused as refused:
         found += refused.findings
     try:

@@ -17,9 +17,6 @@ from cedarpy import pst
 from countersign.type.v1.decision_pb2 import DeterminingRule, RuleEffect
 from directive.nesting import too_deep
 
-OBLIGATION_KINDS: Final = frozenset({"log", "notice", "notify", "peer_review", "report", "retain"})
-"""The duties that the broker knows how to discharge and record; others could not be kept."""
-
 REQUIREMENT: Final = re.compile(r"requirement_(0|[1-9][0-9]{0,2})")
 OBLIGATION: Final = re.compile(r"obligation_([a-z_]+)")
 

@@ -37,11 +37,12 @@ def checks(settings: LedgerSettings) -> Checks:
 def _reachable(settings: LedgerSettings) -> None:
     if isinstance(settings.database, Path):
         if not settings.create_if_missing and not settings.database.exists():
-            raise NotReady(
-                "LEDGER_MISSING",
-                f"{settings.database} is not there; begin a new log, and only that, with "
-                "countersign-ledger begin",
-            )
+            signed = settings.last_signed_file
+            if signed is not None and signed.exists():
+                do = f"{signed} is of a log that was begun: restore it, or look whether its disk is mounted"
+            else:
+                do = "begin a new log, and only that, with countersign-ledger begin"
+            raise NotReady("LEDGER_MISSING", f"{settings.database} is not there; {do}")
         return
     postgres = settings.database.postgres
     connection_parameters(postgres)

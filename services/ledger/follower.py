@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 
 import duckdb
 
+from ledger.duties import open_duties
 from ledger.index import IndexLocked, QueryIndex
 from ledger.index_messages import Answer, Ask, Behind, FollowerSettings, Progress, Unusable
 from ledger.index_queries import count, last, page, span
@@ -50,6 +51,7 @@ QUESTIONS: Final[dict[str, Callable[..., Any]]] = {
     "count": count,
     "span": span,
     "shopping": shopping,
+    "duties": open_duties,
 }
 
 

@@ -28,7 +28,7 @@ from tlog.merkle import Frontier, leaf_hash
 
 log = logging.getLogger(__name__)
 
-INDEX_VERSION: Final = 3
+INDEX_VERSION: Final = 4
 """Raised with every change of columns or of their meaning: an index of another version is made anew."""
 
 MEMORY_MAX: Final = "512MB"
@@ -56,7 +56,9 @@ CREATE TABLE agencies (i BIGINT, value VARCHAR, candidates UINTEGER);
 CREATE TABLE jurisdictions (i BIGINT, value VARCHAR, candidates UINTEGER);
 CREATE TABLE rules (i BIGINT, value VARCHAR, candidates UINTEGER);
 CREATE TABLE citations (i BIGINT, value VARCHAR, candidates UINTEGER);
-CREATE TABLE duties (d BIGINT, kind VARCHAR, rule VARCHAR, party VARCHAR, first_of_kind BOOLEAN);
+CREATE TABLE duties (
+    d BIGINT, kind VARCHAR, rule VARCHAR, party VARCHAR, first_of_kind BOOLEAN, due_us BIGINT
+);
 CREATE TABLE discharges (
     d BIGINT, i BIGINT, kind VARCHAR, rule VARCHAR, party VARCHAR, result USMALLINT
 );
@@ -288,7 +290,8 @@ def _duties(index: int, facts: EntryFacts) -> list[_Row]:
     rows: list[_Row] = []
     kinds: set[str] = set()
     for duty in facts.duties:
-        rows.append((index, duty.kind, duty.rule_id, duty.party, duty.kind not in kinds))
+        due_us = facts.recorded_us + duty.term_us if duty.term_us else None
+        rows.append((index, duty.kind, duty.rule_id, duty.party, duty.kind not in kinds, due_us))
         kinds.add(duty.kind)
     return rows
 

@@ -24,6 +24,7 @@ from ledger.questions import (
     Dimension,
     Found,
     FoundShopping,
+    OpenDuties,
     Question,
     ShoppingQuestion,
     SpanCounts,
@@ -127,6 +128,11 @@ class IndexProcess:
         """Count a span of indexes (see index_queries). Raises Unavailable, Overloaded."""
         counts: SpanCounts = await self._ask("span", size, first, until_us, size)
         return counts
+
+    async def duties(self, size: int, now_us: int) -> list[OpenDuties]:
+        """Count the duties that nobody has said were done (see `duties`). Raises Unavailable, Overloaded."""
+        found: list[OpenDuties] = await self._ask("duties", size, size, now_us)
+        return found
 
     async def shopping(self, asked: ShoppingQuestion, count_max: int) -> FoundShopping:
         """Find permits that came after refusals (see `shopping`). Raises Unavailable, Overloaded."""

@@ -19,6 +19,7 @@ from ledger.index import IndexLocked, QueryIndex
 from ledger.index_messages import FollowerSettings
 from ledger.index_process import IndexProcess, running_index
 from ledger.log import OpenLog
+from ledger.overdue import DutyWatch
 from ledger.periods import PeriodCloser
 from ledger.query_service import LedgerQueryServicer, OpeningsFinder
 from ledger.reading import StorageFailed
@@ -65,24 +66,24 @@ async def querying(
     openings: OpeningsFinder,
     sealer: Sealer,
 ) -> AsyncIterator[LedgerQueryServicer]:
-    """Answer queries, and close periods, until the end."""
+    """Answer queries, close periods and count duties, until the end."""
     own = str(SpiffeId(settings.trust_domain, "service", "ledger"))
     clock = SystemClock()
     completer = Completer(own, clock, own=True, sealer=sealer)
     servicer = LedgerQueryServicer(log.archive, log.sequencer, index, completer, openings)
-    closing = None
+    working = [asyncio.create_task(DutyWatch(log.sequencer, index, clock).run())]
     if settings.index.period != "none":
         closer = PeriodCloser(
             *(log.sequencer, log.archive, index, completer, clock),
             LENGTHS[settings.index.period],
         )
-        closing = asyncio.create_task(closer.run())
+        working.append(asyncio.create_task(closer.run()))
     try:
         yield servicer
     finally:
-        if closing is not None:
-            closing.cancel()
-            await asyncio.gather(closing, return_exceptions=True)
+        for task in working:
+            task.cancel()
+        await asyncio.gather(*working, return_exceptions=True)
 
 
 def run_reindex(arguments: list[str]) -> int:

@@ -159,6 +159,16 @@ class SpanCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenDuties:
+    """Duties of one kind that came with decisions on searches, and of which no entry says what became."""
+
+    kind: str
+    open: int
+    overdue: int
+    """Of them, those whose term is past; a duty without a term is never among them."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShoppingQuestion:
     """Which permits are wanted that came after other routes had refused like facts."""
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from countersign.ledger.v1.entry_pb2 import Entry, SearchSummary
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome
 from shared.kinds import KINDS, kind_number
+from shared.obligations import term_us
 
 _EVENTS = {field.name: field for field in Entry.DESCRIPTOR.oneofs_by_name["event"].fields}
 EVENT_NAMES: Final = {number: name for name, number in KINDS.items()}
@@ -61,6 +64,8 @@ class Duty:
     kind: str
     rule_id: str
     party: str
+    term_us: int = 0
+    """Within how long of the decision it is to be done; 0 when its rule sets no term."""
 
 
 @dataclass(slots=True)
@@ -130,13 +135,18 @@ def kind_text(kind: int) -> str:
     return EVENT_NAMES.get(kind, str(kind) if kind else "")
 
 
+def micros(stamp: Timestamp) -> int:
+    """A time of an entry in microseconds since 1970, also one that no calendar has."""
+    return stamp.seconds * 1_000_000 + stamp.nanos // 1000
+
+
 def facts_of(entry: Entry) -> EntryFacts:
     """Read an entry's facts."""
     recorded = entry.recorded_at
     name = entry.WhichOneof("event")
     facts = EntryFacts(
         kind=kind_number(entry) or NO_EVENT if name is None else KINDS[name],
-        recorded_us=recorded.seconds * 1_000_000 + recorded.nanos // 1000,
+        recorded_us=micros(recorded),
         search_id=entry.search_id,
     )
     if name is None:
@@ -203,9 +213,12 @@ def _decision(facts: EntryFacts, decision: Decision) -> None:
             citations.append(unmet.citation)
     facts.rules = _distinct(rules)
     facts.citations = _distinct(citations)
-    facts.duties = tuple(
-        dict.fromkeys(Duty(one.kind, one.rule_id, one.party) for one in decision.obligations)
-    )
+    duties: dict[tuple[str, str, str], Duty] = {}
+    for one in decision.obligations:
+        duty = Duty(one.kind, one.rule_id, one.party, term_us(one.parameters))
+        # A rule imposes one duty of a kind; an entry that says otherwise is taken at its first word.
+        duties.setdefault((one.kind, one.rule_id, one.party), duty)
+    facts.duties = tuple(duties.values())
 
 
 def _distinct(values: Iterable[str]) -> tuple[str, ...]:

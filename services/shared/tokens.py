@@ -39,6 +39,14 @@ CLOCK_SKEW_MAX: Final = timedelta(seconds=30)
 """How far the identity provider's clock may be from ours."""
 _REQUIRED: Final = ("iss", "aud", "sub", "exp", "iat", "nonce")
 _ORDINARY: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{86})")
+_WORDS: Final[Mapping[type[Exception], str]] = {
+    jwt.InvalidTokenError: "it is no JWT whose header names a key (kid)",
+    jwt.DecodeError: "it cannot be read as a JWT",
+    jwt.InvalidSignatureError: "its signature is false",
+    jwt.InvalidAlgorithmError: "it is signed by another algorithm than its key is for",
+    jwt.InvalidIssuerError: "its issuer (iss) is not the one that the agency registered",
+}
+"""Failures by their kind."""
 _HEADERS_AT_HAND: Final = 256
 """One for each provider's key; of strangers' headers only as many as fit."""
 _ORDINARY_HEADER: Final = frozenset({"alg", "kid", "typ"})
@@ -262,8 +270,10 @@ def _ed25519(key: jwt.PyJWK) -> nacl.signing.VerifyKey | None:
 
 
 def _plain(error: Exception) -> str:
-    """The kind of the failure. PyJWT's own text may quote the token."""
-    return type(error).__name__
+    """What is wrong, for whoever sets up a provider. PyJWT's own text may quote the token."""
+    if isinstance(error, jwt.MissingRequiredClaimError):
+        return f"it lacks the claim {error.claim}"  # one of ours, never what stands in the token
+    return _WORDS.get(type(error), type(error).__name__)
 
 
 def _key_id(token: str) -> str:

@@ -92,7 +92,7 @@ async def test_officers_of_an_openid_provider_are_vouched_for_by_its_registered_
             await register_all(scene, policy, await provider.registration())
             await lapd.knows("lacris")
             prepared, late, second = lapd.sealed(), lapd.sealed(), lapd.sealed()
-            taken = await lapd.submit_until_taken(prepared, await sign_in(prepared))
+            taken = await lapd.client.submit(prepared, await sign_in(prepared))
             assert taken.state == pb.SEARCH_STATE_PENDING
             for_the_ledger = await sign_in(second, LEDGER_AUDIENCE)
             assert await refused(lapd, second, for_the_ledger) == "OFFICER_TOKEN_INVALID"

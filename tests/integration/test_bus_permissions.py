@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 
 import nats
 import nats.errors
@@ -13,11 +14,14 @@ from nats.aio.client import Client
 from nats.js import api
 
 from countersign.installation.nats_config import CONNECTIONS_OF_A_CONNECTOR_MAX
+from countersign.installation.pki import CERTIFICATE_LIFETIME, Authority
 from shared.bus import Bus, Delivery
+from shared.clock import SystemClock
 from shared.errors import Unavailable
 from shared.identity import Kind
+from shared.settings import BusSettings
 from shared.tls import bus_context
-from support.nats_servers import NatsUnderTest
+from support.nats_servers import TRUST_DOMAIN, NatsUnderTest
 from support.waiting import WAIT_S_MAX, until
 
 VIOLATION = "permissions violation"
@@ -37,12 +41,18 @@ class Intruder:
         cls, server: NatsUnderTest, kind: Kind, name: str, inbox: str | None = None
     ) -> "Intruder":
         """Connects with the certificate of this identity."""
+        return await cls.connected(server.bus_settings(kind, name), name, inbox)
+
+    @classmethod
+    async def connected(
+        cls, settings: BusSettings, name: str, inbox: str | None = None
+    ) -> "Intruder":
+        """Connects with these files."""
         intruder = cls()
 
         async def on_error(error: Exception) -> None:
             intruder.errors.append(str(error).lower())
 
-        settings = server.bus_settings(kind, name)
         await intruder.client.connect(
             servers=list(settings.servers),
             tls=bus_context(settings),
@@ -268,6 +278,25 @@ async def test_an_identity_without_a_place_on_the_bus_is_not_let_in(
 ) -> None:
     with pytest.raises((nats.errors.Error, OSError)):
         await Intruder.connect(nats_server, kind, name)
+
+
+@pytest.mark.parametrize("attack", ["right", "another authority of our name", "lapsed"])
+async def test_a_certificate_that_is_not_acceptable_is_not_let_in(
+    nats_server: NatsUnderTest, attack: str
+) -> None:
+    """But the right one is, or these might fail for another reason."""
+    other = Authority.create(TRUST_DOMAIN, SystemClock().now())
+    issue = partial(nats_server.certificates.tls, "service", "broker")
+    tls = {
+        "right": issue,
+        "another authority of our name": partial(issue, authority=other),
+        "lapsed": partial(issue, days_ago=CERTIFICATE_LIFETIME.days + 1),
+    }[attack]()
+    settings = BusSettings(servers=(f"tls://127.0.0.1:{nats_server.port}",), tls=tls)
+    refused = pytest.raises((nats.errors.Error, OSError))
+    with contextlib.nullcontext() if attack == "right" else refused:
+        intruder = await Intruder.connected(settings, "broker")
+        await intruder.client.close()
 
 
 async def test_nobody_is_let_in_without_a_certificate(nats_server: NatsUnderTest) -> None:

@@ -119,7 +119,7 @@ async def test_proof_is_saved_and_verifies_offline(
     receipt = tmp_path / "receipts" / "entry-1.tlog-proof"
     offline = await terminal.run("verify", receipt, "--key", VKEY)
     assert (offline.code, "VERIFIED" in offline.out) == (0, True)
-    assert "number 1 of the 3" in offline.out
+    assert "number 1 (from 0 on) of the 3" in offline.out
     redirected = tmp_path / "f.tlog-proof"
     redirected.write_text(said.out)
     leaf = receipt.with_suffix(".leaf")

@@ -3,19 +3,25 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from countersign.mirror.follow import REASONS
+from countersign.mirror.watch import AlarmKind
 from support.exports import export_of
 from support.filled_logs import entries_of
 from support.forked import COUNTERSIGN, run_forked
 from support.ledgers import COMPLETER, LAPD, SIGNER, decided
 from support.lying_logs import LyingLog, forked, lying_log
+from support.scrapes import every_expression, fetched, missing
+from support.sources import listed
 from tlog.verify import verify_export
 
 VKEY = SIGNER.verifier.vkey
@@ -180,3 +186,44 @@ async def test_the_monitor_ends_when_two_histories_were_signed(log: LyingLog, sh
             *("monitor", log.url, "--key", VKEY, "--against", elsewhere.url, "--stale-after", "1e9")
         )
     assert done.returncode == 6
+
+
+@asynccontextmanager
+async def watching(folder: Path, *arguments: str) -> AsyncIterator[Path]:
+    """A process that goes on, with the file into which its log goes; once its first look is told."""
+    log = folder / f"{arguments[0]}.log"
+    with log.open("wb") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "from countersign.cli.main import main; main()"),
+            *("ledger", *arguments, "--key", VKEY, "--every", "3600", "--json"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            cwd=folder,
+            env=os.environ | {"COUNTERSIGN_TELEMETRY__SCRAPE": "127.0.0.1:0"},
+        )
+    try:
+        assert process.stdout is not None
+        await asyncio.wait_for(process.stdout.readline(), 120)
+        yield log
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_what_alerts_ask_of_monitor_and_mirror_is_measured(
+    log: LyingLog, tmp_path: Path
+) -> None:
+    """From their start on: the first alarm must be a rise, since a second history ends the process."""
+    async with (
+        watching(tmp_path, "monitor", log.url, "--stale-after", "1e9") as monitor,
+        watching(tmp_path, "mirror", log.url, "copy") as mirror,
+    ):
+        of_monitor, of_mirror = fetched(monitor.read_text()), fetched(mirror.read_text())
+    asked = [one for one in every_expression() if one.watching]
+    assert len(asked) >= 6
+    offenders = missing(asked, of_monitor + of_mirror)
+    assert not offenders, listed(offenders)
+    for kind in AlarmKind:
+        assert re.search(rf'monitor_alarms_total{{kind="{kind.name.lower()}"}} 0', of_monitor)
+    for reason in REASONS:
+        assert re.search(rf'mirror_refusals_total{{reason="{reason}"}} 0', of_mirror)

@@ -1,11 +1,13 @@
 """The command line against a running installation: results, exit codes, and what it says of errors."""
 
 import asyncio
+import contextlib
 import json
 import os
+import re
 import signal
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,30 @@ def countersign(
         return Said(code, captured.out, captured.err)
 
     return run
+
+
+@contextlib.contextmanager
+def interrupted_after(installation: InstallationUnderTest, entries_more: int) -> Iterator[None]:
+    """Whatever runs is interrupted as by Ctrl-C once there are more than so many new entries."""
+    checkpoint = f"{url(installation.ports.ledger_http)}/checkpoint"
+
+    def entries() -> int:
+        with urllib.request.urlopen(checkpoint) as response:
+            return int(response.read().splitlines()[1])
+
+    begun_with = entries()
+
+    async def has_grown() -> bool:
+        return entries() > begun_with + entries_more
+
+    def interrupt() -> None:
+        asyncio.run(until(has_grown))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with ThreadPoolExecutor(1) as thread:
+        interrupted = thread.submit(interrupt)
+        yield
+        interrupted.result()
 
 
 def test_a_permitted_search_shows_candidates_and_its_receipts_verify(
@@ -182,6 +208,9 @@ def test_a_search_waits_for_its_connector_and_can_be_withdrawn(
         assert countersign("search", "cancel", search_id).code == 0
         assert "withdrawn" in countersign("search", "get", search_id).out
         other = countersign(*submit).document["search_id"]
+        with interrupted_after(installation, 0):
+            stopped = countersign(*submit[:-2])
+        assert "It is the same search with: --id " in stopped.err
     finally:
         connector.start()
     assert countersign("search", "watch", other).code == 0
@@ -310,6 +339,12 @@ def test_a_server_that_is_not_there_exits_3_and_says_what_to_do(
     assert said.code == 3
     assert "UNREACHABLE" in said.err
     assert "countersign up" in said.err
+    submit = ("search", "submit", PROBE, *OFFICER, "--own-case", *CASE)
+    said = countersign(*submit, "--config", elsewhere)
+    retry = re.search(r"the same search with: (--id) ([0-9a-f-]{36})\n", said.err)
+    assert retry is not None, said.err
+    done = countersign(*submit, *retry.groups(), "--json")
+    assert (done.code, done.document["search_id"]) == (0, retry[2])
 
 
 def test_a_load_is_measured_and_marked_on_the_record(
@@ -343,26 +378,9 @@ def test_a_load_is_measured_and_marked_on_the_record(
 def test_a_load_that_is_interrupted_tells_what_it_measured(
     countersign: Countersign, installation: InstallationUnderTest
 ) -> None:
-    checkpoint = f"{url(installation.ports.ledger_http)}/checkpoint"
-
-    def entries() -> int:
-        with urllib.request.urlopen(checkpoint) as response:
-            return int(response.read().splitlines()[1])
-
-    begun_with = entries()
-
-    async def has_grown() -> bool:
-        return entries() > begun_with + 5
-
-    def interrupt() -> None:
-        asyncio.run(until(has_grown))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with ThreadPoolExecutor(1) as thread:
-        interrupted = thread.submit(interrupt)
+    with interrupted_after(installation, 5):
         load = ("bench", *OFFICER, "--own-case", *CASE, "--in-flight", "2", "--duration", "3600")
         said = countersign(*load, "--probe", PROBE, "--mix", "check=1", "--yes", "--json")
-        interrupted.result()
     assert said.code == 0, said.err
     assert said.document["stopped"]
     assert said.document["kinds"]["check"]["right"] >= 3

@@ -4,28 +4,23 @@ The methods are those that the doors themselves list, so that none can be forgot
 from the contracts, damaged, or out of nothing. At the end the ledger verifies and a search goes through.
 """
 
-import asyncio
 import itertools
+import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
-import grpc
 import nats
 import nats.errors
 import psutil
 import pytest
-from google.protobuf.descriptor import Descriptor, MethodDescriptor
-from google.protobuf.descriptor_pool import Default
-from google.rpc import error_details_pb2, status_pb2
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from grpc_status import rpc_status
-from hypothesis import HealthCheck, given, settings
+from google.protobuf.descriptor import Descriptor
+from google.rpc import status_pb2
 from nats.aio.client import Client as NatsClient
 
-from countersign.broker.v1 import broker_pb2
+from countersign.broker.v1 import broker_pb2, peer_pb2
 from countersign.connector.v1 import connector_pb2
 from countersign.installation.certificates import TRUST_DOMAIN
 from countersign.installation.nats_config import (
@@ -37,7 +32,6 @@ from countersign.installation.nats_config import (
 )
 from countersign.ledger.v1 import append_pb2, disclosure_pb2, ledger_pb2, query_pb2
 from countersign.policy.v1 import policy_pb2
-from shared.errors import DOMAIN
 from shared.identity import SpiffeId
 from shared.rejections import RATE
 from shared.rpc import open_channel
@@ -45,9 +39,10 @@ from shared.settings import BusSettings
 from shared.tls import bus_context
 from support.agencies import AgencyAtWork, at_work
 from support.brokers import own_case
-from support.drawn_messages import wire
+from support.fuzzing import FORBIDDEN, TIMEOUT_S, attack, caller_of, methods_of
 from support.installations import LAPD, InstallationUnderTest
 from support.pictures import probe
+from support.sources import ROOT
 from tlog.checkpoint import Checkpoint
 from tlog.merkle import leaf_hash, root_of_leaves
 
@@ -59,18 +54,7 @@ CONTRACTS: Final = (
     policy_pb2.DESCRIPTOR,
     query_pb2.DESCRIPTOR,
 )
-EXAMPLES: Final = 12
-"""For each method and subject. More find the same: the door reads every message by the same rules."""
-TIMEOUT_S: Final = 30.0
-WATCH_S: Final = 2.0
-"""A stream of what does not come says nothing until its deadline."""
 GROWTH_BYTES_MAX: Final = 128 * 1024 * 1024
-LIBRARYS: Final = ("grpc.health.", "grpc.reflection.")
-FORBIDDEN: Final = {
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.UNIMPLEMENTED,
-}
 PROCESSES: Final = ("broker", "policy", "ledger", "connector-lacris")
 
 SUBJECTS: Final[dict[str, tuple[str, Descriptor]]] = {
@@ -130,54 +114,6 @@ def resident(pid: int | None) -> int:
     return sum(int(one.memory_info().rss) for one in family)
 
 
-async def attack(kind: Descriptor, send: Callable[[bytes], Awaitable[None]]) -> None:
-    """Sends whatever is drawn; a failure is shrunk to the smallest that fails."""
-    loop = asyncio.get_running_loop()
-
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(data=wire(kind))
-    def each(data: bytes) -> None:
-        async def sent() -> None:
-            await send(data)
-
-        asyncio.run_coroutine_threadsafe(sent(), loop).result(TIMEOUT_S * 2)
-
-    await asyncio.to_thread(each)
-
-
-async def methods_of(channel: grpc.aio.Channel) -> list[MethodDescriptor]:
-    """All that a door serves, by what it says of itself."""
-    listing = reflection_pb2.ServerReflectionRequest(list_services="")
-    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-    call = stub.ServerReflectionInfo(iter([listing]))
-    response = await anext(aiter(call))
-    call.cancel()
-    names = [one.name for one in response.list_services_response.service]
-    ours = [name for name in names if not name.startswith(LIBRARYS)]
-    services = [Default().FindServiceByName(name) for name in ours]
-    return list(itertools.chain.from_iterable(service.methods for service in services))
-
-
-def checked(error: grpc.aio.AioRpcError, method: str, seen: Counter[str]) -> None:
-    """A refusal is typed and says nothing of our insides."""
-    seen[error.code().name] += 1
-    assert error.code() not in FORBIDDEN, (method, error.details())
-    assert "Traceback" not in (error.details() or "")
-    status = rpc_status.from_call(error)
-    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return
-    assert status is not None, (method, error.code())
-    info = error_details_pb2.ErrorInfo()
-    assert any(detail.Unpack(info) for detail in status.details), (method, error.code())
-    assert info.domain == DOMAIN
-    assert info.reason.isupper()
-
-
 @pytest.mark.parametrize("door", ["broker", "ledger", "policy"])
 async def test_every_method_answers_anything_with_what_its_contract_says(
     attacked: InstallationUnderTest, lapd: AgencyAtWork, door: str
@@ -194,29 +130,6 @@ async def test_every_method_answers_anything_with_what_its_contract_says(
     assert seen["INVALID_ARGUMENT"], seen
     added = [leaf async for leaf in lapd.ledger.leaves()][len(entries_before) :]
     assert len(added) <= RATE.burst + 20, "what is turned away cannot fill the ledger"
-
-
-def caller_of(
-    channel: grpc.aio.Channel, method: MethodDescriptor, seen: Counter[str]
-) -> Callable[[bytes], Awaitable[None]]:
-    name = f"/{method.containing_service.full_name}/{method.name}"
-    unary: Any = channel.unary_unary(name)
-    stream: Any = channel.unary_stream(name)
-
-    async def send(data: bytes) -> None:
-        try:
-            if method.server_streaming:
-                call = stream(data, timeout=WATCH_S)
-                async for _ in call:
-                    break
-                call.cancel()
-            else:
-                await unary(data, timeout=TIMEOUT_S)
-            seen["OK"] += 1
-        except grpc.aio.AioRpcError as error:
-            checked(error, name, seen)
-
-    return send
 
 
 async def connected_as(attacked: InstallationUnderTest, kind: Any, name: str) -> NatsClient:
@@ -238,6 +151,18 @@ async def test_no_service_is_forgotten(attacked: InstallationUnderTest, lapd: Ag
             listed |= {method.containing_service.full_name for method in await methods_of(channel)}
     named = {one.full_name for file in CONTRACTS for one in file.services_by_name.values()}
     assert listed == named
+    # What the door of a peer serves has a test of its own.
+    of_peers = {one.full_name for one in peer_pb2.DESCRIPTOR.services_by_name.values()}
+    assert listed | of_peers == set(every_service())
+
+
+def every_service() -> Iterator[str]:
+    """Of all contracts."""
+    for file in sorted((ROOT / "proto").rglob("*.proto")):
+        package = re.search(r"^package ([\w.]+);", file.read_text(), re.MULTILINE)
+        assert package is not None
+        for name in re.findall(r"^service (\w+) {", file.read_text(), re.MULTILINE):
+            yield f"{package[1]}.{name}"
 
 
 def test_no_subject_is_forgotten() -> None:

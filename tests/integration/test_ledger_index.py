@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,24 @@ import duckdb
 import pytest
 import pytest_asyncio
 
+from countersign.ledger.v1.append_pb2 import PendingEntry
+from countersign.ledger.v1.entry_pb2 import Entry
+from ledger.duties import open_duties
 from ledger.follower import BATCH_ENTRIES, NotAsSigned, consistent_index, follow_once, is_due
 from ledger.index import QueryIndex
 from ledger.index_queries import count, page, span
 from ledger.log import opened
-from ledger.questions import Dimension, DutyState, EndState, Question, Role
+from ledger.questions import Dimension, DutyState, EndState, OpenDuties, Question, Role
 from ledger.reading import Reading
 from ledger.sqlite_reading import SqliteReading
 from ledger.sqlite_storage import SqliteDatabase
 from ledger.storage import Head
-from support.histories import HISTORY, SHERIFF, log_with_history
+from support.histories import HISTORY, SHERIFF, discharged, log_with_history
 from support.ledgers import LAPD, ORIGIN, SIGNER, complete, decided, search_id
 from support.waiting import WAIT_S_MAX
 
 SIZE = len(HISTORY)
+NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 @pytest_asyncio.fixture(name="made", scope="module", loop_scope="module")
@@ -130,6 +135,59 @@ def test_a_duty_to_two_parties_is_one_entry_with_that_duty(tmp_path: Path) -> No
         assert counts.groups is not None
         assert [one.entries for one in counts.groups] == [1]
     index.close()
+
+
+def with_terms(number: int, *parameters: str) -> PendingEntry:
+    """A refused search after whose attempt somebody is to be told, by a rule for each."""
+    pending = decided(number, permitted=False)
+    for rule, one in enumerate(parameters):
+        pending.entry.search_decided.decision.obligations.add(
+            kind="notify", rule_id=f"LAPD-{rule}", party=LAPD, parameters=one
+        )
+    return pending
+
+
+def told(number: int, decided_index: int, rule: str) -> PendingEntry:
+    """Whoever was to be told was."""
+    pending = discharged(number, decided_index)
+    event = pending.entry.obligation_discharged
+    event.kind, event.rule_id, event.party = "notify", rule, LAPD
+    return pending
+
+
+def test_a_duty_is_overdue_once_its_term_is_past_and_no_entry_says_that_it_was_done(
+    tmp_path: Path,
+) -> None:
+    with contextlib.closing(QueryIndex.create(tmp_path / "one.duckdb", ORIGIN)) as index:
+        entries = [
+            with_terms(0, "board,mayor:24h", "board:2d", "board", "24h", "board:24", "board: 1h."),
+            told(0, 0, "LAPD-0"),
+        ]
+        for at, one in enumerate(entries):
+            complete_one = Entry.FromString(complete(one)[0].leaf)
+            complete_one.recorded_at.FromDatetime(NOVEMBER)
+            index.add([complete_one.SerializeToString(deterministic=True)])
+            assert index.size == at + 1
+
+        def counted(after: timedelta, size: int) -> list[OpenDuties]:
+            now_us = int((NOVEMBER + after).timestamp() * 1_000_000)
+            return open_duties(index, size, now_us)
+
+        assert counted(timedelta(hours=24), 1) == [OpenDuties("notify", 6, 0)]
+        assert counted(timedelta(hours=24, seconds=1), 1) == [OpenDuties("notify", 6, 1)]
+        assert counted(timedelta(days=3), 1) == [OpenDuties("notify", 6, 2)]
+        # The first was done; with all done the kind stays, so that its figure comes down.
+        assert counted(timedelta(days=3), 2) == [OpenDuties("notify", 5, 1)]
+
+
+def test_a_dry_run_obliges_nobody(tmp_path: Path) -> None:
+    pending = with_terms(0, "board:24h")
+    checked = PendingEntry()
+    checked.entry.search_id = pending.entry.search_id
+    checked.entry.search_checked.decision.CopyFrom(pending.entry.search_decided.decision)
+    with contextlib.closing(QueryIndex.create(tmp_path / "one.duckdb", ORIGIN)) as index:
+        index.add([complete(checked)[0].leaf])
+        assert open_duties(index, 1, 2**62) == []
 
 
 def groups(index: QueryIndex, *dimensions: Dimension, **bounds: object) -> dict[object, int]:

@@ -9,11 +9,16 @@ import pytest
 from ledger.index import IndexLocked, QueryIndex
 from ledger.index_messages import FollowerSettings
 from ledger.index_process import IndexProcess, running_index
+from ledger.log import opened
+from ledger.overdue import DutyWatch
 from ledger.questions import Dimension, Question
 from ledger.sqlite_storage import SqliteDatabase
 from shared.errors import Unavailable
-from support.histories import HISTORY, log_with_history
-from support.ledgers import ORIGIN, SIGNER
+from shared.obligations import OBLIGATION_KINDS
+from support.clocks import ClockThatStandsStill
+from support.histories import HISTORY, decision, log_with_history
+from support.ledgers import LAPD, ORIGIN, SIGNER, complete
+from support.signals import Signals
 from support.waiting import until
 
 SIZE = len(HISTORY)
@@ -94,3 +99,41 @@ async def test_an_index_that_another_process_has_open_is_left_alone(ledger: Sqli
         await answered(process)
         with pytest.raises(IndexLocked):
             QueryIndex.open(ledger.path.with_name("index.duckdb"), ORIGIN)
+
+
+async def test_open_duties_are_measured_and_the_overdue_among_them(
+    ledger: SqliteDatabase, signals: Signals
+) -> None:
+    async with (
+        opened(ledger.open_for_writing(), SIGNER) as log,
+        running_index(settings(ledger)) as process,
+    ):
+        clock = ClockThatStandsStill()
+        one = decision(9)
+        one.entry.search_decided.decision.obligations.add(
+            kind="report", rule_id="LASD-1", party=LAPD, parameters="outcome:30d"
+        )
+        await log.sequencer.append(complete(one))
+        watch = DutyWatch(log.sequencer, process, clock)
+        assert measured(signals) == {}
+        await watch.look()
+        # Kinds that nobody imposed are there, so that the very first that is overdue is a rise.
+        none = dict.fromkeys(OBLIGATION_KINDS, (0, 0))
+        # Of two peer reviews in the history one is done; the new decision brings another.
+        assert measured(signals) == none | {"peer_review": (2, 0), "report": (1, 0)}
+        clock.advance(days=31)
+        await watch.look()
+        assert measured(signals) == none | {"peer_review": (2, 0), "report": (1, 1)}
+
+
+def measured(signals: Signals) -> dict[str, tuple[int, int]]:
+    """Open and overdue duties by kind."""
+    points = signals.points()
+    told = [
+        {point.attributes["kind"]: point.value for point in points.get(name, ())}
+        for name in (
+            "countersign.ledger.obligations.open",
+            "countersign.ledger.obligations.overdue",
+        )
+    ]
+    return {kind: (told[0][kind], told[1][kind]) for kind in told[0]}

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import os
+import subprocess
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,15 +17,18 @@ from countersign.broker.v1.broker_pb2_grpc import (
     add_BrokerServiceServicer_to_server,
 )
 from countersign.cli.main import exit_code
+from countersign.installation.identity_provider import DevelopmentIdentityProvider
 from countersign.ledger.v1.entry_pb2 import Entry
 from shared import rpc
 from shared.settings import ListenSettings
+from shared.signing import SigningKey
 from support.doors import LAPD, SERVICE, TRUST_DOMAIN, Pki
-from support.orders import OFFICER, SEARCH_ID
+from support.forked import COUNTERSIGN, run_forked
+from support.orders import OFFICER, SEARCH_ID, SYSTEM
 from support.searches import SearchWorkshop
 
 OTHER_ID = "7d0e4a52-3c5b-4f0e-9a43-6f2d1c8b9e11"
-METHODS = ("CheckSearch", "GetSearch", "ListSearches", "CancelSearch")
+METHODS = ("CheckSearch", "SubmitSearch", "GetSearch", "ListSearches", "CancelSearch")
 CHECK = (
     *("check", "--id", SEARCH_ID, "--own-case", "--case-number", "26-0001"),
     *("--system", "lacris", "--gallery", "lacris-booking", "--nibrs", "120"),
@@ -32,18 +38,36 @@ CHECK = (
 )
 
 
+class Sent:
+    """A search as the broker has it: with the public half of the key to which candidates are sealed."""
+
+    def __init__(self, request: pb.SubmitSearchRequest) -> None:
+        self.facts, self.search_id = request.facts, request.facts.search_id
+        self.sealed_probe, self.salt = request.sealed_probe, request.salt
+        self.answer_key = SimpleNamespace(public_key=request.answer_public_key)
+
+
 class BrokerThatSays(BrokerServiceServicer):
     """Says of every search what the test has it say."""
 
     def __init__(self) -> None:
         self.search = pb.Search()
         self.check = pb.CheckSearchResponse()
+        self.permits: SearchWorkshop | None = None
 
     async def CheckSearch(  # noqa: N802  # named by the contract, like those below
         self, request: pb.CheckSearchRequest, context: rpc.Context
     ) -> pb.CheckSearchResponse:
         """Whatever was asked."""
         return self.check
+
+    async def SubmitSearch(  # noqa: N802
+        self, request: pb.SubmitSearchRequest, context: rpc.Context
+    ) -> pb.SubmitSearchResponse:
+        """Permits and puts on record whatever was asked, with a receipt that holds."""
+        assert self.permits is not None
+        self.permits.prepared = Sent(request)  # type: ignore[assignment]  # all that it is asked for
+        return pb.SubmitSearchResponse(search=self.permits.decide())
 
     async def GetSearch(  # noqa: N802
         self, request: pb.GetSearchRequest, context: rpc.Context
@@ -90,6 +114,12 @@ async def _terminal(tmp_path: Path) -> AsyncIterator[Terminal]:
     keys = {
         "log_verifier_keys": trust.log_verifier_keys,
         "broker_verify_keys": [b64encode(key).decode() for key in trust.broker_verify_keys],
+        "systems": {
+            SYSTEM: {
+                "sealing_public_key": b64encode(trust.systems[SYSTEM].sealing_public_key).decode(),
+                "answer_verify_key": b64encode(trust.systems[SYSTEM].answer_verify_key).decode(),
+            }
+        },
     }
     (tmp_path / "trust.json").write_text(json.dumps(keys))
     server = await rpc.start_server(
@@ -199,3 +229,30 @@ async def test_check_with_the_receipt_of_another(
     terminal.broker.check = terminal.workshop.check(changed=another)
     token = terminal.config.parent / "token"
     await not_believed(terminal, capsys, *CHECK, "--officer-token", token)
+
+
+async def test_a_load_whose_forbidden_search_is_permitted_ends_with_1_whatever_the_bounds(
+    terminal: Terminal,
+) -> None:
+    """All the rest of it holds: the receipt, the binding to what was sent, the decision on record."""
+    terminal.broker.permits = terminal.workshop
+    provider = DevelopmentIdentityProvider("https://idp.example.org", SigningKey.generate())
+    tokens = terminal.config.parent / "tokens"
+    tokens.write_text(provider.token(OFFICER, OTHER_ID) + "\n")
+    facts = [one for one in CHECK[1:] if one not in ("--id", SEARCH_ID)]
+    given = (
+        *("bench", *facts, "--config", str(terminal.config), "--officer-tokens", str(tokens)),
+        *("--mix", "forbidden=1", "--in-flight", "1", "--errors-max", "100", "--yes", "--json"),
+    )
+    folder, needs = terminal.config.parent, ["countersign.cli.bench"]
+
+    def bench() -> subprocess.CompletedProcess[str]:
+        return run_forked(
+            COUNTERSIGN, *given, folder=folder, environment=dict(os.environ), needs=needs
+        )
+
+    said = await asyncio.to_thread(bench)
+    assert said.returncode == 1, said.stderr
+    told = json.loads(said.stdout)
+    assert told["kinds"]["forbidden"]["errors"] == {"FORBIDDEN_PERMITTED": 1}
+    assert "1 searches were permitted that every party must refuse" in told["bounds_broken"]

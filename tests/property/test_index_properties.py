@@ -18,6 +18,7 @@ from countersign.type.v1.decision_pb2 import (
     DECISION_OUTCOME_REFERRED,
     DECISION_OUTCOME_REFUSED,
 )
+from ledger.duties import open_duties
 from ledger.index import QueryIndex
 from ledger.index_queries import REFUSED, count, page, span
 from ledger.questions import Dimension, DutyState, EndState, Question
@@ -68,7 +69,8 @@ class Histories:
             decision.verdicts.add().rules.add(id=self._random.choice(("A-1", "B-2", "C-3")))
         for _ in range(self._random.randrange(4)):
             kind, rule, party = self._duty()
-            decision.obligations.add(kind=kind, rule_id=rule, party=party)
+            term = self._random.choice(("", "board:24h", "board:2d"))
+            decision.obligations.add(kind=kind, rule_id=rule, party=party, parameters=term)
         return entry
 
     def _named(self) -> int:
@@ -166,6 +168,26 @@ def plain(entries: Sequence[Entry], index: int) -> Plain:
     )
 
 
+def kinds_of(entry: Entry) -> set[str]:
+    """The duties that came with a decision."""
+    return {one.kind for one in entry.search_decided.decision.obligations}
+
+
+def duties_open(entries: Sequence[Entry], index: int, now_h: int) -> Iterator[tuple[str, bool]]:
+    """The kind of each duty of a decision of which nothing was said, and whether its term is past."""
+    said = {
+        (event.kind, event.rule_id, event.party)
+        for other, entry in enumerate(entries)
+        if (event := entry.obligation_discharged).kind and decision_of(entries, other) == index
+    }
+    for one in entries[index].search_decided.decision.obligations:
+        duty = (one.kind, one.rule_id, one.party)
+        if duty not in said:
+            said.add(duty)
+            hours = {"": None, "board:24h": 24, "board:2d": 48}[one.parameters]
+            yield one.kind, hours is not None and hours < now_h
+
+
 @pytest.fixture(name="folder", scope="module")
 def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("index")
@@ -213,6 +235,13 @@ def test_answers_follow_from_the_entries_one_by_one(
             expected = Counter(one for at in wanted for one in told[at].values(dimensions))
             assert {one.values: one.entries for one in counts.groups} == expected, dimensions
             assert counts.entries == len(wanted)
+        for now_h in (25, 49):
+            owed = Counter(duty for at in told for duty in duties_open(entries[:size], at, now_h))
+            counted = open_duties(index, size, now_h * 3_600_000_000)
+            assert {one.kind: (one.open, one.overdue) for one in counted} == {
+                kind: (owed[kind, False] + owed[kind, True], owed[kind, True])
+                for kind in {of for at in told for of in kinds_of(entries[at])}
+            }
         still_open = [at for at, one in told.items() if one.end is EndState.OPEN]
         assert span(index, 0, 1, size).open_decisions == still_open
     finally:

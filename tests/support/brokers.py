@@ -181,6 +181,7 @@ class BrokerOnTheTable:
             clock=self.clock,
             default_wait_s=900,
             witnesses_wait_s=self.witnesses_wait_s,
+            make_queue=self.bus.make_queue,
             referring=self.referring,
         )
         self.answers = Answers(

@@ -224,6 +224,7 @@ class BusInMemory:
         self.begun_within_s: dict[str, float | None] = {}
         """Within how long the newest question on each subject was to be begun."""
         self.publishing_fails = 0
+        self.queues: set[str] = set()
         self.has_published = asyncio.Event()
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
         """What to wait for before a subject is answered."""
@@ -252,6 +253,10 @@ class BusInMemory:
         self.happened.append(subject)
         return answer
 
+    async def make_queue(self, system: str) -> None:
+        """Has a place for a system's orders."""
+        self.queues.add(system)
+
     async def publish_durable(
         self, subject: str, data: bytes, message_id: str, template: str
     ) -> None:
@@ -259,6 +264,8 @@ class BusInMemory:
         del message_id, template
         if subject in self.before:
             await self.before[subject]()
+        if subject.startswith("orders.") and subject.split(".")[1] not in self.queues:
+            raise Unavailable("BUS_UNAVAILABLE", "no stream takes it")
         if self.publishing_fails:
             self.publishing_fails -= 1
             raise Unavailable("BUS_UNAVAILABLE", "the bus is down")

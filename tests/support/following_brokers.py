@@ -50,18 +50,7 @@ class AgencyOfAScene:
         """An own case, in the name of a trained officer whom this key vouches for."""
         prepared = self.sealed()
         token = DevelopmentIdentityProvider(ISSUER, key).token(TRAINED, prepared.search_id)
-        return await self.submit_until_taken(prepared, token)
-
-    async def submit_until_taken(self, prepared: PreparedSearch, token: str) -> pb.Search:
-        """Again while the system's place on the bus is not made: it is told of before."""
-
-        async def taken() -> pb.Search | None:
-            try:
-                return await self.client.submit(prepared, token)
-            except Unavailable:
-                return None
-
-        return await until(taken)
+        return await self.client.submit(prepared, token)
 
     async def knows(self, system: str) -> None:
         """Waits until the broker tells of a system."""

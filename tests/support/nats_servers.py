@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -45,17 +46,25 @@ class Certificates:
         self._authority = Authority.create(TRUST_DOMAIN, self._clock.now())
         write_public(folder / "authority.pem", self._authority.certificate_pem)
 
-    def tls(self, kind: Kind, name: str, *, listens: bool = False) -> TlsFiles:
-        """A new certificate for this identity."""
-        issued = self._authority.issue(
-            SpiffeId(TRUST_DOMAIN, kind, name), self._clock.now(), listens=listens
-        )
+    def tls(
+        self,
+        kind: Kind,
+        name: str,
+        *,
+        listens: bool = False,
+        authority: Authority | None = None,
+        days_ago: int = 0,
+    ) -> TlsFiles:
+        """A new certificate for this identity, perhaps of another authority, or of a day long past."""
+        now = self._clock.now() - timedelta(days=days_ago)
+        identity = SpiffeId(TRUST_DOMAIN, kind, name)
+        issued = (authority or self._authority).issue(identity, now, listens=listens)
         certificate = self._folder / f"{kind}-{name}.pem"
         key = self._folder / f"{kind}-{name}-key.pem"
         write_public(certificate, issued.certificate_pem)
         write_secret(key, issued.key_pem)
-        authority = self._folder / "authority.pem"
-        return TlsFiles(certificate=certificate, key=key, authority=authority)
+        ours = self._folder / "authority.pem"
+        return TlsFiles(certificate=certificate, key=key, authority=ours)
 
 
 class NatsUnderTest:

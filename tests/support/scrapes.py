@@ -3,7 +3,7 @@
 import json
 import re
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +21,8 @@ ONLY_WHEN_FAILED: Final = {"error_type"}
 """On both metrics of messaging (tests/integration/test_telemetry.py); where all is well nothing fails."""
 ONLY_ON_RECORD: Final = {"countersign_documents_index"}
 """Told where documents are taken from the ledger: see test_broker_follows.py."""
+WATCHERS: Final = ("countersign_monitor_", "countersign_mirror_")
+"""What a monitor and a mirror measure: see test_cli_mirror_monitor.py."""
 DASHBOARDS: Final = ROOT / "deploy/k8s/components/grafana"
 
 _METRIC: Final = re.compile(r"\b(?:countersign|rpc|messaging|http|kube)_[a-z0-9_]+")
@@ -48,6 +50,11 @@ def measured(installation: InstallationUnderTest) -> dict[str, str]:
         for name, process in installation.processes.items()
         if name != "nats"
     }
+
+
+def fetched(log: str) -> str:
+    """What Prometheus would fetch of a process that wrote this."""
+    return _fetched(_port(log))
 
 
 def _port(log: str) -> int:
@@ -102,6 +109,11 @@ class Expression:
         return all(name.startswith("kube_") for name in self.metrics)
 
     @property
+    def watching(self) -> bool:
+        """Whether it is about what those measure who watch a log from outside."""
+        return all(name.startswith(WATCHERS) for name in self.metrics)
+
+    @property
     def on_record(self) -> bool:
         """Whether only an installation whose directives are not files measures it."""
         return self.metrics <= ONLY_ON_RECORD
@@ -124,3 +136,17 @@ def every_expression() -> list[Expression]:
         for group in yaml.safe_load(path.read_text())["groups"]:
             found += [Expression(rule["alert"], rule["expr"]) for rule in group["rules"]]
     return found
+
+
+def missing(asked: Iterable[Expression], text: str) -> list[str]:
+    """The metrics, and the labels, that somebody asks for and a scrape lacks."""
+    labels = labels_by_metric(text)
+    asked = list(asked)
+    return [
+        f"{one.where}: {name}" for one in asked for name in one.metrics if name not in labels
+    ] + [
+        f"{one.where}: label {label}"
+        for one in asked
+        for label in one.labels - TARGET_LABELS - ONLY_WHEN_FAILED
+        if not any(label in labels.get(name, ()) for name in one.metrics)
+    ]

@@ -184,6 +184,13 @@ def damaged_files(layout: Layout, text: Path, empty: Path) -> Damaged:
             "order_signing_key",
             "Ed25519",
         ),
+        # Told to begin one, somebody tired would.
+        "log that was there": (
+            "ledger",
+            {"create_if_missing": False, "last_signed": str(text)},
+            "database",
+            "restore it",
+        ),
         "log key that is none": (
             "ledger",
             {"signing_keys": [str(text)]},

@@ -109,6 +109,39 @@ def test_a_joined_requirement_is_found_before_a_directive_is_handed_in(tmp_path:
     assert [finding.guard for finding in said.findings] == ["REQUIREMENTS_JOINED"]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "meant"),
+    [
+        ("board:24h", False),
+        ("board,mayor:30d", False),
+        ("board", False),
+        ("defendant: C.R.S. 24-18-308(1)", False),
+        ("board:24 hours", True),
+        ("board:0h", True),
+        ("board:30d,mayor", True),
+    ],
+)
+def test_a_term_that_would_never_pass_is_found(parameters: str, *, meant: bool) -> None:
+    rules = f'@obligation_notify("{parameters}")\n' + FORBID + "when { principal.active };"
+    found = list(gates.mistimed(directive(rules)))
+    assert [(one.guard, one.rule, one.place) for one in found] == [
+        ("OBLIGATION_TERM", "LAPD-9", Place(1, 2))
+    ] * meant
+
+
+def test_a_term_that_would_never_pass_is_found_before_a_directive_is_handed_in(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "a-directive"
+    folder.mkdir()
+    for file, content in files(
+        "a-directive", LAPD, "US-CA", "LAPD-", "2", date(2026, 6, 1)
+    ).items():
+        (folder / file).write_text(content.replace('"lead-only"', '"lead-only:24 hours"'))
+    said = review(folder, vocabulary(), registry())
+    assert {finding.guard for finding in said.findings} == {"OBLIGATION_TERM"}
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_directive_passes_every_gate(name: str) -> None:
     said = review(DIRECTIVES / name, vocabulary(), registry())

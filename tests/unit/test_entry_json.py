@@ -10,6 +10,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from countersign.cli.ledger_view import entry_rows, show_entry
+from countersign.client import VerificationError
+from countersign.client.periods import closings_in, verify_periods
 from countersign.client.tables import COLUMNS, csv_line, json_line
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2 import EntryRecord
@@ -86,6 +88,20 @@ def test_attack_an_entry_that_cannot_be_written_down_is_shown_all_the_same(
     assert (line["kind"], line["entry"]["schema_epoch"], kind in line["entry"]) == (kind, 1, True)
     (row,) = csv.reader([csv_line(3, leaf)])
     assert row[COLUMNS.index("kind")] == kind
+
+
+@pytest.mark.promise(4)
+@pytest.mark.parametrize(("seconds", "nanos"), IN_NO_CALENDAR)
+def test_attack_a_period_of_no_time_is_found_wrong_and_stops_no_count(
+    seconds: int, nanos: int
+) -> None:
+    closed = filled("period_closed", seconds, nanos)
+    closed.period_closed.part = closed.period_closed.parts = 1
+    closed.period_closed.first_index, closed.period_closed.end_index = 0, 1
+    closed.period_closed.ClearField("previous_index")
+    leaves = [filled("heartbeat", 5, 0).SerializeToString(), closed.SerializeToString()]
+    with pytest.raises(VerificationError, match="the period closed in entry 1"):
+        verify_periods(leaves, closings_in(enumerate(leaves)))
 
 
 def test_what_can_be_written_down_is_written_as_ever() -> None:

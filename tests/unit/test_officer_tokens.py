@@ -196,6 +196,17 @@ def test_claims_that_are_not_acceptable(tokens: OfficerTokens, changes: dict[str
     assert (type(refused), refused.reason) == (NotAuthentic, "OFFICER_TOKEN_INVALID")
 
 
+def test_whoever_sets_up_a_provider_is_told_what_is_wrong(tokens: OfficerTokens) -> None:
+    for token, said in (
+        (signed(nonce=None), "it lacks the claim nonce"),
+        (signed(iss="https://id.burbank.test"), "its issuer (iss) is not the one"),
+        (signed(Ed25519PrivateKey.generate()), "its signature is false"),
+        (signed(ELLIPTIC, "edwards", "ES256"), "another algorithm than its key is for"),
+        ("an access token that is no JWT", "no JWT whose header names a key (kid)"),
+    ):
+        assert said in refusal(tokens, token).message
+
+
 def test_longest_life_and_widest_skew_are_accepted(tokens: OfficerTokens) -> None:
     longest = signed(exp=NOW + int(LIFETIME_MAX.total_seconds()))
     assert tokens.verify(longest, LAPD, SEARCH) == OFFICER

@@ -23,7 +23,7 @@ from countersign.installation import bundled
 from countersign.installation.keys import ensure_keys
 from countersign.installation.layout import Layout
 from countersign.installation.machine import CONFIGURATION, STATE
-from countersign.installation.prepare import ensure_documents
+from countersign.installation.prepare import HEARTBEAT_S, ensure_documents
 from ledger.config import LedgerSettings
 from policy.config import PolicySettings
 from shared.config_check import named_in
@@ -231,6 +231,13 @@ def test_users_and_rights_are_made_as_the_page_says(tmp_path: Path, machine: Pat
     users = [line.split(":") for line in (tmp_path / "etc" / "passwd").read_text().splitlines()]
     groups = {user[0]: int(user[3]) for user in users}
     assert len(set(groups.values())) == 6, "a user for each process"
+    lines = (tmp_path / "etc" / "group").read_text().splitlines()
+    (readers,) = [one.split(":") for one in lines if one.startswith("countersign-registry:")]
+    reading = {name for name in SETTINGS if "registry" in SETTINGS[name].model_fields}
+    assert set(readers[3].split(",")) == {f"countersign-{name}" for name in reading}
+    registry = (etc / "registry.toml").stat()
+    assert (registry.st_uid, registry.st_gid) == (0, int(readers[2]))
+    assert registry.st_mode & 0o777 == 0o640
     for path in (etc / "keys").iterdir():
         assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (0, 0o600), path
     assert (etc / "keys").stat().st_mode & 0o777 == 0o700
@@ -265,6 +272,29 @@ def test_run_again_it_keeps_what_is_the_operators(
     assert all(path.stat().st_mode & 0o077 == 0 for path in machine.glob("tls/*-key.pem"))
     open_to_all = [machine, machine / "tls", *(machine / "directives").rglob("*")]
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in open_to_all)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_the_registry_is_nobody_elses_to_read_and_stays_its_readers_when_written_anew(
+    machine: Path, layout: Layout
+) -> None:
+    """It may list officers. Written anew without its group, every process would fail at the next start."""
+    file = machine / "registry.toml"
+    assert file.stat().st_mode & 0o777 == 0o640
+    os.chown(file, 0, 4711)
+    before = file.stat().st_ino
+    assert exit_code(asked(machine.parent, layout)) == 0
+    after = file.stat()
+    assert after.st_ino != before
+    assert (after.st_gid, after.st_mode & 0o777) == (4711, 0o640)
+
+
+def test_an_alert_can_tell_a_checkpoint_that_stands_still(machine: Path) -> None:
+    """Which it does by heartbeats alone (deploy/prometheus), on one machine as on Kubernetes."""
+    shipped = [machine / "ledger.toml", *(ROOT / "deploy").rglob("ledger.toml")]
+    assert len(shipped) > 2
+    for file in shipped:
+        assert tomllib.loads(file.read_text()).get("heartbeat_s") == HEARTBEAT_S, file
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def show(index: int, config: Path, as_json: bool) -> None:
     """
     settings = load(config)
     record, proof = run(entry_and_proof(settings, index, 0))
-    checkpoint = verified(record, proof, trusted(settings))
+    checkpoint = verified(index, record, proof, trusted(settings))
     if as_json:
         document = _record_dict(record) | {"verified": checkpoint}
         print_json(document)

@@ -17,6 +17,7 @@ from countersign.cli.receipts import folder_for_receipts, save_receipt
 from countersign.client import ClientSettings, VerificationError
 from countersign.client.ledger import LedgerClient
 from countersign.ledger.v1 import ledger_pb2 as pb
+from countersign.mirror.concerns import read_entry
 from countersign.type.v1.decision_pb2 import Receipt
 from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
@@ -114,7 +115,7 @@ def _proof(settings: ClientSettings, index: int, tree_size: int) -> tuple[dict[s
     }
     if proof.tlog_proof:
         document |= {"tlog_proof": proof.tlog_proof, "leaf": b64encode(record.leaf).decode()}
-        document["verified"] = verified(record, proof, trusted(settings))
+        document["verified"] = verified(index, record, proof, trusted(settings))
     return document, Receipt(index=index, leaf=record.leaf, tlog_proof=proof.tlog_proof)
 
 
@@ -201,12 +202,20 @@ async def entry_and_proof(
 
 
 def verified(
-    record: pb.EntryRecord, proof: pb.GetInclusionProofResponse, verifiers: Sequence[LogVerifier]
+    index: int,
+    record: pb.EntryRecord,
+    proof: pb.GetInclusionProofResponse,
+    verifiers: Sequence[LogVerifier],
 ) -> dict[str, Any]:
-    """What the proof's checkpoint says, once all of it has verified; raises VerificationError."""
-    index, opened = with_any_key(
+    """What the checkpoint says under which entry `index` was proved; raises VerificationError.
+
+    Then the record says what the bytes that were proved say, and nothing that the ledger said besides.
+    """
+    proved, opened = with_any_key(
         verifiers, lambda key: verify_receipt(record.leaf, proof.tlog_proof, key)
     )
-    if index != record.index:
-        raise VerificationError("NOT_VERIFIED", f"the proof is of entry {index}")
+    if proved != index:
+        raise VerificationError("NOT_VERIFIED", f"the proof is of entry {proved}")
+    record.index = index
+    record.entry.CopyFrom(read_entry(record.leaf))
     return checkpoint_dict(opened)

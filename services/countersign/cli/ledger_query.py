@@ -26,6 +26,7 @@ from countersign.cli.output import (
 from countersign.client import ClientSettings, VerificationError
 from countersign.client.ledger_query import LedgerQueryClient
 from countersign.ledger.v1 import query_pb2 as pb
+from countersign.mirror.concerns import read_entry
 from countersign.type.v1 import circumstances_pb2, decision_pb2, search_pb2
 from shared.entry_facts import short_name
 from shared.entry_json import message_dict
@@ -311,7 +312,7 @@ def verified(one: pb.FoundEntry, verifiers: Sequence[LogVerifier]) -> None:
     if index != record.index:
         raise VerificationError("NOT_VERIFIED", f"the proof of entry {record.index} is of {index}")
     # What is shown is what was proved.
-    record.entry.ParseFromString(record.leaf)
+    record.entry.CopyFrom(read_entry(record.leaf))
 
 
 def basis_dict(basis: pb.Basis, verifiers: Sequence[LogVerifier]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from countersign.client import ClientSettings, VerificationError
 from countersign.client.ledger import LedgerClient
 from countersign.client.ledger_query import LedgerQueryClient
 from countersign.client.periods import closings_in, verify_periods
-from countersign.client.table_export import Cosigned, TableExport
+from countersign.client.table_export import Cosigned, TableExport, require_asked
 from countersign.client.table_verify import VerifiedTable, verify_table
 from countersign.client.tables import FORMATS
 from countersign.ledger.v1 import event_pb2
@@ -101,6 +101,7 @@ def export_table(
     wait = wait_s if witnessed else None
     manifest = run(_export(settings, TableExport(directory, form), request, wait, own))
     found = verify_table(directory, own or Policy.of_logs(trusted(settings)))
+    require_asked(manifest, request.filter)
     if as_json:
         print_json(manifest | {"directory": str(directory), "export_index": found.export_index})
         return

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from countersign.cli.rows import Rows
-from shared.errors import ServiceError
+from shared.errors import Overloaded, ServiceError, TooLate, Unavailable
 from tlog.verify import Progress
 
 OK: Final = 0
@@ -121,8 +121,23 @@ def print_error(error: Exception) -> None:
     hint = WHAT_NEXT.get(error.reason)
     if hint is None and error.retry_after_s is not None:
         hint = f"Try again in {error.retry_after_s:g} s."
-    if hint is not None:
-        console.print(escape(hint))
+    for line in (hint, *getattr(error, "__notes__", ())):
+        if line is not None:
+            console.print(escape(line))
+
+
+@contextlib.contextmanager
+def again(search_id: str) -> Iterator[None]:
+    """Says the id when it is broken off: whoever gave none would begin another search with the retry."""
+    same = f"It is the same search with: --id {search_id}"
+    try:
+        yield
+    except (Unavailable, TooLate, Overloaded) as error:
+        error.add_note(same)
+        raise
+    except KeyboardInterrupt:
+        err().print(f"Stopped; the search goes on if it was begun. {same}")
+        raise
 
 
 @contextlib.contextmanager

@@ -6,11 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import click
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from countersign.cli.ledger_keys import trusted
 from countersign.cli.ledger_query import basis_dict, opening_of, say_who_asks, verified
-from countersign.client import ClientSettings
+from countersign.client import ClientSettings, VerificationError
 from countersign.client.ledger_query import LedgerQueryClient
 from countersign.client.outside import Searched
 from countersign.connector.v1.connector_pb2 import (
@@ -21,6 +20,7 @@ from countersign.connector.v1.connector_pb2 import (
 from countersign.ledger.v1 import query_pb2 as pb
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import DECISION_OUTCOME_PERMITTED
+from shared.entry_facts import micros
 
 PAGE_SIZE: Final = 500
 SEARCHES_MAX: Final = 1_000_000
@@ -91,6 +91,7 @@ async def on_record(settings: ClientSettings, wanted: Wanted) -> OnRecord:
             if not entry.HasField("search_decided"):
                 ended[entry.search_id] = entry
             elif entry.search_decided.decision.outcome == DECISION_OUTCOME_PERMITTED:
+                _require_system(entry, wanted.system)
                 begun[entry.search_id] = entry
             if len(begun) > SEARCHES_MAX:
                 raise click.ClickException(
@@ -107,11 +108,19 @@ async def on_record(settings: ClientSettings, wanted: Wanted) -> OnRecord:
         if end is not None and end.search_failed.reason in _NOT_RUN:
             continue
         until = decided.search_decided.deadline if end is None else end.recorded_at
-        searches[search_id] = one = Searched(_micros(decided.recorded_at), _micros(until))
+        searches[search_id] = one = Searched(micros(decided.recorded_at), micros(until))
         inside = wanted.times[0] <= one.from_us and one.until_us <= wanted.times[1]
         if inside and end is not None and end.HasField("search_answered"):
             within.add(search_id)
     return OnRecord(searches, of_user, frozenset(within), asked.basis)
+
+
+def _require_system(decided: Entry, system: str) -> None:
+    """Another system's search must account for no row of this one, though it is on record."""
+    found = decided.search_decided.summary.system
+    if found != system:
+        what = f"search {decided.search_id} is of system {found!r}, not of {system!r}"
+        raise VerificationError("NOT_ASKED_FOR", what)
 
 
 def _of_officer(settings: ClientSettings, wanted: Wanted, officer: str) -> pb.EntryFilter:
@@ -151,10 +160,6 @@ class _Asked:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
-
-
-def _micros(at: Timestamp) -> int:
-    return at.ToMicroseconds()
 
 
 def _time(us: int) -> datetime:

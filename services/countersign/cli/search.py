@@ -14,6 +14,7 @@ from countersign.cli.output import (
     OK,
     REFUSED,
     USAGE,
+    again,
     err,
     json_option,
     out,
@@ -151,9 +152,9 @@ def submit(
     if receipts is not None:
         folder_for_receipts(receipts, "--receipts")
     token = token_for(settings, facts.search_id, officer, token_file)
-    found, answer = run(
-        submit_search(settings, facts, probe.read_bytes(), token, timeout if wait else None)
-    )
+    wait_s = timeout if wait else None
+    with again(facts.search_id):
+        found, answer = run(submit_search(settings, facts, probe.read_bytes(), token, wait_s))
     return _show(found, answer, receipts, as_json)
 
 

@@ -21,6 +21,7 @@ from shared.entry_facts import (
     EntryFacts,
     facts_of,
     kind_text,
+    micros,
 )
 from shared.kinds import kind_of
 
@@ -83,8 +84,8 @@ def _closing(parts: Sequence[tuple[int, Entry]]) -> Closing:
         first_index=first.first_index,
         end_index=first.end_index,
         previous_index=first.previous_index if first.HasField("previous_index") else None,
-        starts_us=first.starts_at.ToMicroseconds(),
-        ends_us=first.ends_at.ToMicroseconds(),
+        starts_us=micros(first.starts_at),
+        ends_us=micros(first.ends_at),
         totals=totals,
         open_searches=first.open_searches,
         open_searches_sha256=first.open_searches_sha256,

@@ -21,6 +21,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from google.protobuf.json_format import ParseDict, ParseError
+
 from countersign.client.tables import FORMATS, open_table
 from countersign.client.verify import VerificationError
 from countersign.ledger.v1 import query_pb2 as pb
@@ -116,6 +118,25 @@ class TableExport:
         text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         (self._folder / MANIFEST).write_text(text, encoding="utf-8")
         return manifest
+
+
+def require_asked(manifest: Mapping[str, Any], asked: pb.EntryFilter) -> None:
+    """Raise VerificationError unless the ledger exported by the query that it was asked.
+
+    By a narrower one it could leave out what it likes, and the table would verify as all of that.
+    """
+    public = pb.EntryFilter()
+    public.CopyFrom(asked)
+    for private in ("value", "reason", "request_id", "officer_token"):
+        public.opening.ClearField(private)
+    if not asked.HasField("opening"):
+        public.ClearField("opening")
+    try:
+        recorded = ParseDict(manifest["query"], pb.EntryFilter())
+    except ParseError as error:
+        raise _failed(MANIFEST, "its query cannot be read") from error
+    if recorded != public:
+        raise _failed(MANIFEST, "the ledger exported by another query than it was asked")
 
 
 def _line(row: pb.ExportRow) -> str:

@@ -19,8 +19,8 @@ from countersign.client.table_export import (
 )
 from countersign.client.tables import first_difference
 from countersign.client.verify import VerificationError
-from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.query_pb2 import EntryFilter
+from countersign.mirror.concerns import read_entry
 from tlog.policy import Judged, Policy
 from tlog.verify import Progress
 
@@ -98,7 +98,7 @@ def verify_table(folder: Path, policy: Policy, progress: Progress | None = None)
 
 
 def _verify_made(leaf: bytes, manifest: dict[str, object], indexes: list[int]) -> None:
-    made = Entry.FromString(leaf).export_made
+    made = read_entry(leaf).export_made
     try:
         query = json.loads(made.query)
     except ValueError:

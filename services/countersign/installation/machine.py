@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from countersign.installation.files import PUBLIC_MODE, write_public, write_secret
+from countersign.installation.files import PUBLIC_MODE, write_for_group, write_public, write_secret
 from countersign.installation.keys import sealing_key_at, signing_key_at, text_of
 from countersign.installation.nats_config import NatsServer, render
 from countersign.installation.pki import host_name, request
 from countersign.installation.ports import LOOPBACK, Ports, address
+from countersign.installation.prepare import HEARTBEAT_S
 from directive.book import LIBRARY
 from shared import toml
 from shared.errors import NotAuthentic
@@ -146,7 +147,7 @@ def prepare_machine(machine: Machine, answers: Answers, ports: Ports) -> Prepare
         folder.chmod(OPEN_MODE)
     roots = _trust_roots(machine, answers, done)
     tables = _tables(machine, answers, registry, ports)
-    _copy(answers.registry, machine.registry, done)
+    _registry(answers.registry, machine.registry, done)
     _copy_folder(answers.directives, machine.directives, done)
     if answers.witnesses is not None:
         _copy(answers.witnesses, machine.witnesses, done)
@@ -305,6 +306,7 @@ def _ledger(machine: Machine, answers: Answers, ports: Ports) -> toml.Table:
         "signing_keys": [str(machine.key("note.pem"))],
         # In no backup of the database: see docs/runbooks/restore-from-backup.md.
         "last_signed": str(apart / "last-signed"),
+        "heartbeat_s": HEARTBEAT_S,
         **_where(machine, "ledger", f"{EVERYWHERE}:{ports.ledger}", ports),
         "http": {"listen": f"{EVERYWHERE}:{ports.ledger_http}"},
         "openings": {
@@ -362,6 +364,13 @@ def _always(file: Path, text: str, done: Prepared) -> None:
 def _copy(source: Path, target: Path, done: Prepared) -> None:
     if source.resolve() != target.resolve():
         _always(target, source.read_text(encoding="utf-8"), done)
+
+
+def _registry(source: Path, target: Path, done: Prepared) -> None:
+    """It may list officers: for the processes, which the machine's rights name, and for no other user."""
+    if source.resolve() != target.resolve():
+        write_for_group(target, source.read_bytes())
+        done.written.append(target)
 
 
 def _copy_folder(source: Path, target: Path, done: Prepared) -> None:

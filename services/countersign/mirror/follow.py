@@ -38,6 +38,12 @@ BEHIND_TRIES: Final = 4
 BEHIND_PAUSE_S: Final = 2.0
 """A cache or a second server may be some seconds behind; longer, and the log has shrunk."""
 
+REASONS: Final = (
+    *("NOT_SIGNED", "NO_QUORUM", "OTHER_LOG", "ROLLED_BACK", "FORKED"),
+    *("NOT_AS_SIGNED", "NOT_SERVED", "TOO_LARGE", "LOG_UNREACHABLE"),
+)
+"""Why a pass may take nothing over."""
+
 _size = telemetry.meter.create_gauge(
     "countersign.mirror.size", unit="{entry}", description="Entries of the verified copy"
 )
@@ -85,11 +91,16 @@ class Mirror:
     clock: Clock
     pause: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
 
+    def __post_init__(self) -> None:
+        # A counter that begins with its first refusal does not rise in Prometheus' eyes.
+        for reason in REASONS:
+            _refusals.add(0, {"reason": reason})
+
     async def follow(self, progress: Progress | None = None) -> Followed:
         """Take over what is new. Raises Forked, CannotFollow, Unavailable; then the copy is as before."""
         try:
             followed = await self._follow(progress)
-        except CannotFollow as error:
+        except (CannotFollow, Unavailable) as error:
             _refusals.add(1, {"reason": error.reason})
             raise
         _size.set(followed.checkpoint.size)

@@ -107,6 +107,11 @@ class Monitor:
     clock: Clock
     pause: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
 
+    def __post_init__(self) -> None:
+        # A counter that begins with its first alarm does not rise in Prometheus' eyes.
+        for kind in AlarmKind:
+            _alarms.add(0, {"kind": kind.name.lower()})
+
     async def look(self, tell: Callable[[Concern], None]) -> Look:
         """Look once. What is wrong is an alarm in the answer; nothing is raised for it."""
         look = Look()
