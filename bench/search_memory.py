@@ -20,8 +20,8 @@ NATS: Final = "nats-server"
 MEMORY_LOOKS: Final = 10
 """How often memory is looked at, evenly."""
 FILLED: Final = 6
-"""Looks until it is to be flat. What the broker keeps at hand (10,000 records of 12 kB and 64 MiB of answers) is
-full after some 27,000 searches, so a shorter run than of 50,000 shows it filling."""
+"""Looks until it is to be flat. What the broker keeps at hand (10,000 records of 12 kB and 64 MiB of answers)
+is full after some 27,000 searches, so a shorter run than of 50,000 shows it filling."""
 MEMORY_GROWTH_MAX: Final = 0.05
 """From then on; how an allocator breathes."""
 KEPT_EACH_MAX: Final = 4096
