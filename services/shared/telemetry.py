@@ -11,12 +11,13 @@ Invariants:
 """
 
 import os
+import sys
 import time
 from collections.abc import Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Thread
-from typing import Final, Protocol
+from typing import Final, Protocol, TextIO
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
@@ -79,14 +80,19 @@ class Telemetry:
             ending.join(max(0.0, until - time.monotonic()))
 
 
-def start(service_name: str, settings: TelemetrySettings) -> Telemetry:
-    """Starts what the settings ask for. Called once, at the start of a process. Raises SettingsError."""
+def start(
+    service_name: str, settings: TelemetrySettings, console: TextIO | None = None
+) -> Telemetry:
+    """Starts what the settings ask for. Called once, at the start of a process. Raises SettingsError.
+
+    What goes to the console goes to standard output; a command whose results go there names another.
+    """
     if (settings.exporter == "none" and settings.scrape is None) or _standard_switch_is_off():
         return Telemetry()
     # Only here: see there.
     from shared.telemetry_sdk import send
 
-    providers = send(service_name, settings)
+    providers = send(service_name, settings, console or sys.stdout)
     switch.on = True
     return Telemetry(providers)
 

@@ -6,6 +6,7 @@ Read only where signals are wanted: it takes longer than most of what a process 
 import logging
 import uuid
 from importlib.metadata import version
+from typing import TextIO
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def send(
-    service_name: str, settings: TelemetrySettings
+    service_name: str, settings: TelemetrySettings, console: TextIO
 ) -> tuple[TracerProvider | MeterProvider | Scraped, ...]:
     """Sets the providers and starts what the settings ask for; gives what is to be shut down.
 
@@ -38,7 +39,7 @@ def send(
     readers: list[MetricReader] = []
     parts: list[TracerProvider | MeterProvider | Scraped] = [traces]
     if settings.exporter != "none":
-        span_exporter, metric_exporter = _exporters(settings)
+        span_exporter, metric_exporter = _exporters(settings, console)
         traces.add_span_processor(BatchSpanProcessor(span_exporter))
         readers.append(PeriodicExportingMetricReader(metric_exporter))
     if settings.scrape is not None:
@@ -52,9 +53,9 @@ def send(
     return tuple(parts)
 
 
-def _exporters(settings: TelemetrySettings) -> tuple[SpanExporter, MetricExporter]:
+def _exporters(settings: TelemetrySettings, console: TextIO) -> tuple[SpanExporter, MetricExporter]:
     if settings.exporter == "console":
-        return ConsoleSpanExporter(), ConsoleMetricExporter()
+        return ConsoleSpanExporter(out=console), ConsoleMetricExporter(out=console)
     # Only here: reading them takes longer than all else.
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter

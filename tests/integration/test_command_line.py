@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -123,6 +125,18 @@ def test_a_command_does_not_listen_where_the_services_are_told_to(
     """The environment of a shell is the services' as well; no address could be taken twice."""
     monkeypatch.setenv("COUNTERSIGN_TELEMETRY__SCRAPE", "an address on which nobody can listen")
     assert countersign("search", "list").code == 0
+
+
+def test_a_result_is_not_mixed_with_what_telemetry_shows(
+    installation: InstallationUnderTest,
+) -> None:
+    # A process of its own: telemetry is switched on once.
+    program = Path(sys.executable).with_name("countersign")
+    shown = {"COUNTERSIGN_TELEMETRY__EXPORTER": "console"}
+    listing = (program, "system", "list", "--json", "--config", installation.client(LAPD))
+    done = subprocess.run(listing, env=os.environ | shown, capture_output=True, check=True)
+    assert json.loads(done.stdout)["systems"]
+    assert b'"name": "countersign.system.list"' in done.stderr
 
 
 def test_a_check_says_what_would_cure_the_refusal(countersign: Countersign) -> None:

@@ -1,6 +1,7 @@
 """The configuration file that says who one is and where the servers are, and calls with it."""
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -85,7 +86,8 @@ def run(call: Coroutine[Any, Any, Result]) -> Result:
     settings = context.find_object(ClientSettings) if context else None
     chosen = settings.telemetry if settings else OFF
     # Nobody fetches metrics of what ends in a second, and the services' address may be in the environment.
-    started = telemetry.start("countersign-cli", chosen.model_copy(update={"scrape": None}))
+    chosen = chosen.model_copy(update={"scrape": None})
+    started = telemetry.start("countersign-cli", chosen, sys.stderr)  # results are on the other
     try:
         return asyncio.run(_traced(name, call))
     finally:
