@@ -4,7 +4,8 @@
 
 wheel and source archive, what images are built from, the manifests, what one machine needs besides, a bill of
 materials of each image, and SHA256SUMS of them all. From the commit that is checked out and nothing else: a
-folder with changes is refused, as is a version that CHANGELOG.md does not have with a date. Asks nothing of
+folder with changes is refused, as are a version that CHANGELOG.md does not have with a date, one beside which
+it has something unreleased, and manifests with images of another. Asks nothing of
 any network.
 SBOM_PYTHON is the interpreter of requirements/sbom.txt, IMAGE_PYTHON the version in the images.
 """
@@ -46,9 +47,19 @@ def version_of(root: Path) -> str:
     version = str(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"])
     if git(root, "status", "--porcelain"):
         raise NotReleased("there are changes that are in no commit; git status lists them")
+    changelog = (root / "CHANGELOG.md").read_text()
     dated = rf"^## \[{re.escape(version)}\] - \d{{4}}-\d{{2}}-\d{{2}}$"
-    if not re.search(dated, (root / "CHANGELOG.md").read_text(), re.MULTILINE):
+    if not re.search(dated, changelog, re.MULTILINE):
         raise NotReleased(f"CHANGELOG.md has no heading '## [{version}] - YYYY-MM-DD'")
+    if re.search(r"^## \[Unreleased\]\s+(?!## )\S", changelog, re.MULTILINE):
+        raise NotReleased(
+            f"CHANGELOG.md has something under [Unreleased] that is in this release: put it under [{version}]"
+        )
+    for path in sorted((root / "deploy" / "k8s").rglob("kustomization.yaml")):
+        if others := set(re.findall(r"countersign/\w+, newTag: ([^\s}]+)", path.read_text())) - {
+            version
+        }:
+            raise NotReleased(f"{path.relative_to(root)} has images of {', '.join(sorted(others))}")
     tag = f"v{version}"
     if git(root, "tag", "--list", tag) and git(root, "tag", "--points-at", "HEAD", tag) != tag:
         raise NotReleased(f"{tag} is another commit: give this one a new version")

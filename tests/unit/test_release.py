@@ -131,6 +131,30 @@ def test_a_version_without_its_day_in_the_changelog_is_not_released(
     assert "CHANGELOG.md" in refused.stderr
 
 
+def test_what_the_changelog_has_as_unreleased_is_not_left_out_of_a_release(
+    small: Path, tmp_path: Path
+) -> None:
+    dated = f"## [{VERSION}] - 2026-11-22\n\n### Added\n\n- One thing.\n"
+    (small / "CHANGELOG.md").write_text(f"## [Unreleased]\n\n### Changed\n\n- Another.\n\n{dated}")
+    git(small, "commit", "--quiet", "--all", "--message", "Half of it")
+    refused = release(small, tmp_path / "dist")
+    assert refused.returncode == 2
+    assert "[Unreleased]" in refused.stderr
+
+
+def test_manifests_with_images_of_another_version_are_not_released(
+    small: Path, tmp_path: Path
+) -> None:
+    base = small / "deploy" / "k8s" / "base" / "kustomization.yaml"
+    base.parent.mkdir(parents=True)
+    base.write_text("images:\n  - {name: countersign/services, newTag: 0.0.9}\n")
+    git(small, "add", "--all")
+    git(small, "commit", "--quiet", "--message", "The tag was forgotten")
+    refused = release(small, tmp_path / "dist")
+    assert refused.returncode == 2
+    assert "deploy/k8s/base/kustomization.yaml has images of 0.0.9" in refused.stderr
+
+
 def test_a_version_that_is_another_commit_is_not_released_again(
     small: Path, tmp_path: Path
 ) -> None:
