@@ -172,6 +172,12 @@ def test_ports_are_those_of_the_configuration(manifests: Rendered, trial: list[M
             for text in files.values()
             for port in re.findall(rb'"0\.0\.0\.0:(\d+)"', text)
         }
+        told |= {
+            int(value.removeprefix("0.0.0.0:"))
+            for one in pod.containers
+            for value in world.environment(one, pod.owner).values()
+            if value.startswith("0.0.0.0:")
+        }
         assert pod.kind == "CronJob" or told == set(pod.ports.values()), pod.owner
 
 

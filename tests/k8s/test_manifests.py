@@ -193,6 +193,27 @@ def test_runbooks_of_alerts_are_there(manifests: Rendered) -> None:
                 assert (ROOT / page).is_file(), rule["alert"]
 
 
+def test_what_prometheus_is_told_to_fetch_is_served(manifests: Rendered) -> None:
+    """Each of our processes, where there is a PodMonitor of them; and then none sends the same as well."""
+    monitors = [one for one in manifests.of_kind("PodMonitor") if "jobLabel" in one["spec"]]
+    serving = set()
+    for pod in manifests.pods:
+        for one in pod.containers:
+            told = {env["name"]: env.get("value") for env in one.get("env", ())}
+            if (address := told.get("COUNTERSIGN_TELEMETRY__SCRAPE")) is not None:
+                assert pod.ports["metrics"] == int(address.rpartition(":")[2]), pod.owner
+                assert "COUNTERSIGN_TELEMETRY__EXPORTER" not in told, "counted twice"
+                serving.add(pod.name)
+                assert ("monitoring", pod.name, pod.ports["metrics"]) in flows(manifests)
+    lasting = {pod.name for pod in manifests.pods if pod.kind != "CronJob"} - {"nats"}
+    assert serving == (lasting if monitors else set())
+    for monitor in monitors:
+        assert {one["port"] for one in monitor["spec"]["podMetricsEndpoints"]} == {"metrics"}
+        chosen = manifests.chosen(monitor["spec"]["selector"])
+        assert serving <= {pod.name for pod in chosen}
+        assert all(monitor["spec"]["jobLabel"] in pod.labels for pod in chosen)
+
+
 def mounted(pod: Pod) -> set[tuple[str, str, str]]:
     """Kind, name and key of whatever a pod wants to be there; the key is empty for all of it."""
     wanted = set()
