@@ -5,9 +5,38 @@
 #   COUNTERSIGN_CONNECTOR  image of the connector
 set -euo pipefail
 
+needs() {
+    cat <<'NEEDS'
+It needs:
+  KUBECONFIG             a cluster of Kubernetes 1.34 or later on which you may create a namespace, with a CNI that
+                         enforces NetworkPolicies and a default StorageClass
+  kubectl                in PATH, or as `make k8s-check` installs it
+  COUNTERSIGN_SERVICES   image of the services that the nodes can pull (NAME:VERSION or NAME@sha256:...); left out,
+                         countersign/services as `make images` builds it, which the nodes must then have
+  COUNTERSIGN_CONNECTOR  likewise the connector's
+It makes the namespace countersign, which must not be there, and leaves it to be looked at.
+NEEDS
+}
+
 if [[ -z ${KUBECONFIG:-} ]]; then
     echo "SKIPPED: KUBECONFIG names no cluster; tests/k8s has run the same pods' commands on this machine."
+    needs
     exit 0
+fi
+if ! command -v kubectl >/dev/null; then
+    echo "There is no kubectl." >&2
+    needs >&2
+    exit 2
+fi
+if ! found=$(kubectl get namespace countersign --ignore-not-found --output name); then
+    echo "The cluster of KUBECONFIG=$KUBECONFIG does not answer." >&2
+    needs >&2
+    exit 2
+fi
+# What is there may be somebody's record.
+if [[ -n $found ]]; then
+    echo "The cluster has a namespace countersign already. Remove it if it is of an earlier test." >&2
+    exit 2
 fi
 
 readonly namespace=countersign
