@@ -29,6 +29,9 @@ SUMS: Final = "SHA256SUMS"
 IMAGES: Final = ("run", "services"), ("connector", "connector")
 """Each requirement file with the image that has it."""
 
+DASHBOARDS: Final = {f"k8s/components/grafana/{one}.json" for one in ("operator", "oversight")}
+"""For Grafana beside one machine too (deploy/grafana)."""
+
 
 class NotReleased(Exception):
     """Nothing was built; the message says what is missing."""
@@ -105,7 +108,7 @@ def build(source: Path, output: Path, version: str, at: int) -> None:
     units = {
         f"deploy/{name}": path
         for name, path in below(source / "deploy").items()
-        if not name.startswith(("images/", "k8s/"))
+        if not name.startswith(("images/", "k8s/")) or name in DASHBOARDS
     }
     units["requirements/embedded.txt"] = source / "requirements" / "embedded.txt"
     archive(output / f"{name}-machine.tar.gz", f"{name}-machine", units, at)

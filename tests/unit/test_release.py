@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.scrapes import DASHBOARDS
 from support.sources import ROOT
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -105,6 +106,8 @@ def test_a_release_is_the_same_bytes_wherever_it_is_built(tmp_path: Path) -> Non
         wanted |= {
             Path("requirements/embedded.txt"),
             Path("deploy/prometheus/countersign.rules.yaml"),
+            Path("deploy/prometheus/watching.rules.yaml"),
+            *(path.relative_to(ROOT) for path in DASHBOARDS.glob("*.json")),
         }
         assert {f"{NAME}-machine/{one}" for one in wanted} <= {*machine.getnames()}
     assert (
