@@ -45,7 +45,9 @@ def files(owner: str, vkey: str, known: Registry | None, day: date) -> Mapping[s
     if known is not None and owner in known.unions:
         lines.append(f"members = {_value(known.unions[owner])}")
     if is_agency:
-        said = agency.model_dump() if agency else {"name": EXAMPLE_NAME, "jurisdiction": "US-CA"}
+        # An ORI begins with its State, and a jurisdiction cannot be changed once it is published.
+        begun = {"name": EXAMPLE_NAME, "jurisdiction": f"US-{owner[:2]}"}
+        said = agency.model_dump() if agency else begun
         lines += _table("agency", said)
     lines += _table("keys", {"registry": [vkey]})
     if known is not None:

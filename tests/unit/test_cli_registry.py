@@ -72,6 +72,14 @@ def test_the_name_that_a_document_begins_with_is_none(
     assert not (folder / "registry.sig").exists()
 
 
+def test_the_state_of_an_agency_is_that_of_its_ori(tmp_path: Path, key: Path) -> None:
+    """Whose statutes bind it cannot be changed once it is published."""
+    for owner, state in ((LAPD, "US-CA"), ("MD0172100", "US-MD")):
+        agency = document.read(begun(tmp_path / owner, key, owner)).public.agency
+        assert agency is not None
+        assert agency.jurisdiction == state
+
+
 def test_what_is_private_is_for_its_owner_alone(tmp_path: Path, key: Path) -> None:
     folder = begun(tmp_path / "ours", key)
     for file in ("officers.toml", "officers.secret"):
