@@ -4,7 +4,8 @@ The first search's probe is a JPEG that bears a random mark, sealed as it is; th
 and sealed by the client. While the connector is down their orders lie on the bus; after it they are
 answered. What is looked for is every form that a probe or a candidate list has on its way, and each
 search for bytes is shown to find what must be there. The same installation has a witness and measures all
-that it can: what it tells, and what it shows to anybody, is looked at as well.
+that it can: what it tells, and what it shows to anybody, is looked at as well, and last how a connector does
+that demands this witness.
 """
 
 import asyncio
@@ -29,10 +30,10 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2 import ListEntriesRequest
 from countersign.ledger.v1.query_pb2 import QueryEntriesRequest
 from countersign.type.v1.circumstances_pb2 import INSTRUMENT_KIND_SEARCH_WARRANT
-from shared.errors import Conflict
+from shared.errors import Conflict, Unavailable
 from shared.images import clean, encode_within
 from shared.sealing import SEALED_BYTES_MAX
-from support.agencies import AgencyAtWork, at_work, stopped
+from support.agencies import DECIDED_AND_ANSWERED, AgencyAtWork, at_work, stopped
 from support.brokers import OFFICER, own_case
 from support.installations import LAPD, InstallationUnderTest
 from support.pictures import probe
@@ -321,6 +322,43 @@ async def test_public_checkpoint_is_cosigned_and_the_witness_remembers(
     own.processes["witness"].start()
     assert "ready" in own.processes["witness"].log
     assert (await shown(own)).quorum
+
+
+async def test_a_connector_that_demands_the_witness_runs_what_it_has_cosigned_and_nothing_else(
+    own: InstallationUnderTest,
+) -> None:
+    connector, broker = own.processes["connector-lacris"], own.processes["broker"]
+    with stopped(connector):
+        _configure(own, "connector-lacris", f'witnesses = "{own.layout.policy}"')
+    async with at_work(own, LAPD) as lapd:
+        unwitnessed = lapd.sealed(own_case(), probe(7))
+        await lapd.submit(unwitnessed)
+        ended = await lapd.client.wait(unwitnessed.search_id)
+        assert lapd.end_of(ended).search_failed.check == "RECEIPT_UNWITNESSED"
+    with stopped(broker):
+        _configure(own, "broker", "witnesses_wait = 10")
+    async with at_work(own, LAPD) as lapd:
+        witnessed, waiting = (lapd.sealed(own_case(), probe(number)) for number in (7, 8))
+        await lapd.submit(witnessed)
+        assert (await lapd.ended(witnessed))[1].candidates
+        with stopped(own.processes["witness"]):
+            _configure(own, "broker", "witnesses_wait = 0.2", instead_of="witnesses_wait = 10")
+            broker.stop()
+            broker.start()
+            with pytest.raises(Unavailable) as raised:
+                await lapd.submit(waiting)
+            assert raised.value.reason == "DECISION_UNWITNESSED"
+        await lapd.submit_until_taken(waiting)
+        assert (await lapd.ended(waiting))[1].candidates
+        assert await lapd.kinds(waiting.search_id) == DECIDED_AND_ANSWERED
+
+
+def _configure(
+    own: InstallationUnderTest, process: str, line: str, instead_of: str | None = None
+) -> None:
+    file = own.layout.config(process)
+    text = file.read_text()
+    file.write_text(f"{line}\n{text}" if instead_of is None else text.replace(instead_of, line))
 
 
 def _holds(value: object, secrets: Iterable[bytes]) -> bool:
