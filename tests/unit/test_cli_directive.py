@@ -152,7 +152,7 @@ def test_a_directive_is_shown_with_each_rule_beside_its_citation() -> None:
     [
         (None, "from 2026-11-23 (not"),
         ("2026-11-24", "from 2026-11-23, until 2026-11-24"),
-        ("2026-11-23", "none from 2026-11-23 on, and its first day was to be 2026-11-23"),
+        ("2026-11-23", "none from 2026-11-23 on, which was its first day"),
         ("2026-11-01", "none from 2026-11-01 on, and its first day was to be 2026-11-23"),
     ],
 )

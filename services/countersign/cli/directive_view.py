@@ -79,8 +79,10 @@ def effect(one: Directive) -> str:
     if not one.HasField("ends"):
         return f"from {begins}"
     ends = _day(one.ends)
-    if ends <= begins:
-        # A day begins and ends nothing: it was withdrawn, or replaced, before its first had passed.
+    if ends == begins:
+        # It may have had some for an hour: by it was decided from when it was received until it ended.
+        return f"none from {ends} on, which was its first day"
+    if ends < begins:
         return f"none from {ends} on, and its first day was to be {begins}"
     return f"from {begins}, until {ends}"
 
