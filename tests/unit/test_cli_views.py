@@ -1,6 +1,7 @@
 """How results look: no word is cut, nothing is said twice, and bad values are named."""
 
 import io
+import json
 from collections.abc import Callable
 
 import pytest
@@ -8,9 +9,10 @@ from rich.console import Console
 
 from countersign.broker.v1.broker_pb2 import Search, SearchState
 from countersign.cli.directive_view import print_list
+from countersign.cli.ledger_lines import line
 from countersign.cli.ledger_view import entry_rows, show_entry
 from countersign.cli.main import exit_code
-from countersign.cli.output import cells, print_error, table
+from countersign.cli.output import cells, print_error, print_json, table
 from countersign.cli.search_view import print_decision, print_searches
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2 import EntryRecord
@@ -25,6 +27,7 @@ from countersign.type.v1.decision_pb2 import (
     VerdictOutcome,
 )
 from countersign.type.v1.search_pb2 import Purpose
+from shared.entry_json import message_dict
 from shared.errors import Unavailable
 
 SEARCH = "0b8f6f0e-7a44-4c55-9f5e-3a2f0a6c1d11"
@@ -196,3 +199,31 @@ def test_words_of_a_newer_program_are_shown_by_their_numbers() -> None:
     assert "77" in printed(120, lambda console: print_decision(console, decision))
     search = Search(search_id=SEARCH, state=99)  # type: ignore[arg-type]
     assert "99" in printed(120, lambda console: print_searches(console, [search]))
+
+
+COMMANDS = ("\x1b[2K\x1b[1A", "\x9b31m", "\x1b]0;title\x07", "\r", "\u202e", "\x7f", "\u2028")
+
+
+@pytest.mark.promise(4)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_attack_what_is_on_record_commands_no_terminal(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A ledger that writes an entry could otherwise write VERIFIED over what the command found."""
+    entry = Entry(schema_epoch=1, search_id=f"a{command}search")
+    entry.request_rejected.reason = f"because{command}so"
+    record = EntryRecord(index=3, leaf=entry.SerializeToString(), entry=entry)
+    print_error(Unavailable("REASON", f"from{command}a server", metadata={"more": command}))
+    for shown in (
+        printed(120, lambda console: console.print(entry_rows([record]))),
+        printed(120, lambda console: console.print(show_entry(record))),
+        capsys.readouterr().err,
+    ):
+        assert "\N{REPLACEMENT CHARACTER}" in shown
+        assert command not in shown
+    print_json(message_dict(record))
+    whole = capsys.readouterr().out
+    line(message_dict(record))
+    for said in (whole, capsys.readouterr().out):
+        assert command not in said
+        assert json.loads(said)["entry"]["search_id"] == entry.search_id, "a program gets it all"

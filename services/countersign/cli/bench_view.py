@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rich.console import Console
-from rich.markup import escape
 
+from countersign.cli.escaping import escape
 from countersign.cli.output import cells, table
 from countersign.load.histogram import PERCENTILES, Histogram
 from countersign.load.measured import PERMITTED, SET_WHAT, Measured, Step

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.markup import escape
 
 from countersign.cli.directive_local import FOLDER, finding_json, verdict_json, world_options
 from countersign.cli.directive_view import print_difference, print_review
+from countersign.cli.escaping import escape
 from countersign.cli.output import OK, REFUSED, bar, json_option, out, print_json
 from countersign.installation.files import write_public
 from directive import cases, difference, publication, review, signature, skeleton

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.markup import escape
 
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.directive_local import FOLDER
 from countersign.cli.directive_view import effect
+from countersign.cli.escaping import escape
 from countersign.cli.output import (
     OK,
     REFUSED,

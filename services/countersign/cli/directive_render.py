@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Final
 
 import click
-from rich.markup import escape
 
 from countersign.cli.directive_local import FOLDER, finding_json, world_options
+from countersign.cli.escaping import escape
 from countersign.cli.output import OK, REFUSED, json_option, out, print_json
 from countersign.installation.files import write_public
 from directive import cases

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import click
 from rich.console import Console
-from rich.markup import escape
 
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.directive_local import FOLDER, finding_json
+from countersign.cli.escaping import escape
 from countersign.cli.ground import ground_of, ground_options
 from countersign.cli.output import (
     CONTRADICTED,

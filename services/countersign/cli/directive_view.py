@@ -5,9 +5,9 @@ from datetime import UTC
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 
+from countersign.cli.escaping import escape
 from countersign.cli.output import cells, table
 from countersign.policy.v1.policy_pb2 import Directive, GetDirectiveResponse
 from directive import document

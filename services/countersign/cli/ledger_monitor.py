@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 
+from countersign.cli.escaping import without_commands
 from countersign.cli.facts import ORI
 from countersign.cli.ledger_files import read_bounded
 from countersign.cli.ledger_keys import given
@@ -211,7 +212,7 @@ def _report(look: Look, *, as_json: bool) -> None:
             line({"alarm": document})
         else:
             kept = f" (evidence: {alarm.evidence})" if alarm.evidence else ""
-            click.echo(f"ALARM {document['kind']}: {alarm.what}{kept}")
+            click.echo(without_commands(f"ALARM {document['kind']}: {alarm.what}{kept}"))
     if as_json:
         line({"look": fields})
 
@@ -256,5 +257,5 @@ def evidence(
         if as_json:
             line({"path": str(file), "proven": proven, "says": says})
         else:
-            click.echo(f"{'PROVEN' if proven else 'NOT PROVEN'} {file}: {says}")
+            click.echo(without_commands(f"{'PROVEN' if proven else 'NOT PROVEN'} {file}: {says}"))
     return code

@@ -170,9 +170,8 @@ def _as_dict(one: pb.RouteShopping) -> dict[str, Any]:
 def _rows(one: pb.RouteShopping) -> Rows:
     permit = one.attempts[-1].record
     listed = len(one.attempts) - 1
-    title = (
-        f"{facts_of(permit.entry).origin_agency}: {one.refusals} refused, then entry {permit.index}"
-    )
+    (agency,) = cells(facts_of(permit.entry).origin_agency)
+    title = f"{agency}: {one.refusals} refused, then entry {permit.index}"
     if listed < one.refusals:
         title += f" (the last {listed} are listed)"
     rows = table(

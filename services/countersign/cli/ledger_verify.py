@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.markup import escape
 
 from countersign.cli.connection import CONFIG_VARIABLE
+from countersign.cli.escaping import escape
 from countersign.cli.ledger_files import failure_text
 from countersign.cli.ledger_keys import given
 from countersign.cli.output import OK, REFUSED, bar, cells, json_option, out, print_json

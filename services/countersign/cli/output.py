@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from countersign.cli.escaping import escape, escape_json
 from countersign.cli.rows import Rows
 from shared.errors import Overloaded, ServiceError, TooLate, Unavailable
 from tlog.verify import Progress
@@ -68,7 +68,7 @@ def json_option(command: Any) -> Any:
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Prints a result for programs."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    click.echo(escape_json(json.dumps(document, indent=2, ensure_ascii=False)))
 
 
 def table(
@@ -86,7 +86,7 @@ def table(
 
 
 def cells(*values: object) -> list[str]:
-    """Text for the cells of a row, safe from being read as markup."""
+    """Text for the cells of a row, safe from being read as markup or as a command."""
     return [escape(str(value)) for value in values]
 
 

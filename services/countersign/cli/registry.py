@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.markup import escape
 
+from countersign.cli.escaping import escape
 from countersign.cli.output import OK, REFUSED, json_option, out, print_json, table
 from countersign.cli.registry_list import list_owners
 from countersign.cli.registry_orders import cosign_order, expel, hand_in, recover

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.markup import escape
 
 from countersign.cli.connection import config_option, load, run
+from countersign.cli.escaping import escape
 from countersign.cli.output import (
     OK,
     REFUSED,

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import click
-from rich.markup import escape
 
 from countersign.cli.connection import config_option, load, run
+from countersign.cli.escaping import escape
 from countersign.cli.output import (
     OK,
     REFUSED,

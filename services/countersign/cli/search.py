@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.markup import escape
 
 from countersign.broker.v1 import broker_pb2 as pb
 from countersign.cli.connection import config_option, load, run
+from countersign.cli.escaping import escape
 from countersign.cli.facts import UUID, StatedFacts, facts_options
 from countersign.cli.officer import officer_options, token_for
 from countersign.cli.output import (

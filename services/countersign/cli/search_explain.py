@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 
 from countersign.cli.connection import config_option, load, run
+from countersign.cli.escaping import escape
 from countersign.cli.facts import UUID
 from countersign.cli.ground import ground_of, ground_options
 from countersign.cli.output import (

@@ -6,9 +6,9 @@ from datetime import UTC
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
-from rich.markup import escape
 
 from countersign.broker.v1.broker_pb2 import PeerSearch, Search, SearchState
+from countersign.cli.escaping import escape
 from countersign.cli.facts import word_of
 from countersign.cli.output import cells, table
 from countersign.cli.search_faults import every_fault, fault_text, faults_of_all

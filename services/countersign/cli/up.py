@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 import click
-from rich.markup import escape
 
+from countersign.cli.escaping import escape
 from countersign.cli.invocation import invocation
 from countersign.cli.output import OK, REFUSED, USAGE, err, out, print_error
 from countersign.cli.signals import until_told

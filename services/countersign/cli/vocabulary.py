@@ -5,10 +5,10 @@ import tempfile
 from pathlib import Path
 
 import click
-from rich.markup import escape
 
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.directive_local import FOLDER, report
+from countersign.cli.escaping import escape
 from countersign.cli.output import OK, REFUSED, bar, json_option, out, print_error, print_json
 from countersign.client import ClientSettings
 from countersign.client.documents import DirectiveClient

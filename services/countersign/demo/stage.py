@@ -7,9 +7,9 @@ from typing import Final
 from uuid import uuid4
 
 from rich.console import Console
-from rich.markup import escape
 
 from countersign.broker.v1 import broker_pb2 as pb
+from countersign.cli.escaping import escape
 from countersign.cli.receipts import save_receipts
 from countersign.cli.search import submit_search
 from countersign.client import ClientSettings, OpenedAnswer

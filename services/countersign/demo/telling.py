@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from rich.console import Console
-from rich.markup import escape
 
+from countersign.cli.escaping import escape
 from countersign.cli.invocation import invocation
 from countersign.cli.output import OK, REFUSED, cells, progress, table
 from countersign.client import ProbeRefused, VerificationError
