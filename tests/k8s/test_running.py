@@ -49,8 +49,27 @@ async def test_a_search_goes_through_the_pods_of_the_single_node_overlay(
     again = single_node.complete("publish-directives")
     assert again.returncode == 0, again.stderr
     assert "Published" not in again.stdout
-    for name in ("connector", "broker", "policy", "ledger"):
+    for name in ("connector", "broker", "policy"):
         assert single_node.stop(name) == 0, single_node.log(Replica(single_node.part(name)))
+    await a_backup_is_restored(single_node)
+    assert single_node.stop("ledger") == 0
+
+
+async def a_backup_is_restored(cluster: Cluster) -> None:
+    """As docs/operating-kubernetes.md says it: made while the ledger runs, put in place while it does not."""
+    made = cluster.complete("ledger-backup", JOB="ledger-backup-1")
+    assert made.stdout.startswith("BACKED UP"), made.stderr
+    early = cluster.complete("ledger-restore", BACKUP="ledger-backup-1")
+    assert early.returncode == 1, "over a log that is there"
+    assert cluster.stop("ledger") == 0
+    for file in cluster.claim("data-ledger").iterdir():
+        file.unlink()
+    unnamed = cluster.complete("ledger-restore")
+    assert unnamed.returncode == 1, unnamed.stdout
+    restored = cluster.complete("ledger-restore", BACKUP="ledger-backup-1")
+    assert restored.stdout.startswith("RESTORED"), restored.stderr
+    # Its probe asks whether it takes entries.
+    await cluster.start("ledger")
 
 
 @pytest.fixture(name="state_and_agency")

@@ -27,6 +27,8 @@ from support.waiting import until
 ENDS_S_MAX: Final = 60
 JOB_S_MAX: Final = 120
 PROBES: Final = ("startupProbe", "livenessProbe", "readinessProbe")
+VARIABLE: Final = re.compile(r"\$\((\w+)\)")
+"""As the kubelet puts a variable into a command."""
 ADDRESS: Final = re.compile(r'(?<=["/])([a-z0-9.-]+):(\d+)(?=")')
 
 
@@ -70,12 +72,16 @@ class Cluster:
         """What a pod has written."""
         return (self.root / f"{replica.name}.log").read_text()
 
-    def complete(self, owner: str) -> "subprocess.CompletedProcess[str]":
-        """Run a pod that ends."""
+    def complete(self, owner: str, **told: str) -> "subprocess.CompletedProcess[str]":
+        """Run a pod that ends, with these variables as by `kubectl set env`."""
         replica = Replica(self.manifests.pod(owner))
         folder = self._folder(replica)
         (container,) = replica.pod.spec["containers"]
-        return self._run(replica, container, folder)
+        return self._run(replica, container, folder, told)
+
+    def claim(self, name: str) -> Path:
+        """Where the files of a claim lie that pods share."""
+        return self.root / "claims" / name
 
     async def start(self, name: str, *, replicas: int = 1) -> None:
         """Start the pods of a part, and wait until every probe of the manifest succeeds."""
@@ -112,10 +118,12 @@ class Cluster:
     def _folder(self, replica: Replica) -> PodFolder:
         """A pod's files, in which every path and address is one of this machine; its first containers ran."""
         claims = {
-            f"{name}-{pod.owner}-{replica.ordinal}": self.root / "claims" / f"{name}-{pod.owner}"
+            f"{name}-{pod.owner}-{replica.ordinal}": self.claim(f"{name}-{pod.owner}")
             for pod in self.manifests.pods
             for name in pod.claims
         }
+        for one in self.manifests.of_kind("PersistentVolumeClaim"):
+            claims[one["metadata"]["name"]] = self.claim(one["metadata"]["name"])
         root = self.root / replica.name
         folder = PodFolder.make(
             replica.pod, self.world, root, claims if not replica.ordinal else {}
@@ -152,10 +160,15 @@ class Cluster:
         return kept | self.world.environment(container, replica.name)
 
     def _run(
-        self, replica: Replica, container: Manifest, folder: PodFolder
+        self,
+        replica: Replica,
+        container: Manifest,
+        folder: PodFolder,
+        told: Mapping[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
-        environment = self._environment(replica, container)
+        environment = self._environment(replica, container) | dict(told or {})
         program, *given = self._command(container, folder)
+        given = [VARIABLE.sub(lambda found: environment[found[1]], one) for one in given]
         if found := _ours(program):
             return run_forked(found, *given, environment=environment)
         return subprocess.run(
