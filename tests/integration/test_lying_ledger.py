@@ -9,7 +9,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from countersign.cli.ledger_files import Export
 from countersign.cli.main import exit_code
+from countersign.client import VerificationError
 from countersign.ledger.v1 import ledger_pb2 as pb
 from countersign.ledger.v1 import query_pb2
 from countersign.ledger.v1.entry_pb2 import Entry
@@ -294,3 +296,23 @@ async def test_another_systems_search_accounts_for_no_row(
     assert await asyncio.to_thread(exit_code, command) == 1
     said = capsys.readouterr()
     assert says in said.out + said.err
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536])
+async def test_an_entry_that_no_log_has_is_not_exported(tmp_path: Path, size: int) -> None:
+    """Signed, and too long to be in any bundle."""
+    leaves = [LEAVES[0], bytes(size)]
+    root = tree_of([leaf_hash(leaf) for leaf in leaves], 2).root
+    note = sign_checkpoint(Checkpoint(SIGNER.name, 2, root), SIGNER)
+
+    async def given() -> AsyncIterator[bytes]:
+        for leaf in leaves:
+            yield leaf
+
+    writing = Export(tmp_path / "copy", note, [SIGNER.verifier])
+    if size == 65_535:
+        assert await writing.write(given(), lambda done, of: None) == 3
+        return
+    with pytest.raises(VerificationError, match="entry 1 has 65536 bytes"):
+        await writing.write(given(), lambda done, of: None)
+    assert not (tmp_path / "copy" / "checkpoint").exists()

@@ -18,6 +18,7 @@ from tlog.merkle import Frontier, leaf_hash
 from tlog.policy import Policy
 from tlog.tiles import (
     CHECKPOINT_FILE,
+    ENTRY_BYTES_MAX,
     TILE_HEIGHT,
     TILE_WIDTH,
     FullTile,
@@ -95,6 +96,9 @@ class Export:
         async for leaf in leaves:
             if self._frontier.size == self.checkpoint.size:
                 break  # the ledger has grown since
+            if len(leaf) > ENTRY_BYTES_MAX:
+                what = f"entry {self._frontier.size} has {len(leaf)} bytes, which no entry of a log has"
+                raise VerificationError("NOT_AS_SIGNED", f"{what}; no checkpoint was written")
             self._bundle.append(leaf)
             self._frontier.append(leaf_hash(leaf))
             self._compare_with_earlier(self._earlier)
