@@ -176,6 +176,8 @@ class Exchange:
             if self._with_links or self._with_wires:
                 on_the_bus = [name for name in self.processes if name != "nats"]
                 self.links = {name: self._link(stack, name) for name in on_the_bus}
+            if self.cluster is not None:
+                self.cluster.link(stack)
             stack.enter_context(self.installation)
             self._stack = stack.pop_all()
         return self
@@ -189,7 +191,8 @@ class Exchange:
 
     def heal(self) -> None:
         """Everything runs again, and is connected."""
-        for link in self.links.values():
+        between = self.cluster.links(*self.cluster.nodes) if self.cluster is not None else ()
+        for link in (*self.links.values(), *between):
             link.mend()
         for process in self.processes.values():
             if process.has_ended:

@@ -12,6 +12,7 @@ from typing import Final
 from support.exchanges import Exchange, Load
 from support.installations import ProcessUnderTest
 from support.links import Link
+from support.nats_clusters import NatsCluster
 from support.wires import Wire
 
 HURT_LINES: Final = (5, 60)
@@ -65,7 +66,7 @@ LINK_HARMS: Final[Mapping[str, Callable[[Link], None]]] = {
     "cut off": lambda link: link.cut(),
     "slowed": lambda link: link.slow(SLOWED_S),
 }
-"""To the link between a process and the bus."""
+"""To the link between a process and the bus, or between two nodes of the bus."""
 
 
 WIRE_HARMS: Final[Mapping[str, Callable[[Wire], None]]] = {
@@ -135,6 +136,17 @@ class Nemesis:
             WIRE_HARMS[harm](link.wire)
         load.wait_for(self._chance.randint(*HURT_LINES), self._bounds.hurt_s_max)
         for link in links:
+            link.mend()
+
+    def part(self, load: Load, cluster: NatsCluster, name: str) -> None:
+        """Cuts or slows all links of a node to the other nodes; clients reach it as before."""
+        harm = self._chance.choice([*LINK_HARMS])
+        load.wait_for(self._chance.randint(*REST_LINES), self._bounds.rest_s_max)
+        self.did.append(f"{name} {harm} from the other nodes")
+        for link in cluster.links(name):
+            LINK_HARMS[harm](link)
+        load.wait_for(self._chance.randint(*HURT_LINES), self._bounds.hurt_s_max)
+        for link in cluster.links(name):
             link.mend()
 
     def roll(self, load: Load, names: Sequence[str]) -> None:
