@@ -41,6 +41,7 @@ AGAINST_THE_INSTALLATION = frozenset(
         "tests/integration/test_authzen_installation.py",
         "tests/integration/test_bad_input.py",
         "tests/integration/test_command_line.py",
+        "tests/integration/test_discharge.py",
         "tests/integration/test_installation_doors.py",
         "tests/integration/test_turned_away.py",
     }

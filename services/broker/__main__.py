@@ -14,6 +14,7 @@ from broker.admission import SERVICE, Admission
 from broker.answers import Answers
 from broker.config import BrokerSettings
 from broker.config_checks import checks
+from broker.discharging import Discharging
 from broker.ending import Ending
 from broker.given_up import hear_of_given_up
 from broker.ledger import Ledger
@@ -63,6 +64,7 @@ RPCS = (
     "WatchSearch",
     "ListSearches",
     "CancelSearch",
+    "DischargeObligation",
     "ListSystems",
 )
 
@@ -214,11 +216,12 @@ def _parts(
     )
     ending = Ending(bus=bus, ledger=ledger, known=searches, clock=clock)
     referring = Referring(ledger=ledger, known=searches, trust=trust, clients=clients, clock=clock)
+    admission = Admission(known, ledger, limits, rejections)
     searching = Searching(
         bus=bus,
         ledger=ledger,
         policy=Policy(bus),
-        admission=Admission(known, ledger, limits, rejections),
+        admission=admission,
         limits=limits,
         known=searches,
         ending=ending,
@@ -239,6 +242,7 @@ def _parts(
         participants=known,
         trust=trust,
         referring=referring,
+        discharging=Discharging(ledger, admission),
     )
     for_peer = partial(
         PeerServicer,

@@ -93,9 +93,17 @@ class Admission:
                 )
             officer = by.tokens.verify(token, facts.origin_agency, facts.search_id)
         except (NotAllowed, NotAuthentic) as error:
-            await self._record(call, facts.search_id, error)
+            await self.turned_away(call, facts.search_id, error, spent=False)
             raise
         return Admitted(officer, call, facts, token, by)
+
+    async def vouched(self, call: Call, search_id: str, token: str, spent: bool) -> str:
+        """The calling agency's officer, who says something of a search. Raises as `admit`, but for limits."""
+        try:
+            return self._known.current().tokens.verify(token, call.caller.name, search_id)
+        except (NotAllowed, NotAuthentic) as error:
+            await self.turned_away(call, search_id, error, spent)
+            raise
 
     async def conflict(self, call: Call, record: Record, request_sha256: bytes) -> ServiceError:
         """The error for an id that stands for another request, recorded."""
@@ -109,17 +117,19 @@ class Admission:
             "the search id stands for another request; choose a new id for a new search",
             metadata=digests,
         )
-        await self._record(call, record.search_id, error, recorded, request_sha256)
+        await self.turned_away(call, record.search_id, error, True, recorded, request_sha256)
         return error
 
-    async def _record(
+    async def turned_away(
         self,
         call: Call,
         search_id: str,
         error: ServiceError,
+        spent: bool,
         recorded_sha256: bytes = b"",
         rejected_sha256: bytes = b"",
     ) -> None:
+        """Records a call that is refused. `spent` says that the id stands for a search on record."""
         event = RequestRejected(
             rpc=f"{call.service}/{call.rpc}",
             caller=str(call.caller),
@@ -127,7 +137,6 @@ class Admission:
             recorded_request_sha256=recorded_sha256,
             rejected_request_sha256=rejected_sha256,
         )
-        spent = bool(recorded_sha256)
         wait_s = await self._rejections.record(
             event, lambda event: self._ledger.append(rejected_entry(event, search_id, spent))
         )

@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from broker.admission import SERVICE, Call
 from broker.answers import Answers
+from broker.discharging import Discharging
 from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.participants import Known
@@ -46,6 +47,7 @@ class BrokerServicer(BrokerServiceServicer):
         participants: Known,
         trust: TrustRoots,
         referring: Referring,
+        discharging: Discharging,
     ) -> None:
         self._searching = searching
         self._answers = answers
@@ -55,6 +57,7 @@ class BrokerServicer(BrokerServiceServicer):
         self._participants = participants
         self._trust = trust
         self._referring = referring
+        self._discharging = discharging
 
     async def CheckSearch(  # noqa: N802  # named by the contract
         self, request: pb.CheckSearchRequest, context: Context
@@ -141,6 +144,15 @@ class BrokerServicer(BrokerServiceServicer):
         if ended.referred_to and ended.state == pb.SEARCH_STATE_WITHDRAWN:
             await self._referring.withdraw(ended)
         return pb.CancelSearchResponse(search=ended.as_search())
+
+    async def DischargeObligation(  # noqa: N802
+        self, request: pb.DischargeObligationRequest, context: Context
+    ) -> pb.DischargeObligationResponse:
+        """See broker.proto."""
+        # A duty is of the decision, and that does not change with what is at hand of the end.
+        record = await self.on_record(request.search_id, fresh=False)
+        call = call_of(context, "DischargeObligation")
+        return await self._discharging.discharge(call, request, record)
 
     async def ListSystems(  # noqa: N802
         self, request: pb.ListSystemsRequest, context: Context

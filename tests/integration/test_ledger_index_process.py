@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from broker.discharging import discharged_entry
+from broker.record import Record
+from countersign.ledger.v1.append_pb2 import PendingEntry
+from countersign.type.v1.decision_pb2 import Receipt
 from ledger.index import IndexLocked, QueryIndex
 from ledger.index_messages import FollowerSettings
 from ledger.index_process import IndexProcess, running_index
@@ -124,6 +128,20 @@ async def test_open_duties_are_measured_and_the_overdue_among_them(
         clock.advance(days=31)
         await watch.look()
         assert measured(signals) == none | {"peer_review": (2, 0), "report": (1, 1)}
+        await log.sequencer.append(complete(done(log.sequencer.published.size - 1, one)))
+        await watch.look()
+        assert measured(signals) == none | {"peer_review": (2, 0), "report": (0, 0)}
+
+
+def done(decided_index: int, decided: PendingEntry) -> PendingEntry:
+    """What the broker records when the agency says that the last of the duties was done."""
+    leaf = decided.entry.SerializeToString()
+    record = Record.from_receipts(Receipt(index=decided_index, leaf=leaf), None)
+    duty = record.decision.decision.obligations[-1]
+    pending = discharged_entry(record, duty, "lapd-40123", "")
+    # There is nothing here to seal them with, and what counts is public.
+    pending.ClearField("sensitive")
+    return pending
 
 
 def measured(signals: Signals) -> dict[str, tuple[int, int]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from broker.admission import Admission, Call
 from broker.answers import Answers
+from broker.discharging import Discharging
 from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.limits import Limits, LimitSettings
@@ -168,11 +169,12 @@ class BrokerOnTheTable:
             clients=self.clients,
             clock=self.clock,
         )
+        admission = Admission(self.participants, self.ledger, self.limits, self.rejections)
         self.searching = Searching(
             bus=bus,  # type: ignore[arg-type]  # likewise
             ledger=self.ledger,
             policy=Policy(bus),  # type: ignore[arg-type]  # likewise
-            admission=Admission(self.participants, self.ledger, self.limits, self.rejections),
+            admission=admission,
             limits=self.limits,
             known=self.known,
             ending=self.ending,
@@ -201,6 +203,7 @@ class BrokerOnTheTable:
             participants=self.participants,
             trust=self.trust,
             referring=self.referring,
+            discharging=Discharging(self.ledger, admission),
         )
 
     def call(self, agency: str = LAPD, rpc: str = "SubmitSearch") -> Call:

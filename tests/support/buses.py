@@ -33,6 +33,7 @@ from countersign.policy.v1.policy_pb2 import (
 from countersign.type.v1.decision_pb2 import (
     Decision,
     DecisionOutcome,
+    Obligation,
     Receipt,
     Seat,
     VerdictOutcome,
@@ -174,6 +175,8 @@ class PolicyThatSays:
     def __init__(self, outcome: DecisionOutcome.ValueType = PERMITTED) -> None:
         self.outcome = outcome
         self.down = False
+        self.obligations: list[Obligation] = []
+        """What comes with each decision."""
         self.documents: int | None = None
         """Index of the newest document that it has heard of; it hears of what it is asked to know."""
 
@@ -189,7 +192,10 @@ class PolicyThatSays:
         if self.documents is not None and request.HasField("documents_index"):
             self.documents = max(self.documents, request.documents_index)
         decision = Decision(
-            outcome=self.outcome, evaluated_at=request.at, documents_index=self.documents
+            outcome=self.outcome,
+            evaluated_at=request.at,
+            documents_index=self.documents,
+            obligations=self.obligations,
         )
         if request.peer.refer:
             decision.verdicts.add(

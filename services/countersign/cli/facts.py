@@ -46,6 +46,7 @@ UUID: Final = Identifier(
     "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}",
     "a UUID, such as 0b8f6f0e-7a44-4c55-9f5e-3a2f0a6c1d11",
 )
+search_id_argument = click.argument("search_id", type=UUID, metavar="ID")
 ORI: Final = Identifier("ori", "[A-Z0-9]{9}", "an ORI: nine capital letters and digits")
 NIBRS: Final = Identifier(
     "nibrs",

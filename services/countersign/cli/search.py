@@ -8,7 +8,7 @@ import click
 from countersign.broker.v1 import broker_pb2 as pb
 from countersign.cli.connection import config_option, load, run
 from countersign.cli.escaping import escape
-from countersign.cli.facts import UUID, StatedFacts, facts_options
+from countersign.cli.facts import StatedFacts, facts_options, search_id_argument
 from countersign.cli.officer import officer_options, token_for
 from countersign.cli.output import (
     OK,
@@ -22,6 +22,7 @@ from countersign.cli.output import (
     progress,
 )
 from countersign.cli.receipts import folder_for_receipts, save_receipts
+from countersign.cli.search_discharge import discharge
 from countersign.cli.search_explain import explain
 from countersign.cli.search_view import (
     print_candidates,
@@ -50,14 +51,13 @@ LISTED_MAX: Final = 10_000
 
 _GOOD_STATES: Final = frozenset({pb.SEARCH_STATE_ANSWERED, pb.SEARCH_STATE_PENDING})
 
-search_id_argument = click.argument("search_id", type=UUID, metavar="ID")
-
 
 @click.group()
 def search() -> None:
     """Ask for face searches and follow them."""
 
 
+search.add_command(discharge)
 search.add_command(explain)
 
 

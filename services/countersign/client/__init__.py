@@ -20,6 +20,7 @@ from countersign.client.verify import (
     open_answer,
     verify_check,
     verify_decision,
+    verify_discharge,
     verify_receipt,
     verify_search,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "prepare",
     "verify_check",
     "verify_decision",
+    "verify_discharge",
     "verify_receipt",
     "verify_search",
 ]

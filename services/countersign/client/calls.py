@@ -14,6 +14,7 @@ from countersign.broker.v1.broker_pb2_grpc import BrokerServiceStub
 from countersign.client.config import ClientSettings
 from countersign.client.prepare import PreparedSearch, prepare
 from countersign.client.verify import OpenedAnswer, open_answer
+from countersign.type.v1.decision_pb2 import Obligation
 from countersign.type.v1.search_pb2 import SearchFacts
 from shared.errors import NotAuthentic, TooLate, Unavailable
 from shared.registry import TrustRoots
@@ -43,7 +44,8 @@ RETRIES: Final = {
         }
     ]
 }
-"""Every RPC of the broker may be repeated: submission by its id, withdrawal because it ends once."""
+"""Every RPC of the broker may be repeated: submission by its id, withdrawal because it ends once,
+a discharge because it is one entry."""
 RETRYING: Final = (
     *CHANNEL_OPTIONS,
     ("grpc.service_config", json.dumps(RETRIES)),
@@ -182,6 +184,25 @@ class Client:
             self._stub.CancelSearch, request, name=f"{SERVICE}/CancelSearch", timeout_s=TIMEOUT_S
         )
         return response.search
+
+    async def discharge(
+        self, search_id: str, duty: Obligation, officer_token: str, narrative: str = ""
+    ) -> pb.DischargeObligationResponse:
+        """Records that a duty of the decision was done; the first to say so stands. Raises ServiceError."""
+        request = pb.DischargeObligationRequest(
+            search_id=search_id,
+            kind=duty.kind,
+            rule_id=duty.rule_id,
+            party=duty.party,
+            officer_token=officer_token,
+            narrative=narrative,
+        )
+        return await call(
+            self._stub.DischargeObligation,
+            request,
+            name=f"{SERVICE}/DischargeObligation",
+            timeout_s=TIMEOUT_S,
+        )
 
     async def list(self, page_size: int = 0, page_token: str = "") -> pb.ListSearchesResponse:
         """One page of the agency's searches, newest first. Raises ServiceError."""

@@ -21,7 +21,12 @@ from typing import Final
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from countersign.broker.v1.broker_pb2 import CheckSearchResponse, Search, SearchState
+from countersign.broker.v1.broker_pb2 import (
+    CheckSearchResponse,
+    DischargeObligationResponse,
+    Search,
+    SearchState,
+)
 from countersign.client.failure import VerificationError as VerificationError
 from countersign.client.prepare import PreparedSearch
 from countersign.client.verify_peer import is_referred, verify_peer, verify_peer_decision
@@ -38,9 +43,11 @@ from countersign.ledger.v1.entry_pb2 import (
     SearchFailed,
     SearchSummary,
 )
+from countersign.ledger.v1.event_pb2 import DischargeResult
 from countersign.type.v1.decision_pb2 import (
     Decision,
     DecisionOutcome,
+    Obligation,
     Receipt,
     VerdictOutcome,
 )
@@ -214,6 +221,26 @@ def verify_check(response: CheckSearchResponse, facts: SearchFacts, trust: Trust
         raise VerificationError("CHECK_MISMATCH", "the ledger has another decision")
     if not _is_about(entry.search_checked.summary, facts):
         raise VerificationError("SUMMARY_MISMATCH", "the ledger has another question")
+    return entry
+
+
+def verify_discharge(
+    response: DischargeObligationResponse, decided: Receipt, duty: Obligation, trust: TrustRoots
+) -> Entry:
+    """The entry that this duty of this decision was done. Raises VerificationError.
+
+    The decision's receipt must have been verified.
+    """
+    entry = verify_receipt(response.receipt, trust)
+    told, decision = entry.obligation_discharged, Entry.FromString(decided.leaf)
+    named = (duty.kind, duty.rule_id, duty.party, decided.index, decision.search_id)
+    if (
+        not entry.HasField("obligation_discharged")
+        or (told.kind, told.rule_id, told.party, told.decided_index, entry.search_id) != named
+        or told.origin_agency != decision.search_decided.summary.origin_agency
+        or told.result != DischargeResult.DISCHARGE_RESULT_DONE
+    ):
+        raise VerificationError("DISCHARGE_MISMATCH", "the receipt is not of this duty's discharge")
     return entry
 
 

@@ -514,6 +514,78 @@ class CancelSearchResponse(_message.Message):
 Global___CancelSearchResponse: _TypeAlias = CancelSearchResponse  # noqa: Y015
 
 @_typing.final
+class DischargeObligationRequest(_message.Message):
+    """Says that a duty was done: one of `decision.obligations` of the search, named by what tells it from the others."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEARCH_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    PARTY_FIELD_NUMBER: _builtins.int
+    OFFICER_TOKEN_FIELD_NUMBER: _builtins.int
+    NARRATIVE_FIELD_NUMBER: _builtins.int
+    search_id: _builtins.str
+    """The search's id."""
+    kind: _builtins.str
+    """Kind of the duty ("report")."""
+    rule_id: _builtins.str
+    """The rule that imposed it."""
+    party: _builtins.str
+    """The party whose rule it is."""
+    officer_token: _builtins.str
+    """Token of the origin agency's identity provider for the officer who says so, a JWT bound to the search id."""
+    narrative: _builtins.str
+    """What was done, and where what shows it is kept. Public as a commitment only; may be empty, which is not public
+    either.
+    """
+    def __init__(
+        self,
+        *,
+        search_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        rule_id: _builtins.str = ...,
+        party: _builtins.str = ...,
+        officer_token: _builtins.str = ...,
+        narrative: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "narrative", b"narrative", "officer_token", b"officer_token", "party", b"party", "rule_id", b"rule_id", "search_id", b"search_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DischargeObligationRequest: _TypeAlias = DischargeObligationRequest  # noqa: Y015
+
+@_typing.final
+class DischargeObligationResponse(_message.Message):
+    """The duty is discharged on record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    EXISTING_FIELD_NUMBER: _builtins.int
+    existing: _builtins.bool
+    """True when it was on record before: that entry stands, and nothing of this request is in it."""
+    @_builtins.property
+    def receipt(self) -> _decision_pb2.Receipt:
+        """Proof that the ObligationDischarged entry is in the ledger."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _decision_pb2.Receipt | None = ...,
+        existing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["existing", b"existing", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DischargeObligationResponse: _TypeAlias = DischargeObligationResponse  # noqa: Y015
+
+@_typing.final
 class ListSystemsRequest(_message.Message):
     """Asks for systems."""
 

@@ -68,6 +68,11 @@ class BrokerServiceStub:
                 request_serializer=countersign_dot_broker_dot_v1_dot_broker__pb2.CancelSearchRequest.SerializeToString,
                 response_deserializer=countersign_dot_broker_dot_v1_dot_broker__pb2.CancelSearchResponse.FromString,
                 _registered_method=True)
+        self.DischargeObligation = channel.unary_unary(
+                '/countersign.broker.v1.BrokerService/DischargeObligation',
+                request_serializer=countersign_dot_broker_dot_v1_dot_broker__pb2.DischargeObligationRequest.SerializeToString,
+                response_deserializer=countersign_dot_broker_dot_v1_dot_broker__pb2.DischargeObligationResponse.FromString,
+                _registered_method=True)
         self.ListSystems = channel.unary_unary(
                 '/countersign.broker.v1.BrokerService/ListSystems',
                 request_serializer=countersign_dot_broker_dot_v1_dot_broker__pb2.ListSystemsRequest.SerializeToString,
@@ -125,6 +130,15 @@ class BrokerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DischargeObligation(self, request, context):
+        """Records that a duty that came with the decision on one of the agency's searches was done. What is said again is the
+        same entry, and the first stands.
+        Errors: SEARCH_UNKNOWN and OBLIGATION_NOT_IMPOSED, which are on record as those of the officer token are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSystems(self, request, context):
         """Lists the face-recognition systems and their galleries.
         """
@@ -164,6 +178,11 @@ def add_BrokerServiceServicer_to_server(servicer, server):
                     servicer.CancelSearch,
                     request_deserializer=countersign_dot_broker_dot_v1_dot_broker__pb2.CancelSearchRequest.FromString,
                     response_serializer=countersign_dot_broker_dot_v1_dot_broker__pb2.CancelSearchResponse.SerializeToString,
+            ),
+            'DischargeObligation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DischargeObligation,
+                    request_deserializer=countersign_dot_broker_dot_v1_dot_broker__pb2.DischargeObligationRequest.FromString,
+                    response_serializer=countersign_dot_broker_dot_v1_dot_broker__pb2.DischargeObligationResponse.SerializeToString,
             ),
             'ListSystems': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSystems,
@@ -337,6 +356,33 @@ class BrokerService:
             '/countersign.broker.v1.BrokerService/CancelSearch',
             countersign_dot_broker_dot_v1_dot_broker__pb2.CancelSearchRequest.SerializeToString,
             countersign_dot_broker_dot_v1_dot_broker__pb2.CancelSearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DischargeObligation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/countersign.broker.v1.BrokerService/DischargeObligation',
+            countersign_dot_broker_dot_v1_dot_broker__pb2.DischargeObligationRequest.SerializeToString,
+            countersign_dot_broker_dot_v1_dot_broker__pb2.DischargeObligationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,6 +34,11 @@ class BrokerServiceStub:
     """Lists the caller's agency's searches, newest first."""
     CancelSearch: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelSearchRequest, _broker_pb2.CancelSearchResponse]
     """Withdraws a search that has not ended."""
+    DischargeObligation: _aio.UnaryUnaryMultiCallable[_broker_pb2.DischargeObligationRequest, _broker_pb2.DischargeObligationResponse]
+    """Records that a duty that came with the decision on one of the agency's searches was done. What is said again is the
+    same entry, and the first stands.
+    Errors: SEARCH_UNKNOWN and OBLIGATION_NOT_IMPOSED, which are on record as those of the officer token are.
+    """
     ListSystems: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListSystemsRequest, _broker_pb2.ListSystemsResponse]
     """Lists the face-recognition systems and their galleries."""
 
@@ -93,6 +98,17 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_broker_pb2.CancelSearchRequest, _abc.Awaitable[_broker_pb2.CancelSearchResponse]],
     ) -> _abc.Awaitable[_broker_pb2.CancelSearchResponse]:
         """Withdraws a search that has not ended."""
+
+    @_abc_1.abstractmethod
+    def DischargeObligation(
+        self,
+        request: _broker_pb2.DischargeObligationRequest,
+        context: _aio.ServicerContext[_broker_pb2.DischargeObligationRequest, _abc.Awaitable[_broker_pb2.DischargeObligationResponse]],
+    ) -> _abc.Awaitable[_broker_pb2.DischargeObligationResponse]:
+        """Records that a duty that came with the decision on one of the agency's searches was done. What is said again is the
+        same entry, and the first stands.
+        Errors: SEARCH_UNKNOWN and OBLIGATION_NOT_IMPOSED, which are on record as those of the officer token are.
+        """
 
     @_abc_1.abstractmethod
     def ListSystems(

@@ -1,0 +1,85 @@
+"""Duties that came with a decision: the agency that asked, which owes them, says that one was done.
+
+Nothing here judges whether it was: the entry says who said so, and when. Whoever may not say it is on record,
+as everybody is whom the broker turns away.
+"""
+
+import hashlib
+
+from broker.admission import Admission, Call
+from broker.ledger import Ledger
+from broker.record import Record
+from countersign.broker.v1.broker_pb2 import DischargeObligationRequest, DischargeObligationResponse
+from countersign.ledger.v1.append_pb2 import PendingEntry, SensitiveField
+from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.ledger.v1.event_pb2 import DischargeResult, ObligationDischarged
+from countersign.type.v1.decision_pb2 import Obligation
+from shared.errors import NotFound
+
+
+class Discharging:
+    """Records what was done."""
+
+    def __init__(self, ledger: Ledger, admission: Admission) -> None:
+        self._ledger = ledger
+        self._admission = admission
+
+    async def discharge(
+        self, call: Call, request: DischargeObligationRequest, record: Record | None
+    ) -> DischargeObligationResponse:
+        """The entry, this one or the first. `record` is of the search, whoever asked for it.
+
+        Raises NotFound, NotAllowed or NotAuthentic, recorded; ServiceError.
+        """
+        spent = record is not None
+        officer = await self._admission.vouched(
+            call, request.search_id, request.officer_token, spent
+        )
+        try:
+            record, duty = _owed(call, request, record)
+        except NotFound as error:
+            await self._admission.turned_away(call, request.search_id, error, spent)
+            raise
+        pending = discharged_entry(record, duty, officer, request.narrative)
+        appended = await self._ledger.append(pending, call.until)
+        return DischargeObligationResponse(receipt=appended.receipt, existing=appended.existing)
+
+
+def discharged_entry(
+    record: Record, duty: Obligation, officer: str, narrative: str
+) -> PendingEntry:
+    """A duty was done. Its key makes that one entry, however often it is said."""
+    event = ObligationDischarged(
+        decided_index=record.decided.index,
+        origin_agency=record.origin_agency,
+        kind=duty.kind,
+        rule_id=duty.rule_id,
+        party=duty.party,
+        result=DischargeResult.DISCHARGE_RESULT_DONE,
+    )
+    # A digest: there are no bounds on what a rule's name may look like, and there are on a key.
+    named = hashlib.sha256("\0".join((duty.kind, duty.rule_id, duty.party)).encode()).hexdigest()
+    return PendingEntry(
+        entry=Entry(search_id=record.search_id, obligation_discharged=event),
+        sensitive=[
+            SensitiveField(field="officer", value=officer),
+            SensitiveField(field="narrative", value=narrative),
+        ],
+        idempotency_key=f"discharged/{record.search_id}/{named}",
+    )
+
+
+def _owed(
+    call: Call, request: DischargeObligationRequest, record: Record | None
+) -> tuple[Record, Obligation]:
+    """The duty that is meant, of a search of the caller's agency. Raises NotFound."""
+    if record is None or record.origin_agency != call.caller.name:
+        raise NotFound("SEARCH_UNKNOWN", f"your agency has no search {request.search_id}")
+    named = (request.kind, request.rule_id, request.party)
+    for duty in record.decision.decision.obligations:
+        if (duty.kind, duty.rule_id, duty.party) == named:
+            return record, duty
+    raise NotFound(
+        "OBLIGATION_NOT_IMPOSED",
+        "the decision on this search has no such duty; its obligations name those that it has",
+    )
