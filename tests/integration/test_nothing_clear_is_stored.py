@@ -30,7 +30,8 @@ from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2 import ListEntriesRequest
 from countersign.ledger.v1.query_pb2 import QueryEntriesRequest
 from countersign.type.v1.circumstances_pb2 import INSTRUMENT_KIND_SEARCH_WARRANT
-from shared.errors import Conflict, Unavailable
+from countersign.type.v1.decision_pb2 import Obligation
+from shared.errors import Conflict, NotFound, Unavailable
 from shared.images import clean, encode_within
 from shared.sealing import SEALED_BYTES_MAX
 from support.agencies import DECIDED_AND_ANSWERED, AgencyAtWork, at_work, stopped
@@ -229,7 +230,8 @@ async def test_no_picture_and_no_candidate_is_stored_anywhere(own: InstallationU
 async def test_the_public_record_and_the_logs_name_nobody(own: InstallationUnderTest) -> None:
     secrets = [one.encode() for one in (OFFICER, CASE, NARRATIVE, DOCKET, BASIS)]
     async with at_work(own, LAPD) as lapd:
-        # By every way to the record: a dry run, a search, a refusal, and a call that is turned away.
+        # By every way to the record: a dry run, a search, a duty that was done, a refusal, and calls that are
+        # turned away.
         token, search_id = await _make_entries(lapd)
         wanted = ListEntriesRequest()
         leaves = [record.leaf async for record in lapd.ledger.entries(wanted)]
@@ -377,7 +379,13 @@ async def _make_entries(lapd: AgencyAtWork) -> tuple[str, str]:
     await lapd.client.check(facts, token)
     prepared = lapd.sealed(facts, probe(7))
     await lapd.submit(prepared)
-    await lapd.ended(prepared)
+    search, _ = await lapd.ended(prepared)
+    duty = search.decision.obligations[0]
+    await lapd.client.discharge(facts.search_id, duty, token, NARRATIVE)
+    with pytest.raises(NotFound):
+        await lapd.client.discharge(
+            facts.search_id, Obligation(kind="none", rule_id="none", party="none"), token, NARRATIVE
+        )
     refused = own_case(case_number=CASE, narrative=NARRATIVE, beneficiary_agency=None)
     await lapd.submit(lapd.sealed(refused, probe(7)))
     other = own_case(search_id=facts.search_id, case_number=CASE, narrative=NARRATIVE + "!")
