@@ -19,16 +19,25 @@ from countersign.broker.v1.broker_pb2_grpc import (
 from countersign.cli.main import exit_code
 from countersign.installation.identity_provider import DevelopmentIdentityProvider
 from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.ledger.v1.event_pb2 import DISCHARGE_RESULT_DONE
+from countersign.type.v1.decision_pb2 import Decision, Obligation, Receipt
 from shared import rpc
 from shared.settings import ListenSettings
 from shared.signing import SigningKey
 from support.doors import LAPD, SERVICE, TRUST_DOMAIN, Pki
 from support.forked import COUNTERSIGN, run_forked
 from support.orders import OFFICER, SEARCH_ID, SYSTEM
-from support.searches import SearchWorkshop
+from support.searches import PERMITTED, SearchWorkshop
 
 OTHER_ID = "7d0e4a52-3c5b-4f0e-9a43-6f2d1c8b9e11"
-METHODS = ("CheckSearch", "SubmitSearch", "GetSearch", "ListSearches", "CancelSearch")
+METHODS = (
+    *("CheckSearch", "SubmitSearch", "GetSearch", "ListSearches", "CancelSearch"),
+    "DischargeObligation",
+)
+DUTIES = (
+    Obligation(kind="report", parameters="outcome:30d", rule_id="LAPD-1", party=LAPD),
+    Obligation(kind="log", rule_id="LAPD-1", party=LAPD),
+)
 CHECK = (
     *("check", "--id", SEARCH_ID, "--own-case", "--case-number", "26-0001"),
     *("--system", "lacris", "--gallery", "lacris-booking", "--nibrs", "120"),
@@ -53,6 +62,7 @@ class BrokerThatSays(BrokerServiceServicer):
     def __init__(self) -> None:
         self.search = pb.Search()
         self.check = pb.CheckSearchResponse()
+        self.discharge = pb.DischargeObligationResponse()
         self.permits: SearchWorkshop | None = None
 
     async def CheckSearch(  # noqa: N802  # named by the contract, like those below
@@ -80,6 +90,12 @@ class BrokerThatSays(BrokerServiceServicer):
     ) -> pb.CancelSearchResponse:
         """Withdraws nothing."""
         return pb.CancelSearchResponse(search=self.search)
+
+    async def DischargeObligation(  # noqa: N802
+        self, request: pb.DischargeObligationRequest, context: rpc.Context
+    ) -> pb.DischargeObligationResponse:
+        """Whatever was said."""
+        return self.discharge
 
     async def ListSearches(  # noqa: N802
         self, request: pb.ListSearchesRequest, context: rpc.Context
@@ -229,6 +245,39 @@ async def test_check_with_the_receipt_of_another(
     terminal.broker.check = terminal.workshop.check(changed=another)
     token = terminal.config.parent / "token"
     await not_believed(terminal, capsys, *CHECK, "--officer-token", token)
+
+
+def discharged(workshop: SearchWorkshop, search: pb.Search, duty: Obligation) -> Receipt:
+    """That this duty of the search was done."""
+    entry = Entry(schema_epoch=1, search_id=search.search_id)
+    event = entry.obligation_discharged
+    event.decided_index = search.decision_receipt.index
+    event.origin_agency = search.summary.origin_agency
+    event.kind, event.rule_id, event.party = duty.kind, duty.rule_id, duty.party
+    event.result = DISCHARGE_RESULT_DONE
+    return workshop.log.receipt(workshop.log.append(entry))
+
+
+async def test_duty_done_by_the_receipt_of_another_duty_or_of_another_search(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workshop, broker = terminal.workshop, terminal.broker
+    decision = Decision()
+    decision.CopyFrom(PERMITTED)
+    decision.obligations.extend(DUTIES)
+    mine = broker.search = workshop.decide(decision)
+    other = workshop.another(OTHER_ID).decide(decision)
+    report = ("discharge", SEARCH_ID, "report", "--officer-token", terminal.config.parent / "token")
+    broker.discharge.receipt.CopyFrom(discharged(workshop, mine, DUTIES[0]))
+    broker.discharge.existing = True
+    assert await terminal.run(*report, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["existing"]
+    for search, duty in ((mine, DUTIES[1]), (other, DUTIES[0])):
+        broker.discharge.receipt.CopyFrom(discharged(workshop, search, duty))
+        await not_believed(terminal, capsys, *report)
+    # Of one piece, but nobody asked for it.
+    broker.search = other
+    await not_believed(terminal, capsys, *report)
 
 
 async def test_a_load_whose_forbidden_search_is_permitted_ends_with_1_whatever_the_bounds(
