@@ -280,6 +280,22 @@ async def test_duty_done_by_the_receipt_of_another_duty_or_of_another_search(
     await not_believed(terminal, capsys, *report)
 
 
+@pytest.mark.parametrize("command", [CHECK, ("discharge", SEARCH_ID, "report")])
+async def test_what_is_no_text_is_a_mistake_of_who_typed_it(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    """A byte that is no UTF-8, as of another alphabet's terminal, reaches Python as half a pair."""
+    decision = Decision()
+    decision.CopyFrom(PERMITTED)
+    decision.obligations.extend(DUTIES)
+    terminal.broker.search = terminal.workshop.decide(decision)
+    token = ("--officer-token", terminal.config.parent / "token")
+    code = await terminal.run(*command, *token, "--narrative", os.fsdecode(b"Br\xfccke"))
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    assert "UTF-8" in captured.err
+
+
 async def test_a_load_whose_forbidden_search_is_permitted_ends_with_1_whatever_the_bounds(
     terminal: Terminal,
 ) -> None:

@@ -100,6 +100,12 @@ def exit_code(arguments: list[str] | None = None) -> int:
         # interpreter would complain when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":
+            raise
+        # Bytes of an argument that are no text come in a form that no message can hold.
+        click.UsageError("what was given is not text in UTF-8").show()
+        return USAGE
     except Exception as error:  # sorted below; what is not expected goes on as it is
         expected = _exit_code_of(error)
         if expected is None:
