@@ -72,6 +72,10 @@ class Admission:
         self._limits.officer(facts.origin_agency, officer)
         return Admitted(officer, call, facts, "", self._known.current())
 
+    def discharging(self, call: Call) -> None:
+        """The calling agency may discharge a duty now. Raises Overloaded."""
+        self._limits.discharge(call.caller.name)
+
     async def confirm(self, admitted: Admitted, documents_index: int | None) -> None:
         """Ask again where the decision knows a later document: a key may have been taken out by it.
 

@@ -24,6 +24,10 @@ class Discharging:
         self._ledger = ledger
         self._admission = admission
 
+    def allow(self, call: Call) -> None:
+        """Before anything of the call is looked at. Raises Overloaded."""
+        self._admission.discharging(call)
+
     async def discharge(
         self, call: Call, request: DischargeObligationRequest, record: Record | None
     ) -> DischargeObligationResponse:

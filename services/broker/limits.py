@@ -62,6 +62,8 @@ class Limits:
         self._calls = Allowances(calls, clock)
         self._peers = Allowances(PEER_CALLS, clock)
         self._agencies = Allowances(agency, clock)
+        # Said again it is no new entry, but costs the ledger a key for openings each time.
+        self._discharges = Allowances(agency, clock)
         self._officers = Allowances(officer, clock)
 
     def call(self, caller: SpiffeId) -> None:
@@ -81,6 +83,12 @@ class Limits:
         wait_s = self._agencies.wait_s(ori)
         if wait_s:
             raise _limit("AGENCY_SEARCHES_LIMIT", "your agency searches too often", wait_s)
+
+    def discharge(self, ori: str) -> None:
+        """A discharge by an agency. Its searches do not wait for a pile of duties."""
+        wait_s = self._discharges.wait_s(ori)
+        if wait_s:
+            raise _limit("AGENCY_DISCHARGES_LIMIT", "your agency discharges too often", wait_s)
 
     def officer(self, ori: str, officer: str) -> None:
         """A search or dry run of an officer who is vouched for."""

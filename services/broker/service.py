@@ -149,9 +149,10 @@ class BrokerServicer(BrokerServiceServicer):
         self, request: pb.DischargeObligationRequest, context: Context
     ) -> pb.DischargeObligationResponse:
         """See broker.proto."""
+        call = call_of(context, "DischargeObligation")
+        self._discharging.allow(call)
         # A duty is of the decision, and that does not change with what is at hand of the end.
         record = await self.on_record(request.search_id, fresh=False)
-        call = call_of(context, "DischargeObligation")
         return await self._discharging.discharge(call, request, record)
 
     async def ListSystems(  # noqa: N802

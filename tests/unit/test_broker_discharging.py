@@ -6,10 +6,11 @@ from typing import cast
 import protovalidate
 import pytest
 
+from broker.limits import LimitSettings
 from countersign.broker.v1 import broker_pb2 as pb
 from countersign.ledger.v1.event_pb2 import DISCHARGE_RESULT_DONE
 from countersign.type.v1.decision_pb2 import Obligation
-from shared.errors import NotAuthentic, NotFound, ServiceError, Unavailable
+from shared.errors import NotAuthentic, NotFound, Overloaded, ServiceError, Unavailable
 from shared.rpc import Context
 from support.brokers import LAPD, LASD, OFFICER, BrokerOnTheTable, own_case
 from support.buses import PERMITTED, REFUSED
@@ -193,3 +194,22 @@ async def test_another_agency_cannot_say_so_with_the_officers_token(
         await say(broker, request(broker, search_id), LASD)
     assert broker.bus.ledger.kinds()[-1] == "request_rejected"
     assert "obligation_discharged" not in broker.bus.ledger.kinds()
+
+
+async def test_an_agency_that_discharges_too_often_waits_and_its_searches_do_not() -> None:
+    broker = BrokerOnTheTable(
+        limit_settings=LimitSettings(agency_searches_per_minute=60, agency_searches_burst=2)
+    )
+    broker.bus.policy.obligations = DUTIES
+    asked = request(broker, await submitted(broker))
+    for _ in range(2):
+        await say(broker, asked)
+    happened, entries = list(broker.bus.happened), len(broker.bus.ledger.entries)
+    with pytest.raises(Overloaded) as caught:
+        await say(broker, asked)
+    assert caught.value.reason == "AGENCY_DISCHARGES_LIMIT"
+    assert (broker.bus.happened, len(broker.bus.ledger.entries)) == (happened, entries)
+    await submitted(broker)
+    assert caught.value.retry_after_s
+    broker.clock.advance(seconds=caught.value.retry_after_s)
+    assert (await say(broker, asked)).existing
