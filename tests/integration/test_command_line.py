@@ -84,10 +84,15 @@ def interrupted_after(installation: InstallationUnderTest, entries_more: int) ->
         asyncio.run(until(has_grown))
         os.kill(os.getpid(), signal.SIGINT)
 
-    with ThreadPoolExecutor(1) as thread:
-        interrupted = thread.submit(interrupt)
-        yield
-        interrupted.result()
+    # Whoever starts a program in the background has it ignore Ctrl-C, and what that starts as well.
+    as_it_was = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            interrupted = thread.submit(interrupt)
+            yield
+            interrupted.result()
+    finally:
+        signal.signal(signal.SIGINT, as_it_was)
 
 
 def test_a_permitted_search_shows_candidates_and_its_receipts_verify(
