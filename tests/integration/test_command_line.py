@@ -1,16 +1,11 @@
 """The command line against a running installation: results, exit codes, and what it says of errors."""
 
-import asyncio
-import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import urllib.request
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,9 +14,8 @@ import pytest
 
 from countersign.cli.main import exit_code
 from countersign.installation.bundled import probes_folder
-from countersign.installation.ports import url
 from support.installations import BURBANK, LAPD, InstallationUnderTest
-from support.waiting import until
+from support.interrupting import interrupted_after
 
 PROBE = str(probes_folder() / "id07_2.jpg")
 OFFICER = ("--officer", "lapd-40123")
@@ -64,35 +58,6 @@ def countersign(
         return Said(code, captured.out, captured.err)
 
     return run
-
-
-@contextlib.contextmanager
-def interrupted_after(installation: InstallationUnderTest, entries_more: int) -> Iterator[None]:
-    """Whatever runs is interrupted as by Ctrl-C once there are more than so many new entries."""
-    checkpoint = f"{url(installation.ports.ledger_http)}/checkpoint"
-
-    def entries() -> int:
-        with urllib.request.urlopen(checkpoint) as response:
-            return int(response.read().splitlines()[1])
-
-    begun_with = entries()
-
-    async def has_grown() -> bool:
-        return entries() > begun_with + entries_more
-
-    def interrupt() -> None:
-        asyncio.run(until(has_grown))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    # Whoever starts a program in the background has it ignore Ctrl-C, and what that starts as well.
-    as_it_was = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with ThreadPoolExecutor(1) as thread:
-            interrupted = thread.submit(interrupt)
-            yield
-            interrupted.result()
-    finally:
-        signal.signal(signal.SIGINT, as_it_was)
 
 
 def test_a_permitted_search_shows_candidates_and_its_receipts_verify(
