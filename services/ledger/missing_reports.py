@@ -18,7 +18,7 @@ from ledger.differences import (
 from ledger.runs_on_record import RunsOnRecord
 from ledger.runs_service import Alarms
 from ledger.sequencer import Sequencer
-from shared.clock import Clock
+from shared.clock import Clock, microseconds
 from shared.errors import ServiceError
 from shared.essential import essential
 
@@ -68,8 +68,7 @@ class MissingReports:
 
         Raises ServiceError.
         """
-        now = self._clock.now()
-        until_us = int(now.timestamp()) * 1_000_000 + now.microsecond - self._grace_us
+        until_us = microseconds(self._clock.now()) - self._grace_us
         if self._done_us is None:
             self._done_us = until_us - LOOK_BACK // timedelta(microseconds=1)
         found = 0

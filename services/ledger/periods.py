@@ -20,7 +20,7 @@ from ledger.entry import Completer
 from ledger.index_process import IndexProcess
 from ledger.questions import Question, SpanCounts
 from ledger.sequencer import Sequencer
-from shared.clock import Clock
+from shared.clock import Clock, microseconds
 from shared.errors import ServiceError
 from shared.kinds import KINDS
 
@@ -79,8 +79,7 @@ class PeriodCloser:
 
     async def close_due(self) -> int:
         """Close the periods that are over; says how many. Raises ServiceError."""
-        now = self._clock.now()
-        now_us = int(now.timestamp()) * 1_000_000 + now.microsecond
+        now_us = microseconds(self._clock.now())
         last = await self._last()
         closed = 0
         while last is not None and closed < PERIODS_AT_ONCE:

@@ -205,13 +205,20 @@ async def call(
             response = await method(request, timeout=timeout_s, metadata=tuple(headers.items()))
         except grpc.aio.AioRpcError as error:
             span.set_attribute("rpc.response.status_code", error.code().name)
+            _heed_cancellation(here, cancelled)
             raise service_error(error) from error
         span.set_attribute("rpc.response.status_code", "OK")
-    if here.cancelling() > cancelled:
-        # gRPC keeps a cancellation to itself that meets the answer (UnaryUnaryCall._invoke of 1.82): whoever
-        # was to stop, for Ctrl-C or a deadline, would go on.
-        raise asyncio.CancelledError
+    _heed_cancellation(here, cancelled)
     return response
+
+
+def _heed_cancellation(here: asyncio.Task[Any], before: int) -> None:
+    """gRPC keeps one to itself that meets the answer, or an error (UnaryUnaryCall of grpcio 1.82).
+
+    Whoever was to stop, for Ctrl-C, a deadline or the end of a process, would go on or try again.
+    """
+    if here.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 async def call_stream(

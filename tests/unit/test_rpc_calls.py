@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.message import Message
 
@@ -19,6 +20,17 @@ async def answers_all_the_same(_request: Message, **_options: object) -> ListSys
     raise AssertionError("nobody sets it")
 
 
+async def fails_all_the_same(_request: Message, **_options: object) -> ListSystemsResponse:
+    """Likewise, when it is an error that is there."""
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        raise grpc.aio.AioRpcError(
+            grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata()
+        ) from None
+    raise AssertionError("nobody sets it")
+
+
 async def answers(_request: Message, **_options: object) -> ListSystemsResponse:
     return ListSystemsResponse(next_page_token="there")
 
@@ -27,8 +39,9 @@ async def called(method: Any = answers_all_the_same) -> ListSystemsResponse:
     return await call(method, ListSystemsRequest(), name="a/B", timeout_s=1)
 
 
-async def test_a_call_that_is_cancelled_as_the_answer_comes_is_cancelled() -> None:
-    calling = asyncio.create_task(called())
+@pytest.mark.parametrize("method", [answers_all_the_same, fails_all_the_same])
+async def test_a_call_that_is_cancelled_as_the_answer_comes_is_cancelled(method: Any) -> None:
+    calling = asyncio.create_task(called(method))
     await asyncio.sleep(0)
     calling.cancel()
     with pytest.raises(asyncio.CancelledError):
