@@ -18,7 +18,8 @@ from ledger.differences import (
 from ledger.runs_on_record import RunsOnRecord
 from ledger.runs_service import Alarms
 from ledger.sequencer import Sequencer
-from shared.clock import Clock, microseconds
+from shared.clock import Clock, stamp
+from shared.entry_facts import micros
 from shared.errors import ServiceError
 from shared.essential import essential
 
@@ -68,7 +69,7 @@ class MissingReports:
 
         Raises ServiceError.
         """
-        until_us = microseconds(self._clock.now()) - self._grace_us
+        until_us = micros(stamp(self._clock.now())) - self._grace_us
         if self._done_us is None:
             self._done_us = until_us - LOOK_BACK // timedelta(microseconds=1)
         found = 0

@@ -12,7 +12,8 @@ from ledger.index_process import START_AFTER_S, IndexProcess
 from ledger.questions import OpenDuties
 from ledger.sequencer import Sequencer
 from shared import telemetry
-from shared.clock import Clock, microseconds
+from shared.clock import Clock, stamp
+from shared.entry_facts import micros
 from shared.errors import ServiceError
 from shared.obligations import OBLIGATION_KINDS
 
@@ -46,7 +47,7 @@ class DutyWatch:
 
     async def look(self) -> None:
         """Count once. Raises ServiceError, and what was found before stands."""
-        now_us = microseconds(self._clock.now())
+        now_us = micros(stamp(self._clock.now()))
         found = await self._index.duties(self._sequencer.published.size, now_us)
         # The closed list and no others: an entry of another release may bear whatever it likes.
         none = {kind: OpenDuties(kind, 0, 0) for kind in sorted(OBLIGATION_KINDS)}

@@ -20,7 +20,8 @@ from ledger.entry import Completer
 from ledger.index_process import IndexProcess
 from ledger.questions import Question, SpanCounts
 from ledger.sequencer import Sequencer
-from shared.clock import Clock, microseconds
+from shared.clock import Clock, stamp
+from shared.entry_facts import micros
 from shared.errors import ServiceError
 from shared.kinds import KINDS
 
@@ -79,7 +80,7 @@ class PeriodCloser:
 
     async def close_due(self) -> int:
         """Close the periods that are over; says how many. Raises ServiceError."""
-        now_us = microseconds(self._clock.now())
+        now_us = micros(stamp(self._clock.now()))
         last = await self._last()
         closed = 0
         while last is not None and closed < PERIODS_AT_ONCE:

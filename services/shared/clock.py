@@ -1,12 +1,11 @@
 """Where times come from, so that tests can stand still."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Clock(Protocol):
@@ -28,8 +27,3 @@ def stamp(moment: datetime) -> Timestamp:
     """An aware time as messages hold it: `FromDatetime` in a fifth of the time."""
     since = moment - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
-
-
-def microseconds(moment: datetime) -> int:
-    """An aware time as the query index holds it: microseconds since 1970."""
-    return (moment - _EPOCH) // _MICROSECOND
