@@ -1,6 +1,7 @@
 """What owners register, on record: it counts from the next search on, and nothing else holds it."""
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
@@ -48,6 +49,19 @@ def connect(scene: Scene, policy: RunningPolicy) -> AbstractAsyncContextManager[
     return RegistrationClient.connect(address(policy.server.port), tls)
 
 
+@asynccontextmanager
+async def owners_at_work(
+    scene: Scene,
+) -> AsyncIterator[tuple[RunningPolicy, DirectiveClient, RegistrationClient]]:
+    """A policy service, and who publishes directives and registrations with it."""
+    async with (
+        scene.policy() as policy,
+        scene.client(policy) as client,
+        connect(scene, policy) as owners,
+    ):
+        yield policy, client, owners
+
+
 async def register_all(client: RegistrationClient) -> None:
     for public, officers in DEMONSTRATION.values():
         await client.publish(signed(document(public, officers), 1))
@@ -62,11 +76,7 @@ async def begin(policy: RunningPolicy, client: DirectiveClient, owners: Registra
 async def test_who_registered_is_decided_by_it_and_a_suspension_acts_on_the_next_search(
     scene: Scene,
 ) -> None:
-    async with (
-        scene.policy() as policy,
-        scene.client(policy) as client,
-        connect(scene, policy) as owners,
-    ):
+    async with owners_at_work(scene) as (policy, client, owners):
         await begin(policy, client, owners)
         before = await scene.evaluated()
         assert outcome(before) == "PERMITTED"
@@ -88,11 +98,7 @@ async def test_who_registered_is_decided_by_it_and_a_suspension_acts_on_the_next
 
 @pytest.mark.promise(5)
 async def test_no_document_says_who_the_officers_are(scene: Scene) -> None:
-    async with (
-        scene.policy() as policy,
-        scene.client(policy) as client,
-        connect(scene, policy) as owners,
-    ):
+    async with owners_at_work(scene) as (_policy, client, owners):
         await ready(client.list)
         await register_all(owners)
     leaves = b"".join(entry.SerializeToString() for entry in scene.documents())
@@ -111,11 +117,7 @@ async def test_attack_cases_do_not_tell_who_is_an_officer_elsewhere(scene: Scene
             await client.publish(handed_in(cases=[invented, asked]))
         return "\n".join(one.description for one in refused.value.violations)
 
-    async with (
-        scene.policy() as policy,
-        scene.client(policy) as client,
-        connect(scene, policy) as owners,
-    ):
+    async with owners_at_work(scene) as (_policy, client, owners):
         await ready(client.list)
         await register_all(owners)
         assert "burbank-117" in DEMONSTRATION[BURBANK][1]
@@ -127,11 +129,7 @@ async def test_attack_cases_do_not_tell_who_is_an_officer_elsewhere(scene: Scene
 
 
 async def test_the_same_registration_again_is_on_record_once(scene: Scene) -> None:
-    async with (
-        scene.policy() as policy,
-        scene.client(policy) as client,
-        connect(scene, policy) as owners,
-    ):
+    async with owners_at_work(scene) as (_policy, client, owners):
         await ready(client.list)
         await register_all(owners)
         count = len(scene.documents())
@@ -156,11 +154,7 @@ async def hand_in(owners: RegistrationClient, entries: list[PendingEntry]) -> No
 async def test_what_would_not_count_is_refused_and_not_recorded(
     scene: Scene, said: Signed, guard: str
 ) -> None:
-    async with (
-        scene.policy() as policy,
-        scene.client(policy) as client,
-        connect(scene, policy) as owners,
-    ):
+    async with owners_at_work(scene) as (_policy, client, owners):
         await ready(client.list)
         await register_all(owners)
         count = len(scene.documents())
@@ -179,11 +173,7 @@ async def test_what_would_not_count_is_refused_and_not_recorded(
 
 
 async def test_what_a_directive_names_cannot_be_taken_away(scene: Scene) -> None:
-    async with (
-        scene.policy() as policy,
-        scene.client(policy) as client,
-        connect(scene, policy) as owners,
-    ):
+    async with owners_at_work(scene) as (policy, client, owners):
         await begin(policy, client, owners)
         unlisted = ACTIVE.replace("['lapd-fr-users']", "[]")
         head, _, _ = LAPD_PUBLIC.partition("[lists.")
@@ -200,11 +190,7 @@ async def test_half_a_publication_is_refused(scene: Scene) -> None:
     unopened = [PendingEntry(entry=one.entry) for one in (first, *rest)]
     other = Entry()
     other.directive_published.name = "a"
-    async with (
-        scene.policy() as policy,
-        scene.client(policy) as client,
-        connect(scene, policy) as owners,
-    ):
+    async with owners_at_work(scene) as (_policy, client, owners):
         await ready(client.list)
         for entries in ([first], [PendingEntry(entry=other)], [first, first], unopened):
             with pytest.raises(ServiceError):
@@ -214,11 +200,7 @@ async def test_half_a_publication_is_refused(scene: Scene) -> None:
 
 async def test_a_registry_that_is_a_file_is_changed_there(scene: Scene) -> None:
     scene.registry = Scene.registry
-    async with (
-        scene.policy() as policy,
-        scene.client(policy) as client,
-        connect(scene, policy) as owners,
-    ):
+    async with owners_at_work(scene) as (_policy, client, owners):
         await ready(client.list)
         with pytest.raises(NotReady) as refused:
             await owners.publish(ours(ACTIVE, 1))

@@ -31,7 +31,7 @@ def officer_options(command: Any) -> Any:
             "token_file",
             type=click.File(),
             metavar="FILE",
-            help="File with the officer's token, bound to the search id (--id); - for standard input.",
+            help="File with the officer's token, bound to the search id; - for standard input.",
         ),
     )
     for option in reversed(options):
