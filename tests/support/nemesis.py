@@ -128,12 +128,21 @@ class Nemesis:
         self._spoil(load, [*links], "losing packets")
 
     def _spoil(self, load: Load, names: Sequence[str], harm: str) -> None:
-        links = [self._exchange.links[name] for name in names]
-        load.wait_for(self._chance.randint(*REST_LINES), self._bounds.rest_s_max)
-        self.did.append(f"wire of {', '.join(names)} {harm}")
-        for link in links:
+        def spoil(link: Link) -> None:
             assert link.wire is not None
             WIRE_HARMS[harm](link.wire)
+
+        links = [self._exchange.links[name] for name in names]
+        self._break_links(load, f"wire of {', '.join(names)} {harm}", links, spoil)
+
+    def _break_links(
+        self, load: Load, what: str, links: Sequence[Link], harm: Callable[[Link], None]
+    ) -> None:
+        """All of these links at once, for a while."""
+        load.wait_for(self._chance.randint(*REST_LINES), self._bounds.rest_s_max)
+        self.did.append(what)
+        for link in links:
+            harm(link)
         load.wait_for(self._chance.randint(*HURT_LINES), self._bounds.hurt_s_max)
         for link in links:
             link.mend()
@@ -141,13 +150,9 @@ class Nemesis:
     def part(self, load: Load, cluster: NatsCluster, name: str) -> None:
         """Cuts or slows all links of a node to the other nodes; clients reach it as before."""
         harm = self._chance.choice([*LINK_HARMS])
-        load.wait_for(self._chance.randint(*REST_LINES), self._bounds.rest_s_max)
-        self.did.append(f"{name} {harm} from the other nodes")
-        for link in cluster.links(name):
-            LINK_HARMS[harm](link)
-        load.wait_for(self._chance.randint(*HURT_LINES), self._bounds.hurt_s_max)
-        for link in cluster.links(name):
-            link.mend()
+        self._break_links(
+            load, f"{name} {harm} from the other nodes", cluster.links(name), LINK_HARMS[harm]
+        )
 
     def roll(self, load: Load, names: Sequence[str]) -> None:
         """Restarts one after the other, in good order."""
