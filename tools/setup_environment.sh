@@ -12,11 +12,12 @@ source "$(dirname "${BASH_SOURCE[0]}")/find_python.sh"
 make_environment() {
     local python=$1
     # Debian ships Python without ensurepip, and then `venv` leaves half an environment behind.
-    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    if ! makes_environments "$python"; then
         echo "$python cannot make virtual environments: its venv module is not installed." >&2
         echo "On Debian and Ubuntu: sudo apt-get install python3-venv" >&2
         return 1
     fi
+    echo "Making an environment of $("$python" --version) ($python) …"
     "$python" -m venv "$folder"
 }
 
