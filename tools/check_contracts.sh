@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Lints the contracts, and compares them with those of an earlier commit.
 #   tools/check_contracts.sh SCRATCH [COMMIT]
-# Without COMMIT the comparison is with the latest release; before the first release with
+# Without COMMIT the comparison is with the latest release: the newest tag, or in a clone without tags the commit
+# that dated a version in CHANGELOG.md; before the first release with
 # origin/main; and with the last commit where that is all there is.
 set -euo pipefail
 
@@ -15,6 +16,7 @@ image_of() {
 
 base_commit() {
     git describe --tags --match 'v*' --abbrev=0 2>/dev/null \
+        || git log -1 --format=%H --pickaxe-regex -S'^## \[[0-9.]+\] - [0-9]' -- CHANGELOG.md 2>/dev/null | grep . \
         || git rev-parse --verify --quiet origin/main \
         || git rev-parse --verify --quiet HEAD \
         || true

@@ -1,7 +1,8 @@
 """The code of the last release, so that a service of it can run beside those of today.
 
-The release is that of the newest tag before this commit (`v1.2.3`), or of `--last-release COMMIT`. Its code
-comes out of git; the packages that it needs are those that are installed now.
+The release is that of the newest tag before this commit (`v1.2.3`), where a clone has no tags the commit that dated
+a version in CHANGELOG.md, or that of `--last-release COMMIT`. Its code comes out of git; the packages that it needs
+are those that are installed now.
 """
 
 import json
@@ -22,6 +23,8 @@ from countersign.installation.ports import Ports
 from support.sources import ROOT
 
 FOLDERS: Final = ("services", "proto", "directives")
+DATED: Final = r"^## \[[0-9.]+\] - [0-9]"
+"""The heading of a released version in CHANGELOG.md."""
 
 # Runs with the release's own code: an installation is made by it, and taken over by today's.
 _PREPARES: Final = """
@@ -85,22 +88,30 @@ class LastRelease:
 def last_release(commit: str | None, folder: Path) -> LastRelease:
     """Its code, unpacked into the folder; skips the test when there is no release to be had."""
     if commit is None:
-        newest = ("describe", "--tags", "--match", "v*", "--abbrev=0", "HEAD^")
-        found = _git(*newest)
-        if found.returncode != 0:
+        commit = _newest_tag() or _newest_dated()
+        if not commit:
             shallow = _git("rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
             why = (
                 "the clone is shallow (git fetch --unshallow --tags)"
                 if shallow
-                else "there is no tag"
+                else "CHANGELOG.md never had a version with a date"
             )
             pytest.skip(f"no release before this commit: {why}. --last-release COMMIT names one")
-        commit = found.stdout.decode().strip()
     packed = _git("archive", "--format=tar", commit, *FOLDERS)
     assert packed.returncode == 0, packed.stderr.decode()
     with tarfile.open(fileobj=BytesIO(packed.stdout)) as tar:
         tar.extractall(folder)  # it is our own repository's
     return LastRelease(commit, folder)
+
+
+def _newest_tag() -> str:
+    found = _git("describe", "--tags", "--match", "v*", "--abbrev=0", "HEAD^")
+    return found.stdout.decode().strip()
+
+
+def _newest_dated() -> str:
+    changed = ("log", "-1", "--format=%H", "--pickaxe-regex", f"-S{DATED}", "HEAD^")
+    return _git(*changed, "--", "CHANGELOG.md").stdout.decode().strip()
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
