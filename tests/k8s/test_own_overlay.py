@@ -41,6 +41,7 @@ def test_a_configuration_that_changed_rolls_its_pods_out(made: Rendered) -> None
 
 def test_certificates_are_of_the_operator_s_trust_domain(made: Rendered) -> None:
     uris = {uri for one in made.of_kind("Certificate") for uri in one["spec"]["uris"]}
+    services = {f"service/{name}" for name in ("broker", "ledger", "nats", "policy")}
     assert uris == {"spiffe://faces.example"} | {
-        f"spiffe://faces.example/service/{name}" for name in ("broker", "ledger", "nats", "policy")
+        f"spiffe://faces.example/{name}" for name in services | {"oversight/reader-gateway"}
     }
