@@ -5,10 +5,12 @@ or the candidates is logged, and candidates leave only sealed to the requester.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from operator import attrgetter
+from typing import NamedTuple
 
 import stamina
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -21,6 +23,7 @@ from connector.system import (
     FaceSystem,
     Findings,
     ProbeRefused,
+    Resemblance,
     SystemFailed,
 )
 from countersign.connector.v1.connector_pb2 import (
@@ -80,13 +83,28 @@ class Keys:
     """Turns the holder's record names into identifiers that mean nothing to others."""
 
 
-@dataclass(frozen=True)
-class AnsweredOrder:
+class AnsweredOrder(NamedTuple):
     """What an answer is to: enough of an order to answer it, verified or not."""
 
     search_id: str
     order_sha256: bytes
     request_sha256: bytes
+
+
+class Answered(NamedTuple):
+    """An answer as it is published, and what of it is needed again: nothing is read back from its bytes."""
+
+    answer: SearchAnswer
+    sha256: bytes
+    """Of the bytes of the answer that are signed."""
+    data: bytes
+    """A serialised SignedAnswer."""
+
+    @classmethod
+    def read(cls, data: bytes) -> "Answered":
+        """One that was made before."""
+        answer = SignedAnswer.FromString(data).answer
+        return cls(SearchAnswer.FromString(answer), sha256(answer).digest(), data)
 
 
 class Answerer:
@@ -118,7 +136,7 @@ class Answerer:
             false_match_rate=scale.false_match_rate,
         )
 
-    async def answer(self, order: VerifiedOrder) -> SignedAnswer:
+    async def answer(self, order: VerifiedOrder) -> Answered:
         """Run the order and answer it."""
         about = AnsweredOrder(order.search_id, order.order_sha256, order.request_sha256)
         try:
@@ -137,11 +155,11 @@ class Answerer:
             return self._failed(about, FailureReason.FAILURE_REASON_SYSTEM_ERROR)
         return self._found(order, about, findings, wanted)
 
-    def refused(self, about: AnsweredOrder, refused: OrderRefused) -> SignedAnswer:
+    def refused(self, about: AnsweredOrder, refused: OrderRefused) -> Answered:
         """The answer to an order that may not be run."""
         return self._failed(about, refused.reason, refused.check)
 
-    def set_aside(self, about: AnsweredOrder) -> SignedAnswer:
+    def set_aside(self, about: AnsweredOrder) -> Answered:
         """The answer to an order that was begun again and again and never came to another."""
         return self._failed(about, FailureReason.FAILURE_REASON_SYSTEM_ERROR, "SET_ASIDE")
 
@@ -172,26 +190,33 @@ class Answerer:
 
     def _found(
         self, order: VerifiedOrder, about: AnsweredOrder, findings: Findings, wanted: int
-    ) -> SignedAnswer:
-        searched_at = self._clock.now()
-        found = self._candidate_list(order.search_id, findings, wanted, searched_at)
+    ) -> Answered:
+        now = self._clock.now()
+        # A system may return more than asked for, and in any order; the requester gets neither.
+        ranked = sorted(findings.resemblances, key=attrgetter("score"), reverse=True)[:wanted]
+        found = self._candidate_list(order.search_id, findings, ranked, wanted, now)
         sealed = seal(
             order.answer_public_key,
             found.SerializeToString(deterministic=True),
             candidates_info(order.search_id, order.order_sha256),
         )
-        flags = [candidate.above_threshold for candidate in found.candidates]
+        threshold = self._scale.threshold
         result = CandidatesFound(
-            returned=len(flags),
-            above_threshold=sum(flags),
+            returned=len(ranked),
+            above_threshold=sum([one.score >= threshold for one in ranked]),
             gallery_size=findings.gallery_size,
             algorithm=self._behind.algorithm,
             sealed_candidates=sealed,
         )
-        return self._sign(about, found=result)
+        return self._sign(about, now, found=result)
 
     def _candidate_list(
-        self, search_id: str, findings: Findings, wanted: int, searched_at: datetime
+        self,
+        search_id: str,
+        findings: Findings,
+        ranked: Sequence[Resemblance],
+        wanted: int,
+        searched_at: datetime,
     ) -> CandidateList:
         face = findings.face
         found = CandidateList(
@@ -211,31 +236,31 @@ class Answerer:
             notice=NOTICE,
             searched_at=stamp(searched_at),
         )
-        # A system may return more than asked for, and in any order; the requester gets neither.
-        ranked = sorted(findings.resemblances, key=attrgetter("score"), reverse=True)[:wanted]
         identify, threshold = self._identify, self._scale.threshold
+        # Looking the field up costs as much as adding to it.
+        add = found.candidates.add
         for rank, resemblance in enumerate(ranked, start=1):
-            found.candidates.add(
-                rank=rank,
-                candidate_id=identify(resemblance.record),
-                similarity_score=resemblance.score,
-                above_threshold=resemblance.score >= threshold,
-                image_sha256=resemblance.image_sha256,
-            )
+            candidate, score = add(), resemblance.score
+            candidate.rank = rank
+            candidate.candidate_id = identify(resemblance.record)
+            candidate.similarity_score = score
+            candidate.above_threshold = score >= threshold
+            candidate.image_sha256 = resemblance.image_sha256
         return found
 
     def _failed(
         self, about: AnsweredOrder, reason: FailureReason.ValueType, check: str = ""
-    ) -> SignedAnswer:
+    ) -> Answered:
         failure = SearchFailure(reason=reason, check=check)
-        return self._sign(about, failure=failure)
+        return self._sign(about, self._clock.now(), failure=failure)
 
     def _sign(
         self,
         about: AnsweredOrder,
+        answered_at: datetime,
         found: CandidatesFound | None = None,
         failure: SearchFailure | None = None,
-    ) -> SignedAnswer:
+    ) -> Answered:
         answer = SearchAnswer(
             search_id=about.search_id,
             order_sha256=about.order_sha256,
@@ -244,14 +269,15 @@ class Answerer:
             gallery=self._gallery,
             found=found,
             failure=failure,
-            answered_at=stamp(self._clock.now()),
+            answered_at=stamp(answered_at),
         )
-        signed = answer.SerializeToString(deterministic=True)
-        return SignedAnswer(
-            answer=signed,
+        data = answer.SerializeToString(deterministic=True)
+        signed = SignedAnswer(
+            answer=data,
             key_id=self._keys.answers.key_id,
-            signature=self._keys.answers.sign(ANSWER_CONTEXT, signed),
+            signature=self._keys.answers.sign(ANSWER_CONTEXT, data),
         )
+        return Answered(answer, sha256(data).digest(), signed.SerializeToString())
 
 
 class CandidateIds:
@@ -261,12 +287,13 @@ class CandidateIds:
     """
 
     def __init__(self, key: bytes, gallery: str) -> None:
-        self._begun = HMAC(key, SHA256())
-        self._begun.update(gallery.encode() + b"\0")
+        begun = HMAC(key, SHA256())
+        begun.update(gallery.encode() + b"\0")
+        self._copy = begun.copy
 
     def of(self, record: str) -> str:
         """The identifier of one record."""
-        mac = self._begun.copy()
+        mac = self._copy()
         mac.update(record.encode())
         return mac.finalize()[:CANDIDATE_ID_BYTES].hex()
 
@@ -279,8 +306,3 @@ def candidate_id(key: bytes, gallery: str, record: str) -> str:
 def about_signed(signed: SignedBytes) -> AnsweredOrder:
     """What an answer to an order with a good signature is to."""
     return AnsweredOrder(signed.order.search_id, signed.order_sha256, signed.request_sha256)
-
-
-def about_unverified(order: bytes, search_id: str, request_sha256: bytes) -> AnsweredOrder:
-    """What an answer to an order without a good signature is to, as far as the order says."""
-    return AnsweredOrder(search_id, sha256(order).digest(), request_sha256)

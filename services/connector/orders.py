@@ -30,7 +30,7 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from connector.answering import AnsweredOrder, Answerer, about_signed
+from connector.answering import Answered, AnsweredOrder, Answerer, about_signed
 from connector.proof import CHECKS, Expectations, OrderRefused, SignedBytes, read_signed, verify
 from connector.runs import Run, RunStore
 from connector.telling import told_of
@@ -38,7 +38,6 @@ from countersign.connector.v1.connector_pb2 import (
     FailureReason,
     SearchAnswer,
     SearchOrder,
-    SignedAnswer,
     SignedOrder,
 )
 from shared import telemetry
@@ -116,8 +115,7 @@ class Orders:
         self._working.add(search_id)
         telling = _InProgress(delivery)
         try:
-            answer, data = await self._answer(search_id, delivery)
-            await self._publish(search_id, answer, data)
+            await self._publish(search_id, await self._answer(search_id, delivery))
         except (ServiceError, sqlite3.Error) as error:
             log.warning("answer delayed", extra={"fields": {"error": type(error).__name__}})
             raise Retry(RETRY_S) from error
@@ -138,14 +136,13 @@ class Orders:
             raise OrderRefused("ORDER_MISPLACED")
         return read_signed(unverified, self._expected.broker_keys, order)
 
-    async def _answer(self, search_id: str, delivery: Delivery) -> tuple[SignedAnswer, bytes]:
-        """The answer, and its bytes."""
+    async def _answer(self, search_id: str, delivery: Delivery) -> Answered:
         try:
             signed = self._read(search_id, delivery.data)
         except OrderRefused as refused:
             # Without a request digest, which only a verified order could vouch for.
             about = AnsweredOrder(search_id, _digest(delivery.data), b"")
-            return _with_bytes(self._refuse(about, refused))
+            return self._refuse(about, refused)
         earlier = self._runs.find(search_id)
         if earlier is not None:
             return self._replay(signed, earlier)
@@ -153,30 +150,28 @@ class Orders:
             search_id, self._clock.now()
         )
         if begun_again > BEGUN_AGAIN_MAX:
-            answer = self._set_aside(about_signed(signed))
+            answered = self._set_aside(about_signed(signed))
         else:
-            answer = await self._run(signed)
+            answered = await self._run(signed)
         run = Run(
             search_id=search_id,
             request_sha256=signed.request_sha256,
-            signed_answer=answer.SerializeToString(),
+            signed_answer=answered.data,
             answered_at=self._clock.now(),
-            ran=told_of(signed, answer),
+            ran=told_of(signed, answered),
         )
         kept = await self._runs.keep(run)
-        if kept is not run:
-            answer = SignedAnswer.FromString(kept.signed_answer)
-        return answer, kept.signed_answer
+        return answered if kept is run else Answered.read(kept.signed_answer)
 
-    def _replay(self, signed: SignedBytes, earlier: Run) -> tuple[SignedAnswer, bytes]:
+    def _replay(self, signed: SignedBytes, earlier: Run) -> Answered:
         """The answer that was given; another request under the same search id gets none."""
         if earlier.request_sha256 != signed.request_sha256:
             refused = OrderRefused("SEARCH_ALREADY_RUN")
-            return _with_bytes(self._refuse(about_signed(signed), refused))
+            return self._refuse(about_signed(signed), refused)
         log.info("answer published again")
-        return SignedAnswer.FromString(earlier.signed_answer), earlier.signed_answer
+        return Answered.read(earlier.signed_answer)
 
-    async def _run(self, signed: SignedBytes) -> SignedAnswer:
+    async def _run(self, signed: SignedBytes) -> Answered:
         with telemetry.span("connector.verify"):
             try:
                 order = verify(signed, self._expected, self._clock.now())
@@ -184,34 +179,33 @@ class Orders:
                 return self._refuse(about_signed(signed), refused)
         started = time.perf_counter()
         with telemetry.span("connector.run"):
-            answer = await self._answerer.answer(order)
+            answered = await self._answerer.answer(order)
         _run_duration.record(time.perf_counter() - started)
-        return answer
+        return answered
 
-    def _refuse(self, about: AnsweredOrder, refused: OrderRefused) -> SignedAnswer:
+    def _refuse(self, about: AnsweredOrder, refused: OrderRefused) -> Answered:
         reason = FailureReason.Name(refused.reason)
         fields = {"reason": reason, "check": refused.check, "search_id": about.search_id}
         log.warning("order refused", extra={"fields": fields})
         _refusals.add(1, {"reason": refused.check})
         return self._answerer.refused(about, refused)
 
-    def _set_aside(self, about: AnsweredOrder) -> SignedAnswer:
+    def _set_aside(self, about: AnsweredOrder) -> Answered:
         fields = {"search_id": about.search_id, "begun_again": BEGUN_AGAIN_MAX}
         log.error("order set aside", extra={"fields": fields})
         return self._answerer.set_aside(about)
 
-    async def _publish(self, search_id: str, answer: SignedAnswer, data: bytes) -> None:
+    async def _publish(self, search_id: str, answered: Answered) -> None:
         # The id is of the answer, not of the search: a rejected forgery must not make the bus drop
         # the true answer as a duplicate.
-        digest = hashlib.sha256(answer.answer).hexdigest()
         await self._bus.publish_durable(
             f"answers.{self._expected.system}.{search_id}",
-            data,
-            message_id=f"answer/{search_id}/{digest}",
+            answered.data,
+            message_id=f"answer/{search_id}/{answered.sha256.hex()}",
             template=ANSWERS_TEMPLATE,
         )
         if telemetry.switch.on:
-            _answers.add(1, {"result": _result(answer)})
+            _answers.add(1, {"result": _result(answered.answer)})
 
 
 def _digest(data: bytes) -> bytes:
@@ -221,15 +215,10 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _with_bytes(answer: SignedAnswer) -> tuple[SignedAnswer, bytes]:
-    return answer, answer.SerializeToString()
-
-
-def _result(answer: SignedAnswer) -> str:
-    made = SearchAnswer.FromString(answer.answer)
-    if made.HasField("found"):
+def _result(answer: SearchAnswer) -> str:
+    if answer.HasField("found"):
         return "FOUND"
-    return FailureReason.Name(made.failure.reason).removeprefix("FAILURE_REASON_")
+    return FailureReason.Name(answer.failure.reason).removeprefix("FAILURE_REASON_")
 
 
 class _InProgress:

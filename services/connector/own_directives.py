@@ -41,7 +41,7 @@ def load_own_directives(
         raise SettingsError(f"cannot use the directives in {folder}: {error}") from error
 
     def judge(request: BoundRequest, now: datetime) -> Sequence[Verdict]:
-        seats = evaluator.evaluate_party(request.facts, request.officer, now, agency)
-        return [seat.verdict for seat in seats]
+        question = evaluator.ask(request.facts, request.officer, now)
+        return [seat.verdict for seat in evaluator.party_says(question, agency)]
 
     return judge

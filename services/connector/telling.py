@@ -1,17 +1,21 @@
 """What the ledger is told of an order that was answered."""
 
-import hashlib
+import functools
 import re
-from datetime import UTC
+from datetime import date, timedelta
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
-from connector.proof import SignedBytes
+from connector.answering import Answered
+from connector.proof import SignedBytes, microseconds_of
 from connector.report_store import Ran
 from countersign.connector.v1 import connector_pb2 as pb
 from countersign.connector.v1.connector_pb2 import FailureReason
-from countersign.ledger.v1.entry_pb2 import Entry
+
+DAYS_AT_HAND: Final = 16
+"""Orders are of today and, round midnight, of yesterday."""
+
+_EPOCH: Final = date(1970, 1, 1)
+_DAY: Final = 24 * 60 * 60 * 1_000_000
 
 _SEARCH_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _REFUSALS: Final = frozenset(
@@ -23,19 +27,18 @@ _REFUSALS: Final = frozenset(
 )
 
 
-def told_of(signed: SignedBytes, answer: pb.SignedAnswer) -> Ran | None:
+def told_of(signed: SignedBytes, answered: Answered) -> Ran | None:
     """What is told of the answer to an order; None where there is nothing that a ledger could look for."""
-    order = signed.order
-    made = pb.SearchAnswer.FromString(answer.answer)
-    day = _decided_on(order)
+    search_id, made = signed.order.search_id, answered.answer
+    day = _decided_on(signed)
     # Of what was run both are sound; of what was refused they are whatever the order said.
-    if day is None or _SEARCH_ID.fullmatch(order.search_id) is None:
+    if day is None or _SEARCH_ID.fullmatch(search_id) is None:
         return None
     run = pb.Run(
-        search_id=order.search_id,
+        search_id=search_id,
         order_sha256=signed.order_sha256,
         request_sha256=signed.request_sha256,
-        answer_sha256=hashlib.sha256(answer.answer).digest(),
+        answer_sha256=answered.sha256,
         result=_result(made),
         answered_at=made.answered_at,
     )
@@ -48,10 +51,18 @@ def _result(made: pb.SearchAnswer) -> pb.RunResult.ValueType:
     return pb.RUN_RESULT_REFUSED if made.failure.reason in _REFUSALS else pb.RUN_RESULT_FAILED
 
 
-def _decided_on(order: pb.SearchOrder) -> str | None:
+def _decided_on(signed: SignedBytes) -> str | None:
     """The UTC day of the decision, as its entry says."""
-    try:
-        recorded_at = Entry.FromString(order.decision_receipt.leaf).recorded_at
-        return recorded_at.ToDatetime(tzinfo=UTC).date().isoformat()
-    except (DecodeError, ValueError, OverflowError):
+    entry = signed.decision
+    if entry is None:
         return None
+    try:
+        microseconds = microseconds_of(entry.recorded_at)
+    except ValueError:
+        return None
+    return _day(microseconds // _DAY)
+
+
+@functools.lru_cache(maxsize=DAYS_AT_HAND)
+def _day(number: int) -> str:
+    return (_EPOCH + timedelta(days=number)).isoformat()
