@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -12,6 +13,7 @@ from broker.streams import ANSWERS_OF_A_SEARCH_MAX, ANSWERS_STREAM, answer_subje
 from broker.watch import KnownSearches
 from countersign.connector.v1.connector_pb2 import SearchAnswer, SignedAnswer
 from countersign.ledger.v1.entry_pb2 import RequestRejected
+from shared.backoff import Backoff
 from shared.bus import Bus, Delivery, Poison, Retry
 from shared.errors import ServiceError
 from shared.identity import SpiffeId
@@ -21,7 +23,8 @@ from shared.signing import ANSWER_CONTEXT, BadSignature, VerifyKey
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 1.0
+AGAIN: Final = Backoff(first_s=1.0, most_s=10.0)
+"""Before an answer comes again that could not be recorded."""
 
 
 class AnswerRefused(Exception):
@@ -76,7 +79,7 @@ class Answers:
         try:
             await self._take_in(delivery)
         except ServiceError as error:
-            raise Retry(RETRY_S) from error
+            raise Retry(AGAIN.wait_s(delivery.deliveries)) from error
 
     async def _take_in(self, delivery: Delivery) -> None:
         _, system, search_id = delivery.subject.split(".")

@@ -7,15 +7,18 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 
 from broker.record import Record
+from shared.backoff import PutOff
 
 log = logging.getLogger(__name__)
 
 
 class AtOnce:
-    """One task for each search, and no more than `most` for each peer."""
+    """One task for each search, no more than `most` for each peer, and none for one that is not due."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, away: PutOff) -> None:
+        """`away` are the peers that could not be heard."""
         self._most = most
+        self._away = away
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._busy: Counter[str] = Counter()
 
@@ -23,6 +26,8 @@ class AtOnce:
         """Begins it; False when it is under way, or when the peer's turn has not come."""
         peer = record.referred_to
         if record.search_id in self._tasks or self._busy[peer] >= self._most:
+            return False
+        if not self._away.is_due(peer):
             return False
         task = asyncio.create_task(work(record), name=record.search_id)
         self._tasks[record.search_id] = task

@@ -14,6 +14,7 @@ from broker.streams import order_subject, orders_stream
 from broker.watch import KnownSearches
 from countersign.ledger.v1.append_pb2 import PendingEntry
 from shared import telemetry
+from shared.backoff import Backoff, PutOff
 from shared.bus import Bus
 from shared.clock import Clock
 from shared.errors import ServiceError
@@ -21,11 +22,17 @@ from shared.errors import ServiceError
 log = logging.getLogger(__name__)
 
 SWEEP_S: Final = 0.5
+AGAIN: Final = Backoff(first_s=1.0, most_s=10.0)
+"""Before what a sweep did in vain is tried again: each end by itself, the look for open searches, purges."""
 ENDS_AT_ONCE_MAX: Final = 64
 UNPURGED_MAX: Final = 10_000
 """Past it, orders of ended searches are left to the stream's own age limit."""
 RESYNC_S: Final = 30.0
 """Searches that other brokers decided are taken into care at least this often."""
+
+
+_RESYNC: Final = "resync"
+_PURGE: Final = "purge"
 
 
 class Ending:
@@ -37,6 +44,8 @@ class Ending:
         self._known = known
         self._clock = clock
         self._unpurged: dict[str, Record] = {}
+        self._late = PutOff(AGAIN)
+        self._put_off = PutOff(AGAIN)
 
     def observe(self) -> None:
         """Has the open searches measured until the broker stops."""
@@ -67,11 +76,13 @@ class Ending:
         resync_at = 0.0
         while True:
             try:
-                if loop.time() >= resync_at:
+                if loop.time() >= resync_at and self._put_off.is_due(_RESYNC):
                     await self._resync()
                     resync_at = loop.time() + RESYNC_S
+                    self._put_off.succeeded(_RESYNC)
                 await self._sweep()
             except ServiceError as error:
+                self._put_off.failed(_RESYNC)
                 log.warning("sweep put off", extra={"fields": {"reason": error.reason}})
             await asyncio.sleep(SWEEP_S)
 
@@ -88,18 +99,24 @@ class Ending:
     async def _sweep(self) -> None:
         now = self._clock.now()
         late = [record for record in self._known.open.values() if record.deadline <= now]
+        self._late.keep_only({record.search_id for record in late})
+        late = [record for record in late if self._late.is_due(record.search_id)]
         for start in range(0, len(late), ENDS_AT_ONCE_MAX):
             some = late[start : start + ENDS_AT_ONCE_MAX]
             ends = [self._end(record, expired_entry(record)) for record in some]
             # One search that cannot be ended must not keep the others open.
-            for outcome in await asyncio.gather(*ends, return_exceptions=True):
+            outcomes = await asyncio.gather(*ends, return_exceptions=True)
+            for record, outcome in zip(some, outcomes, strict=True):
                 if isinstance(outcome, ServiceError):
+                    self._late.failed(record.search_id)
                     fields = {"reason": outcome.reason}
                     log.warning("search not ended yet", extra={"fields": fields})
                 elif isinstance(outcome, BaseException):
                     raise outcome
-        for record in list(self._unpurged.values()):
-            await self.purge(record)
+        if self._unpurged and self._put_off.is_due(_PURGE):
+            for record in list(self._unpurged.values()):
+                await self.purge(record)
+            (self._put_off.failed if self._unpurged else self._put_off.succeeded)(_PURGE)
 
     async def _end(self, record: Record, pending: PendingEntry) -> Record:
         ended = await self._ledger.end(record, pending)
@@ -108,7 +125,7 @@ class Ending:
         return ended
 
     async def purge(self, record: Record) -> None:
-        """Takes the order of an ended search off the bus; tries again with the next sweep."""
+        """Takes the order of an ended search off the bus; tries again with a later sweep."""
         if record.referred_to:
             return  # its order, if there is one, is on the peer's
         subject = order_subject(record.system, record.search_id)

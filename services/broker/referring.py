@@ -42,6 +42,7 @@ from countersign.ledger.v1.entry_pb2 import Entry, PeerEntry
 from countersign.policy.v1.policy_pb2 import Peer as AskedAt
 from countersign.type.v1.decision_pb2 import DecisionOutcome
 from countersign.type.v1.search_pb2 import SealedPayload
+from shared.backoff import Backoff, PutOff
 from shared.clock import Clock
 from shared.errors import (
     Broken,
@@ -81,6 +82,8 @@ TOLD_MAX: Final = 16
 """Withdrawals that one peer is being told of at once."""
 RETRY_S: Final = 2.0
 """A search is asked about no more often, unless it has just been referred."""
+AGAIN: Final = Backoff(first_s=1.0, most_s=15.0)
+"""Before a peer that could not be heard is asked about anything again."""
 RECALL_S: Final = 30.0
 """How often the ledger is asked what was taken back, by another broker too, which may be gone."""
 UNTOLD_MAX: Final = 10_000
@@ -123,8 +126,9 @@ class Referring:
         self._trust = trust
         self._clients = clients
         self._clock = clock
-        self._following = AtOnce(FOLLOWED_MAX)
-        self._telling = AtOnce(TOLD_MAX)
+        self._away = PutOff(AGAIN)
+        self._following = AtOnce(FOLLOWED_MAX, self._away)
+        self._telling = AtOnce(TOLD_MAX, self._away)
         self._asked_at: dict[str, float] = {}
         self._untold: dict[str, Record] = {}
         self._recalled = 0
@@ -166,6 +170,7 @@ class Referring:
             check = error.reason if _REASON.fullmatch(error.reason) else "UNREADABLE"
             await self._reject(record, check)
             return
+        self._away.succeeded(record.referred_to)
         if not await self._take_in(record, peer, search):
             self._follow(record)
 
@@ -178,12 +183,15 @@ class Referring:
         try:
             await found[1].withdraw(record.search_id)
         except _PASSING:
+            self._away.failed(record.referred_to)
             # At the end of the queue: others have their turn first.
             if len(self._untold) < UNTOLD_MAX:
                 self._untold[record.search_id] = record
+            return
         except ServiceError as error:
             # Never heard of there, or not ours: nothing is left to be withdrawn.
             log.warning("peer takes no withdrawal", extra={"fields": {"reason": error.reason}})
+        self._away.succeeded(record.referred_to)
 
     async def give_out(self, record: Record, search: Search) -> None:
         """Adds the peer's receipts and the answer, as far as they can be had and are those on record."""
@@ -274,6 +282,9 @@ class Referring:
             pass  # not referred yet: the caller's retry does it, or it expires
         except ServiceError as error:
             log.warning("peer not heard", extra={"fields": {"reason": error.reason}})
+            self._away.failed(record.referred_to)
+            return
+        self._away.succeeded(record.referred_to)
 
     async def _take_in(self, record: Record, peer: Peer, search: Search) -> bool:
         """Ends the search here if it has ended there. True when there is nothing left to wait for."""

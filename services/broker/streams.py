@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
@@ -11,6 +10,7 @@ from nats.js import api
 
 from broker.config import BrokerSettings
 from broker.participants import Participants
+from shared.backoff import Backoff, PutOff
 from shared.bus import Bus
 from shared.errors import Unavailable
 
@@ -29,7 +29,7 @@ bounds what breaks its connector each time."""
 ORDERS_IN_FLIGHT_MAX: Final = 256
 QUEUES_POLL_S: Final = 0.5
 """How soon a system that is registered while the broker runs can be sent an order."""
-QUEUES_RETRY_S: Final = 30.0
+QUEUES_AGAIN: Final = Backoff(first_s=1.0, most_s=30.0)
 """After the bus did not let us make one: until its configuration has the system, it will not."""
 ANSWERS_BYTES_MAX: Final = 4 * 1024**3
 ANSWER_BYTES_MAX: Final = 256 * 1024
@@ -91,14 +91,14 @@ class OrderQueues:
         self._current = current
         self._settings = settings
         self._made: set[str] = set()
-        self._again: dict[str, float] = {}
-        """When a system is tried again of which the bus took no queue."""
+        self._put_off = PutOff(QUEUES_AGAIN)
+        """Systems of which the bus took no queue."""
         self.tried = asyncio.Event()
         """Set once those that are registered at first have their queues, as far as the bus lets us."""
 
     async def make(self, system: str) -> None:
         """Has it made now, if it is not and was not refused lately: agencies are told of a system before."""
-        if system not in self._made and time.monotonic() >= self._again.get(system, 0.0):
+        if system not in self._made and self._put_off.is_due(system):
             await self._make(system)
 
     async def keep(self) -> None:
@@ -124,7 +124,7 @@ class OrderQueues:
             # An owner has registered it; the operator gives it an account on the bus.
             fields = {"system": system, "why": error.message}
             log.warning("a system has no queue on the bus", extra={"fields": fields})
-            self._again[system] = time.monotonic() + QUEUES_RETRY_S
+            self._put_off.failed(system)
 
 
 async def ensure_answers(bus: Bus, settings: BrokerSettings) -> None:

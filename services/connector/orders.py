@@ -41,6 +41,7 @@ from countersign.connector.v1.connector_pb2 import (
     SignedOrder,
 )
 from shared import telemetry
+from shared.backoff import Backoff
 from shared.bus import Delivery, Retry
 from shared.clock import Clock
 from shared.errors import ServiceError
@@ -48,8 +49,8 @@ from shared.errors import ServiceError
 IN_PROGRESS_EVERY_S = 15.0
 """A quarter of the minute after which the bus takes an order for lost."""
 
-RETRY_S = 2.0
-"""Wait before an order comes again when bus or disk failed, or while it is being worked on."""
+AGAIN = Backoff(first_s=2.0, most_s=15.0)
+"""Before an order comes again when bus or disk failed, or while it is being worked on."""
 
 BEGUN_AGAIN_MAX = 4
 """How often an order is begun again that ended this process, or failed in a way that nobody foresaw."""
@@ -111,14 +112,14 @@ class Orders:
         # By the search that its subject names, whatever is in it: that search waits for an answer.
         search_id = delivery.subject.rpartition(".")[2]
         if search_id in self._working:
-            raise Retry(RETRY_S)
+            raise Retry(AGAIN.wait_s(delivery.deliveries))
         self._working.add(search_id)
         telling = _InProgress(delivery)
         try:
             await self._publish(search_id, await self._answer(search_id, delivery))
         except (ServiceError, sqlite3.Error) as error:
             log.warning("answer delayed", extra={"fields": {"error": type(error).__name__}})
-            raise Retry(RETRY_S) from error
+            raise Retry(AGAIN.wait_s(delivery.deliveries)) from error
         finally:
             telling.stop()
             self._working.discard(search_id)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from broker import referring
 from broker.ledger import Ledger
 from broker.peer_client import PeerClient
 from broker.record import Record, answered_entry
@@ -17,6 +18,7 @@ from countersign.ledger.v1.append_pb2 import PendingEntry
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.type.v1.decision_pb2 import DecisionOutcome
 from countersign.type.v1.search_pb2 import GalleryClass, SealedPayload
+from shared.backoff import Backoff
 from shared.errors import NotReady, Unavailable
 from shared.referral import VALIDITY_S, NotProved, prove_referral
 from shared.registry import TrustRoots
@@ -89,7 +91,10 @@ def recorded(changed: Callable[[Entry], None] = unchanged) -> Record:
     return Record.from_receipts(ReferralWorkshop().referred(changed).decision_receipt, None)
 
 
-async def test_peer_that_hangs_keeps_no_other_from_being_followed() -> None:
+async def test_peer_that_hangs_keeps_no_other_from_being_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(referring, "AGAIN", Backoff(first_s=0, most_s=0))
     peers = TwoPeers()
     await peers.referring.withdraw(peers.at_east)
     await peers.north_is_asked()

@@ -16,6 +16,7 @@ from countersign.client.prepare import PreparedSearch, prepare
 from countersign.client.verify import OpenedAnswer, open_answer
 from countersign.type.v1.decision_pb2 import Obligation
 from countersign.type.v1.search_pb2 import SearchFacts
+from shared.backoff import Backoff
 from shared.errors import NotAuthentic, TooLate, Unavailable
 from shared.registry import TrustRoots
 from shared.rpc import CHANNEL_OPTIONS, MESSAGE_BYTES_MAX, call, call_stream, open_channel
@@ -26,6 +27,8 @@ TIMEOUT_S: Final = 20.0
 WAIT_S: Final = 300.0
 LONG_POLL_S: Final = 30.0
 """How long the broker holds one answer back; a broken connection is noticed at the next."""
+AGAIN: Final = Backoff(first_s=1.0, most_s=10.0)
+"""Before a broker that went away is asked again for a search; longer, where it says so itself."""
 SUBMIT_ATTEMPTS: Final = 4
 """A submission is idempotent by its id, so it may be sent again when the broker was unreachable."""
 
@@ -162,6 +165,7 @@ class Client:
 
     async def wait(self, search_id: str, timeout_s: float = WAIT_S) -> pb.Search:
         """The search once it has ended; asks again when the broker went away. Raises ServiceError."""
+        failures = 0
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
@@ -169,8 +173,10 @@ class Client:
                         search = await self.get(search_id, wait_s=min(LONG_POLL_S, timeout_s))
                         if search.state in END_STATES:
                             return search
+                        failures = 0
                     except Unavailable as error:
-                        await asyncio.sleep(error.retry_after_s or 1)
+                        failures += 1
+                        await asyncio.sleep(max(error.retry_after_s or 0, AGAIN.wait_s(failures)))
         except TimeoutError:
             raise TooLate(
                 "STILL_PENDING",

@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeVar
 import aiohttp
 from yarl import URL
 
+from shared.backoff import jittered
 from shared.errors import Unavailable
 from tlog.errors import TlogError
 from tlog.merkle import HASH_BYTES
@@ -32,7 +33,7 @@ CONNECT_S: Final = 5.0
 ANSWER_S_MAX: Final = 60.0
 """The largest bundle over a slow line."""
 PAUSES_S: Final = (0.2, 1.0, 3.0)
-"""Between attempts: a server that restarts or is busy is not a failure of the log."""
+"""At most, between attempts: a server that restarts or is busy is not a failure of the log."""
 REDIRECTS_MAX: Final = 3
 CONNECTIONS_MAX: Final = 8
 ABSENT: Final = (404, 410, 403)
@@ -92,7 +93,7 @@ class HttpSource:
                 if status not in BUSY:
                     break
             if pause_s is not None:
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(jittered(pause_s))
         raise Unavailable("LOG_UNREACHABLE", f"{self.name}/{path}: {failure}")
 
     async def _ask(self, path: str, bytes_max: int) -> tuple[int, bytes]:
