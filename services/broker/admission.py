@@ -31,6 +31,11 @@ class Call:
     service: str = SERVICE
 
 
+def token_digest(token: str) -> bytes:
+    """Goes on record, so that it can be asked later which token vouched for whom. Empty without one."""
+    return hashlib.sha256(token.encode()).digest() if token else b""
+
+
 @dataclass(frozen=True)
 class Admitted:
     """An officer who may ask, and by what that was found."""
@@ -44,8 +49,8 @@ class Admitted:
 
     @property
     def token_sha256(self) -> bytes:
-        """Goes on record, so that it can be asked later which token vouched for whom. Empty without one."""
-        return hashlib.sha256(self.token.encode()).digest() if self.token else b""
+        """See `token_digest`."""
+        return token_digest(self.token)
 
 
 class Admission:

@@ -6,7 +6,7 @@ as everybody is whom the broker turns away.
 
 import hashlib
 
-from broker.admission import Admission, Call
+from broker.admission import Admission, Call, token_digest
 from broker.ledger import Ledger
 from broker.record import Record
 from countersign.broker.v1.broker_pb2 import DischargeObligationRequest, DischargeObligationResponse
@@ -44,13 +44,15 @@ class Discharging:
         except NotFound as error:
             await self._admission.turned_away(call, request.search_id, error, spent)
             raise
-        pending = discharged_entry(record, duty, officer, request.narrative)
+        pending = discharged_entry(
+            record, duty, officer, request.narrative, token_digest(request.officer_token)
+        )
         appended = await self._ledger.append(pending, call.until)
         return DischargeObligationResponse(receipt=appended.receipt, existing=appended.existing)
 
 
 def discharged_entry(
-    record: Record, duty: Obligation, officer: str, narrative: str
+    record: Record, duty: Obligation, officer: str, narrative: str, token_sha256: bytes
 ) -> PendingEntry:
     """A duty was done. Its key makes that one entry, however often it is said."""
     event = ObligationDischarged(
@@ -60,6 +62,7 @@ def discharged_entry(
         rule_id=duty.rule_id,
         party=duty.party,
         result=DischargeResult.DISCHARGE_RESULT_DONE,
+        officer_token_sha256=token_sha256,
     )
     # A digest: there are no bounds on what a rule's name may look like, and there are on a key.
     named = hashlib.sha256("\0".join((duty.kind, duty.rule_id, duty.party)).encode()).hexdigest()

@@ -138,7 +138,7 @@ def done(decided_index: int, decided: PendingEntry) -> PendingEntry:
     leaf = decided.entry.SerializeToString()
     record = Record.from_receipts(Receipt(index=decided_index, leaf=leaf), None)
     duty = record.decision.decision.obligations[-1]
-    pending = discharged_entry(record, duty, "lapd-40123", "")
+    pending = discharged_entry(record, duty, "lapd-40123", "", b"")
     # There is nothing here to seal them with, and what counts is public.
     pending.ClearField("sensitive")
     return pending

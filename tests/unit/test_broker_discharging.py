@@ -1,5 +1,6 @@
 """A duty that came with a decision is done: who may say so, that it is one entry, and who is turned away."""
 
+import hashlib
 from collections.abc import Callable
 from typing import cast
 
@@ -83,7 +84,8 @@ async def test_a_duty_that_was_done_is_on_record_without_who_and_what(
     search_id = await submitted(broker)
     decided_index = len(broker.bus.ledger.entries) - 1
     broker.restart()
-    told = await say(broker, request(broker, search_id))
+    asked = request(broker, search_id)
+    told = await say(broker, asked)
     ledger = broker.bus.ledger
     entry = ledger.entries[-1]
     event = entry.obligation_discharged
@@ -91,6 +93,7 @@ async def test_a_duty_that_was_done_is_on_record_without_who_and_what(
     assert (event.decided_index, event.origin_agency) == (decided_index, LAPD)
     assert (event.kind, event.rule_id, event.party) == ("report", "LAPD-1", LAPD)
     assert event.result == DISCHARGE_RESULT_DONE
+    assert event.officer_token_sha256 == hashlib.sha256(asked.officer_token.encode()).digest()
     assert ledger.sensitive[-1] == ["officer", "narrative"]
     assert told.receipt == ledger.receipt(len(ledger.entries) - 1)
     assert not told.existing

@@ -1458,6 +1458,7 @@ class ObligationDischarged(_message.Message):
     PARTY_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     EVIDENCE_SHA256_FIELD_NUMBER: _builtins.int
+    OFFICER_TOKEN_SHA256_FIELD_NUMBER: _builtins.int
     decided_index: _builtins.int
     """Index of the SearchDecided entry."""
     origin_agency: _builtins.str
@@ -1472,6 +1473,8 @@ class ObligationDischarged(_message.Message):
     """What became of it."""
     evidence_sha256: _builtins.bytes
     """Digest of what shows it, such as a report; empty when nothing does."""
+    officer_token_sha256: _builtins.bytes
+    """SHA-256 of the token of the officer who said it, as in SearchDecided. Empty in entries of release 0.1."""
     def __init__(
         self,
         *,
@@ -1482,10 +1485,11 @@ class ObligationDischarged(_message.Message):
         party: _builtins.str = ...,
         result: Global___DischargeResult.ValueType = ...,
         evidence_sha256: _builtins.bytes = ...,
+        officer_token_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_index", b"decided_index", "evidence_sha256", b"evidence_sha256", "kind", b"kind", "origin_agency", b"origin_agency", "party", b"party", "result", b"result", "rule_id", b"rule_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_index", b"decided_index", "evidence_sha256", b"evidence_sha256", "kind", b"kind", "officer_token_sha256", b"officer_token_sha256", "origin_agency", b"origin_agency", "party", b"party", "result", b"result", "rule_id", b"rule_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
