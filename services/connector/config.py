@@ -93,7 +93,8 @@ class ConnectorSettings(ProcessSettings):
     probe_opening_key: ConfigPath
     """X25519 private key that probes are sealed to."""
     state: KeptPath
-    """Folder for what the connector keeps: answers, embeddings, the key of candidate identifiers."""
+    """Folder for what the connector keeps: answers, embeddings, the key of candidate identifiers.
+    All connectors of a system share one, or a search may run twice."""
     behind: Annotated[ReferenceAdapter | AnswersAtOnceAdapter, Field(discriminator="adapter")]
     scale: ScaleSettings
     retries: RetrySettings = RetrySettings()

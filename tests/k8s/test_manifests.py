@@ -2,6 +2,7 @@
 than are written down."""
 
 import re
+import tomllib
 from typing import Any
 
 import pytest
@@ -175,6 +176,29 @@ def test_certificates_bear_the_names_that_the_bus_knows(manifests: Rendered) -> 
             services = {one["metadata"]["name"] for one in manifests.of_kind("Service")}
             if pod.name in services:
                 assert {pod.name, f"{pod.name}.countersign.svc"} <= set(made["dnsNames"])
+
+
+def test_of_a_connector_there_is_one_with_its_record_on_a_disk_of_its_own(
+    manifests: Rendered,
+) -> None:
+    """Two that do not share it run a search twice. A StatefulSet ends one pod before it starts the next."""
+    found = [pod for pod in manifests.pods if pod.name == "connector"]
+    scalers = manifests.of_kind("HorizontalPodAutoscaler", "ScaledObject")
+    assert "connector" not in {one["spec"]["scaleTargetRef"]["name"] for one in scalers}
+    systems = []
+    for pod in found:
+        assert pod.kind == "StatefulSet"
+        workload = manifests.named("StatefulSet", pod.owner)["spec"]
+        assert workload["replicas"] == 1
+        (container,) = pod.spec["containers"]
+        (config,) = (one["configMap"] for one in pod.spec["volumes"] if one["name"] == "config")
+        (text,) = manifests.named("ConfigMap", config["name"])["data"].values()
+        settings = tomllib.loads(text)
+        systems.append(settings["system"])
+        mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+        assert mounts[settings["state"]] in pod.claims
+        assert "COUNTERSIGN_STATE" not in {one["name"] for one in container["env"]}
+    assert len(systems) == len(set(systems))
 
 
 def test_autoscalers_are_the_only_ones_to_say_how_many(manifests: Rendered) -> None:
