@@ -5,6 +5,9 @@ connector that answers at once), and submits searches with a sealed probe of 100
 to the verified, opened answer. Then the same request is echoed by a bare server in the same run, so
 that the ratio holds on a noisy machine. CPU is counted over all processes, the load generator
 included. Bounded in count and time; ends only what it started.
+
+What an agency has before it asks is no work of ours, and is made before clock and CPU are read: the facts
+of the case, the picture, and the officer's token, which the agency's identity provider signs.
 """
 
 import argparse
@@ -18,10 +21,11 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import grpc
 import psutil
@@ -31,7 +35,7 @@ from rich.table import Table
 
 from countersign.broker.v1.broker_pb2 import SubmitSearchRequest
 from countersign.client import Client, ClientSettings
-from countersign.client.prepare import PreparedSearch, seal_search
+from countersign.client.prepare import seal_search
 from countersign.installation import bundled
 from countersign.installation.identity_provider import DevelopmentIdentityProvider
 from countersign.installation.layout import Layout
@@ -40,6 +44,7 @@ from countersign.installation.prepare import ensure_documents, prepare, systems_
 from countersign.installation.supervisor import Supervisor
 from countersign.type.v1 import search_pb2 as s
 from shared.signing import SigningKey
+from shared.tokens import LIFETIME_MAX
 
 LEVELS: Final = ((1, 100), (16, 640), (64, 1_920), (256, 1_920))
 """How many in flight, and how many searches in all: long enough that a process's first seconds, in which
@@ -92,6 +97,16 @@ RATIO_MAX: Final = 11.0
 console = Console(width=120)
 
 
+class Subject(Protocol):
+    """What is measured."""
+
+    def prepare_ahead(self, count: int) -> None:
+        """Makes what so many of them need and what is no part of the work that is measured."""
+
+    async def __call__(self) -> None:
+        """Does one."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """One level of one subject."""
@@ -116,12 +131,13 @@ def cpu_seconds(processes: dict[str, psutil.Process]) -> dict[str, float]:
 
 
 async def load(
-    one: Callable[[], Awaitable[None]],
+    one: Subject,
     in_flight: int,
     count: int,
     processes: dict[str, psutil.Process],
 ) -> Measured:
     """Keeps `in_flight` of them going until `count` are done."""
+    one.prepare_ahead(count)
     left = count
     took: list[float] = []
 
@@ -165,6 +181,15 @@ def own_case(chance: random.Random) -> s.SearchFacts:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What an agency has before it asks."""
+
+    facts: s.SearchFacts
+    officer: str
+    token: str
+
+
 class FullSearch:
     """From sealing to the opened answer, as an agency system does it."""
 
@@ -174,18 +199,22 @@ class FullSearch:
         self._chance = random.Random(1)
         self._probe = os.urandom(PROBE_BYTES)
         self._sealing_key = client.trust.systems[SYSTEM_SEALING].sealing_public_key
+        self._ahead: deque[Case] = deque()
 
-    def prepared(self, officer: str) -> tuple[PreparedSearch, str]:
-        """A sealed search and its officer's token."""
-        prepared = seal_search(own_case(self._chance), self._probe, self._sealing_key)
-        return prepared, self._provider.token(officer, prepared.search_id)
+    def prepare_ahead(self, count: int) -> None:
+        """The cases of the next searches; a level takes a minute or two, and a token fifteen to lapse."""
+        self._ahead.extend(self._case() for _ in range(count))
+
+    def _case(self) -> Case:
+        facts, officer = own_case(self._chance), self._chance.choice(OFFICERS)
+        return Case(facts, officer, self._provider.token(officer, facts.search_id, LIFETIME_MAX))
 
     async def __call__(self) -> None:
         """One search. Exits when it is not answered: a refused search would be a fast one."""
-        officer = self._chance.choice(OFFICERS)
-        prepared, token = self.prepared(officer)
-        search = await self._client.submit(prepared, token, wait_s=WAIT_S)
-        opened = self._client.open_answer(prepared, search, officer)
+        case = self._ahead.popleft() if self._ahead else self._case()
+        prepared = seal_search(case.facts, self._probe, self._sealing_key)
+        search = await self._client.submit(prepared, case.token, wait_s=WAIT_S)
+        opened = self._client.open_answer(prepared, search, case.officer)
         if opened.candidates is None:
             sys.exit(f"a search of the load failed: {opened.failure}")
 
@@ -265,6 +294,25 @@ async def measure_searches(folder: Path, levels: tuple[tuple[int, int], ...]) ->
         return [await load(search, flight, count, processes) for flight, count in levels]
 
 
+class Echo:
+    """The same request there and back."""
+
+    def __init__(self, channel: grpc.aio.Channel, request: SubmitSearchRequest) -> None:
+        self._method = channel.unary_unary(
+            "/bench.Echo/Echo",
+            request_serializer=SubmitSearchRequest.SerializeToString,
+            response_deserializer=SubmitSearchRequest.FromString,
+        )
+        self._request = request
+
+    def prepare_ahead(self, count: int) -> None:
+        """It needs nothing."""
+
+    async def __call__(self) -> None:
+        """One echo."""
+        await self._method(self._request, timeout=60)
+
+
 async def measure_echo(levels: tuple[tuple[int, int], ...]) -> list[Measured]:
     """Every level of a bare echo of a request of the same size."""
     request = SubmitSearchRequest(facts=own_case(random.Random(1)), officer_token="t" * 400)
@@ -276,15 +324,7 @@ async def measure_echo(levels: tuple[tuple[int, int], ...]) -> list[Measured]:
         assert server.stdout is not None
         port = int(await server.stdout.readline())
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            method = channel.unary_unary(
-                "/bench.Echo/Echo",
-                request_serializer=SubmitSearchRequest.SerializeToString,
-                response_deserializer=SubmitSearchRequest.FromString,
-            )
-
-            async def echo() -> None:
-                await method(request, timeout=60)
-
+            echo = Echo(channel, request)
             for _ in range(50):
                 await echo()
             processes = {"load": psutil.Process(), "echo": psutil.Process(server.pid)}
