@@ -37,6 +37,8 @@ _LOW_ORDER: Final = frozenset(
 )
 """The points of the curve and of its twist of which eight times is nothing, by their coordinate u."""
 
+_NO_KEY: Final = "an X25519 public key has 32 bytes and is not a point of low order"
+
 
 class Unopenable(Exception):
     """The payload was not sealed to this key for this purpose, or was changed."""
@@ -58,20 +60,35 @@ def can_be_sealed_to(public_key: bytes) -> bool:
     return len(public_key) == 32 and point not in _LOW_ORDER
 
 
+class PublicKey:
+    """An X25519 public key (32 raw bytes) to which is sealed. Who seals to one often keeps it read."""
+
+    def __init__(self, raw: bytes) -> None:
+        """Raises BadKey for a wrong length."""
+        try:
+            self._key = X25519PublicKey.from_public_bytes(raw)
+        except ValueError as error:
+            raise BadKey(_NO_KEY) from error
+        self.key_id = key_id(raw)
+
+    def seal(self, plaintext: bytes, info: bytes) -> SealedPayload:
+        """Only the holder of the private key can open it. Raises BadKey for a point of low order."""
+        try:
+            ciphertext = _SUITE.encrypt(plaintext, self._key, info=info)
+        except ValueError as error:
+            raise BadKey(_NO_KEY) from error
+        return SealedPayload(
+            kem_id=KEM_X25519,
+            kdf_id=KDF_HKDF_SHA256,
+            aead_id=AEAD_AES_256_GCM,
+            key_id=self.key_id,
+            ciphertext=ciphertext,
+        )
+
+
 def seal(public_key: bytes, plaintext: bytes, info: bytes) -> SealedPayload:
     """Seals to a raw X25519 public key (32 bytes); raises BadKey."""
-    try:
-        recipient = X25519PublicKey.from_public_bytes(public_key)
-        ciphertext = _SUITE.encrypt(plaintext, recipient, info=info)
-    except ValueError as error:
-        raise BadKey("an X25519 public key has 32 bytes and is not a point of low order") from error
-    return SealedPayload(
-        kem_id=KEM_X25519,
-        kdf_id=KDF_HKDF_SHA256,
-        aead_id=AEAD_AES_256_GCM,
-        key_id=key_id(public_key),
-        ciphertext=ciphertext,
-    )
+    return PublicKey(public_key).seal(plaintext, info)
 
 
 class PrivateKey:

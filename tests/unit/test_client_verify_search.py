@@ -4,7 +4,7 @@ The attacker is the broker: it holds true receipts of every search, and writes t
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -12,11 +12,13 @@ from countersign.broker.v1.broker_pb2 import CheckSearchResponse, Search, Search
 from countersign.client import VerificationError, verify_check, verify_search
 from countersign.connector.v1.connector_pb2 import FailureReason, SearchAnswer
 from countersign.ledger.v1.entry_pb2 import Entry
+from countersign.type.v1.circumstances_pb2 import RequestRoute
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, VerdictOutcome
-from countersign.type.v1.search_pb2 import Purpose
 from support.orders import OFFICER, SEARCH_ID, log_signer
 from support.searches import DECIDED_AT, PERMITTED, LogInMemory, SearchWorkshop
 
+NAMES: Final = ("origin_agency", "beneficiary_agency", "system", "gallery")
+STATED: Final = (*NAMES, "purpose", "suspicion", "offence", "provenance", "capture_mode")
 OTHER_ID: Final = "7d0e4a52-3c5b-4f0e-9a43-6f2d1c8b9e11"
 REFUSED: Final = Decision(outcome=DecisionOutcome.DECISION_OUTCOME_REFUSED)
 
@@ -152,10 +154,16 @@ def test_decision_for_another_officer(
 
 
 def test_decision_on_record_as_about_something_else(workshop: SearchWorkshop) -> None:
-    def another_purpose(entry: Entry) -> None:
-        entry.search_decided.summary.purpose = Purpose.PURPOSE_MISSING_PERSON
+    def other_circumstances(entry: Entry) -> None:
+        entry.search_decided.summary.circumstances.route = RequestRoute.REQUEST_ROUTE_DIRECT
 
-    search = workshop.decide(changed=another_purpose)
+    search = workshop.decide(changed=other_circumstances)
+    assert reason_to_sender(workshop, search) == "SUMMARY_MISMATCH"
+
+
+@pytest.mark.parametrize("fact", STATED)
+def test_decision_on_record_without_what_was_stated(workshop: SearchWorkshop, fact: Any) -> None:
+    search = workshop.decide(changed=lambda entry: entry.search_decided.summary.ClearField(fact))
     assert reason_to_sender(workshop, search) == "SUMMARY_MISMATCH"
 
 
@@ -384,7 +392,7 @@ def test_check_without_its_own_receipt(workshop: SearchWorkshop) -> None:
     assert reason_of_check(workshop, response) == "RECEIPT_INVALID"
 
 
-@pytest.mark.parametrize("field", ["origin_agency", "beneficiary_agency", "system", "gallery"])
+@pytest.mark.parametrize("field", NAMES)
 def test_check_of_other_facts(workshop: SearchWorkshop, field: str) -> None:
     response = workshop.check(
         changed=lambda entry: setattr(entry.search_checked.summary, field, "another")

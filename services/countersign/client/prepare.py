@@ -1,5 +1,6 @@
 """Makes a search ready: the picture cleaned and sealed, and the key that will open the answer."""
 
+import functools
 import json
 import os
 import tempfile
@@ -19,12 +20,16 @@ from shared.sealing import (
     SEALED_BYTES_MAX,
     SEALING_OVERHEAD_BYTES,
     PrivateKey,
+    PublicKey,
     probe_info,
-    seal,
 )
 from shared.signing import BadKey
 
 SALT_BYTES: Final = 32
+_KEYS_AT_HAND: Final = 64
+"""Keys of systems that are read once; trust roots hold a few."""
+
+_public_key = functools.lru_cache(maxsize=_KEYS_AT_HAND)(PublicKey)
 
 
 class ProbeRefused(Exception):
@@ -145,7 +150,7 @@ def seal_search(facts: SearchFacts, probe: bytes, sealing_public_key: bytes) -> 
     info = probe_info(facts.search_id, facts.system)
     return PreparedSearch(
         facts=facts,
-        sealed_probe=seal(sealing_public_key, probe, info),
+        sealed_probe=_public_key(sealing_public_key).seal(probe, info),
         answer_key=PrivateKey.generate(),
         salt=os.urandom(SALT_BYTES),
     )

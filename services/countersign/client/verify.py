@@ -15,6 +15,7 @@ No receipt shows that an end is being kept back: a search that is told as pendin
 
 import functools
 import hashlib
+import operator
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,7 +69,13 @@ _END_STATES: Final = {
     "search_expired": SearchState.SEARCH_STATE_EXPIRED,
     "search_withdrawn": SearchState.SEARCH_STATE_WITHDRAWN,
 }
-_STATED_FACTS: Final = (
+# Read once: each look at a value of an enumeration goes through Python of the library.
+_PENDING: Final = SearchState.SEARCH_STATE_PENDING
+_REFUSED_STATE: Final = SearchState.SEARCH_STATE_REFUSED
+_PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
+_REFUSED: Final = DecisionOutcome.DECISION_OUTCOME_REFUSED
+_ALL_PERMIT: Final = frozenset({VerdictOutcome.VERDICT_OUTCOME_PERMIT})
+_stated_facts: Final = operator.attrgetter(
     "origin_agency",
     "beneficiary_agency",
     "system",
@@ -107,10 +114,10 @@ class VerifiedSearch:
     @property
     def state(self) -> SearchState.ValueType:
         """Where it stands, as far as the receipts go."""
-        if self.decision.outcome == DecisionOutcome.DECISION_OUTCOME_REFUSED:
-            return SearchState.SEARCH_STATE_REFUSED
+        if self.decision.outcome == _REFUSED:
+            return _REFUSED_STATE
         if self.end is None:
-            return SearchState.SEARCH_STATE_PENDING
+            return _PENDING
         return _END_STATES[str(self.end.WhichOneof("event"))]
 
     @property
@@ -197,7 +204,7 @@ def verify_search(
         permit = _is_permit(search.decision)
     else:
         permit = is_referred(decided.search_decided, trust)
-    if not permit and search.decision.outcome != DecisionOutcome.DECISION_OUTCOME_REFUSED:
+    if not permit and search.decision.outcome != _REFUSED:
         raise VerificationError("DECISION_MISMATCH", "the decision is no refusal, and no permit")
     if prepared is not None and officer is not None:
         _require_sent(decided.search_decided, prepared, officer)
@@ -250,7 +257,7 @@ def open_answer(
     """Verifies everything and opens the answer. Raises VerificationError."""
     verified = verify_search(search, prepared.search_id, trust, prepared, officer)  # steps 1 to 4
     decided, end = verified.decided.search_decided, verified.end
-    if verified.state == SearchState.SEARCH_STATE_REFUSED:
+    if verified.state == _REFUSED_STATE:
         raise VerificationError("DECISION_MISMATCH", "no permit of this request is on record")
     if end is None or not search.HasField("answer"):
         raise VerificationError("ANSWER_NOT_RECORDED", "the ledger has no such answer")
@@ -286,7 +293,7 @@ def _require_sent(decided: SearchDecided, prepared: PreparedSearch, officer: str
 
 
 def _is_about(summary: SearchSummary, facts: SearchFacts) -> bool:
-    return all(getattr(summary, name) == getattr(facts, name) for name in _STATED_FACTS)
+    return bool(_stated_facts(summary) == _stated_facts(facts))
 
 
 def _verified_end(search: Search, permit: bool, trust: TrustRoots) -> Entry | None:
@@ -334,14 +341,8 @@ def _require_told(search: Search, verified: VerifiedSearch) -> None:
 
 
 def _is_permit(decision: Decision) -> bool:
-    return (
-        decision.outcome == DecisionOutcome.DECISION_OUTCOME_PERMITTED
-        and len(decision.verdicts) > 0
-        and all(
-            verdict.outcome == VerdictOutcome.VERDICT_OUTCOME_PERMIT
-            for verdict in decision.verdicts
-        )
-    )
+    said = {verdict.outcome for verdict in decision.verdicts}
+    return decision.outcome == _PERMITTED and said == _ALL_PERMIT
 
 
 def _result(answer: SearchAnswer) -> tuple[object, ...]:
@@ -387,7 +388,7 @@ def _open(prepared: PreparedSearch, answer: SearchAnswer) -> CandidateList:
         candidates = CandidateList.FromString(plaintext)
     except (Unopenable, DecodeError) as error:
         raise VerificationError("CANDIDATES_UNOPENABLE", "the candidates do not open") from error
-    above = sum(candidate.above_threshold for candidate in candidates.candidates)
+    above = [candidate.above_threshold for candidate in candidates.candidates].count(True)
     if (
         candidates.search_id != prepared.search_id
         or candidates.gallery != answer.gallery
