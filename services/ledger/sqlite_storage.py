@@ -280,6 +280,10 @@ def _open_for_writing(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
+        # How pages were before a statement of many rows, in case it fails in the middle: some megabytes of
+        # the largest batch. Else each batch has a file made for them in a folder of everybody's, and what
+        # is written of openings there, no expungement overwrites. Not for a migration, which may sort all.
+        connection.execute("PRAGMA temp_store = MEMORY")
     except sqlite3.Error as error:
         connection.close()
         raise NotReady("LEDGER_UNREADABLE", f"{path} cannot be opened: {error}") from error

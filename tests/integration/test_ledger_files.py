@@ -1,5 +1,8 @@
 """The ledger's file: one process has it, and only one that can be this log is opened."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,25 @@ def test_existing_file_is_not_begun_again(database: SqliteDatabase) -> None:
 
 def test_file_is_readable_by_its_user_only(database: SqliteDatabase) -> None:
     assert database.path.stat().st_mode & 0o077 == 0
+
+
+def test_batch_leaves_nothing_of_itself_in_temporary_files(database: SqliteDatabase) -> None:
+    """A statement that may fail in the middle keeps the pages of before, of which openings have some."""
+    with contextlib.closing(database.open_for_writing()) as storage:
+        for start in (0, 400):
+            before = set(open_files())
+            storage.begin()
+            entries = complete(*(decided(number) for number in range(start, start + 400)))
+            storage.add_entries(start, entries)
+            assert {one for one in open_files() if one.endswith(" (deleted)")} <= before
+            storage.commit()
+
+
+def open_files() -> Iterator[str]:
+    """What this process has open; SQLite removes its temporary files as soon as they are open."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            yield os.readlink(descriptor)  # noqa: PTH115  # a socket has no path
 
 
 def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
