@@ -138,6 +138,9 @@ class FileLastSigned:
         self._path = path
         self._descriptor = descriptor
         self._alone = alone
+        self._said: list[tuple[bytes, tuple[int, Signed] | None]] = [(b"", None)] * _SLOTS
+        """What each slot held when it was last read: the file is read before each signature and before each
+        record, and in between one slot changes."""
 
     @classmethod
     def open(cls, path: Path, *, alone: bool = True) -> "FileLastSigned":
@@ -202,7 +205,7 @@ class FileLastSigned:
             if raw == bytes(SLOT_BYTES):
                 continue
             try:
-                found.append(_read_slot(raw))
+                found.append(self._slot(number, raw))
             except ValueError as error:
                 damage = f"record {number} of {_SLOTS} is not what was written: {error}"
         numbers = [sequence for sequence, _ in found]
@@ -210,6 +213,14 @@ class FileLastSigned:
         if damage is None and numbers not in ([], [1]) and abs(numbers[0] - numbers[-1]) != 1:
             damage = "one of its records is gone"
         return max(found, key=lambda one: one[0], default=None), damage
+
+    def _slot(self, number: int, raw: bytes) -> tuple[int, Signed]:
+        """Say what a slot's bytes say; those that say it already are not taken apart again."""
+        before, one = self._said[number]
+        if one is None or raw != before:
+            one = _read_slot(raw)
+            self._said[number] = raw, one
+        return one
 
     def _write(self, sequence: int, record: Signed) -> None:
         content = record.encoded

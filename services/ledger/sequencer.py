@@ -30,7 +30,7 @@ from ledger.tree import Published, Receipts, Tiles
 from shared import telemetry
 from shared.errors import NotReady, Overloaded, ServiceError, Unavailable
 from tlog.checkpoint import Checkpoint
-from tlog.merkle import leaf_hash
+from tlog.merkle import TreeAtSize, leaf_hash
 from tlog.tiles import TreeEdge
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ class _Staged:
     """A tree that is signed and may be committed, and what is to be remembered of it."""
 
     following: Published
+    tree: TreeAtSize
     signed: Signed
 
 
@@ -238,7 +239,7 @@ class Sequencer:
         else:
             _entries_appended.add(len(batch.fresh))
             _commit_duration.record(time.perf_counter() - started)
-        self._answer(requests, batch)
+        self._answer(requests, batch, None if staged is None else staged.tree)
 
     def _stage(self, requests: list[_Request]) -> tuple[Batch, _Staged | None]:
         """Put a batch into the transaction, all but its head, and sign its tree."""
@@ -269,7 +270,7 @@ class Sequencer:
         proof = tree.consistency_proof(before.size) if before.size else []
         signed = self._guard.examine(stored, Tree(edge.size, tree.root, proof))
         checkpoint = Checkpoint(self._keys.origin, edge.size, tree.root)
-        return _Staged(Published(edge, checkpoint, self._keys.sign(checkpoint)), signed)
+        return _Staged(Published(edge, checkpoint, self._keys.sign(checkpoint)), tree, signed)
 
     def _commit(self, requests: list[_Request], staged: _Staged) -> bool:
         """Commit, and remember what was signed, before anybody sees it.
@@ -298,8 +299,8 @@ class Sequencer:
         self._published = following
         return True
 
-    def _answer(self, requests: list[_Request], batch: Batch) -> None:
-        receipts = Receipts(self._published, self._tiles, self._reading)
+    def _answer(self, requests: list[_Request], batch: Batch, tree: TreeAtSize | None) -> None:
+        receipts = Receipts(self._published, self._tiles, self._reading, tree)
         leaves = {}
         first = self._published.size - len(batch.fresh)
         for offset, entry in enumerate(batch.fresh):

@@ -78,8 +78,12 @@ class Published:
     def at(self, size: int, tiles: Tiles, reading: Reading) -> TreeAtSize:
         """Give the tree as it was at a size up to this one."""
 
+        in_edge = self.edge.subtree
+
         def subtree(level: int, index: int) -> bytes:
-            return self._subtree(level, index, tiles, reading)
+            # Asked several times for each receipt, and nearly always of the edge.
+            found = in_edge(level, index)
+            return found if found is not None else self._subtree(level, index, tiles, reading)
 
         return TreeAtSize(size, subtree)
 
@@ -107,9 +111,16 @@ class Published:
 class Receipts:
     """Writes receipts of entries against one published tree."""
 
-    def __init__(self, published: Published, tiles: Tiles, reading: Reading) -> None:
+    def __init__(
+        self,
+        published: Published,
+        tiles: Tiles,
+        reading: Reading,
+        tree: TreeAtSize | None = None,
+    ) -> None:
+        """`tree` is that of `published`, where it is at hand."""
         self._reading = reading
-        self._tree = published.at(published.size, tiles, reading)
+        self._tree = tree or published.at(published.size, tiles, reading)
         self._writer = ProofWriter(self._tree, published.note)
 
     def proof(self, index: int) -> str:

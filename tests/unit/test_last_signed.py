@@ -135,3 +135,18 @@ def test_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     with pytest.raises(SigningRefused) as refused:
         FileLastSigned.open(tmp_path / "file" / "last-signed")
     assert refused.value.reason == "LAST_SIGNED_UNUSABLE"
+
+
+@pytest.mark.parametrize("at", [100, SLOT_BYTES + 100])
+def test_record_that_changed_since_it_was_read_is_read_again(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    store = FileLastSigned.open(path)
+    assert store.read() == record(3)
+    content[at] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RecordDamaged):
+        store.read()
+    content[at] ^= 1
+    path.write_bytes(content)
+    assert store.read() == record(3)
+    store.close()
