@@ -27,6 +27,7 @@ from support.directives import (
     PERMIT,
     TRAINED,
     book_where_others_permit,
+    changed_registry,
     manifest,
     ordinary,
     shipped_book,
@@ -88,6 +89,19 @@ async def test_unknown_parties_are_empty(servicer: PolicyServicer) -> None:
     assert (parties.beneficiary_agency, parties.operator_agency, parties.gallery_owner) == (
         "", "", "",
     )  # fmt: skip
+
+
+async def test_parties_are_those_of_the_registry_by_which_it_was_decided() -> None:
+    moved = changed_registry(systems={"lacris": {"operator": BURBANK}})
+    states = [current(shipped_book()), current(shipped_book(), moved)]
+    servicer = Deciding(lambda: states[0]())
+    for operator in ("CA0190000", BURBANK, "CA0190000"):
+        for asked in (question(), question(beneficiary_agency=None)):
+            batch = await servicer.evaluate_batch(pb.EvaluateBatchRequest(requests=[asked] * 2))
+            for answer in batch.responses:
+                assert answer.parties.operator_agency == operator
+                assert answer.parties.beneficiary_agency == asked.facts.beneficiary_agency
+        states.reverse()
 
 
 @pytest.mark.parametrize("missing", ["facts", "at", "officer"])
