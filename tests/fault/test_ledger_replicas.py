@@ -19,12 +19,13 @@ from countersign.ledger.v1.disclosure_pb2_grpc import LedgerDisclosureServiceStu
 from countersign.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 from countersign.ledger.v1.query_pb2_grpc import LedgerQueryServiceStub
 from shared.bus import Bus
-from shared.errors import ServiceError, Unavailable
+from shared.errors import NotFound, ServiceError, Unavailable
 from shared.rpc import call, open_channel
 from support.appenders import Appenders
 from support.ledgers import LAPD, SIGNER, LedgerProcess, assert_whole, search_id, write_settings
 from support.nats_servers import NatsUnderTest
 from support.postgres import PostgresServer, PostgresUnderTest, running_server
+from support.reader_gateway import ROUTED, Gateway, identity
 from support.waiting import until
 from tlog.checkpoint import open_checkpoint
 from tlog.proof import verify_receipt
@@ -325,3 +326,27 @@ async def test_standby_says_who_discloses_and_exports(replicas: Replicas) -> Non
         "LedgerQueryService": health_pb2.HealthCheckResponse.SERVING,
         "LedgerDisclosureService": health_pb2.HealthCheckResponse.NOT_SERVING,
     }
+
+
+async def test_standby_answers_all_that_the_gateway_of_readers_leads_on(
+    replicas: Replicas,
+) -> None:
+    """On Kubernetes it leads to replicas that only read (deploy/k8s/components/gateway-api-grpc)."""
+    standby = replicas.standby()
+    await replicas.append(1)
+    tls = replicas.nats.certificates.tls(identity().kind, identity().name)
+    async with open_channel(f"127.0.0.1:{standby.port}", tls) as channel:
+        gateway = Gateway(channel)
+        for path in ROUTED:
+
+            async def answered(path: str = path) -> bool:
+                try:
+                    await gateway.first(path)
+                except (Unavailable, NotFound) as error:
+                    if error.reason not in ("INDEX_BEHIND", "ENTRY_UNKNOWN"):
+                        raise
+                    return False  # it has not come to the newest entry
+                return True
+
+            await until(answered)
+    assert not standby.writes

@@ -1,8 +1,8 @@
 """The code of the last release, so that a service of it can run beside those of today.
 
 The release is that of the newest tag before this commit (`v1.2.3`), where a clone has no tags the commit that
-dated a version in CHANGELOG.md, or that of `--last-release COMMIT`. Its code comes out of git; the packages that
-it needs are those that are installed now.
+dated a version in CHANGELOG.md, or that of `--last-release COMMIT`. Its code comes out of git; the packages
+that it needs are those that are installed now.
 """
 
 import json
