@@ -8,6 +8,7 @@ Invariants:
   the same, and the ledger takes it once.
 """
 
+import functools
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -73,12 +74,22 @@ def begin(database: sqlite3.Connection, today: date) -> None:
     )
 
 
-def add(database: sqlite3.Connection, search_id: str, ran: Ran, answered_at: datetime) -> None:
-    """Remember a run that is to be told."""
-    database.execute(
-        "INSERT INTO ran VALUES (?, ?, ?, ?, 0) ON CONFLICT DO NOTHING",
-        (search_id, ran.day, ran.record, answered_at.timestamp()),
-    )
+def add(database: sqlite3.Connection, told: Sequence[tuple[str, Ran, datetime]]) -> None:
+    """Remember runs that are to be told, each with its search and when it was answered."""
+    if not told:
+        return
+    values = [
+        value
+        for search_id, ran, answered_at in told
+        for value in (search_id, ran.day, ran.record, answered_at.timestamp())
+    ]
+    database.execute(_adding(len(told)), values)
+
+
+@functools.cache  # as many as are written together
+def _adding(count: int) -> str:
+    rows = ", ".join(["(?, ?, ?, ?, 0)"] * count)
+    return f"INSERT INTO ran VALUES {rows} ON CONFLICT DO NOTHING"  # noqa: S608  # no value is in it
 
 
 def next_day(

@@ -17,15 +17,15 @@ import contextlib
 import functools
 import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from connector import report_store
 from connector.proof import CLOCK_SKEW_MAX, VALIDITY_MAX
 from connector.report_store import Ran
+from connector.thread import WorkThread
 
 RETENTION_MIN = VALIDITY_MAX + CLOCK_SKEW_MAX + timedelta(days=1)
 """Shortest retention: the longest that an order can be valid, and a day."""
@@ -33,7 +33,9 @@ RETENTION_MIN = VALIDITY_MAX + CLOCK_SKEW_MAX + timedelta(days=1)
 BUSY_S_MAX = 5.0
 """How long to wait for a lock that only a second connector on the same file could hold."""
 
-Arguments = ParamSpec("Arguments")
+TOGETHER_MAX = 32
+"""How many answers one statement writes: each number is a statement of its own."""
+
 Returned = TypeVar("Returned")
 
 # With row numbers, so that answers are written one after the other and a look-up reads names alone: half
@@ -72,7 +74,6 @@ class RunStore:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="runs")
         # Opened here so that a file that cannot be used stops the start.
         self._database = sqlite3.connect(
             path, timeout=BUSY_S_MAX, isolation_level=None, check_same_thread=False
@@ -83,6 +84,7 @@ class RunStore:
         self._database.executescript(report_store.SCHEMA)
         self._reader = sqlite3.connect(path, timeout=BUSY_S_MAX, isolation_level=None)
         self._reader.execute("PRAGMA query_only = ON")
+        self._writer = WorkThread("runs")
         self._waiting: list[tuple[Run, asyncio.Future[Run]]] = []
         self._flushing: asyncio.Task[None] | None = None
 
@@ -100,15 +102,15 @@ class RunStore:
 
     async def begin_again(self, search_id: str, now: datetime) -> int:
         """Count, durably, that an order without an answer is begun once more; return how often."""
-        return await self._in_thread(self._begin_again, search_id, now)
+        return await self._writer.do(lambda: self._begin_again(search_id, now))
 
     async def forget(self, before: datetime) -> int:
         """Delete answers from before a time; return how many."""
-        return await self._in_thread(self._forget, before)
+        return await self._writer.do(lambda: self._forget(before))
 
     async def write(self, work: Callable[[sqlite3.Connection], Returned]) -> Returned:
         """Have something else written, or read, in one transaction, after all that was kept before."""
-        return await self._in_thread(self._in_transaction, work)
+        return await self._writer.do(lambda: self._in_transaction(work))
 
     async def close(self) -> None:
         """Finish what is being written and close the file."""
@@ -116,14 +118,15 @@ class RunStore:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._flushing
         self._reader.close()
-        await self._in_thread(self._database.close)
-        self._writer.shutdown()
+        await self._writer.do(self._database.close)
+        self._writer.close()
 
     async def _flush(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
+            runs = [run for run, _ in batch]
             try:
-                durable = await self._in_thread(self._insert, [run for run, _ in batch])
+                durable = await self._writer.do(functools.partial(self._insert, runs))
             except sqlite3.Error as error:
                 for _, kept in batch:
                     if not kept.done():
@@ -132,15 +135,6 @@ class RunStore:
                 for (_, kept), run in zip(batch, durable, strict=True):
                     if not kept.done():
                         kept.set_result(run)
-
-    async def _in_thread(
-        self,
-        function: Callable[Arguments, Returned],
-        *arguments: Arguments.args,
-        **named: Arguments.kwargs,
-    ) -> Returned:
-        call = functools.partial(function, *arguments, **named)
-        return await asyncio.get_running_loop().run_in_executor(self._writer, call)
 
     def _in_transaction(self, work: Callable[[sqlite3.Connection], Returned]) -> Returned:
         self._database.execute("BEGIN IMMEDIATE")
@@ -154,16 +148,29 @@ class RunStore:
             raise
         return done
 
-    def _insert(self, runs: Sequence[Run]) -> list[Run]:
+    def _insert(self, runs: Sequence[Run]) -> Sequence[Run]:
+        with contextlib.suppress(_KeptBefore):
+            return self._in_transaction(lambda _: self._insert_together(runs))
         return self._in_transaction(lambda _: [self._insert_one(run) for run in runs])
 
+    def _insert_together(self, runs: Sequence[Run]) -> Sequence[Run]:
+        """Raises _KeptBefore.
+
+        In few statements: each has this thread and that of the event loop wait for one another several times.
+        """
+        for start in range(0, len(runs), TOGETHER_MAX):
+            some = runs[start : start + TOGETHER_MAX]
+            values = [value for run in some for value in _values(run)]
+            if self._database.execute(_inserting(len(some)), values).rowcount != len(some):
+                raise _KeptBefore
+            told = [(one.search_id, one.ran, one.answered_at) for one in some if one.ran]
+            report_store.add(self._database, told)
+        return runs
+
     def _insert_one(self, run: Run) -> Run:
-        inserted = self._database.execute(
-            "INSERT INTO runs VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (run.search_id, run.request_sha256, run.signed_answer, run.answered_at.timestamp()),
-        )
+        inserted = self._database.execute(_inserting(1), _values(run))
         if inserted.rowcount and run.ran is not None:
-            report_store.add(self._database, run.search_id, run.ran, run.answered_at)
+            report_store.add(self._database, [(run.search_id, run.ran, run.answered_at)])
         earlier = None if inserted.rowcount else _find(self._database, run.search_id)
         return earlier or run
 
@@ -182,6 +189,20 @@ class RunStore:
         return self._database.execute(
             "DELETE FROM runs WHERE answered_at < ?", (before.timestamp(),)
         ).rowcount
+
+
+class _KeptBefore(Exception):
+    """An answer was kept earlier, so that which ones are new must be asked one by one."""
+
+
+@functools.cache  # as many as there are numbers up to TOGETHER_MAX
+def _inserting(count: int) -> str:
+    rows = ", ".join(["(?, ?, ?, ?)"] * count)
+    return f"INSERT INTO runs VALUES {rows} ON CONFLICT DO NOTHING"  # noqa: S608  # no value is in it
+
+
+def _values(run: Run) -> tuple[str, bytes, bytes, float]:
+    return run.search_id, run.request_sha256, run.signed_answer, run.answered_at.timestamp()
 
 
 def _find(database: sqlite3.Connection, search_id: str) -> Run | None:

@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from connector import report_store
 from connector.answering import candidate_id
 from connector.records import find
 from connector.report_store import Ran, WaitingReport
-from connector.runs import RETENTION_MIN, Run, RunStore
+from connector.runs import RETENTION_MIN, TOGETHER_MAX, Run, RunStore
 from connector.state import StateError, candidate_key, open_state
 from support.orders import NOW
 
@@ -65,6 +66,22 @@ async def test_answers_that_arrive_together_are_all_kept(store: RunStore) -> Non
 
     assert kept == runs
     assert store.find("99") == runs[99]
+
+
+async def test_of_answers_that_arrive_together_the_first_of_each_search_stays(
+    store: RunStore,
+) -> None:
+    await store.write(lambda database: report_store.begin(database, TODAY))
+    await store.keep(told("kept", "2026-11-22"))
+    late = replace(told("kept", "2026-11-22"), signed_answer=b"late", ran=Ran("2026-11-22", b"-"))
+    new = [told(str(number), "2026-11-22") for number in range(TOGETHER_MAX)]
+
+    kept = await asyncio.gather(*map(store.keep, [*new, late, late]))
+
+    assert kept == [*new, told("kept", "2026-11-22"), told("kept", "2026-11-22")]
+    assert store.find("0") == new[0]
+    names = sorted(one.search_id for one in new)
+    assert await report(store, "2026-11-22") == [*names, "kept"]
 
 
 async def test_answers_past_their_time_are_deleted(store: RunStore) -> None:
