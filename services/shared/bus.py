@@ -14,7 +14,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 import nats
@@ -22,8 +22,6 @@ import nats.errors
 import nats.js.errors
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import api
 from opentelemetry.trace import SpanKind
@@ -31,7 +29,14 @@ from opentelemetry.trace import SpanKind
 from shared import envelope, messaging, telemetry
 from shared.deliveries import Delivery as Delivery
 from shared.deliveries import Poison as Poison
-from shared.deliveries import Puller, Waiting, as_unavailable, drained, waiting_in
+from shared.deliveries import (
+    Puller,
+    Waiting,
+    as_unavailable,
+    check_acknowledged,
+    drained,
+    waiting_in,
+)
 from shared.deliveries import Retry as Retry
 from shared.errors import (
     Broken,
@@ -40,6 +45,8 @@ from shared.errors import (
     Unavailable,
     from_status,
 )
+from shared.nats_client import BusClient, header_block
+from shared.nats_frames import MESSAGE_ID
 from shared.settings import BusSettings
 from shared.tls import Renewal, bus_context
 
@@ -54,15 +61,12 @@ ACK_TIMEOUT_S: Final = 8
 """A cluster elects a new stream leader within 7 s (measured); an acknowledgement may take as long."""
 PING_INTERVAL_S: Final = 5
 """With two pings outstanding, a half-open link is found in about 15 s."""
-_CANCELS_MAX: Final = 50
-_CANCEL_AGAIN_S: Final = 0.1
-"""Each try succeeds but at a few steps of the event loop; all together they outlast a connection attempt."""
 
 
 class Bus:
     """A connection to NATS."""
 
-    def __init__(self, client: Client, closed: asyncio.Event) -> None:
+    def __init__(self, client: BusClient, closed: asyncio.Event) -> None:
         self._client = client
         self._jetstream = client.jetstream(timeout=ACK_TIMEOUT_S)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,7 +81,7 @@ class Bus:
         Raises SettingsError when the TLS files cannot be used.
         """
         closed = asyncio.Event()
-        client = Client()
+        client = BusClient()
         bus = cls(client, closed)
         renewal = Renewal(settings.tls)
         tls_context = bus_context(settings)
@@ -155,10 +159,10 @@ class Bus:
             telemetry.inject(headers)
             with messaging.measured(subject, "request") as outcome:
                 try:
-                    reply = await self._client.request(
-                        subject, message.SerializeToString(), timeout=timeout_s, headers=headers
+                    reply = await self._client.ask(
+                        subject, message.SerializeToString(), timeout_s, header_block(headers)
                     )
-                    if not (reply.headers and envelope.ERROR in reply.headers):
+                    if envelope.ERROR not in reply.headers:
                         return response.FromString(reply.data)
                     refusal = from_status(status_pb2.Status.FromString(reply.data))
                     outcome.failure = refusal.reason
@@ -186,15 +190,16 @@ class Bus:
         """Answers requests on a subject, sharing them with others of the same queue."""
         in_flight = 0
 
-        async def answer(message: Msg) -> None:
+        async def answer(reply: str, data: bytes, headers: Mapping[str, str]) -> None:
             nonlocal in_flight
             try:
-                data, headers = await self._handled(subject, message, request, handler)
-                await self._reply(subject, message, data, headers)
+                self._reply(
+                    subject, reply, *await self._handled(subject, data, headers, request, handler)
+                )
             finally:
                 in_flight -= 1
 
-        async def on_message(message: Msg) -> None:
+        def on_message(_: bytes, reply: bytes, data: bytes, headers: Mapping[str, str]) -> None:
             nonlocal in_flight
             if in_flight >= in_flight_max:
                 error = Overloaded(
@@ -202,43 +207,41 @@ class Bus:
                     f"{subject} has {in_flight_max} requests in flight",
                     retry_after_s=1,
                 )
-                await self._reply(subject, message, *envelope.error_reply(error))
+                self._reply(subject, reply.decode(), *envelope.error_reply(error))
                 return
             in_flight += 1
-            self._spawn(answer(message))
+            self._spawn(answer(reply.decode(), data, headers))
 
-        self._served.append(await self._client.subscribe(subject, queue=queue, cb=on_message))
+        self._served.append(await self._client.listen(subject, queue, on_message))
         # Twice: the first ping may be written before what was buffered, so its answer proves nothing.
         await self._client.flush()
         await self._client.flush()
 
-    async def _reply(
-        self, subject: str, message: Msg, data: bytes, headers: dict[str, str] | None
-    ) -> None:
-        """Replies, if that is still possible. Not `message.respond`: it echoes the headers."""
+    def _reply(self, subject: str, to: str, data: bytes, headers: dict[str, str] | None) -> None:
+        """Replies, if that is still possible."""
         with contextlib.suppress(nats.errors.Error, OSError):
             try:
-                await self._client.publish(message.reply, data, headers=headers)
+                self._client.send(to, data, headers=header_block(headers) if headers else b"")
             except nats.errors.MaxPayloadError:
                 log.exception("reply too large", extra={"fields": {"subject": subject}})
                 error = Broken("REPLY_TOO_LARGE", f"the reply on {subject} exceeds the bus's bound")
                 data, headers = envelope.error_reply(error)
-                await self._client.publish(message.reply, data, headers=headers)
+                self._client.send(to, data, headers=header_block(headers))
 
     async def _handled(
         self,
         subject: str,
-        message: Msg,
+        data: bytes,
+        headers: Mapping[str, str],
         request: type[Request],
         handler: Callable[[Request], Awaitable[Message]],
     ) -> tuple[bytes, dict[str, str] | None]:
-        headers = message.headers or {}
         with (
             messaging.span(SpanKind.SERVER, subject, "process", headers) as span,
             messaging.measured(subject, "process") as outcome,
         ):
             try:
-                asked = envelope.asked(subject, message.data, headers, request)
+                asked = envelope.asked(subject, data, headers, request)
                 return (await handler(asked)).SerializeToString(), None
             except ServiceError as error:
                 outcome.failure = error.reason
@@ -255,8 +258,8 @@ class Bus:
     ) -> None:
         """Handles what the server says there, once among all of a queue. It may be lost."""
 
-        async def on_message(message: Msg) -> None:
-            self._spawn(handled(message.data))
+        def on_message(_: bytes, __: bytes, data: bytes, ___: Mapping[str, str]) -> None:
+            self._spawn(handled(data))
 
         async def handled(data: bytes) -> None:
             try:
@@ -264,7 +267,7 @@ class Bus:
             except Exception:
                 log.exception("message failed", extra={"fields": {"subject": subject}})
 
-        self._served.append(await self._client.subscribe(subject, queue=queue, cb=on_message))
+        self._served.append(await self._client.listen(subject, queue, on_message))
 
     # Durable messages
 
@@ -276,14 +279,15 @@ class Bus:
         Within the stream's window a second message with the same id is dropped. `template` is the
         subject with its changing parts named, for telemetry. Raises Unavailable.
         """
-        headers = {"Nats-Msg-Id": message_id}
+        headers = {MESSAGE_ID: message_id}
         with (
             messaging.span(SpanKind.PRODUCER, template, "publish"),
             messaging.measured(template, "publish"),
         ):
             telemetry.inject(headers)
             try:
-                await self._jetstream.publish(subject, data, headers=headers)
+                reply = await self._client.ask(subject, data, ACK_TIMEOUT_S, header_block(headers))
+                check_acknowledged(reply.data)
             except (nats.errors.Error, TimeoutError, OSError) as error:
                 raise Unavailable(
                     "BUS_UNAVAILABLE",
@@ -368,21 +372,7 @@ class Bus:
             await asyncio.wait(self._tasks, timeout=ACK_TIMEOUT_S)
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
             await self._client.close()
-        await self._stop_reconnecting()
-
-    async def _stop_reconnecting(self) -> None:
-        """Cancel what nats-py cancels only once.
-
-        Before Python 3.12 `asyncio.wait_for` may swallow a cancellation; the client would go on reconnecting
-        and the process would not end.
-        """
-        reconnecting = self._client._reconnection_task
-        for _ in range(_CANCELS_MAX):
-            if reconnecting is None or reconnecting.done():
-                return
-            reconnecting.cancel()
-            await asyncio.wait({reconnecting}, timeout=_CANCEL_AGAIN_S)
-        log.error("the closed connection to the bus does not stop reconnecting")
+        await self._client.stop_reconnecting()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -9,21 +9,22 @@ import contextlib
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js.client import JetStreamContext
 from opentelemetry.trace import SpanKind
 
 from shared import messaging, telemetry
 from shared.errors import Unavailable
+from shared.nats_client import BusClient
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,28 @@ class Waiting:
     """When the oldest came; None when there is none."""
 
 
+def check_acknowledged(answer: bytes) -> None:
+    """Raises the library's error when JetStream's answer to a message does not say that it is durable."""
+    said = json.loads(answer)
+    if "error" in said:
+        raise nats.js.errors.APIError.from_error(said["error"])
+    if "seq" not in said:
+        raise nats.js.errors.Error("no acknowledgement")
+
+
+def delivered(reply: str) -> tuple[int, int]:
+    """How often, and when it was published, in nanoseconds since 1970: the server says so in the reply.
+
+    `$JS.ACK.stream.consumer.deliveries.sequence.sequence.time.pending`, or with a domain and an account
+    before the stream and perhaps more at the end. Raises NotJSMessageError.
+    """
+    parts = reply.split(".")
+    if parts[:2] != ["$JS", "ACK"] or len(parts) in (10, *range(9)):
+        raise nats.errors.NotJSMessageError
+    at = 4 if len(parts) == 9 else 6
+    return int(parts[at]), int(parts[at + 3])
+
+
 async def waiting_in(jetstream: JetStreamContext, stream: str) -> Waiting:
     """What it holds now."""
     state = (await jetstream.stream_info(stream)).state
@@ -110,6 +133,15 @@ def as_unavailable(what: str) -> Iterator[None]:
         ) from error
 
 
+class Message(NamedTuple):
+    """As it came."""
+
+    subject: str
+    reply: str
+    data: bytes
+    headers: Mapping[str, str]
+
+
 class Puller:
     """Keeps a bounded number of messages coming from one durable consumer.
 
@@ -119,7 +151,7 @@ class Puller:
 
     def __init__(
         self,
-        client: Client,
+        client: BusClient,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         stream: str,
         consumer: str,
@@ -135,8 +167,8 @@ class Puller:
         self._template = template
         self._inbox = self._client.new_inbox()
         self._requested = 0
-        self._slots = asyncio.Semaphore(in_flight_max)
         self._in_flight = 0
+        self._left_over: deque[Message] = deque()
         self._heard_at = time.monotonic()
         self._asks_again: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -145,13 +177,15 @@ class Puller:
 
     async def start(self) -> None:
         """Begins to handle messages."""
-        self._subscription = await self._client.subscribe(self._inbox, cb=self._on_message)
+        self._subscription = await self._client.listen(self._inbox, "", self._on_message)
         await self.pull()
         self._watchdog = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
         """Takes no more messages; those being handled go on, and what still comes goes to others."""
         self._stopped = True
+        while self._left_over:
+            self._say(self._left_over.popleft().reply, b"-NAK")
         if self._watchdog:
             self._watchdog.cancel()
         if self._asks_again:
@@ -163,16 +197,20 @@ class Puller:
     async def pull(self) -> None:
         """Asks for as many as may be in flight, forgetting what was asked before."""
         self._requested = 0
-        await self._ask()
+        self._ask()
 
-    async def _ask(self) -> None:
+    def _ask(self) -> None:
         wanted = self._in_flight_max - self._in_flight - self._requested
         if self._stopped or wanted <= 0:
             return
         self._requested += wanted
         body = json.dumps({"batch": wanted, "expires": PULL_EXPIRES_S * 1_000_000_000})
+        self._say(self._subject, body.encode(), self._inbox)
+
+    def _say(self, subject: str, what: bytes, reply: str = "") -> None:
+        """Without a connection it is not said."""
         with contextlib.suppress(nats.errors.Error, OSError):
-            await self._client.publish(self._subject, body.encode(), reply=self._inbox)
+            self._client.send(subject, what, reply)
 
     async def _watch(self) -> None:
         while True:
@@ -180,69 +218,80 @@ class Puller:
             if time.monotonic() - self._heard_at > PULL_WATCHDOG_S:
                 await self.pull()
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_message(
+        self, subject: bytes, reply: bytes, data: bytes, headers: Mapping[str, str]
+    ) -> None:
         self._heard_at = time.monotonic()
-        status = (message.headers or {}).get("Status")
+        status = headers.get("Status") if headers else None
         if status is not None:
-            await self._on_status(status, message.headers or {})
+            self._on_status(status, headers)
             return
+        message = Message(subject.decode(), reply.decode(), data, headers)
         if self._stopped:
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await self._client.publish(message.reply, b"-NAK")
+            self._say(message.reply, b"-NAK")
             return
         self._requested = max(0, self._requested - 1)
-        # More may come than there is room for when a request from before a reconnect is still served.
-        await self._slots.acquire()
+        # More may come than there is room for when a request from before a reconnect is still served:
+        # at most twice as many. To give one back counts as a delivery of it.
+        if self._in_flight < self._in_flight_max:
+            self._begin(message)
+        elif len(self._left_over) < 2 * self._in_flight_max:
+            self._left_over.append(message)
+        else:
+            log.warning(
+                "the bus delivers more than it was asked for",
+                extra={"fields": {"template": self._template}},
+            )
+            self._say(message.reply, b"-NAK")
+
+    def _begin(self, message: Message) -> None:
         self._in_flight += 1
         self._spawn(self._deliver(message))
 
-    async def _on_status(self, status: str, headers: Mapping[str, str]) -> None:
+    def _on_status(self, status: str, headers: Mapping[str, str]) -> None:
         """A pull request has ended: expired (404, 408), or refused for now (409, 503)."""
         if status == _HEARTBEAT:
             return
         left = headers.get(_LEFT, "")
         self._requested = max(0, self._requested - int(left)) if left.isdecimal() else 0
         if status in _USED_UP:
-            await self._ask()
+            self._ask()
         elif self._asks_again is None:
             loop = asyncio.get_running_loop()
             self._asks_again = loop.call_later(PULL_AGAIN_S, self._ask_again)
 
     def _ask_again(self) -> None:
         self._asks_again = None
-        self._spawn(self._ask())
+        self._ask()
 
-    async def _deliver(self, message: Msg) -> None:
+    async def _deliver(self, message: Message) -> None:
         try:
-            verdict = await self._handle(message)
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await self._client.publish(message.reply, verdict)
+            self._say(message.reply, await self._handle(message))
         finally:
             self._in_flight -= 1
-            self._slots.release()
+            if self._left_over:
+                self._begin(self._left_over.popleft())
             if self._requested <= self._in_flight_max // 2:
-                await self._ask()
+                self._ask()
 
-    async def _handle(self, message: Msg) -> bytes:
+    async def _handle(self, message: Message) -> bytes:
         """Runs the handler; gives the acknowledgement to send."""
 
         async def in_progress() -> None:
             # Without a connection nobody can be told, and the work is not worse for that.
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await self._client.publish(message.reply, b"+WPI")
+            self._say(message.reply, b"+WPI")
 
-        headers = message.headers or {}
         with (
-            messaging.span(SpanKind.CONSUMER, self._template, "process", headers) as span,
+            messaging.span(SpanKind.CONSUMER, self._template, "process", message.headers) as span,
             messaging.measured(self._template, "process") as outcome,
         ):
             try:
-                metadata = message.metadata
+                deliveries, published_ns = delivered(message.reply)
                 if telemetry.switch.on:
-                    messaging.record_age(self._template, metadata.timestamp.timestamp())
-                span.set_attribute("countersign.deliveries", metadata.num_delivered)
+                    messaging.record_age(self._template, published_ns / 1e9)
+                span.set_attribute("countersign.deliveries", deliveries)
                 await self._handler(
-                    Delivery(message.subject, message.data, metadata.num_delivered, in_progress)
+                    Delivery(message.subject, message.data, deliveries, in_progress)
                 )
             except Retry as again:
                 outcome.failure = "Retry"

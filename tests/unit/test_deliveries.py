@@ -1,0 +1,108 @@
+"""What our client reads out of JetStream's answers is what nats-py's own reads."""
+
+import asyncio
+import json
+from collections.abc import Coroutine, Mapping
+from datetime import datetime
+from typing import Any
+
+import nats.errors
+import nats.js.errors
+import pytest
+from nats.aio.msg import Msg
+
+from shared.deliveries import Delivery, Puller, check_acknowledged, delivered
+from shared.nats_client import BusClient
+from shared.nats_frames import Handler
+
+SHORT = "$JS.ACK.ORDERS.connector.3.41.42.1763887877123456789.7"
+LONG = "$JS.ACK.hub.ACC.ORDERS.connector.3.41.42.1763887877123456789.7"
+
+
+@pytest.mark.parametrize("reply", [SHORT, LONG, f"{LONG}.token", f"{LONG}.token.more"])
+def test_deliveries_and_time_are_read_as_the_library_reads_them(reply: str) -> None:
+    read = Msg.Metadata._from_reply(reply)
+    deliveries, published_ns = delivered(reply)
+    assert deliveries == read.num_delivered == 3
+    assert datetime.fromtimestamp(published_ns / 1e9, read.timestamp.tzinfo) == read.timestamp
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "_INBOX.x", SHORT[:-2], f"{SHORT}.x", SHORT.replace("ACK", "API"), "$JS.ACK"]
+)
+def test_what_is_no_delivery_is_refused_as_the_library_refuses_it(reply: str) -> None:
+    for read in (Msg.Metadata._from_reply, delivered):
+        with pytest.raises(nats.errors.NotJSMessageError):
+            read(reply)
+
+
+def test_only_an_acknowledgement_is_one() -> None:
+    check_acknowledged(b'{"stream": "ORDERS", "seq": 1, "duplicate": true}')
+    with pytest.raises(nats.js.errors.ServiceUnavailableError):
+        check_acknowledged(b'{"error": {"code": 503, "err_code": 10077, "description": "full"}}')
+    with pytest.raises(nats.js.errors.Error):
+        check_acknowledged(b'{"stream": "ORDERS"}')
+
+
+class Server(BusClient):
+    """Stands for the connection: it keeps what was said, and delivers what the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[tuple[str, bytes]] = []
+
+    async def listen(self, subject: str, queue: str, handler: Handler) -> Any:
+        self.deliver = handler
+
+    def send(self, subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> None:
+        self.said.append((subject, payload))
+
+
+async def test_more_than_asked_for_waits_and_far_more_is_given_back() -> None:
+    """As after a reconnect, when the request of before is still served."""
+    server, begun, go_on = Server(), asyncio.Semaphore(0), asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    def spawn(work: Coroutine[Any, Any, None]) -> None:
+        tasks.append(asyncio.create_task(work))
+
+    async def handle(_: Delivery) -> None:
+        begun.release()
+        await go_on.wait()
+
+    puller = Puller(server, spawn, "ORDERS", "connector", handle, 2, "orders")
+    await puller.start()
+    asked = "$JS.API.CONSUMER.MSG.NEXT.ORDERS.connector"
+    assert [subject for subject, _ in server.said] == [asked]
+    assert json.loads(server.said[0][1])["batch"] == 2
+    replies = [SHORT.replace("41", f"{n}") for n in range(8)]
+    no_headers: Mapping[str, str] = {}
+    for reply in replies:
+        server.deliver(b"orders.x", reply.encode(), b"", no_headers)
+    assert server.said[1:] == [(reply, b"-NAK") for reply in replies[6:]]
+    for _ in range(2):
+        await begun.acquire()
+    assert len(tasks) == 2
+    go_on.set()
+    for _ in range(4):
+        await begun.acquire()
+    await asyncio.gather(*tasks)
+    acknowledged = [subject for subject, said in server.said if said == b"+ACK"]
+    assert acknowledged == replies[:6]
+    await puller.stop()
+
+
+async def test_what_still_waits_at_the_end_is_given_back() -> None:
+    server = Server()
+
+    async def handle(_: Delivery) -> None:
+        raise AssertionError
+
+    puller = Puller(server, lambda work: work.close(), "ORDERS", "connector", handle, 1, "orders")
+    await puller.start()
+    replies = [SHORT.replace("41", f"{n}") for n in range(3)]
+    for reply in replies:
+        server.deliver(b"orders.x", reply.encode(), b"", {})
+    await puller.stop()
+    server.deliver(b"orders.x", SHORT.encode(), b"", {})
+    assert server.said[1:] == [(reply, b"-NAK") for reply in [*replies[1:], SHORT]]
