@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from google.protobuf.message import Message
@@ -49,14 +49,12 @@ class Bounds:
     """How long a message that is not full waits for more, if the one before it carried several."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Waiting(Generic[Asked, Answered]):
     asked: Asked
     size: int
     until: float
-    done: asyncio.Future[Answered] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    done: asyncio.Future[Answered]
 
 
 class Batcher(Generic[Asked, Answered]):
@@ -87,12 +85,14 @@ class Batcher(Generic[Asked, Answered]):
             raise Overloaded(
                 f"{self._name}_BUSY", f"{bounds.waiting} others wait for an answer", retry_after_s=1
             )
-        patience = asyncio.get_running_loop().time() + bounds.patience_s
-        until = patience if until is None else min(patience, until)
-        waiting = _Waiting[Asked, Answered](asked, asked.ByteSize(), until)
-        self._waiting.append(waiting)
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + bounds.patience_s
+        if until is None or patience < until:
+            until = patience
+        done: asyncio.Future[Answered] = loop.create_future()
+        self._waiting.append(_Waiting(asked, asked.ByteSize(), until, done))
         self._send_more()
-        return await waiting.done
+        return await done
 
     def _send_more(self) -> None:
         bounds = self._bounds

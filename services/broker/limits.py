@@ -4,8 +4,7 @@ Every refusal here comes before anything is asked of policy or ledger, and leave
 counts for itself: an installation with three of them lets three times as much through.
 """
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Final
 
 from pydantic import Field
@@ -96,23 +95,39 @@ class Limits:
         if wait_s:
             raise _limit("OFFICER_SEARCHES_LIMIT", "the officer searches too often", wait_s)
 
-    @contextlib.contextmanager
-    def submitting(self, search_id: str, ori: str, officer: str) -> Iterator[None]:
+    def submitting(self, search_id: str, ori: str, officer: str) -> AbstractContextManager[None]:
         """Around a submission. One that is on record already needs no place of its own."""
-        known, person = self._known, f"{ori}/{officer}"
+        return _Submitting(self._settings, self._known, search_id, ori, f"{ori}/{officer}")
+
+
+class _Submitting:
+    """Holds a submission's place. No generator: every search has one."""
+
+    __slots__ = ("_known", "_ori", "_person", "_search_id", "_settings")
+
+    def __init__(
+        self, settings: LimitSettings, known: KnownSearches, search_id: str, ori: str, person: str
+    ) -> None:
+        self._settings = settings
+        self._known = known
+        self._search_id = search_id
+        self._ori = ori
+        self._person = person
+
+    def __enter__(self) -> None:
+        known, search_id = self._known, self._search_id
         if known.get(search_id) is None:
-            if known.in_flight[ori] >= self._settings.agency_in_flight_max:
+            if known.in_flight[self._ori] >= self._settings.agency_in_flight_max:
                 text = "your agency has too many searches without an end"
                 raise _limit("AGENCY_IN_FLIGHT_LIMIT", text, RETRY_S)
-            if known.in_flight[person] >= self._settings.officer_in_flight_max:
+            if known.in_flight[self._person] >= self._settings.officer_in_flight_max:
                 text = "the officer has too many searches without an end"
                 raise _limit("OFFICER_IN_FLIGHT_LIMIT", text, RETRY_S)
-        known.hold(search_id, ori)
-        known.hold(search_id, person)
-        try:
-            yield
-        finally:
-            known.let_go(search_id)
+        known.hold(search_id, self._ori)
+        known.hold(search_id, self._person)
+
+    def __exit__(self, *_: object) -> None:
+        self._known.let_go(self._search_id)
 
 
 def _limit(reason: str, text: str, wait_s: float) -> Overloaded:

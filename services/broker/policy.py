@@ -10,8 +10,9 @@ from countersign.policy.v1.policy_pb2 import (
     EvaluateBatchResponse,
     EvaluateRequest,
     EvaluateResponse,
+    Peer,
 )
-from countersign.type.v1.decision_pb2 import DecisionOutcome
+from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome
 from shared.bus import Bus
 from shared.errors import Broken
 
@@ -49,25 +50,26 @@ class Policy:
         It is not begun after `until`, by the loop's clock.
         """
         evaluated = await self._batcher.ask(request, until)
-        outcome = evaluated.decision.outcome
-        follows = {
-            _PERMITTED: is_permitted(evaluated.decision) and not request.peer.refer,
-            _REFERRED: request.peer.refer
-            and is_referred(evaluated.decision, request.peer.trust_domain),
-            _REFUSED: not is_permitted(evaluated.decision),
-        }
-        if not follows.get(outcome, False):
+        if not _follows(evaluated.decision, request.peer):
             raise Broken("POLICY_ANSWER", "the decision does not follow from its verdicts")
         return evaluated
 
     async def _send(
         self, requests: list[EvaluateRequest], within_s: float
     ) -> Sequence[EvaluateResponse]:
+        batch = EvaluateBatchRequest()
+        for request in requests:
+            batch.requests.add().CopyFrom(request)
         response = await self._bus.request(
-            "policy.evaluate",
-            EvaluateBatchRequest(requests=requests),
-            EvaluateBatchResponse,
-            TIMEOUT_S,
-            within_s,
+            "policy.evaluate", batch, EvaluateBatchResponse, TIMEOUT_S, within_s
         )
         return response.responses
+
+
+def _follows(decision: Decision, peer: Peer) -> bool:
+    outcome = decision.outcome
+    if outcome == _PERMITTED:
+        return is_permitted(decision) and not peer.refer
+    if outcome == _REFERRED:
+        return peer.refer and is_referred(decision, peer.trust_domain)
+    return outcome == _REFUSED

@@ -4,8 +4,7 @@ A search is nothing but its entries: at most one SearchDecided and, for a permit
 one terminal entry. Its state follows from them and from nothing else.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Final
@@ -53,12 +52,26 @@ _END_STATES: Final = {
 
 @dataclass(frozen=True)
 class Record:
-    """A decided search."""
+    """A decided search. What each step asks of it is worked out when it is read, not at each look."""
 
     search_id: str
     decided: Receipt
     decision: SearchDecided
     decided_at: Timestamp
+    origin_agency: str
+    """Who asked."""
+    system: str
+    """The system that was asked for."""
+    permitted: bool
+    """True when every party permitted it."""
+    referred_to: str
+    """Trust domain of the peer at which it is to be decided further and run; empty for none."""
+    goes_on: bool
+    """True when the decision is not its end."""
+    is_open: bool
+    """True while its end is still to come."""
+    answer_sha256: bytes = b""
+    """Digest of the answer on record; empty when there is none."""
     ended: Receipt | None = None
     end: Entry | None = None
 
@@ -66,47 +79,50 @@ class Record:
     def from_receipts(cls, decided: Receipt, ended: Receipt | None) -> "Record":
         """Reads the entries."""
         entry = Entry.FromString(decided.leaf)
-        record = cls(entry.search_id, decided, entry.search_decided, entry.recorded_at)
+        decision = entry.search_decided
+        summary, outcome = decision.summary, decision.decision.outcome
+        permitted = outcome == _PERMITTED
+        referred_to = decision.referred_to if outcome == _REFERRED else ""
+        goes_on = permitted or bool(referred_to)
+        record = cls(
+            search_id=entry.search_id,
+            decided=decided,
+            decision=decision,
+            decided_at=entry.recorded_at,
+            origin_agency=summary.origin_agency,
+            system=summary.system,
+            permitted=permitted,
+            referred_to=referred_to,
+            goes_on=goes_on,
+            is_open=goes_on,
+        )
         return record.ended_by(ended) if ended is not None else record
 
     def ended_by(self, ended: Receipt) -> "Record":
         """The record with its terminal entry."""
-        return replace(self, ended=ended, end=Entry.FromString(ended.leaf))
-
-    @property
-    def origin_agency(self) -> str:
-        """Who asked."""
-        return self.decision.summary.origin_agency
-
-    @property
-    def system(self) -> str:
-        """The system that was asked for."""
-        return self.decision.summary.system
-
-    @cached_property
-    def permitted(self) -> bool:
-        """True when every party permitted it."""
-        return self.decision.decision.outcome == _PERMITTED
-
-    @cached_property
-    def referred_to(self) -> str:
-        """Trust domain of the peer at which it is to be decided further and run; empty for none."""
-        return self.decision.referred_to if self.decision.decision.outcome == _REFERRED else ""
+        end = Entry.FromString(ended.leaf)
+        answered = end.HasField("search_answered")
+        # In full: `replace` asks the class for its fields each time.
+        return Record(
+            search_id=self.search_id,
+            decided=self.decided,
+            decision=self.decision,
+            decided_at=self.decided_at,
+            origin_agency=self.origin_agency,
+            system=self.system,
+            permitted=self.permitted,
+            referred_to=self.referred_to,
+            goes_on=self.goes_on,
+            is_open=False,
+            answer_sha256=(end.search_answered if answered else end.search_failed).answer_sha256,
+            ended=ended,
+            end=end,
+        )
 
     @property
     def referred_by(self) -> str:
         """Trust domain of the peer that it came from; empty for none."""
         return self.decision.referred_by.peer
-
-    @property
-    def goes_on(self) -> bool:
-        """True when the decision is not its end."""
-        return self.permitted or bool(self.referred_to)
-
-    @property
-    def is_open(self) -> bool:
-        """True while its end is still to come."""
-        return self.goes_on and self.end is None
 
     @property
     def state(self) -> SearchState.ValueType:
@@ -122,19 +138,17 @@ class Record:
         """When it expires, aware, in UTC."""
         return self.decision.deadline.ToDatetime(UTC)
 
-    @property
-    def answer_sha256(self) -> bytes:
-        """Digest of the answer on record; empty when there is none."""
-        if self.end is None:
-            return b""
-        if self.end.HasField("search_answered"):
-            return self.end.search_answered.answer_sha256
-        return self.end.search_failed.answer_sha256
-
     def as_search(self) -> Search:
         """The search as agency systems see it, without its answer."""
+        search = Search()
+        self.tell(search)
+        return search
+
+    def tell(self, search: Search) -> None:
+        """The same, told in place: a message that is made elsewhere would be copied into its response."""
+        search.search_id = self.search_id
+        search.state = self.state
         # Messages are copied into place: given to the constructor, they are serialised and read again.
-        search = Search(search_id=self.search_id, state=self.state)
         search.summary.CopyFrom(self.decision.summary)
         search.decision.CopyFrom(self.decision.decision)
         search.decision_receipt.CopyFrom(self.decided)
@@ -145,7 +159,6 @@ class Record:
             search.end_receipt.CopyFrom(self.ended)
         if self.end is not None:
             search.failure_reason = self.end.search_failed.reason
-        return search
 
 
 @dataclass(frozen=True)
@@ -160,11 +173,13 @@ class Referral:
 
 def is_permitted(decision: Decision) -> bool:
     """True only if there are verdicts and every one permits, whatever the outcome field says."""
-    return (
-        decision.outcome == _PERMITTED
-        and len(decision.verdicts) > 0
-        and all(verdict.outcome == _PERMIT for verdict in decision.verdicts)
-    )
+    if decision.outcome != _PERMITTED:
+        return False
+    verdicts = decision.verdicts
+    for verdict in verdicts:
+        if verdict.outcome != _PERMIT:
+            return False
+    return len(verdicts) > 0
 
 
 def is_referred(decision: Decision, peer: str) -> bool:
@@ -174,43 +189,44 @@ def is_referred(decision: Decision, peer: str) -> bool:
 
 def summary_of(facts: SearchFacts, evaluated: EvaluateResponse) -> SearchSummary:
     """What oversight counts."""
-    parties = evaluated.parties
-    summary = SearchSummary(
-        origin_agency=facts.origin_agency,
-        beneficiary_agency=facts.beneficiary_agency,
-        operator_agency=parties.operator_agency,
-        gallery_owner=parties.gallery_owner,
-        jurisdictions=parties.jurisdictions,
-        system=facts.system,
-        gallery=facts.gallery,
-        gallery_class=parties.gallery_class,
-        purpose=facts.purpose,
-        suspicion=facts.suspicion,
-        offence=facts.offence,
-        provenance=facts.provenance,
-        capture_mode=facts.capture_mode,
-        candidates_max=facts.candidates_max or CANDIDATES_DEFAULT,
-    )
-    if facts.HasField("circumstances"):
-        summary.circumstances.CopyFrom(facts.circumstances)
+    summary = SearchSummary()
+    _summarise(summary, facts, evaluated)
     return summary
 
 
-def _sensitive(facts: SearchFacts, officer: str) -> Sequence[SensitiveField]:
-    """Each is committed to even when empty, so that its absence is not public either.
+def _summarise(summary: SearchSummary, facts: SearchFacts, evaluated: EvaluateResponse) -> None:
+    parties = evaluated.parties
+    summary.origin_agency = facts.origin_agency
+    summary.beneficiary_agency = facts.beneficiary_agency
+    summary.operator_agency = parties.operator_agency
+    summary.gallery_owner = parties.gallery_owner
+    summary.jurisdictions.extend(parties.jurisdictions)
+    summary.system = facts.system
+    summary.gallery = facts.gallery
+    summary.gallery_class = parties.gallery_class
+    summary.purpose = facts.purpose
+    summary.suspicion = facts.suspicion
+    summary.offence.CopyFrom(facts.offence)
+    summary.provenance = facts.provenance
+    summary.capture_mode = facts.capture_mode
+    summary.candidates_max = facts.candidates_max or CANDIDATES_DEFAULT
+    if facts.HasField("circumstances"):
+        summary.circumstances.CopyFrom(facts.circumstances)
+
+
+def _keep_apart(pending: PendingEntry, facts: SearchFacts, officer: str) -> None:
+    """What is sensitive. Each is committed to even when empty, so that its absence is not public either.
 
     Whether an instrument and an emergency were spoken of at all is public.
     """
-    fields = [
-        SensitiveField(field="officer", value=officer),
-        SensitiveField(field="case_number", value=facts.case_number),
-        SensitiveField(field="narrative", value=facts.narrative),
-    ]
+    add = pending.sensitive.add
+    add(field="officer", value=officer)
+    add(field="case_number", value=facts.case_number)
+    add(field="narrative", value=facts.narrative)
     if facts.circumstances.HasField("instrument") or facts.instrument_number:
-        fields.append(SensitiveField(field="instrument_number", value=facts.instrument_number))
+        add(field="instrument_number", value=facts.instrument_number)
     if facts.circumstances.HasField("emergency") or facts.emergency_basis:
-        fields.append(SensitiveField(field="emergency_basis", value=facts.emergency_basis))
-    return fields
+        add(field="emergency_basis", value=facts.emergency_basis)
 
 
 def checked_entry(
@@ -222,10 +238,10 @@ def checked_entry(
         decision=evaluated.decision,
         officer_token_sha256=token_sha256,
     )
-    return PendingEntry(
-        entry=Entry(search_checked=event),
-        sensitive=[*_sensitive(facts, officer), _unspent(facts.search_id)],
-    )
+    pending = PendingEntry(entry=Entry(search_checked=event))
+    _keep_apart(pending, facts, officer)
+    pending.sensitive.append(_unspent(facts.search_id))
+    return pending
 
 
 def decided_entry(
@@ -238,20 +254,22 @@ def decided_entry(
     referral: Referral | None = None,
 ) -> PendingEntry:
     """The decision. Its key makes the search id mean one search for ever."""
-    pending = PendingEntry(
-        sensitive=_sensitive(facts, officer), idempotency_key=f"decided/{facts.search_id}"
-    )
-    pending.entry.search_id = facts.search_id
-    event = pending.entry.search_decided
-    event.summary.CopyFrom(summary_of(facts, evaluated))
+    decision, search_id = evaluated.decision, facts.search_id
+    pending = PendingEntry(idempotency_key=f"decided/{search_id}")
+    _keep_apart(pending, facts, officer)
+    entry = pending.entry
+    entry.search_id = search_id
+    event = entry.search_decided
+    _summarise(event.summary, facts, evaluated)
     event.request_sha256 = request_sha256
     event.officer_token_sha256 = token_sha256
-    event.decision.CopyFrom(evaluated.decision)
-    if evaluated.decision.outcome == _REFERRED and referral is not None:
-        event.referred_to = referral.peer
-    if referral is not None and referral.by is not None:
-        event.referred_by.CopyFrom(referral.by)
-    if event.referred_to or is_permitted(evaluated.decision):
+    event.decision.CopyFrom(decision)
+    if referral is not None:
+        if decision.outcome == _REFERRED:
+            event.referred_to = referral.peer
+        if referral.by is not None:
+            event.referred_by.CopyFrom(referral.by)
+    if event.referred_to or is_permitted(decision):
         event.deadline.CopyFrom(stamp(deadline))
     return pending
 
@@ -259,10 +277,10 @@ def decided_entry(
 def undecided_entry(facts: SearchFacts, officer: str, reason: str) -> PendingEntry:
     """No decision could be made; the id stays free."""
     event = SearchUndecided(origin_agency=facts.origin_agency, system=facts.system, reason=reason)
-    return PendingEntry(
-        entry=Entry(search_undecided=event),
-        sensitive=[*_sensitive(facts, officer), _unspent(facts.search_id)],
-    )
+    pending = PendingEntry(entry=Entry(search_undecided=event))
+    _keep_apart(pending, facts, officer)
+    pending.sensitive.append(_unspent(facts.search_id))
+    return pending
 
 
 def _unspent(search_id: str) -> SensitiveField:
@@ -284,28 +302,29 @@ def _end_entry(record: Record, entry: Entry) -> PendingEntry:
 
 def answered_entry(record: Record, answer: SearchAnswer, answer_sha256: bytes) -> PendingEntry:
     """The end by an answer: candidates, or a failure."""
+    pending = PendingEntry(idempotency_key=f"end/{record.search_id}")
+    entry = pending.entry
+    entry.search_id = record.search_id
     if answer.HasField("failure"):
-        failed = SearchFailed(
-            decided_index=record.decided.index,
-            origin_agency=record.origin_agency,
-            system=record.system,
-            reason=answer.failure.reason,
-            check=answer.failure.check,
-            answer_sha256=answer_sha256,
-        )
-        return _end_entry(record, Entry(search_failed=failed))
-    answered = SearchAnswered(
-        decided_index=record.decided.index,
-        origin_agency=record.origin_agency,
-        system=record.system,
-        gallery=answer.gallery,
-        answer_sha256=answer_sha256,
-        candidates_returned=answer.found.returned,
-        candidates_above_threshold=answer.found.above_threshold,
-        gallery_size=answer.found.gallery_size,
-        algorithm=answer.found.algorithm,
-    )
-    return _end_entry(record, Entry(search_answered=answered))
+        failed, failure = entry.search_failed, answer.failure
+        failed.decided_index = record.decided.index
+        failed.origin_agency = record.origin_agency
+        failed.system = record.system
+        failed.reason = failure.reason
+        failed.check = failure.check
+        failed.answer_sha256 = answer_sha256
+        return pending
+    answered, found = entry.search_answered, answer.found
+    answered.decided_index = record.decided.index
+    answered.origin_agency = record.origin_agency
+    answered.system = record.system
+    answered.gallery = answer.gallery
+    answered.answer_sha256 = answer_sha256
+    answered.candidates_returned = found.returned
+    answered.candidates_above_threshold = found.above_threshold
+    answered.gallery_size = found.gallery_size
+    answered.algorithm = found.algorithm
+    return pending
 
 
 def answered_at_peer_entry(

@@ -14,6 +14,7 @@ from collections import ChainMap
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from broker.admission import Admission, Admitted, Call
@@ -177,16 +178,25 @@ class Searching:
     ) -> Record:
         while (earlier := self._submissions.get(search_id)) is not None:
             await asyncio.wait([earlier])
-        # Shielded: a caller that gives up must not leave a recorded decision without its order.
-        task = asyncio.create_task(carry_out(), name=search_id)
+        # Apart from the caller: one that gives up must not leave a recorded decision without its order.
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[Record] = loop.create_future()
+        task = loop.create_task(carry_out(), name=search_id)
         self._submissions[search_id] = task
-        task.add_done_callback(self._submitted)
-        return await asyncio.shield(task)
+        task.add_done_callback(partial(self._submitted, search_id, told))
+        return await told
 
-    def _submitted(self, task: asyncio.Task[Record]) -> None:
-        del self._submissions[task.get_name()]
-        if not task.cancelled():
-            task.exception()  # a caller that has gone must not leave a warning
+    def _submitted(
+        self, search_id: str, told: asyncio.Future[Record], task: asyncio.Task[Record]
+    ) -> None:
+        del self._submissions[search_id]
+        if task.cancelled():
+            told.cancel()
+        elif (error := task.exception()) is not None:  # a caller that has gone leaves no warning
+            if not told.done():
+                told.set_exception(error)
+        elif not told.done():
+            told.set_result(task.result())
 
     async def _submit(self, caller: Call, request: SubmitSearchRequest) -> Record:
         facts = request.facts
@@ -213,13 +223,12 @@ class Searching:
         )
 
     async def _carry_out(self, asked: _Asked) -> Record:
-        facts = asked.admitted.facts
-        with self._limits.submitting(facts.search_id, facts.origin_agency, asked.admitted.officer):
-            return await self._go_on(asked)
+        facts, search_id = asked.admitted.facts, asked.admitted.facts.search_id
+        with self._limits.submitting(search_id, facts.origin_agency, asked.admitted.officer):
+            return await self._go_on(asked, search_id)
 
-    async def _go_on(self, asked: _Asked) -> Record:
-        facts = asked.admitted.facts
-        record = self._known.get(facts.search_id)
+    async def _go_on(self, asked: _Asked, search_id: str) -> Record:
+        record = self._known.get(search_id)
         if record is None:
             record = await self._decide(asked)
         elif record.is_open:
@@ -231,19 +240,18 @@ class Searching:
         ):
             raise await self._admission.conflict(asked.admitted.call, record, asked.digest)
         # What is at hand may have changed while the decision was being recorded.
-        record = self._known.get(facts.search_id) or record
+        record = self._known.get(search_id) or record
         if record.is_open and record.deadline > self._clock.now():
             try:
                 await self._send_on(record, asked)
             finally:
-                record = self._known.get(facts.search_id) or record
-                await self._take_back(record)
+                record = self._known.get(search_id) or record
+                if not record.is_open and not record.answer_sha256:
+                    await self._take_back(record)
         return record
 
     async def _take_back(self, record: Record) -> None:
         """Undoes the sending of what was withdrawn, or has expired, in between: the undoing came first."""
-        if record.is_open or record.answer_sha256:
-            return
         if record.referred_to:
             if record.end is not None and not record.end.HasField("search_failed"):
                 await self._referring.withdraw(record)
@@ -313,11 +321,17 @@ class Searching:
         Neither is begun once the caller has given up; an entry that was begun is waited for all the same.
         """
         until = admitted.call.until
-        request = EvaluateRequest(
-            facts=admitted.facts, officer=admitted.officer, at=stamp(now), peer=asked_at
-        )
+        request = EvaluateRequest(officer=admitted.officer)
+        # Copied into place: given to the constructor, they are serialised and read again.
+        request.facts.CopyFrom(admitted.facts)
+        request.at.CopyFrom(stamp(now))
+        if asked_at is not None:
+            request.peer.CopyFrom(asked_at)
         for _ in range(DECIDE_TRIES):
-            evaluated = await self._evaluate(request, until)
+            try:
+                evaluated = await self._policy.evaluate(request, until)
+            except ServiceError as error:
+                raise await self._undecided(request) from error
             decision = evaluated.decision
             known = decision.documents_index if decision.HasField("documents_index") else None
             try:
@@ -333,12 +347,6 @@ class Searching:
                 if newest.isdecimal():
                     request.documents_index = int(newest)
         raise await self._undecided(request)
-
-    async def _evaluate(self, request: EvaluateRequest, until: float | None) -> EvaluateResponse:
-        try:
-            return await self._policy.evaluate(request, until)
-        except ServiceError as error:
-            raise await self._undecided(request) from error
 
     async def _undecided(
         self, request: EvaluateRequest, reason: str = "POLICY_UNAVAILABLE"
@@ -357,14 +365,10 @@ class Searching:
         if self._witnesses_wait_s:
             # First: a connector that demands witnesses would refuse the order, and that is an end.
             receipt = await self._ledger.witnessed(record, self._witnesses_wait_s)
-        order = SearchOrder(
-            search_id=record.search_id,
-            system=record.system,
-            bound_request=bound,
-            decision_receipt=receipt,
-            deadline=record.decision.deadline,
-            issued_at=stamp(self._clock.now()),
-        )
+        order = SearchOrder(search_id=record.search_id, system=record.system, bound_request=bound)
+        order.decision_receipt.CopyFrom(receipt)
+        order.deadline.CopyFrom(record.decision.deadline)
+        order.issued_at.CopyFrom(stamp(self._clock.now()))
         data = order.SerializeToString()
         signed = SignedOrder(
             order=data,

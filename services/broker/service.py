@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -31,6 +32,8 @@ SEARCHES_PAGE_MAX: Final = 50
 """Each search comes with two receipts: fifty stay well below the size of a message on the bus."""
 WATCH_POLL_S: Final = 2.0
 """Another broker may have taken the answer in; the ledger is asked this often."""
+TIMER_EARLY_S: Final = 0.01
+"""A timer counts whole milliseconds, and may ring before its time."""
 
 
 class BrokerServicer(BrokerServiceServicer):
@@ -72,7 +75,7 @@ class BrokerServicer(BrokerServiceServicer):
         record = await self._searching.submit(call_of(context, "SubmitSearch"), request)
         record = await self.ended_within(record, seconds(request.wait))
         response = pb.SubmitSearchResponse()
-        response.search.CopyFrom(await self.with_answer(record))
+        await self._tell(record, response.search)
         return response
 
     async def GetSearch(  # noqa: N802
@@ -82,17 +85,21 @@ class BrokerServicer(BrokerServiceServicer):
         wait_s = seconds(request.wait)
         record = await self._record(request.search_id, context, fresh=not wait_s)
         record = await self.ended_within(record, wait_s)
-        return pb.GetSearchResponse(search=await self.with_answer(record))
+        response = pb.GetSearchResponse()
+        await self._tell(record, response.search)
+        return response
 
     async def ended_within(self, record: Record, wait_s: float) -> Record:
         """The record once it has ended, or as it is after this long."""
         if not wait_s:
             return record
-        with contextlib.suppress(TimeoutError), self._known.changes(record.search_id) as changed:
-            async with asyncio.timeout(wait_s):
+        until = asyncio.get_running_loop().time() + wait_s
+        with self._known.changes(record.search_id) as changed:
+            record = self._known.get(record.search_id) or record
+            while record.is_open and not self._known.stopping:
+                if not await self._changed(record, changed, until):
+                    break
                 record = self._known.get(record.search_id) or record
-                while record.is_open and not self._known.stopping:
-                    record = await self._changed(record, changed)
         # The caller may have been told of the end by another broker, and must not be told that it is open.
         return await self._ending.as_recorded(record) if record.is_open else record
 
@@ -112,17 +119,30 @@ class BrokerServicer(BrokerServiceServicer):
                             "this broker is about to end; watch again",
                             retry_after_s=1,
                         )
-                    record = await self._changed(record, changed)
+                    await self._changed(record, changed)
+                    record = self._known.get(record.search_id) or record
             yield pb.WatchSearchResponse(search=await self.with_answer(record))
 
-    async def _changed(self, record: Record, changed: asyncio.Event) -> Record:
+    async def _changed(
+        self, record: Record, changed: asyncio.Event, until: float = math.inf
+    ) -> bool:
+        """Waits until it has, or may have; False once `until` has passed, by the loop's clock.
+
+        One timer that wakes us, and no `asyncio.timeout`, which would cancel us: nearly every search waits.
+        """
+        loop = asyncio.get_running_loop()
+        poll_at = loop.time() + WATCH_POLL_S
+        timer = loop.call_at(min(poll_at, until), changed.set)
         try:
-            async with asyncio.timeout(WATCH_POLL_S):
-                await changed.wait()
-        except TimeoutError:
-            await self._ending.as_recorded(record)
+            await changed.wait()
+        finally:
+            timer.cancel()
         changed.clear()
-        return self._known.get(record.search_id) or record
+        if poll_at - TIMER_EARLY_S <= loop.time() < until:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until if until < math.inf else None):
+                    await self._ending.as_recorded(record)
+        return loop.time() < until
 
     async def ListSearches(  # noqa: N802
         self, request: pb.ListSearchesRequest, context: Context
@@ -206,14 +226,18 @@ class BrokerServicer(BrokerServiceServicer):
 
     async def with_answer(self, record: Record) -> pb.Search:
         """The search with its answer, once that is on record; of a referred one with what the peer has."""
-        search = record.as_search()
+        search = pb.Search()
+        await self._tell(record, search)
+        return search
+
+    async def _tell(self, record: Record, search: pb.Search) -> None:
+        record.tell(search)
         if record.referred_to:
             await self._referring.give_out(record, search)
-            return search
+            return
         answer = await self._answers.give_out(record)
         if answer is not None:
             search.answer.CopyFrom(answer)
-        return search
 
 
 def call_of(context: Context, rpc: str, service: str = SERVICE) -> Call:

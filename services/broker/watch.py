@@ -1,9 +1,8 @@
 """Searches that this broker knows of, and those who wait for them to change."""
 
 import asyncio
-import contextlib
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Final
 
 from broker.record import Record
@@ -32,20 +31,22 @@ class KnownSearches:
 
     def get(self, search_id: str) -> Record | None:
         """The record, if at hand."""
-        return self.open.get(search_id) or self._ended.get(search_id)
+        found = self.open.get(search_id)
+        return found if found is not None else self._ended.get(search_id)
 
     def put(self, record: Record) -> None:
         """Keeps a record and wakes those who watch it. An ended search never opens again."""
+        search_id = record.search_id
         if record.is_open:
-            if record.search_id not in self._ended:
-                self.open[record.search_id] = record
-                self.hold(record.search_id, record.origin_agency)
+            if search_id not in self._ended:
+                self.open[search_id] = record
+                self.hold(search_id, record.origin_agency)
         else:
-            self.forget(record.search_id)
-            self._ended[record.search_id] = record
+            self.forget(search_id)
+            self._ended[search_id] = record
             while len(self._ended) > RECORDS_MAX:
                 self._ended.popitem(last=False)
-        for changed in self._changes.get(record.search_id, ()):
+        for changed in self._changes.get(search_id, ()):
             changed.set()
 
     def hold(self, search_id: str, name: str) -> None:
@@ -88,14 +89,27 @@ class KnownSearches:
             for changed in events:
                 changed.set()
 
-    @contextlib.contextmanager
-    def changes(self, search_id: str) -> Iterator[asyncio.Event]:
+    def changes(self, search_id: str) -> AbstractContextManager[asyncio.Event]:
         """An event that is set whenever the search changes."""
-        changed = asyncio.Event()
-        self._changes.setdefault(search_id, []).append(changed)
-        try:
-            yield changed
-        finally:
-            self._changes[search_id].remove(changed)
-            if not self._changes[search_id]:
-                del self._changes[search_id]
+        return _Changes(self._changes, search_id)
+
+
+class _Changes:
+    """Listens while it is entered. No generator: nearly every search is waited for."""
+
+    __slots__ = ("_changed", "_listeners", "_search_id")
+
+    def __init__(self, listeners: dict[str, list[asyncio.Event]], search_id: str) -> None:
+        self._listeners = listeners
+        self._search_id = search_id
+        self._changed = asyncio.Event()
+
+    def __enter__(self) -> asyncio.Event:
+        self._listeners.setdefault(self._search_id, []).append(self._changed)
+        return self._changed
+
+    def __exit__(self, *_: object) -> None:
+        listening = self._listeners[self._search_id]
+        listening.remove(self._changed)
+        if not listening:
+            del self._listeners[self._search_id]

@@ -27,12 +27,13 @@ def bind(
 ) -> bytes:
     """The bytes of the BoundRequest."""
     bound = BoundRequest(
-        facts=facts,
         officer=officer,
         sealed_probe_sha256=payload_digest(sealed_probe),
         answer_public_key=answer_public_key,
         salt=salt,
     )
+    # Copied into place: given to the constructor, it is serialised and read again.
+    bound.facts.CopyFrom(facts)
     return bound.SerializeToString(deterministic=True)
 
 

@@ -12,17 +12,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Final, Self, TypeAlias
 
 import grpc
 import protovalidate
 from google.protobuf.message import DecodeError, Message
 from google.rpc import status_pb2
 from grpc_status import rpc_status
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry.trace import SpanKind
 
 from shared import telemetry
 from shared.errors import (
@@ -61,8 +60,15 @@ _call_duration = telemetry.meter.create_histogram(
 )
 
 
+_let_in: Final[dict[int, tuple[Context, SpiffeId]]] = {}
+"""Who makes each call that is under way, by its context's identity: gRPC reads the certificate each time."""
+
+
 def caller(context: Context) -> SpiffeId:
     """Who calls, from the certificate that the TLS handshake checked. Raises NotAuthentic."""
+    known = _let_in.get(id(context))
+    if known is not None and known[0] is context:
+        return known[1]
     identity = context.auth_context() or {}
     uris = [value.decode("utf-8", "replace") for value in identity.get("peer_spiffe_id", ())] or [
         text
@@ -103,7 +109,7 @@ class Door(grpc.aio.ServerInterceptor):
         self._limit = limit
         self._validator = protovalidate.Validator()
         self._handlers: dict[str, Any] = {}
-        self._in_flight: Counter[SpiffeId] = Counter()
+        self._in_flight: dict[SpiffeId, int] = {}
 
     # One door for every method, whatever its types are.
     async def intercept_service(  # type: ignore[override]
@@ -143,15 +149,15 @@ class Door(grpc.aio.ServerInterceptor):
 
     def _unary(self, method: str, behaviour: Any) -> Any:
         async def call(request: Message, context: Context) -> Message:
-            with _served(method, context) as outcome:
+            with _Served(method, context) as served:
                 try:
                     with self._admitted(method, request, context):
                         response: Message = await behaviour(request, context)
                 except asyncio.CancelledError:
-                    outcome.code = "CANCELLED"
+                    served.code = "CANCELLED"
                     raise
                 except Exception as error:  # noqa: BLE001  # every failure gets a status
-                    status = outcome.failed(method, error)
+                    status = served.failed(error)
                 else:
                     return response
             await context.abort_with_status(rpc_status.to_status(status))
@@ -161,42 +167,27 @@ class Door(grpc.aio.ServerInterceptor):
 
     def _stream(self, method: str, behaviour: Any) -> Any:
         async def call(request: Message, context: Context) -> AsyncIterator[Message]:
-            with _served(method, context) as outcome:
+            with _Served(method, context) as served:
                 try:
                     with self._admitted(method, request, context):
                         async with contextlib.aclosing(behaviour(request, context)) as responses:
                             async for response in responses:
                                 yield response
                 except (asyncio.CancelledError, GeneratorExit):
-                    outcome.code = "CANCELLED"
+                    served.code = "CANCELLED"
                     raise
                 except Exception as error:  # noqa: BLE001  # every failure gets a status
-                    status = outcome.failed(method, error)
+                    status = served.failed(error)
                 else:
                     return
             await context.abort_with_status(rpc_status.to_status(status))
 
         return call
 
-    @contextlib.contextmanager
     def _admitted(
         self, method: str, request: Message | _Garbled, context: Context
-    ) -> Iterator[None]:
-        who = caller(context)
-        self._admit(method, request, who)
-        if self._in_flight[who] >= CALLS_OF_ONE_CALLER_MAX:
-            raise Overloaded(
-                "CALLER_BUSY",
-                f"{who} has {CALLS_OF_ONE_CALLER_MAX} calls in flight",
-                retry_after_s=1,
-            )
-        self._in_flight[who] += 1
-        try:
-            yield
-        finally:
-            self._in_flight[who] -= 1
-            if not self._in_flight[who]:
-                del self._in_flight[who]
+    ) -> AbstractContextManager[None]:
+        return _Admitted(self._admit, self._in_flight, method, request, context)
 
     def _admit(self, method: str, request: Message | _Garbled, who: SpiffeId) -> None:
         rule = self._access.get(method)
@@ -208,6 +199,48 @@ class Door(grpc.aio.ServerInterceptor):
         if isinstance(request, _Garbled):
             raise InvalidRequest("REQUEST_UNREADABLE", f"the bytes are no request of {method}")
         check_rules(self._validator, request)
+
+
+class _Admitted:
+    """A call once it has been let in. No generator: every call has one."""
+
+    __slots__ = ("_admit", "_context", "_in_flight", "_method", "_request", "_who")
+
+    def __init__(
+        self,
+        admit: Callable[[str, Message | _Garbled, SpiffeId], None],
+        in_flight: dict[SpiffeId, int],
+        method: str,
+        request: Message | _Garbled,
+        context: Context,
+    ) -> None:
+        self._admit = admit
+        self._in_flight = in_flight
+        self._method = method
+        self._request = request
+        self._context = context
+
+    def __enter__(self) -> None:
+        context = self._context
+        self._who = who = caller(context)
+        self._admit(self._method, self._request, who)
+        in_flight = self._in_flight.get(who, 0)
+        if in_flight >= CALLS_OF_ONE_CALLER_MAX:
+            raise Overloaded(
+                "CALLER_BUSY",
+                f"{who} has {CALLS_OF_ONE_CALLER_MAX} calls in flight",
+                retry_after_s=1,
+            )
+        self._in_flight[who] = in_flight + 1
+        _let_in[id(context)] = (context, who)
+
+    def __exit__(self, *_: object) -> None:
+        del _let_in[id(self._context)]
+        in_flight = self._in_flight[self._who] - 1
+        if in_flight:
+            self._in_flight[self._who] = in_flight
+        else:
+            del self._in_flight[self._who]
 
 
 def check_rules(validator: protovalidate.Validator, message: Message) -> None:
@@ -233,39 +266,48 @@ def _violation(found: Any) -> FieldViolation:
     return FieldViolation(path, found.message or found.rule_id)
 
 
-@dataclass
-class _Outcome:
-    span: Span
-    code: str = "OK"
+class _Served:
+    """A call while it is served: its span, and how long it took. No generator: every search is one."""
 
-    def failed(self, method: str, error: Exception) -> status_pb2.Status:
+    __slots__ = ("_headers", "_method", "_name", "_span", "_spanning", "_started", "code")
+
+    def __init__(self, method: str, context: Context) -> None:
+        self._method = method
+        self._name = method.lstrip("/")
+        self._headers: dict[str, str] = {}
+        for key, value in context.invocation_metadata() or ():
+            if key in telemetry.TRACE_HEADERS and isinstance(value, str):
+                self._headers[key] = value
+        self.code = "OK"
+
+    def __enter__(self) -> Self:
+        self._started = time.perf_counter()
+        attributes = {"rpc.system.name": "grpc", "rpc.method": self._name}
+        self._spanning = telemetry.span(self._name, SpanKind.SERVER, attributes, self._headers)
+        self._span = self._spanning.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: Any
+    ) -> None:
+        try:
+            self._span.set_attribute("rpc.response.status_code", self.code)
+            if telemetry.switch.on:
+                # Within the span, which an exemplar may name.
+                attributes = {"rpc.system.name": "grpc", "rpc.method": self._name}
+                attributes["rpc.response.status_code"] = self.code
+                _call_duration.record(time.perf_counter() - self._started, attributes)
+        finally:
+            self._spanning.__exit__(kind, error, trace)
+
+    def failed(self, error: Exception) -> status_pb2.Status:
         """The status for the caller; logs what is a bug."""
         if not isinstance(error, ServiceError):
-            log.error("call failed", exc_info=error, extra={"fields": {"method": method}})
-            telemetry.failed(self.span, type(error).__name__)
+            log.error("call failed", exc_info=error, extra={"fields": {"method": self._method}})
+            telemetry.failed(self._span, type(error).__name__)
             error = Broken("INTERNAL", "internal error")
         else:
             # Not a failed span: of a server's errors, only its own faults are.
-            self.span.set_attribute("error.type", error.reason)
+            self._span.set_attribute("error.type", error.reason)
         self.code = error.status.name
         return to_status(error)
-
-
-@contextlib.contextmanager
-def _served(method: str, context: Context) -> Iterator[_Outcome]:
-    name = method.lstrip("/")
-    headers = {
-        key: value
-        for key, value in context.invocation_metadata() or ()
-        if key in telemetry.TRACE_HEADERS and isinstance(value, str)
-    }
-    attributes: dict[str, str] = {"rpc.system.name": "grpc", "rpc.method": name}
-    started = time.perf_counter()
-    with telemetry.span(name, SpanKind.SERVER, attributes, headers) as span:
-        outcome = _Outcome(span)
-        try:
-            yield outcome
-        finally:
-            attributes["rpc.response.status_code"] = outcome.code
-            span.set_attribute("rpc.response.status_code", outcome.code)
-            _call_duration.record(time.perf_counter() - started, attributes)

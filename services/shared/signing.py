@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Final
 
 import nacl.exceptions
-import nacl.signing
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from nacl.bindings import (
+    crypto_sign,
+    crypto_sign_BYTES,
+    crypto_sign_open,
+    crypto_sign_PUBLICKEYBYTES,
+    crypto_sign_seed_keypair,
+)
 
 from tlog.errors import TlogError
 from tlog.note import NoteSigner, Signer
@@ -42,19 +48,22 @@ class VerifyKey:
     """An Ed25519 public key, 32 raw bytes."""
 
     def __init__(self, raw: bytes) -> None:
-        try:
-            self._key = nacl.signing.VerifyKey(raw)
-        except nacl.exceptions.CryptoError as error:
-            raise BadKey("an Ed25519 public key has 32 bytes") from error
+        if len(raw) != crypto_sign_PUBLICKEYBYTES:
+            raise BadKey("an Ed25519 public key has 32 bytes")
         self.raw = raw
         self.key_id = key_id(raw)
 
     def verify(self, context: str, data: bytes, signature: bytes) -> None:
         """Raises BadSignature unless the signature is this key's over the context and the data."""
         try:
-            self._key.verify(context.encode() + b"\0" + data, signature)
+            # Of another length it would be a signature and a part of the message.
+            if len(signature) == crypto_sign_BYTES:
+                signed = b"".join((signature, context.encode(), b"\0", data))
+                crypto_sign_open(signed, self.raw)
+                return
         except nacl.exceptions.CryptoError:
-            raise BadSignature(f"no valid signature of key {self.key_id}") from None
+            pass
+        raise BadSignature(f"no valid signature of key {self.key_id}")
 
 
 class SigningKey:
@@ -62,7 +71,7 @@ class SigningKey:
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
-        self._signer = nacl.signing.SigningKey(key.private_bytes_raw())
+        _, self._secret = crypto_sign_seed_keypair(key.private_bytes_raw())
         self.verify_key = VerifyKey(key.public_key().public_bytes_raw())
         self.key_id = self.verify_key.key_id
 
@@ -99,4 +108,5 @@ class SigningKey:
 
     def sign(self, context: str, data: bytes) -> bytes:
         """64 bytes over the context and the data."""
-        return self._signer.sign(context.encode() + b"\0" + data).signature
+        message = b"".join((context.encode(), b"\0", data))
+        return crypto_sign(message, self._secret)[:crypto_sign_BYTES]

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterator
 from typing import Final
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -22,15 +22,16 @@ def no_times(message: Message) -> Iterator[str]:
 
 
 def _found(message: Message, path: str) -> Iterator[str]:
-    for field in _may_hold(message.DESCRIPTOR):
-        held = getattr(message, field.name)
-        if field.is_repeated:
-            several = [(f"[{number}]", one) for number, one in enumerate(held)]
+    for name, is_repeated in _may_hold(message.DESCRIPTOR):
+        if is_repeated:
+            several = [(f"[{number}]", one) for number, one in enumerate(getattr(message, name))]
+        elif message.HasField(name):
+            several = [("", getattr(message, name))]
         else:
-            several = [("", held)] if message.HasField(field.name) else []
+            continue
         for number, one in several:
-            where = f"{path}{field.name}{number}"
-            if not isinstance(one, Timestamp | Duration):
+            where = f"{path}{name}{number}"
+            if not isinstance(one, (Timestamp, Duration)):
                 yield from _found(one, f"{where}.")
             elif _is_none(one):
                 yield where
@@ -45,10 +46,10 @@ def _is_none(time: Timestamp | Duration) -> bool:
 
 
 @functools.cache  # as many as there are kinds of message
-def _may_hold(kind: Descriptor) -> tuple[FieldDescriptor, ...]:
-    """The fields that are times, or in which there may be some."""
+def _may_hold(kind: Descriptor) -> tuple[tuple[str, bool], ...]:
+    """The fields that are times, or in which there may be some, and whether each is repeated."""
     return tuple(
-        field
+        (field.name, field.is_repeated)
         for field in kind.fields
         if field.message_type is not None and _holds(field.message_type, frozenset())
     )
