@@ -7,7 +7,9 @@ that the ratio holds on a noisy machine. CPU is counted over all processes, the 
 included. Bounded in count and time; ends only what it started.
 
 What an agency has before it asks is no work of ours, and is made before clock and CPU are read: the facts
-of the case, the picture, and the officer's token, which the agency's identity provider signs.
+of the case, the picture, and the officer's token, which the agency's identity provider signs. The load
+shares the machine with what it measures, so it takes turns on the processor as the parts of an
+installation do, beside the echo as well.
 """
 
 import argparse
@@ -39,6 +41,7 @@ from countersign.client.prepare import seal_search
 from countersign.installation import bundled
 from countersign.installation.identity_provider import DevelopmentIdentityProvider
 from countersign.installation.layout import Layout
+from countersign.installation.leash import take_long_turns
 from countersign.installation.ports import Ports
 from countersign.installation.prepare import ensure_documents, prepare, systems_run_here
 from countersign.installation.supervisor import Supervisor
@@ -385,6 +388,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help=f"{IN_FLIGHT} in flight only")
     arguments = parser.parse_args()
     levels = LEVELS[2:3] if arguments.quick else LEVELS
+    take_long_turns()
     held = uvloop.run(run(levels))
     verdict = "within" if held < RATIO_MAX else "ABOVE"
     console.print(f"CPU ratio {held:.1f}: {verdict} the bound of {RATIO_MAX:.0f}")
