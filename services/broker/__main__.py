@@ -204,7 +204,7 @@ def _parts(
     clients: Mapping[str, PeerClient],
 ) -> _Parts:
     known, queues, clock = registering.known, registering.queues, SystemClock()
-    ledger, searches = Ledger(bus), KnownSearches()
+    ledger, policy, searches = Ledger(bus), Policy(bus), KnownSearches()
     limits, rejections = Limits(settings.limits, searches, clock), Rejections(clock)
     answers = Answers(
         bus=bus,
@@ -220,7 +220,7 @@ def _parts(
     searching = Searching(
         bus=bus,
         ledger=ledger,
-        policy=Policy(bus),
+        policy=policy,
         admission=admission,
         limits=limits,
         known=searches,
@@ -242,7 +242,7 @@ def _parts(
         participants=known,
         trust=trust,
         referring=referring,
-        discharging=Discharging(ledger, admission),
+        discharging=Discharging(ledger, admission, policy),
     )
     for_peer = partial(
         PeerServicer,

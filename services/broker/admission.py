@@ -64,6 +64,11 @@ class Admission:
         self._limits = limits
         self._rejections = rejections
 
+    @property
+    def documents_index(self) -> int | None:
+        """The newest document by which is admitted; None where the registry is a file. Raises Unavailable."""
+        return self._known.current().documents_index
+
     async def admit(self, call: Call, facts: SearchFacts, token: str) -> Admitted:
         """The officer who asks. Raises NotAllowed or NotAuthentic, recorded; Overloaded, Unavailable."""
         self._limits.agency(call.caller.name)

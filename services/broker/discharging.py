@@ -8,21 +8,23 @@ import hashlib
 
 from broker.admission import Admission, Call, token_digest
 from broker.ledger import Ledger
+from broker.policy import Policy
 from broker.record import Record
 from countersign.broker.v1.broker_pb2 import DischargeObligationRequest, DischargeObligationResponse
 from countersign.ledger.v1.append_pb2 import PendingEntry, SensitiveField
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.event_pb2 import DischargeResult, ObligationDischarged
 from countersign.type.v1.decision_pb2 import Obligation
-from shared.errors import NotFound
+from shared.errors import NotAllowed, NotFound
 
 
 class Discharging:
     """Records what was done."""
 
-    def __init__(self, ledger: Ledger, admission: Admission) -> None:
+    def __init__(self, ledger: Ledger, admission: Admission, policy: Policy) -> None:
         self._ledger = ledger
         self._admission = admission
+        self._policy = policy
 
     def allow(self, call: Call) -> None:
         """Before anything of the call is looked at. Raises Overloaded."""
@@ -41,7 +43,8 @@ class Discharging:
         )
         try:
             record, duty = _owed(call, request, record)
-        except NotFound as error:
+            await self._check_officer(call, officer)
+        except (NotFound, NotAllowed) as error:
             await self._admission.turned_away(call, request.search_id, error, spent)
             raise
         pending = discharged_entry(
@@ -49,6 +52,12 @@ class Discharging:
         )
         appended = await self._ledger.append(pending, call.until)
         return DischargeObligationResponse(receipt=appended.receipt, existing=appended.existing)
+
+    async def _check_officer(self, call: Call, officer: str) -> None:
+        """A provider vouches for whom it knows; who is an officer the registry says. Raises NotAllowed."""
+        index = self._admission.documents_index
+        if not await self._policy.has_officer(call.caller.name, officer, index):
+            raise NotAllowed("OFFICER_UNKNOWN", "the registry has no such officer of your agency")
 
 
 def discharged_entry(

@@ -14,7 +14,7 @@ from countersign.policy.v1.policy_pb2 import (
 )
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome
 from shared.bus import Bus
-from shared.errors import Broken
+from shared.errors import Broken, ServiceError, Unavailable
 
 TIMEOUT_S: Final = 5
 """A decision takes milliseconds; this covers a restart of the policy service."""
@@ -53,6 +53,23 @@ class Policy:
         if not _follows(evaluated.decision, request.peer):
             raise Broken("POLICY_ANSWER", "the decision does not follow from its verdicts")
         return evaluated
+
+    async def has_officer(self, agency: str, officer: str, documents_index: int | None) -> bool:
+        """Whether the registry has somebody as an officer of an agency. Raises Unavailable."""
+        asked = EvaluateBatchRequest()
+        asked.officers.add(agency=agency, officer=officer, documents_index=documents_index)
+        try:
+            told = await self._bus.request(
+                "policy.evaluate", asked, EvaluateBatchResponse, TIMEOUT_S
+            )
+            (answer,) = told.officers
+        except (ServiceError, ValueError) as error:
+            raise Unavailable(
+                "POLICY_UNAVAILABLE",
+                "nobody could be asked whether this is an officer of yours; nothing is on record, try again",
+                retry_after_s=1,
+            ) from error
+        return answer.known
 
     async def _send(
         self, requests: list[EvaluateRequest], within_s: float

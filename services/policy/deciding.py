@@ -13,6 +13,7 @@ from countersign.policy.v1.policy_pb2 import (
     EvaluateBatchResponse,
     EvaluateRequest,
     EvaluateResponse,
+    OfficerQuestion,
     Parties,
 )
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Seat, VerdictOutcome
@@ -20,9 +21,9 @@ from countersign.type.v1.search_pb2 import SearchFacts
 from directive.elsewhere import Elsewhere
 from directive.evaluate import seat_name
 from directive.question import Fault
-from policy.applied import Current
+from policy.applied import Applied, Current
 from shared import telemetry
-from shared.errors import FieldViolation, InvalidRequest
+from shared.errors import FieldViolation, InvalidRequest, Unavailable
 from shared.registry import PartiesOf, Registry
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Deciding:
 
     async def evaluate_batch(self, batch: EvaluateBatchRequest) -> EvaluateBatchResponse:
         """The decisions; raises InvalidRequest when one of the requests is not acceptable."""
-        if not 1 <= len(batch.requests) <= BATCH_MAX:
+        if not 1 <= len(batch.requests) + len(batch.officers) <= BATCH_MAX:
             raise InvalidRequest(
                 "INVALID_REQUEST",
                 "the batch has the wrong size",
@@ -84,19 +85,40 @@ class Deciding:
         together = EvaluateBatchResponse()
         for request in batch.requests:
             await self._evaluate(request, together.responses.add())
+        for asked in batch.officers:
+            together.officers.add(known=await self._is_officer(asked))
         return together
+
+    async def _is_officer(self, asked: OfficerQuestion) -> bool:
+        index = asked.documents_index if asked.HasField("documents_index") else None
+        applied = await self._reaching(index)
+        # No entry of the ledger shows by what this was answered, so it is answered by no less.
+        if index is not None and (
+            applied.documents_index is None or applied.documents_index < index
+        ):
+            raise Unavailable(
+                "REGISTRY_STALE", f"document {index} has not been heard of", retry_after_s=1
+            )
+        officer = applied.registry.officers.get(asked.officer)
+        return officer is not None and officer.agency == asked.agency
+
+    async def _reaching(self, documents_index: int | None) -> Applied:
+        """What counts, with this document in it if the ledger has it. Raises Unavailable."""
+        applied = self._current()
+        if documents_index is not None and self._catch_up is not None:
+            known = applied.documents_index
+            if known is None or known < documents_index:
+                await self._catch_up()
+                applied = self._current()
+        return applied
 
     async def _evaluate(self, request: EvaluateRequest, response: EvaluateResponse) -> None:
         """Answers in place: a message that is put into another is copied."""
         if not (request.officer and request.HasField("facts") and request.HasField("at")):
             raise _lacking(request)
         at = _moment(request.at)
-        applied = self._current()
-        if request.HasField("documents_index") and self._catch_up is not None:
-            known = applied.documents_index
-            if known is None or known < request.documents_index:
-                await self._catch_up()
-                applied = self._current()
+        index = request.documents_index if request.HasField("documents_index") else None
+        applied = await self._reaching(index)
         started = time.perf_counter()
         elsewhere = Elsewhere.of(request.peer) if request.HasField("peer") else None
         decision = applied.evaluator.evaluate(request.facts, request.officer, at, elsewhere)

@@ -170,10 +170,11 @@ class BrokerOnTheTable:
             clock=self.clock,
         )
         admission = Admission(self.participants, self.ledger, self.limits, self.rejections)
+        policy = Policy(bus)  # type: ignore[arg-type]  # likewise
         self.searching = Searching(
             bus=bus,  # type: ignore[arg-type]  # likewise
             ledger=self.ledger,
-            policy=Policy(bus),  # type: ignore[arg-type]  # likewise
+            policy=policy,
             admission=admission,
             limits=self.limits,
             known=self.known,
@@ -203,7 +204,7 @@ class BrokerOnTheTable:
             participants=self.participants,
             trust=self.trust,
             referring=self.referring,
-            discharging=Discharging(self.ledger, admission),
+            discharging=Discharging(self.ledger, admission, policy),
         )
 
     def call(self, agency: str = LAPD, rpc: str = "SubmitSearch") -> Call:

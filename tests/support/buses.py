@@ -28,6 +28,7 @@ from countersign.policy.v1.policy_pb2 import (
     EvaluateBatchResponse,
     EvaluateRequest,
     EvaluateResponse,
+    OfficerAnswer,
     Parties,
 )
 from countersign.type.v1.decision_pb2 import (
@@ -177,6 +178,9 @@ class PolicyThatSays:
         self.down = False
         self.obligations: list[Obligation] = []
         """What comes with each decision."""
+        self.is_of_the_last_release = False
+        self.let_go: set[str] = set()
+        """Officers that the registry has no more."""
         self.documents: int | None = None
         """Index of the newest document that it has heard of; it hears of what it is asked to know."""
 
@@ -184,8 +188,11 @@ class PolicyThatSays:
         """A decision for each."""
         if self.down:
             raise Unavailable("SERVICE_UNAVAILABLE", "the policy service is down")
+        if self.is_of_the_last_release and not batch.requests:
+            raise InvalidRequest("INVALID_REQUEST", "the batch has the wrong size")
         responses = [self.evaluate(request) for request in batch.requests]
-        return EvaluateBatchResponse(responses=responses)
+        officers = [OfficerAnswer(known=one.officer not in self.let_go) for one in batch.officers]
+        return EvaluateBatchResponse(responses=responses, officers=officers)
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateResponse:
         """One verdict, and the decision that follows from it."""

@@ -11,7 +11,7 @@ from broker.limits import LimitSettings
 from countersign.broker.v1 import broker_pb2 as pb
 from countersign.ledger.v1.event_pb2 import DISCHARGE_RESULT_DONE
 from countersign.type.v1.decision_pb2 import Obligation
-from shared.errors import NotAuthentic, NotFound, Overloaded, ServiceError, Unavailable
+from shared.errors import NotAllowed, NotAuthentic, NotFound, Overloaded, ServiceError, Unavailable
 from shared.rpc import Context
 from support.brokers import LAPD, LASD, OFFICER, BrokerOnTheTable, own_case
 from support.buses import PERMITTED, REFUSED
@@ -197,6 +197,37 @@ async def test_another_agency_cannot_say_so_with_the_officers_token(
         await say(broker, request(broker, search_id), LASD)
     assert broker.bus.ledger.kinds()[-1] == "request_rejected"
     assert "obligation_discharged" not in broker.bus.ledger.kinds()
+
+
+@pytest.mark.promise(1)
+async def test_whom_the_registry_has_not_as_an_officer_discharges_nothing_on_record(
+    broker: BrokerOnTheTable,
+) -> None:
+    """The provider vouches for them still: it was not told that they went."""
+    search_id = await submitted(broker)
+    broker.bus.policy.let_go.add(OFFICER)
+    with pytest.raises(NotAllowed) as caught:
+        await say(broker, request(broker, search_id))
+    assert caught.value.reason == "OFFICER_UNKNOWN"
+    assert broker.bus.ledger.entries[-1].request_rejected.reason == "OFFICER_UNKNOWN"
+    assert "obligation_discharged" not in broker.bus.ledger.kinds()
+    broker.bus.policy.let_go.clear()
+    assert not (await say(broker, request(broker, search_id))).existing
+
+
+@pytest.mark.promise(1)
+@pytest.mark.parametrize("lacks", ["the service", "the words of this release"])
+async def test_nothing_is_discharged_while_nobody_says_who_is_an_officer(
+    broker: BrokerOnTheTable, lacks: str
+) -> None:
+    search_id = await submitted(broker)
+    entries = len(broker.bus.ledger.entries)
+    broker.bus.policy.down = lacks == "the service"
+    broker.bus.policy.is_of_the_last_release = not broker.bus.policy.down
+    with pytest.raises(Unavailable) as caught:
+        await say(broker, request(broker, search_id))
+    assert caught.value.reason == "POLICY_UNAVAILABLE"
+    assert len(broker.bus.ledger.entries) == entries
 
 
 async def test_an_agency_that_discharges_too_often_waits_and_its_searches_do_not() -> None:

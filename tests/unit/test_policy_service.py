@@ -1,7 +1,9 @@
 """The policy service: decisions for the broker only, directives for all, pages that hold together."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,11 +12,12 @@ from countersign.policy.v1 import policy_pb2 as pb
 from countersign.type.v1.decision_pb2 import DecisionOutcome, Seat
 from countersign.type.v1.search_pb2 import GalleryClass
 from directive.book import Book
+from policy.applied import Applied
 from policy.config import PolicySettings
 from policy.deciding import Deciding
 from policy.service import ACCESS, SERVICE, PolicyServicer
 from policy.sources import load
-from shared.errors import InvalidRequest, NotFound
+from shared.errors import InvalidRequest, NotFound, Unavailable
 from shared.identity import SpiffeId
 from shared.settings import SettingsError
 from support.clocks import ClockThatStandsStill
@@ -102,6 +105,56 @@ async def test_parties_are_those_of_the_registry_by_which_it_was_decided() -> No
                 assert answer.parties.operator_agency == operator
                 assert answer.parties.beneficiary_agency == asked.facts.beneficiary_agency
         states.reverse()
+
+
+@pytest.mark.parametrize(
+    ("agency", "officer", "known"),
+    [(LAPD, TRAINED, True), (BURBANK, TRAINED, False), (LAPD, "nobody", False), (LAPD, "", False)],
+)
+async def test_who_is_an_officer_of_an_agency_is_told(
+    servicer: PolicyServicer, agency: str, officer: str, known: bool
+) -> None:
+    asked = pb.EvaluateBatchRequest(requests=[question()])
+    asked.officers.add(agency=agency, officer=officer)
+    told = await Deciding(current(shipped_book())).evaluate_batch(asked)
+    assert len(told.responses) == 1
+    assert [one.known for one in told.officers] == [known]
+
+
+def with_documents(applied: Applied, newest: int) -> Applied:
+    """The same, as it was made of the ledger's documents up to one."""
+    return replace(applied, holdings=SimpleNamespace(head=newest))  # type: ignore[arg-type]  # no more is read
+
+
+async def test_officers_are_told_by_the_document_that_is_named() -> None:
+    """Whoever was let go by it is known no more, though the service had not heard of it yet."""
+    gone = changed_registry(officers={TRAINED: {"agency": BURBANK}})
+    states = [
+        with_documents(current(shipped_book())(), 6),
+        with_documents(current(shipped_book(), gone)(), 7),
+    ]
+    heard = []
+
+    async def hear() -> None:
+        heard.append(states.pop(0))
+
+    servicer = Deciding(lambda: states[0], hear)
+    asked = pb.EvaluateBatchRequest()
+    asked.officers.add(agency=LAPD, officer=TRAINED, documents_index=7)
+    told = await servicer.evaluate_batch(asked)
+    assert [one.known for one in told.officers] == [False]
+    assert len(heard) == 1
+    states.append(states[0])
+    asked.officers[0].documents_index = 8
+    with pytest.raises(Unavailable):
+        await servicer.evaluate_batch(asked)
+
+
+@pytest.mark.parametrize("count", [0, 65])
+async def test_a_batch_of_no_size_or_too_great_is_refused(count: int) -> None:
+    asked = pb.EvaluateBatchRequest(officers=[pb.OfficerQuestion(agency=LAPD)] * count)
+    with pytest.raises(InvalidRequest):
+        await Deciding(current(shipped_book())).evaluate_batch(asked)
 
 
 @pytest.mark.parametrize("missing", ["facts", "at", "officer"])

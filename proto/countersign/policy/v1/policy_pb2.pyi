@@ -188,6 +188,60 @@ class EvaluateResponse(_message.Message):
 Global___EvaluateResponse: _TypeAlias = EvaluateResponse  # noqa: Y015
 
 @_typing.final
+class OfficerQuestion(_message.Message):
+    """Asks whether somebody is an officer of an agency: who is, is opened to the policy service alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENCY_FIELD_NUMBER: _builtins.int
+    OFFICER_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_INDEX_FIELD_NUMBER: _builtins.int
+    agency: _builtins.str
+    """The agency."""
+    officer: _builtins.str
+    """The officer, as the agency's identity provider vouched for."""
+    documents_index: _builtins.int
+    """As in EvaluateRequest."""
+    def __init__(
+        self,
+        *,
+        agency: _builtins.str = ...,
+        officer: _builtins.str = ...,
+        documents_index: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index", "documents_index", b"documents_index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index", "agency", b"agency", "documents_index", b"documents_index", "officer", b"officer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__documents_index: _TypeAlias = _typing.Literal["documents_index"]  # noqa: Y015
+    _WhichOneofArgType__documents_index: _TypeAlias = _typing.Literal["_documents_index", b"_documents_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__documents_index) -> _WhichOneofReturnType__documents_index | None: ...
+
+Global___OfficerQuestion: _TypeAlias = OfficerQuestion  # noqa: Y015
+
+@_typing.final
+class OfficerAnswer(_message.Message):
+    """Whether they are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KNOWN_FIELD_NUMBER: _builtins.int
+    known: _builtins.bool
+    """The registry has them as an officer of this agency."""
+    def __init__(
+        self,
+        *,
+        known: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known", b"known"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OfficerAnswer: _TypeAlias = OfficerAnswer  # noqa: Y015
+
+@_typing.final
 class EvaluateBatchRequest(_message.Message):
     """Asks for decisions together, over the bus: "policy.evaluate". One that is not acceptable fails them all;
     ask for each by itself then.
@@ -196,18 +250,24 @@ class EvaluateBatchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUESTS_FIELD_NUMBER: _builtins.int
+    OFFICERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluateRequest]:
-        """What is asked, 1 to 64."""
+        """What is asked, with the officers 1 to 64."""
+
+    @_builtins.property
+    def officers(self) -> _containers.RepeatedCompositeFieldContainer[Global___OfficerQuestion]:
+        """Of whom it is asked. A service of release 0.1 refuses a batch with nothing else in it."""
 
     def __init__(
         self,
         *,
         requests: _abc.Iterable[Global___EvaluateRequest] | None = ...,
+        officers: _abc.Iterable[Global___OfficerQuestion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["officers", b"officers", "requests", b"requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -220,18 +280,24 @@ class EvaluateBatchResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RESPONSES_FIELD_NUMBER: _builtins.int
+    OFFICERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluateResponse]:
         """One for each that was asked for, in order."""
+
+    @_builtins.property
+    def officers(self) -> _containers.RepeatedCompositeFieldContainer[Global___OfficerAnswer]:
+        """Likewise."""
 
     def __init__(
         self,
         *,
         responses: _abc.Iterable[Global___EvaluateResponse] | None = ...,
+        officers: _abc.Iterable[Global___OfficerAnswer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["responses", b"responses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["officers", b"officers", "responses", b"responses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
