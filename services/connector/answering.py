@@ -28,13 +28,9 @@ from connector.system import (
 )
 from countersign.connector.v1.connector_pb2 import (
     CandidateList,
-    CandidatesFound,
-    FaceBox,
     FailureReason,
-    ProbeQuality,
     ScoreScale,
     SearchAnswer,
-    SearchFailure,
     SignedAnswer,
 )
 from shared.clock import Clock, stamp
@@ -121,20 +117,21 @@ class Answerer:
         clock: Clock,
     ) -> None:
         self._system = system
-        self._gallery = gallery
         self._keys = keys
         self._behind = behind
         self._scale = scale
         self._retries = retries
         self._clock = clock
         self._identify = CandidateIds(keys.candidate_ids, gallery).of
-        self._score_scale = ScoreScale(
+        score_scale = ScoreScale(
             algorithm=behind.algorithm,
             minimum=scale.minimum,
             maximum=scale.maximum,
             threshold=scale.threshold,
             false_match_rate=scale.false_match_rate,
         )
+        self._every_list = CandidateList(gallery=gallery, score_scale=score_scale, notice=NOTICE)
+        self._every_answer = SearchAnswer(system=system, gallery=gallery)
 
     async def answer(self, order: VerifiedOrder) -> Answered:
         """Run the order and answer it."""
@@ -201,14 +198,14 @@ class Answerer:
             candidates_info(order.search_id, order.order_sha256),
         )
         threshold = self._scale.threshold
-        result = CandidatesFound(
-            returned=len(ranked),
-            above_threshold=sum([one.score >= threshold for one in ranked]),
-            gallery_size=findings.gallery_size,
-            algorithm=self._behind.algorithm,
-            sealed_candidates=sealed,
-        )
-        return self._sign(about, now, found=result)
+        answer = self._answer_to(about)
+        result = answer.found
+        result.returned = len(ranked)
+        result.above_threshold = sum([one.score >= threshold for one in ranked])
+        result.gallery_size = findings.gallery_size
+        result.algorithm = self._behind.algorithm
+        result.sealed_candidates.CopyFrom(sealed)
+        return self._sign(answer, now)
 
     def _candidate_list(
         self,
@@ -218,24 +215,19 @@ class Answerer:
         wanted: int,
         searched_at: datetime,
     ) -> CandidateList:
-        face = findings.face
-        found = CandidateList(
-            search_id=search_id,
-            gallery=self._gallery,
-            gallery_size=findings.gallery_size,
-            requested=wanted,
-            score_scale=self._score_scale,
-            probe_face=FaceBox(x=face.x, y=face.y, width=face.width, height=face.height),
-            probe_quality=ProbeQuality(
-                detector_score=face.detector_score,
-                inter_eye_distance_px=face.inter_eye_distance_px,
-                sharpness=face.sharpness,
-            ),
-            probe_sha256=findings.probe_sha256,
-            clean_pixels_sha256=findings.clean_pixels_sha256,
-            notice=NOTICE,
-            searched_at=stamp(searched_at),
-        )
+        found = CandidateList()
+        found.CopyFrom(self._every_list)
+        found.search_id = search_id
+        found.gallery_size = findings.gallery_size
+        found.requested = wanted
+        found.probe_sha256 = findings.probe_sha256
+        found.clean_pixels_sha256 = findings.clean_pixels_sha256
+        found.searched_at.CopyFrom(stamp(searched_at))
+        face, box, quality = findings.face, found.probe_face, found.probe_quality
+        box.x, box.y, box.width, box.height = face.x, face.y, face.width, face.height
+        quality.detector_score = face.detector_score
+        quality.inter_eye_distance_px = face.inter_eye_distance_px
+        quality.sharpness = face.sharpness
         identify, threshold = self._identify, self._scale.threshold
         # Looking the field up costs as much as adding to it.
         add = found.candidates.add
@@ -251,26 +243,20 @@ class Answerer:
     def _failed(
         self, about: AnsweredOrder, reason: FailureReason.ValueType, check: str = ""
     ) -> Answered:
-        failure = SearchFailure(reason=reason, check=check)
-        return self._sign(about, self._clock.now(), failure=failure)
+        answer = self._answer_to(about)
+        answer.failure.reason = reason
+        answer.failure.check = check
+        return self._sign(answer, self._clock.now())
 
-    def _sign(
-        self,
-        about: AnsweredOrder,
-        answered_at: datetime,
-        found: CandidatesFound | None = None,
-        failure: SearchFailure | None = None,
-    ) -> Answered:
-        answer = SearchAnswer(
-            search_id=about.search_id,
-            order_sha256=about.order_sha256,
-            request_sha256=about.request_sha256,
-            system=self._system,
-            gallery=self._gallery,
-            found=found,
-            failure=failure,
-            answered_at=stamp(answered_at),
-        )
+    def _answer_to(self, about: AnsweredOrder) -> SearchAnswer:
+        # What is given to a message's constructor is serialised and read again; what is copied is not.
+        answer = SearchAnswer()
+        answer.CopyFrom(self._every_answer)
+        answer.search_id, answer.order_sha256, answer.request_sha256 = about
+        return answer
+
+    def _sign(self, answer: SearchAnswer, answered_at: datetime) -> Answered:
+        answer.answered_at.CopyFrom(stamp(answered_at))
         data = answer.SerializeToString(deterministic=True)
         signed = SignedAnswer(
             answer=data,
