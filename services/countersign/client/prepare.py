@@ -57,12 +57,12 @@ class PreparedSearch:
     def request(self, officer_token: str) -> SubmitSearchRequest:
         """The request, for this officer."""
         request = SubmitSearchRequest(
-            facts=self.facts,
             officer_token=officer_token,
             answer_public_key=self.answer_key.public_key,
             salt=self.salt,
         )
-        # Not by the constructor, which would have it serialised and read again.
+        # Not by the constructor, which would have them serialised and read again.
+        request.facts.CopyFrom(self.facts)
         request.sealed_probe.CopyFrom(self.sealed_probe)
         return request
 
