@@ -90,6 +90,8 @@ class Bus:
             # An exception here would end the client's read loop and leave a deaf process.
             # It is told of each failed try to connect too, perhaps for a certificate that has lapsed.
             renewal.load_into(tls_context)
+            if not client.is_connected:
+                client.tried_in_vain()
             fields = {"error": type(error).__name__}
             if "permissions violation" in str(error).lower():
                 # Whoever published or subscribed hears nothing but silence, so this must be heard.
@@ -115,13 +117,13 @@ class Bus:
                     ping_interval=PING_INTERVAL_S,
                     max_outstanding_pings=2,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=1,
                     connect_timeout=3,
                     error_cb=on_error,
                     disconnected_cb=on_disconnected,
                     closed_cb=on_closed,
                     reconnected_cb=bus._on_reconnected,
                 )
+                client.is_back()
                 await client.flush()
         except (TimeoutError, OSError, nats.errors.Error, ssl.SSLError) as error:
             await bus.close()
@@ -136,6 +138,7 @@ class Bus:
         return bool(self._client.is_connected)
 
     async def _on_reconnected(self) -> None:
+        self._client.is_back()
         for puller in self._pullers:
             await puller.pull()
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import nats.errors
@@ -23,6 +23,7 @@ from nats.js.client import JetStreamContext
 from opentelemetry.trace import SpanKind
 
 from shared import messaging, telemetry
+from shared.backoff import Backoff
 from shared.errors import Unavailable
 from shared.nats_client import BusClient
 
@@ -31,8 +32,10 @@ log = logging.getLogger(__name__)
 PULL_EXPIRES_S: Final = 30
 PULL_WATCHDOG_S: Final = PULL_EXPIRES_S + 5
 """A pull request that neither delivered nor expired was lost, as after a server restart."""
-PULL_AGAIN_S: Final = 0.5
+PULL_AGAIN: Final = Backoff(first_s=0.5, most_s=4.0)
 """After a refusal, as while the stream is still being made or elects a leader."""
+FAILED_AGAIN: Final = Backoff(first_s=1.0, most_s=15.0)
+"""Before a message comes again whose handler failed in a way that nobody foresaw."""
 
 DRAIN_S_MAX: Final = 2.0
 """At the end of a process: a bus that says nothing for so long need not be left in good order."""
@@ -171,6 +174,7 @@ class Puller:
         self._left_over: deque[Message] = deque()
         self._heard_at = time.monotonic()
         self._asks_again: asyncio.TimerHandle | None = None
+        self._refusals = 0
         self._stopped = False
         self._watchdog: asyncio.Task[None] | None = None
         self._subscription: Subscription | None = None
@@ -226,6 +230,7 @@ class Puller:
         if status is not None:
             self._on_status(status, headers)
             return
+        self._refusals = 0
         message = Message(subject.decode(), reply.decode(), data, headers)
         if self._stopped:
             self._say(message.reply, b"-NAK")
@@ -255,10 +260,12 @@ class Puller:
         left = headers.get(_LEFT, "")
         self._requested = max(0, self._requested - int(left)) if left.isdecimal() else 0
         if status in _USED_UP:
+            self._refusals = 0
             self._ask()
         elif self._asks_again is None:
+            self._refusals += 1
             loop = asyncio.get_running_loop()
-            self._asks_again = loop.call_later(PULL_AGAIN_S, self._ask_again)
+            self._asks_again = loop.call_later(PULL_AGAIN.wait_s(self._refusals), self._ask_again)
 
     def _ask_again(self) -> None:
         self._asks_again = None
@@ -285,6 +292,7 @@ class Puller:
             messaging.span(SpanKind.CONSUMER, self._template, "process", message.headers) as span,
             messaging.measured(self._template, "process") as outcome,
         ):
+            deliveries = 1
             try:
                 deliveries, published_ns = delivered(message.reply)
                 if telemetry.switch.on:
@@ -296,8 +304,7 @@ class Puller:
             except Retry as again:
                 outcome.failure = "Retry"
                 span.add_event("retry")
-                delay = timedelta(seconds=again.delay_s)
-                return b"-NAK " + json.dumps({"delay": int(delay.total_seconds() * 1e9)}).encode()
+                return _again_in(again.delay_s)
             except Poison:
                 log.exception("message set aside", extra={"fields": {"template": self._template}})
                 outcome.failure = "Poison"
@@ -308,5 +315,9 @@ class Puller:
                 log.exception("message failed", extra={"fields": {"template": self._template}})
                 outcome.failure = telemetry.reason_of(error)
                 telemetry.failed(span, outcome.failure)
-                return b'-NAK {"delay": 1000000000}'
+                return _again_in(FAILED_AGAIN.wait_s(deliveries))
             return b"+ACK"
+
+
+def _again_in(delay_s: float) -> bytes:
+    return b"-NAK " + json.dumps({"delay": int(delay_s * 1e9)}).encode()

@@ -30,9 +30,13 @@ from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
+from shared.backoff import Backoff, jittered
 from shared.nats_frames import Frames, Handler
 
 log = logging.getLogger(__name__)
+
+RECONNECT: Final = Backoff(first_s=0.5, most_s=4.0)
+"""Before a server that was tried in vain is tried again: all its clients lost it in the same moment."""
 
 _WHITE: Final = re.compile(r"[ \t\r\n]")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -79,6 +83,18 @@ class BusClient(Client):
         self._inbox = ""
         self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
         self._tokens: list[str] = []
+        self._tried_in_vain = 0
+
+    def tried_in_vain(self) -> None:
+        """Has the library wait longer before it tries a server again: by itself it waits alike each time."""
+        self._tried_in_vain += 1
+        self.options["reconnect_time_wait"] = RECONNECT.wait_s(self._tried_in_vain)
+
+    def is_back(self) -> None:
+        """The next failure is a first one."""
+        self._tried_in_vain = 0
+        # What the library waits, too, before it comes back to a server that it had a moment ago.
+        self.options["reconnect_time_wait"] = jittered(RECONNECT.first_s)
 
     # Request and reply
 

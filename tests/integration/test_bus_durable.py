@@ -9,8 +9,10 @@ import pytest
 from nats.js import api
 
 from broker.given_up import hear_of_given_up
+from shared import nats_client
 from shared.bus import Bus, Delivery, Poison, Retry, connected
 from shared.errors import Unavailable
+from support.backoffs import NoWait
 from support.nats_servers import NatsUnderTest
 from support.signals import Signals
 from support.waiting import until
@@ -340,8 +342,9 @@ async def test_order_in_hand_when_the_server_is_killed_comes_again(
 
 
 async def test_consumer_goes_on_after_each_of_several_restarts(
-    nats_server: NatsUnderTest, orders: Bus, connector: Bus
+    nats_server: NatsUnderTest, orders: Bus, connector: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(nats_client, "RECONNECT", waited := NoWait(takes_s=0.05))
     received = Received()
     await consume(connector, received)
     for number in range(3):
@@ -360,6 +363,7 @@ async def test_consumer_goes_on_after_each_of_several_restarts(
         await received.count(number + 1)
     await emptied(orders)
     assert set(received.names()) == {"n0", "n1", "n2"}
+    assert waited.asked.count(1) >= 2, "after each return it begins with the shortest wait"
 
 
 async def test_publishing_without_a_server_fails_at_once_and_leaves_nothing_behind(

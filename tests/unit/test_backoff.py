@@ -1,7 +1,7 @@
 """What fails is tried again ever later, up to a bound, and not by everybody at once."""
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,37 +23,12 @@ from shared import backoff
 from shared.backoff import Backoff, PutOff, jittered
 from shared.bus import Bus, Retry
 from shared.errors import Unavailable
+from support.backoffs import STEP_S, TIMES, NoWait, assert_backs_off
 from support.brokers import BrokerOnTheTable
 from support.connectors import BusThatKeeps, SystemThatAnswers, delivery, orders
 from support.orders import OrderWorkshop
 from support.peers import PeerThatKnowsNothing
 from support.referrals import EAST, ReferralWorkshop
-
-TIMES = 16
-STEP_S = 0.01
-
-
-@dataclass(frozen=True)
-class NoWait(Backoff):
-    """Tells how often in a row something had failed each time, and takes no time."""
-
-    first_s: float = 0
-    most_s: float = 0
-    asked: list[int] = field(default_factory=list)
-
-    def wait_s(self, failures: int) -> float:
-        """None at all."""
-        self.asked.append(failures)
-        return 0
-
-
-def assert_backs_off(waits_s: list[float], by: Backoff) -> None:
-    """Each wait is at most double the one before, none past the bound, and they are not all the same."""
-    for number, wait_s in enumerate(waits_s):
-        longest = min(by.most_s, by.first_s * 2**number)
-        assert longest / 2 <= wait_s <= longest + 5 * STEP_S, number
-    assert by.first_s * 2 < by.most_s <= 30
-    assert len({round(one, 1) for one in waits_s[-TIMES // 2 :]}) > 1, "all would come back at once"
 
 
 def test_waits_double_up_to_the_bound() -> None:

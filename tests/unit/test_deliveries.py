@@ -11,9 +11,11 @@ import nats.js.errors
 import pytest
 from nats.aio.msg import Msg
 
+from shared import deliveries
 from shared.deliveries import Delivery, Puller, check_acknowledged, delivered
-from shared.nats_client import BusClient
+from shared.nats_client import RECONNECT, BusClient
 from shared.nats_frames import Handler
+from support.backoffs import TIMES, NoWait, assert_backs_off
 
 SHORT = "$JS.ACK.ORDERS.connector.3.41.42.1763887877123456789.7"
 LONG = "$JS.ACK.hub.ACC.ORDERS.connector.3.41.42.1763887877123456789.7"
@@ -50,12 +52,14 @@ class Server(BusClient):
     def __init__(self) -> None:
         super().__init__()
         self.said: list[tuple[str, bytes]] = []
+        self.spoke = asyncio.Event()
 
     async def listen(self, subject: str, queue: str, handler: Handler) -> Any:
         self.deliver = handler
 
     def send(self, subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> None:
         self.said.append((subject, payload))
+        self.spoke.set()
 
 
 async def test_more_than_asked_for_waits_and_far_more_is_given_back() -> None:
@@ -106,3 +110,63 @@ async def test_what_still_waits_at_the_end_is_given_back() -> None:
     await puller.stop()
     server.deliver(b"orders.x", SHORT.encode(), b"", {})
     assert server.said[1:] == [(reply, b"-NAK") for reply in [*replies[1:], SHORT]]
+
+
+async def test_a_message_whose_handler_fails_comes_again_ever_later() -> None:
+    server, tasks = Server(), []
+
+    async def handle(_: Delivery) -> None:
+        raise RuntimeError("nobody foresaw it")
+
+    def spawn(work: Coroutine[Any, Any, None]) -> None:
+        tasks.append(asyncio.create_task(work))
+
+    puller = Puller(server, spawn, "ORDERS", "connector", handle, 1, "orders")
+    await puller.start()
+    for number in range(TIMES):
+        reply = SHORT.replace(".3.", f".{number + 1}.")
+        server.deliver(b"orders.x", reply.encode(), b"", {})
+        await tasks[-1]
+    await puller.stop()
+    said = [what for _, what in server.said if what.startswith(b"-NAK ")]
+    waits_s = [json.loads(what.removeprefix(b"-NAK "))["delay"] / 1e9 for what in said]
+    assert len(waits_s) == TIMES
+    assert_backs_off(waits_s, deliveries.FAILED_AGAIN)
+
+
+async def test_a_stream_that_refuses_is_asked_ever_later_until_it_delivers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deliveries, "PULL_AGAIN", waited := NoWait())
+    server = Server()
+
+    async def handle(_: Delivery) -> None:
+        return None
+
+    puller = Puller(server, lambda work: work.close(), "ORDERS", "connector", handle, 8, "orders")
+    await puller.start()
+
+    async def refused() -> None:
+        server.spoke.clear()
+        server.deliver(b"_INBOX.x", b"", b"", {"Status": "409"})
+        await server.spoke.wait()
+
+    for _ in range(3):
+        await refused()
+    server.deliver(b"orders.x", SHORT.encode(), b"", {})
+    await refused()
+    await puller.stop()
+    assert waited.asked == [1, 2, 3, 1]
+
+
+def test_a_server_that_is_away_is_tried_ever_later() -> None:
+    """nats-py reads it anew at each try: tests/unit/test_nats_internals.py."""
+    client, waits_s = BusClient(), []
+    for _ in range(TIMES):
+        client.tried_in_vain()
+        waits_s.append(client.options["reconnect_time_wait"])
+    assert_backs_off(waits_s, RECONNECT)
+    client.is_back()
+    assert client.options["reconnect_time_wait"] <= RECONNECT.first_s
+    client.tried_in_vain()
+    assert client.options["reconnect_time_wait"] <= RECONNECT.first_s

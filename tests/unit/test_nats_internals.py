@@ -36,6 +36,7 @@ LEANED_ON: dict[Callable[..., Any], str] = {
     Client._process_connect_init: "e1ed2da075c82ab0",
     Client._process_headers: "fe656f61147df989",
     Client._process_op_err: "d4257cb1203cdbcb",
+    Client._select_next_server: "c278559f8a14659c",
     Client._send_command: "ed57e8e86389cf94",
     Client._send_ping: "d57b2f820443afb4",
     Client._send_subscribe: "d265ae9f821a007f",
