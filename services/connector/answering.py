@@ -5,7 +5,7 @@ or the candidates is logged, and candidates leave only sealed to the requester.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -228,13 +228,14 @@ class Answerer:
         quality.detector_score = face.detector_score
         quality.inter_eye_distance_px = face.inter_eye_distance_px
         quality.sharpness = face.sharpness
-        identify, threshold = self._identify, self._scale.threshold
+        threshold = self._scale.threshold
+        identifiers = self._identify([one.record for one in ranked])
         # Looking the field up costs as much as adding to it.
         add = found.candidates.add
-        for rank, resemblance in enumerate(ranked, start=1):
+        for rank, (resemblance, identifier) in enumerate(zip(ranked, identifiers, strict=True), 1):
             candidate, score = add(), resemblance.score
             candidate.rank = rank
-            candidate.candidate_id = identify(resemblance.record)
+            candidate.candidate_id = identifier
             candidate.similarity_score = score
             candidate.above_threshold = score >= threshold
             candidate.image_sha256 = resemblance.image_sha256
@@ -277,16 +278,20 @@ class CandidateIds:
         begun.update(gallery.encode() + b"\0")
         self._copy = begun.copy
 
-    def of(self, record: str) -> str:
-        """The identifier of one record."""
-        mac = self._copy()
-        mac.update(record.encode())
-        return mac.finalize()[:CANDIDATE_ID_BYTES].hex()
+    def of(self, records: Iterable[str]) -> list[str]:
+        """The identifiers of records, in their order."""
+        begun, identifiers = self._copy, []
+        for record in records:
+            mac = begun()
+            mac.update(record.encode())
+            identifiers.append(mac.finalize()[:CANDIDATE_ID_BYTES].hex())
+        return identifiers
 
 
 def candidate_id(key: bytes, gallery: str, record: str) -> str:
     """The identifier of one record of a gallery."""
-    return CandidateIds(key, gallery).of(record)
+    (identifier,) = CandidateIds(key, gallery).of([record])
+    return identifier
 
 
 def about_signed(signed: SignedBytes) -> AnsweredOrder:
