@@ -30,7 +30,7 @@ from countersign.ledger.v1.entry_pb2 import (
 from countersign.policy.v1.policy_pb2 import EvaluateResponse
 from countersign.type.v1.decision_pb2 import Decision, DecisionOutcome, Receipt, VerdictOutcome
 from countersign.type.v1.search_pb2 import SearchFacts
-from shared.clock import stamp
+from shared.clock import put_stamp
 from shared.referral import is_referral
 
 CANDIDATES_DEFAULT: Final = 20
@@ -270,7 +270,7 @@ def decided_entry(
         if referral.by is not None:
             event.referred_by.CopyFrom(referral.by)
     if event.referred_to or is_permitted(decision):
-        event.deadline.CopyFrom(stamp(deadline))
+        put_stamp(event.deadline, deadline)
     return pending
 
 

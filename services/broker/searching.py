@@ -47,7 +47,7 @@ from countersign.type.v1.search_pb2 import SealedPayload, SearchFacts
 from shared import telemetry
 from shared.binding import bind, request_digest
 from shared.bus import Bus
-from shared.clock import Clock, stamp
+from shared.clock import Clock, put_stamp
 from shared.errors import Broken, FieldViolation, InvalidRequest, ServiceError, Unavailable
 from shared.referral import VALIDITY_S, NotProved, ProvedReferral, require_same_meaning
 from shared.registry import TrustRoots
@@ -324,7 +324,7 @@ class Searching:
         request = EvaluateRequest(officer=admitted.officer)
         # Copied into place: given to the constructor, they are serialised and read again.
         request.facts.CopyFrom(admitted.facts)
-        request.at.CopyFrom(stamp(now))
+        put_stamp(request.at, now)
         if asked_at is not None:
             request.peer.CopyFrom(asked_at)
         for _ in range(DECIDE_TRIES):
@@ -368,7 +368,7 @@ class Searching:
         order = SearchOrder(search_id=record.search_id, system=record.system, bound_request=bound)
         order.decision_receipt.CopyFrom(receipt)
         order.deadline.CopyFrom(record.decision.deadline)
-        order.issued_at.CopyFrom(stamp(self._clock.now()))
+        put_stamp(order.issued_at, self._clock.now())
         data = order.SerializeToString()
         signed = SignedOrder(
             order=data,

@@ -249,7 +249,7 @@ def call_of(context: Context, rpc: str, service: str = SERVICE) -> Call:
 
 def seconds(wait: Duration) -> float:
     """How long that is."""
-    return wait.ToTimedelta().total_seconds()
+    return wait.seconds + wait.nanos / 1e9
 
 
 def _write_token(position: int) -> str:

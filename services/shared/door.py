@@ -109,7 +109,7 @@ class Door(grpc.aio.ServerInterceptor):
         self._limit = limit
         self._validator = protovalidate.Validator()
         self._handlers: dict[str, Any] = {}
-        self._in_flight: dict[SpiffeId, int] = {}
+        self._in_flight: dict[SpiffeId, _Calls] = {}
 
     # One door for every method, whatever its types are.
     async def intercept_service(  # type: ignore[override]
@@ -201,15 +201,24 @@ class Door(grpc.aio.ServerInterceptor):
         check_rules(self._validator, request)
 
 
+class _Calls:
+    """How many one caller has in flight."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class _Admitted:
     """A call once it has been let in. No generator: every call has one."""
 
-    __slots__ = ("_admit", "_context", "_in_flight", "_method", "_request", "_who")
+    __slots__ = ("_admit", "_calls", "_context", "_in_flight", "_method", "_request", "_who")
 
     def __init__(
         self,
         admit: Callable[[str, Message | _Garbled, SpiffeId], None],
-        in_flight: dict[SpiffeId, int],
+        in_flight: dict[SpiffeId, _Calls],
         method: str,
         request: Message | _Garbled,
         context: Context,
@@ -224,22 +233,23 @@ class _Admitted:
         context = self._context
         self._who = who = caller(context)
         self._admit(self._method, self._request, who)
-        in_flight = self._in_flight.get(who, 0)
-        if in_flight >= CALLS_OF_ONE_CALLER_MAX:
+        calls = self._in_flight.get(who)
+        if calls is None:
+            calls = self._in_flight[who] = _Calls()
+        elif calls.count >= CALLS_OF_ONE_CALLER_MAX:
             raise Overloaded(
                 "CALLER_BUSY",
                 f"{who} has {CALLS_OF_ONE_CALLER_MAX} calls in flight",
                 retry_after_s=1,
             )
-        self._in_flight[who] = in_flight + 1
+        calls.count += 1
+        self._calls = calls
         _let_in[id(context)] = (context, who)
 
     def __exit__(self, *_: object) -> None:
         del _let_in[id(self._context)]
-        in_flight = self._in_flight[self._who] - 1
-        if in_flight:
-            self._in_flight[self._who] = in_flight
-        else:
+        self._calls.count -= 1
+        if not self._calls.count:
             del self._in_flight[self._who]
 
 
