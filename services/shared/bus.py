@@ -46,7 +46,7 @@ from shared.errors import (
     from_status,
 )
 from shared.nats_client import BusClient, header_block
-from shared.nats_frames import MESSAGE_ID
+from shared.nats_frames import MESSAGE_ID, text
 from shared.settings import BusSettings
 from shared.tls import Renewal, bus_context
 
@@ -210,10 +210,10 @@ class Bus:
                     f"{subject} has {in_flight_max} requests in flight",
                     retry_after_s=1,
                 )
-                self._reply(subject, reply.decode(), *envelope.error_reply(error))
+                self._reply(subject, text(reply), *envelope.error_reply(error))
                 return
             in_flight += 1
-            self._spawn(answer(reply.decode(), data, headers))
+            self._spawn(answer(text(reply), data, headers))
 
         self._served.append(await self._client.listen(subject, queue, on_message))
         # Twice: the first ping may be written before what was buffered, so its answer proves nothing.

@@ -26,6 +26,7 @@ from shared import messaging, telemetry
 from shared.backoff import Backoff
 from shared.errors import Unavailable
 from shared.nats_client import BusClient
+from shared.nats_frames import text
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +232,7 @@ class Puller:
             self._on_status(status, headers)
             return
         self._refusals = 0
-        message = Message(subject.decode(), reply.decode(), data, headers)
+        message = Message(text(subject), text(reply), data, headers)
         if self._stopped:
             self._say(message.reply, b"-NAK")
             return

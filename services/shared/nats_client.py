@@ -31,14 +31,13 @@ from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from shared.backoff import Backoff, jittered
-from shared.nats_frames import Frames, Handler
+from shared.nats_frames import OUR_HEADERS, Frames, Handler
 
 log = logging.getLogger(__name__)
 
 RECONNECT: Final = Backoff(first_s=0.5, most_s=4.0)
 """Before a server that was tried in vain is tried again: all its clients lost it in the same moment."""
 
-_WHITE: Final = re.compile(r"[ \t\r\n]")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NO_LINES: Final = str.maketrans({"\r": " ", "\n": " "})
 _NO_RESPONDERS: Final = "503"
@@ -62,9 +61,11 @@ def header_block(headers: Mapping[str, str]) -> bytes:
     """As they go over the wire. Raises BadHeaderError."""
     lines = ["NATS/1.0"]
     for name, value in headers.items():
-        if not _HEADER_NAME.fullmatch(name):
+        if name not in OUR_HEADERS and not _HEADER_NAME.fullmatch(name):
             raise nats.errors.BadHeaderError(name)
-        lines.append(f"{name}: {value.strip().translate(_NO_LINES)}")
+        if not value.isprintable():
+            value = value.translate(_NO_LINES)
+        lines.append(f"{name}: {value.strip()}")
     lines.append("\r\n")
     return "\r\n".join(lines).encode()
 
@@ -178,8 +179,13 @@ class BusClient(Client):
         handler = self._handlers.get(sid)
         if handler is None:
             await super()._process_msg(sid, subject, reply, data, headers)
-        else:
-            handler(subject, reply, data, await self._process_headers(headers) or {})
+            return
+        try:
+            found = await self._process_headers(headers)
+        except (ValueError, IndexError):
+            # A status that is no text: a sender may write anything. It must not end the reading of the rest.
+            found = None
+        handler(subject, reply, data, found or {})
 
     async def _read_loop(self) -> None:
         """Has our parser read the connection; the library goes on watching it."""
@@ -203,7 +209,10 @@ class BusClient(Client):
         Raises BadSubjectError, ConnectionClosedError, ConnectionDrainingError, MaxPayloadError, and
         OutboundBufferLimitError without a connection.
         """
-        if not subject or _WHITE.search(subject) or _WHITE.search(reply):
+        # No white space, which would end it: printable but for the space.
+        if not (subject and subject.isprintable() and reply.isprintable()) or (
+            " " in subject or " " in reply
+        ):
             raise nats.errors.BadSubjectError
         if self._status != Client.CONNECTED:
             self._check_may_send()

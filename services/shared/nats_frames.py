@@ -26,7 +26,10 @@ from shared import envelope, telemetry
 log = logging.getLogger(__name__)
 
 Handler = Callable[[bytes, bytes, bytes, Mapping[str, str]], None]
-"""Takes the subject, the subject for the reply (perhaps empty), the data and the headers. Must not raise."""
+"""Takes the subject, the subject for the reply (perhaps empty), the data and the headers. Must not raise.
+
+The server lets any bytes but white space into a subject: see `text`.
+"""
 
 BUFFER_BYTES: Final = 256 * 1024
 """Holds any order with its image, and several small messages."""
@@ -41,12 +44,17 @@ _END: Final = b"\r\n"
 
 _VERSION: Final = b"NATS/1.0\r\n"
 MESSAGE_ID: Final = "Nats-Msg-Id"
-_NAMES: Final = {
-    name.encode(): name
-    for name in (MESSAGE_ID, envelope.DEADLINE, envelope.ERROR, *telemetry.TRACE_HEADERS)
-}
-"""Of the headers that we send ourselves: known to be in order."""
+OUR_HEADERS: Final = frozenset(
+    (MESSAGE_ID, envelope.DEADLINE, envelope.ERROR, *telemetry.TRACE_HEADERS)
+)
+"""The names that we send ourselves, known to be in order."""
+_NAMES: Final = {name.encode(): name for name in OUR_HEADERS}
 _NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+def text(subject: bytes) -> str:
+    """A subject as text; whoever wrote another than UTF-8 gets no answer, and hinders no other."""
+    return subject.decode("utf-8", "replace")
 
 
 def headers_in(block: bytes) -> Mapping[str, str]:

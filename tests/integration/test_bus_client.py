@@ -171,6 +171,31 @@ async def test_subscription_of_the_library_and_ours_live_on_one_connection(
     assert heard == [(f"a  b{n}", bytes(n * 50_000)) for n in range(3)]
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"PUB policy.evaluate _INBOX_broker.\xff 0\r\n\r\n",
+        b"HPUB policy.evaluate _INBOX_broker.x 16 16\r\nNATS/1.0 \xff\xff\xff\r\n\r\n\r\n",
+    ],
+)
+async def test_bytes_that_are_no_text_hinder_no_other(
+    nats_server: NatsUnderTest, broker: Bus, frame: bytes
+) -> None:
+    """Who may publish may write any bytes into the subject for the reply and into a status."""
+    async with connected(nats_server.bus_settings("service", "policy"), "policy") as bus:
+        heard: list[str] = []
+
+        async def answer(request: StringValue) -> StringValue:
+            heard.append(request.value)
+            return request
+
+        await bus.serve(SUBJECT, "policy", StringValue, answer, 16)
+        broker._client._outgoing.append(frame)
+        assert await ask(broker, "now") == "now"
+        assert bus._client.stats["reconnects"] == 0
+    assert heard == ["now"]
+
+
 def test_names_of_headers_are_checked() -> None:
     for name in ("", "a b", "a:", "a\r\nb", "ö"):
         with pytest.raises(nats.errors.BadHeaderError):

@@ -96,6 +96,24 @@ async def test_more_than_asked_for_waits_and_far_more_is_given_back() -> None:
     await puller.stop()
 
 
+async def test_subject_that_is_no_text_reaches_its_handler() -> None:
+    server, taken = Server(), asyncio.Queue[str]()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def handle(delivery: Delivery) -> None:
+        await taken.put(delivery.subject)
+
+    def spawn(work: Coroutine[Any, Any, None]) -> None:
+        tasks.append(asyncio.create_task(work))
+
+    puller = Puller(server, spawn, "ORDERS", "connector", handle, 1, "orders")
+    await puller.start()
+    server.deliver(b"orders.\xff", SHORT.encode(), b"", {})
+    assert await taken.get() == "orders.\ufffd"
+    await asyncio.gather(*tasks)
+    await puller.stop()
+
+
 async def test_what_still_waits_at_the_end_is_given_back() -> None:
     server = Server()
 
