@@ -100,7 +100,7 @@ conformance: $(DEV) ## Try the directives on the catalogue of cases from real ru
 
 k8s-check: $(DEV) $(K8S)/.installed ## Render the manifests; check schemas, policies, names and flows
 	$(K8S)/bin/python tools/check_manifests.py 1.34 1.37
-	$(PY) -m pytest -q tests/k8s/test_manifests.py tests/k8s/test_configuration.py
+	$(PY) -m pytest -q tests/k8s/test_manifests.py tests/k8s/test_configuration.py tests/k8s/test_reader_gateway.py
 
 images: $(DEV) ## Build both images, offline, from BUILDER and RUNTIME (each NAME@sha256:...)
 	@[[ "$(BUILDER)$(RUNTIME)" == *@sha256:*@sha256:* || "$(UNPINNED)" == yes ]] \
