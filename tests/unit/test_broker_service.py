@@ -94,6 +94,24 @@ async def test_what_another_broker_ended_is_never_told_as_open(
     assert told == [pb.SEARCH_STATE_WITHDRAWN]
 
 
+async def test_a_wait_ends_soon_after_another_broker_has_ended_the_search(
+    broker: BrokerOnTheTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.service.WATCH_POLL_S", 0.02)
+    (search_id,) = await submitted(broker, 1)
+    request = pb.GetSearchRequest(search_id=search_id)
+    request.wait.FromSeconds(10 * int(WAIT_S_MAX))
+    waiting = asyncio.create_task(broker.servicer.GetSearch(request, call_from(LAPD)))
+    await asyncio.wait({waiting}, timeout=0.05)
+    assert not waiting.done(), "it is open, whatever is asked of the ledger meanwhile"
+    other = broker.replica()
+    decided = await other.ledger.look_up(search_id)
+    assert decided is not None
+    await other.ending.withdraw(decided)
+    async with asyncio.timeout(WAIT_S_MAX):
+        assert (await waiting).search.state == pb.SEARCH_STATE_WITHDRAWN
+
+
 async def test_nobody_waits_for_an_end_at_a_broker_that_stops(broker: BrokerOnTheTable) -> None:
     (search_id,) = await submitted(broker, 1)
     request = pb.GetSearchRequest(search_id=search_id)

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from countersign.ledger.v1 import ledger_pb2 as pb
-from shared.door import CALLS_OF_ONE_CALLER_MAX, Context, Door
+from shared.door import CALLS_OF_ONE_CALLER_MAX, Context, Door, caller
 from shared.errors import NotAllowed, Overloaded
 from shared.identity import SpiffeId
 
@@ -67,3 +67,21 @@ async def test_a_caller_past_its_limit_is_refused_before_its_request_is_looked_a
         guard._admitted("/x", unlawful, context_of("CA0190000")),
     ):
         pass
+
+
+async def test_who_calls_is_kept_for_the_call_and_no_longer() -> None:
+    guard = Door("countersign.test", {"/x": lambda who: who.name == "CA0194200"})
+    call = CallOf("CA0194200")
+    context = cast(Context, call)
+    with guard._admitted("/x", pb.GetCheckpointRequest(), context):
+        call.agency = "CA0190000"
+        assert caller(context).name == "CA0194200", "the certificate is read once"
+        assert caller(context_of("CA0190000")).name == "CA0190000"
+    assert caller(context).name == "CA0190000"
+    with (
+        pytest.raises(NotAllowed),
+        guard._admitted("/x", pb.GetCheckpointRequest(), context),
+    ):
+        pass
+    call.agency = "CA0194200"
+    assert caller(context).name == "CA0194200", "who was turned away is kept neither"
