@@ -204,7 +204,8 @@ def _parts(
     clients: Mapping[str, PeerClient],
 ) -> _Parts:
     known, queues, clock = registering.known, registering.queues, SystemClock()
-    ledger, policy, searches = Ledger(bus), Policy(bus), KnownSearches()
+    searches = KnownSearches()
+    ledger, policy = Ledger(bus, searches.under_way), Policy(bus, searches.under_way)
     limits, rejections = Limits(settings.limits, searches, clock), Rejections(clock)
     answers = Answers(
         bus=bus,

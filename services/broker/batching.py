@@ -21,9 +21,12 @@ from shared.errors import Broken, InvalidRequest, Overloaded, ServiceError, Unav
 
 log = logging.getLogger(__name__)
 
-LINGER_S: Final = 0.005
-"""A fraction of what a search takes when several are under way. Half of what a message costs is the same
-however many questions it carries, on both sides of the bus, and for the ledger it is a commit."""
+LINGER_EACH_S: Final = 0.0003
+"""For each search that is under way. Half of what a message costs is the same however many questions it
+carries, on both sides of the bus, and for the ledger it is a commit. A machine that is busy with them takes
+some 4 ms for each, so that the wait is a fraction of what a search takes anyway."""
+LINGER_S_MAX: Final = 0.02
+"""However many are under way: they may be waiting for a system that is away."""
 
 Asked = TypeVar("Asked", bound=Message)
 Answered = TypeVar("Answered", bound=Message)
@@ -45,8 +48,6 @@ class Bounds:
     """What has waited so long for its turn is not asked any more."""
     alongside: int = 1
     """So many must wait for a message to go while another is under way. Fewer wait for its answer."""
-    linger_s: float = 0.0
-    """How long a message that is not full waits for more, if the one before it carried several."""
 
 
 @dataclass(eq=False, slots=True)
@@ -65,14 +66,18 @@ class Batcher(Generic[Asked, Answered]):
         name: str,
         send: Callable[[list[Asked], float], Awaitable[Sequence[Answered]]],
         bounds: Bounds,
+        under_way: Callable[[], int] = lambda: 0,
     ) -> None:
         """`name` begins the reasons of errors: LEDGER_BUSY.
 
         `send` is told within how many seconds the other side must begin. Raises ServiceError.
+        `under_way` gives how many searches are: the more, the longer a message waits for company where the
+        one before it had some.
         """
         self._name = name
         self._send = send
         self._bounds = bounds
+        self._searches_under_way = under_way
         self._waiting: deque[_Waiting[Asked, Answered]] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._more_expected = False
@@ -99,8 +104,8 @@ class Batcher(Generic[Asked, Answered]):
         while self._waiting and len(self._under_way) < bounds.messages:
             if self._under_way and len(self._waiting) < bounds.alongside:
                 break
-            if self._more_expected and len(self._waiting) < bounds.items and bounds.linger_s:
-                self._linger(bounds.linger_s)
+            if self._more_expected and len(self._waiting) < bounds.items:
+                self._linger()
                 break
             task = asyncio.create_task(self._send_batch())
             self._under_way.add(task)
@@ -108,8 +113,9 @@ class Batcher(Generic[Asked, Answered]):
             if len(self._under_way) * bounds.items >= len(self._waiting):
                 break
 
-    def _linger(self, linger_s: float) -> None:
+    def _linger(self) -> None:
         if self._lingering is None:
+            linger_s = min(self._searches_under_way() * LINGER_EACH_S, LINGER_S_MAX)
             loop = asyncio.get_running_loop()
             self._lingering = loop.call_later(linger_s, self._lingered)
 

@@ -5,12 +5,12 @@ not be on record; callers append again with the same idempotency key, or give up
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from broker.batching import LINGER_S, Batcher, Bounds
+from broker.batching import Batcher, Bounds
 from broker.record import Record
 from countersign.ledger.v1.append_pb2 import (
     Appended,
@@ -47,7 +47,6 @@ BOUNDS: Final = Bounds(
     messages=2,
     alongside=64,
     patience_s=TIMEOUT_S,
-    linger_s=LINGER_S,
 )
 RECEIPTS_BOUNDS: Final = replace(
     BOUNDS,
@@ -68,12 +67,13 @@ _append_duration = telemetry.meter.create_histogram(
 class Ledger:
     """Appends and look-ups over the bus."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, under_way: Callable[[], int] = lambda: 0) -> None:
+        """`under_way` gives how many searches are: the more, the longer an append waits for company."""
         self._bus = bus
         self._witnesses = Batcher[GetReceiptRequest, Receipt](
-            "WITNESSES", self._send_for_receipts, RECEIPTS_BOUNDS
+            "WITNESSES", self._send_for_receipts, RECEIPTS_BOUNDS, under_way
         )
-        self._batcher = Batcher[PendingEntry, Appended]("LEDGER", self._send, BOUNDS)
+        self._batcher = Batcher[PendingEntry, Appended]("LEDGER", self._send, BOUNDS, under_way)
 
     async def append(self, pending: PendingEntry, until: float | None = None) -> Appended:
         """Makes an entry durable. Raises ServiceError. It is not begun after `until`, by the loop's clock."""

@@ -1,9 +1,9 @@
 """The broker's line to the policy service: questions gathered into few messages."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from broker.batching import LINGER_S, Batcher, Bounds
+from broker.batching import Batcher, Bounds
 from broker.record import is_permitted, is_referred
 from countersign.policy.v1.policy_pb2 import (
     EvaluateBatchRequest,
@@ -27,7 +27,6 @@ BOUNDS: Final = Bounds(
     # What comes while it is being worked on goes together: the busier, the fuller the messages.
     messages=1,
     patience_s=TIMEOUT_S,
-    linger_s=LINGER_S,
 )
 
 _PERMITTED: Final = DecisionOutcome.DECISION_OUTCOME_PERMITTED
@@ -38,9 +37,12 @@ _REFERRED: Final = DecisionOutcome.DECISION_OUTCOME_REFERRED
 class Policy:
     """Asks for decisions over the bus."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, under_way: Callable[[], int] = lambda: 0) -> None:
+        """`under_way` gives how many searches are: the more, the longer a question waits for company."""
         self._bus = bus
-        self._batcher = Batcher[EvaluateRequest, EvaluateResponse]("POLICY", self._send, BOUNDS)
+        self._batcher = Batcher[EvaluateRequest, EvaluateResponse](
+            "POLICY", self._send, BOUNDS, under_way
+        )
 
     async def evaluate(
         self, request: EvaluateRequest, until: float | None = None

@@ -29,6 +29,10 @@ class KnownSearches:
         self.stopping = False
         """Nobody is to wait here any longer."""
 
+    def under_way(self) -> int:
+        """How many are open or being submitted."""
+        return len(self._held)
+
     def get(self, search_id: str) -> Record | None:
         """The record, if at hand."""
         found = self.open.get(search_id)

@@ -1,8 +1,8 @@
 """Questions that travel together: each is answered for itself, in time, or refused."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import replace
+import functools
+from collections.abc import Callable, Sequence
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
@@ -111,14 +111,11 @@ async def test_few_wait_for_the_message_that_is_under_way() -> None:
     assert [await one for one in (first, few, enough, last)] == [["A"], ["B", "C"], ["D"], ["E"]]
 
 
-LINGERING = Bounds(items=4, size=1000, waiting=6, messages=1, patience_s=60, linger_s=0.001)
-
-
 async def test_after_a_message_that_carried_several_the_next_waits_for_more() -> None:
-    other = Other()
-    bounds = replace(LINGERING, linger_s=3600)
-    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, bounds)
+    other, timers = Other(), Timers()
+    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, BOUNDS, lambda: 10)
     await ask(batcher, "a", "b")
+    timers.hold()
     first = asyncio.create_task(ask(batcher, "c"))
     await turns()
     assert other.heard == [["a", "b"]]
@@ -130,17 +127,58 @@ async def test_after_a_message_that_carried_several_the_next_waits_for_more() ->
 
 async def test_a_message_that_waited_for_more_goes_without_them() -> None:
     other = Other()
-    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, LINGERING)
+    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, BOUNDS, lambda: 10)
     await ask(batcher, "a", "b")
     assert await ask(batcher, "c") == ["C"]
 
 
+async def test_a_message_waits_longer_the_more_searches_are_under_way_up_to_a_bound() -> None:
+    for under_way, lingers_s in ((0, 0), (10, 0.003), (60, 0.018), (70, 0.02), (5_000, 0.02)):
+        timers = Timers()
+        batcher = Batcher[StringValue, StringValue](
+            "OTHER", Other().send, BOUNDS, functools.partial(int, under_way)
+        )
+        await ask(batcher, "a", "b")
+        timers.hold()
+        asked = asyncio.create_task(ask(batcher, "c"))
+        await turns()
+        assert timers.delays_s == [pytest.approx(lingers_s)]
+        timers.let_go()
+        assert await asked == ["C"]
+
+
 async def test_after_a_message_that_carried_one_question_the_next_goes_at_once() -> None:
-    other = Other()
-    bounds = replace(LINGERING, linger_s=3600)
-    batcher = Batcher[StringValue, StringValue]("OTHER", other.send, bounds)
+    timers = Timers()
+    batcher = Batcher[StringValue, StringValue]("OTHER", Other().send, BOUNDS, lambda: 10)
+    timers.hold()
     assert await ask(batcher, "a") == ["A"]
     assert await ask(batcher, "b") == ["B"]
+
+
+class Timers:
+    """What the running loop is to do later, from when it is held."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._call_later = self._loop.call_later
+        self.delays_s: list[float] = []
+        self._waiting: list[Callable[[], object]] = []
+
+    def hold(self) -> None:
+        """Nothing happens later any more."""
+
+        def held(delay_s: float, call: Callable[[], object]) -> asyncio.TimerHandle:
+            self.delays_s.append(delay_s)
+            self._waiting.append(call)
+            return self._call_later(3600, call)
+
+        self._loop.call_later = held  # type: ignore[assignment,method-assign]
+
+    def let_go(self) -> None:
+        """What was to happen happens."""
+        del self._loop.call_later
+        for call in self._waiting:
+            call()
 
 
 async def turns() -> None:

@@ -96,6 +96,35 @@ async def test_more_than_asked_for_waits_and_far_more_is_given_back() -> None:
     await puller.stop()
 
 
+async def test_a_busy_process_asks_for_a_quarter_at_a_time() -> None:
+    server, go_on = Server(), asyncio.Semaphore(0)
+    tasks: list[asyncio.Task[None]] = []
+
+    def spawn(work: Coroutine[Any, Any, None]) -> None:
+        tasks.append(asyncio.create_task(work))
+
+    async def handle(_: Delivery) -> None:
+        await go_on.acquire()
+
+    puller = Puller(server, spawn, "ORDERS", "connector", handle, 8, "orders")
+    await puller.start()
+    no_headers: Mapping[str, str] = {}
+    for number in range(8):
+        server.deliver(b"orders.x", SHORT.replace("41", f"{number}").encode(), b"", no_headers)
+    asked = []
+    for _ in range(4):
+        server.said.clear()
+        go_on.release()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        tasks = [task for task in tasks if not task.done()]
+        asked.append([json.loads(said)["batch"] for _, said in server.said if said[:1] == b"{"])
+    assert asked == [[], [2], [], [2]]
+    for _ in tasks:
+        go_on.release()
+    await asyncio.gather(*tasks)
+    await puller.stop()
+
+
 async def test_subject_that_is_no_text_reaches_its_handler() -> None:
     server, taken = Server(), asyncio.Queue[str]()
     tasks: list[asyncio.Task[None]] = []

@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
-from uuid import uuid4
 
 import click
 
 from countersign.cli import circumstances
 from countersign.cli.circumstances import StatedCircumstances
+from countersign.client.search_ids import new_search_id
 from countersign.type.v1 import search_pb2 as pb
 from shared.entry_facts import short_name
 
@@ -105,7 +105,7 @@ class StatedFacts:
         if self.own_case and self.beneficiary is not None:
             raise click.UsageError("give either --own-case or --beneficiary, not both")
         facts = pb.SearchFacts(
-            search_id=self.search_id or str(uuid4()),
+            search_id=self.search_id or new_search_id(),
             origin_agency=agency,
             system=self.system,
             gallery=self.gallery,

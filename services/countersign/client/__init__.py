@@ -13,6 +13,7 @@ shows a candidate only after it has verified the connector's signature and the l
 from countersign.client.calls import Client
 from countersign.client.config import ClientSettings
 from countersign.client.prepare import PreparedSearch, ProbeRefused, prepare
+from countersign.client.search_ids import new_search_id
 from countersign.client.verify import (
     OpenedAnswer,
     VerificationError,
@@ -33,6 +34,7 @@ __all__ = [
     "ProbeRefused",
     "VerificationError",
     "VerifiedSearch",
+    "new_search_id",
     "open_answer",
     "prepare",
     "verify_check",

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 from rich.console import Console
 
@@ -13,6 +12,7 @@ from countersign.cli.escaping import escape
 from countersign.cli.receipts import save_receipts
 from countersign.cli.search import submit_search
 from countersign.client import ClientSettings, OpenedAnswer
+from countersign.client.search_ids import new_search_id
 from countersign.installation.bundled import probes_folder
 from countersign.installation.identity_provider import DevelopmentIdentityProvider
 from countersign.installation.prepare import Installation
@@ -80,7 +80,7 @@ class Stage:
     def facts(self, beneficiary: str | None = LAPD) -> types.SearchFacts:
         """A robbery that a shop's camera recorded, searched for on LACRIS."""
         facts = types.SearchFacts(
-            search_id=str(uuid4()),
+            search_id=new_search_id(),
             origin_agency=LAPD,
             system="lacris",
             gallery="lacris-booking",

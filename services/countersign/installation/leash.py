@@ -16,8 +16,8 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 
-TURN_NS = 20_000_000
-"""How long it goes on while others wait too; by itself Linux takes about 3 ms. A twentieth of a search when
+TURN_NS = 60_000_000
+"""How long it goes on while others wait too; by itself Linux takes about 3 ms. A fifth of a search when
 64 are in flight; with fewer there is hardly anybody to wait for."""
 
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
@@ -39,7 +39,7 @@ class _Scheduling(ctypes.Structure):
     )
 
 
-def take_long_turns() -> None:
+def _take_long_turns() -> None:
     """Of this process, and of those that it starts.
 
     No more than a wish: before Linux 6.12 the length is ignored, and another chosen policy stays.
@@ -61,7 +61,7 @@ def main() -> None:
     # The parent may have ended before the line above.
     if os.getppid() != int(parent):
         sys.exit(1)
-    take_long_turns()
+    _take_long_turns()
     os.execv(command[0], command)  # noqa: S606  # the program is given by the supervisor
 
 

@@ -1,12 +1,12 @@
 """Who asks: a search id, and a token by which an identity provider vouches for an officer with it."""
 
 import itertools
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import jwt
 
+from countersign.client.search_ids import new_search_id
 from countersign.installation.identity_provider import DevelopmentIdentityProvider
 from shared.errors import NotAuthentic
 
@@ -23,7 +23,7 @@ class Ticket:
 def issued(provider: DevelopmentIdentityProvider, officers: Sequence[str]) -> Iterator[Ticket]:
     """As many as are wanted, the officers by turns: limits count each of them apart."""
     for officer in itertools.cycle(officers):
-        search_id = str(uuid.uuid4())
+        search_id = new_search_id()
         yield Ticket(search_id, officer, provider.token(officer, search_id))
 
 
