@@ -14,7 +14,8 @@ import psutil
 import uvloop
 from rich.table import Table
 
-from search import IN_FLIGHT, WARM_UP, console, load, searching
+from measuring import console, load
+from search import IN_FLIGHT, WARM_UP, searching
 
 NATS: Final = "nats-server"
 MEMORY_LOOKS: Final = 10
