@@ -229,7 +229,8 @@ class Puller:
         self, subject: bytes, reply: bytes, data: bytes, headers: Mapping[str, str]
     ) -> None:
         self._heard_at = time.monotonic()
-        status = headers.get("Status") if headers else None
+        # Of a message the server says where to acknowledge it. Whoever published it may write any headers.
+        status = headers.get("Status") if headers and not reply else None
         if status is not None:
             self._on_status(status, headers)
             return

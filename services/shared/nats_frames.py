@@ -36,9 +36,15 @@ BUFFER_BYTES: Final = 256 * 1024
 _ROOM_MIN: Final = 32 * 1024
 """Two TLS records; with less room it would be read in crumbs."""
 
-# No part may hold white space, nor a number be longer than Python reads cheaply.
-_MSG: Final = re.compile(rb"MSG (\S+) (\d{1,18}) (?:(\S+) )?(\d{1,9})\r\n")
-_HMSG: Final = re.compile(rb"HMSG (\S+) (\d{1,18}) (?:(\S+) )?(\d{1,9}) (\d{1,9})\r\n")
+# What ends a subject for the server, and so for us: a sender may write other white space into one, and what
+# took that for its end would read the rest of the line for another message's. No number is longer than
+# Python reads cheaply.
+_WORD: Final = rb"[^ \t\n]+"
+_MSG: Final = re.compile(rb"MSG (%b) (\d{1,18}) (?:(%b) )?(\d{1,9})\r\n" % (_WORD, _WORD))
+_HMSG: Final = re.compile(
+    rb"HMSG (%b) (\d{1,18}) (?:(%b) )?(\d{1,9}) (\d{1,9})\r\n" % (_WORD, _WORD)
+)
+_NO_OTHER_SPACE: Final = bytes.maketrans(b"\r\v\f", b"???")
 _M: Final = ord("M")
 _END: Final = b"\r\n"
 
@@ -207,12 +213,12 @@ class Frames(asyncio.BufferedProtocol):
                 return None
             handler = handlers.get(int(sid))
             if handler is None:
-                return self._hand(start + self._wanted)
+                return self._hand_message(body)
             headers = _NO_HEADERS
             if block_size:
                 block = view[body : body + int(block_size)].tobytes()
                 if not block.startswith(_VERSION) or len(block) > int(size):
-                    return self._hand(start + self._wanted)
+                    return self._hand_message(body)
                 headers = headers_in(block)
                 body += len(block)
             self._start += self._wanted
@@ -229,6 +235,12 @@ class Frames(asyncio.BufferedProtocol):
             self._wanted = self._fill - self._start + 1
         else:
             self._hand(end + len(_END))
+
+    def _hand_message(self, body: int) -> None:
+        """Hands over the message whose line ends before `body`, with a line that the library can read."""
+        line = self._view[self._start : body - len(_END)]
+        line[:] = line.tobytes().translate(_NO_OTHER_SPACE)
+        self._hand(self._start + self._wanted)
 
     def _hand(self, end: int) -> None:
         """Hands what stands before `end` to the library, which reads it at the next turn of the loop."""
