@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 AGAIN: Final = Backoff(first_s=1.0, most_s=10.0)
 """Before an answer comes again that could not be recorded."""
+_PLAIN: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
+"""What an id looks like that is asked for, or taken off the bus, by its name. A connector may publish under
+any bytes: `*` and `>` would take off all that its system answered, also what is on record."""
 
 
 class AnswerRefused(Exception):
@@ -83,6 +87,9 @@ class Answers:
 
     async def _take_in(self, delivery: Delivery) -> None:
         _, system, search_id = delivery.subject.split(".")
+        if _PLAIN.fullmatch(search_id) is None:
+            await self._set_aside(system, "", "ANSWER_TO_NO_SEARCH", spent=False)
+            return
         record = self._known.get(search_id) or await self._ledger.look_up(search_id)
         if record is None or not record.permitted:
             await self._set_aside(system, search_id, "ANSWER_TO_NO_SEARCH", spent=False)

@@ -4,6 +4,7 @@ It keeps what was asked and published, in order, so that a test can say what mus
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -295,5 +296,7 @@ class BusInMemory:
         return [*self.before_the_last, self.published[subject]][:count_max]
 
     async def purge(self, _stream: str, subject: str) -> None:
-        """Forgets what was published on a subject."""
-        self.published.pop(subject, None)
+        """Forgets what was published on a subject, in which `*` stands for any word, as NATS has it."""
+        words = ["[^.]+" if word in ("*", ">") else re.escape(word) for word in subject.split(".")]
+        for one in [one for one in self.published if re.fullmatch("[.]".join(words), one)]:
+            del self.published[one]

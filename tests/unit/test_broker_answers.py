@@ -172,6 +172,19 @@ async def test_an_answer_to_no_search_is_recorded(broker: BrokerOnTheTable) -> N
     assert delivery.subject not in broker.bus.published, "it takes no other answer's room"
 
 
+@pytest.mark.parametrize("name", ["*", ">"])
+async def test_an_answer_under_no_name_of_a_search_takes_no_other_off_the_bus(
+    broker: BrokerOnTheTable, name: str
+) -> None:
+    """The bus takes `answers.lacris.*` off as a pattern, though it stands there as a name."""
+    search_id = await submitted(broker)
+    delivery = broker.delivery(search_id, broker.answer(search_id))
+    await broker.answers.take_in(replace(delivery, subject=answer_subject("lacris", name)))
+    rejected = broker.bus.ledger.entries[-1].request_rejected
+    assert rejected.reason == "ANSWER_TO_NO_SEARCH"
+    assert delivery.subject in broker.bus.published
+
+
 async def test_an_answer_under_another_systems_name_takes_no_room(broker: BrokerOnTheTable) -> None:
     search_id = await submitted(broker)
     delivery = broker.delivery(search_id, broker.answer(search_id))
