@@ -216,12 +216,12 @@ class BusClient(Client):
             raise nats.errors.BadSubjectError
         if self._status != Client.CONNECTED:
             self._check_may_send()
-        size = len(payload)
+        # With the headers, as the server counts it: too much for it ends the connection, and the process.
+        size = len(headers) + len(payload)
         if size > self._max_payload:
             raise nats.errors.MaxPayloadError
         if headers:
-            with_headers = len(headers) + size
-            command = f"HPUB {subject} {reply} {len(headers)} {with_headers}\r\n".encode() + headers
+            command = f"HPUB {subject} {reply} {len(headers)} {size}\r\n".encode() + headers
         else:
             command = f"PUB {subject} {reply} {size}\r\n".encode()
         self._outgoing += (command, payload, b"\r\n")

@@ -144,7 +144,7 @@ class Frames(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Takes what came."""
         self._fill += nbytes
-        if self._handed == 0 and self._fill - self._start >= self._wanted:
+        if self._stopped or (self._handed == 0 and self._fill - self._start >= self._wanted):
             self._go_on()
 
     def pause_writing(self) -> None:

@@ -143,6 +143,8 @@ async def test_nobody_listens_too_much_is_said_and_no_such_subject_are_told_apar
         await client.request(SUBJECT, timeout=WAIT_S_MAX)
     with pytest.raises(nats.errors.MaxPayloadError):
         await client.ask(SUBJECT, bytes(client.max_payload + 1), WAIT_S_MAX)
+    with pytest.raises(nats.errors.MaxPayloadError):
+        await client.ask(SUBJECT, bytes(client.max_payload), WAIT_S_MAX, DEADLINE)
     for subject in ("", "a b", "a\r\nPUB b 0", "a\t"):
         with pytest.raises(nats.errors.BadSubjectError):
             await client.ask(subject, b"", WAIT_S_MAX)

@@ -323,3 +323,14 @@ async def test_what_an_abandoned_connection_still_brings_is_dropped(frames_of: F
     made.stop()
     wire.carry(b"2\r\nMSG a 1 1\r\n3\r\n")
     assert called == [b"1"]
+
+
+async def test_abandoned_connection_is_not_kept_though_the_library_never_reads(
+    frames_of: FramesOf,
+) -> None:
+    made, wire = frames_of({})
+    wire.carry(b"PING\r\n")
+    made.stop()
+    for _ in range(8):
+        wire.carry(bytes(nats_frames.BUFFER_BYTES))
+    assert len(made.get_buffer(-1)) == nats_frames.BUFFER_BYTES
