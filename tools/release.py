@@ -51,6 +51,10 @@ def version_of(root: Path) -> str:
     if git(root, "status", "--porcelain"):
         raise NotReleased("there are changes that are in no commit; git status lists them")
     changelog = (root / "CHANGELOG.md").read_text()
+    # Before the changelog: who forgot to raise the version must not be told to change a released section.
+    tag = f"v{version}"
+    if git(root, "tag", "--list", tag) and git(root, "tag", "--points-at", "HEAD", tag) != tag:
+        raise NotReleased(f"{tag} is another commit: give this one a new version")
     dated = rf"^## \[{re.escape(version)}\] - \d{{4}}-\d{{2}}-\d{{2}}$"
     if not re.search(dated, changelog, re.MULTILINE):
         raise NotReleased(f"CHANGELOG.md has no heading '## [{version}] - YYYY-MM-DD'")
@@ -63,9 +67,6 @@ def version_of(root: Path) -> str:
             version
         }:
             raise NotReleased(f"{path.relative_to(root)} has images of {', '.join(sorted(others))}")
-    tag = f"v{version}"
-    if git(root, "tag", "--list", tag) and git(root, "tag", "--points-at", "HEAD", tag) != tag:
-        raise NotReleased(f"{tag} is another commit: give this one a new version")
     return version
 
 

@@ -163,3 +163,9 @@ def test_a_version_that_is_another_commit_is_not_released_again(
     git(small, "tag", f"v{VERSION}")
     git(small, "commit", "--quiet", "--allow-empty", "--message", "Later")
     assert f"v{VERSION} is another commit" in refusal(small, tmp_path)
+    dated = (small / "CHANGELOG.md").read_text()
+    (small / "CHANGELOG.md").write_text(f"## [Unreleased]\n\n- What came since.\n\n{dated}")
+    git(small, "commit", "--quiet", "--all", "--message", "Later still")
+    said = refusal(small, tmp_path)
+    assert "give this one a new version" in said
+    assert "put it under" not in said, "that would change a section that is released"
