@@ -344,7 +344,13 @@ def test_the_command_tells_people_and_programs(
     assert exit_code(["config", "show", str(tmp_path / "absent.toml"), "--for", "client"]) == 1
     assert "No such file" in capsys.readouterr().err
     assert exit_code(["config", "check", str(tmp_path / "absent.toml")]) == 2
+    assert "No such file" in capsys.readouterr().err
+    (tmp_path / "other.toml").write_text("colour = 'red'\n")
+    assert exit_code(["config", "check", str(tmp_path / "other.toml")]) == 2
     assert "--for" in capsys.readouterr().err
+    (tmp_path / "other.toml").write_text("colour = red\n")
+    assert exit_code(["config", "check", str(tmp_path / "other.toml")]) == 2
+    assert "TOML" in capsys.readouterr().err
 
 
 def test_the_program_itself_is_asked(layout: Layout) -> None:

@@ -94,8 +94,12 @@ def whose(file: Path) -> str:
     """The process that a file is for, by its keys. Raises SettingsError when they do not tell."""
     try:
         keys = tomllib.loads(file.read_text(encoding="utf-8")).keys()
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        keys = {}.keys()
+    except OSError as error:
+        raise SettingsError(
+            f"{file}: {error.strerror or error}; name a file that this user may read"
+        ) from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file}: {error}; correct it: this is TOML") from error
     for key, process in TELLING.items():
         if key in keys:
             return process
