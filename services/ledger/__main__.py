@@ -276,7 +276,11 @@ def main() -> None:
     }
     if (command := commands.get("".join(sys.argv[1:2]))) is not None:
         sys.exit(command(sys.argv[2:]))
-    run_process("ledger", "Keeps the log of entries.", LedgerSettings, running, checks)
+    described = (
+        "Keeps the log of entries. By hand, each with --help of its own: countersign-ledger "
+        f"{', '.join(sorted(commands))}."
+    )
+    run_process("ledger", described, LedgerSettings, running, checks)
 
 
 if __name__ == "__main__":
