@@ -1,7 +1,6 @@
 """One version of skew: each service of the last release beside those of today, on the release's own data.
 
-Runs with `make test-fault`, and with `--last-release COMMIT`: it takes two minutes. Which versions must be
-replaced together is listed in docs/upgrading.md.
+`--last-release COMMIT` takes any commit for it. Which versions must be replaced together: docs/upgrading.md.
 """
 
 from pathlib import Path
@@ -30,11 +29,8 @@ SERVICES = ("ledger", "policy", "broker", "connector-lacris")
 
 
 @pytest.fixture(name="release")
-def _release(request: pytest.FixtureRequest, tmp_path: Path, fault_rounds: int) -> LastRelease:
-    commit = request.config.getoption("--last-release")
-    if commit is None and fault_rounds == 1:
-        pytest.skip("runs with make test-fault, or with --last-release COMMIT")
-    return last_release(commit, tmp_path / "release")
+def _release(request: pytest.FixtureRequest, tmp_path: Path) -> LastRelease:
+    return last_release(request.config.getoption("--last-release"), tmp_path / "release")
 
 
 def searches(installation: InstallationUnderTest, beside: str) -> None:
