@@ -39,17 +39,14 @@ class _Scheduling(ctypes.Structure):
     )
 
 
-def _take_long_turns() -> None:
-    """Of this process, and of those that it starts.
-
-    No more than a wish: before Linux 6.12 the length is ignored, and another chosen policy stays.
-    """
+def _take_long_turns(libc: ctypes.CDLL) -> None:
+    """No more than a wish: before Linux 6.12 the length is ignored, and another chosen policy stays."""
     call = _SCHED_SETATTR.get(os.uname().machine)
     if call is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
         return
     wanted = _Scheduling(policy=os.SCHED_BATCH, nice=os.nice(0), runtime=TURN_NS)
     wanted.size = ctypes.sizeof(wanted)
-    ctypes.CDLL(None).syscall(call, 0, ctypes.byref(wanted), 0)
+    libc.syscall(call, 0, ctypes.byref(wanted), 0)
 
 
 def main() -> None:
@@ -61,7 +58,7 @@ def main() -> None:
     # The parent may have ended before the line above.
     if os.getppid() != int(parent):
         sys.exit(1)
-    _take_long_turns()
+    _take_long_turns(libc)
     os.execv(command[0], command)  # noqa: S606  # the program is given by the supervisor
 
 
