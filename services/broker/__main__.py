@@ -269,6 +269,7 @@ async def running(settings: BrokerSettings) -> AsyncIterator[RunningBroker]:
         registering = await _registering(bus, trust, settings)
         parts = _parts(bus, registering, trust, settings, clients)
         await hear_of_given_up(bus)
+        await parts.answers.try_removing()
         await bus.consume(
             ANSWERS_STREAM,
             ANSWERS_CONSUMER,

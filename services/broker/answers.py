@@ -1,5 +1,6 @@
 """Answers from connectors: verified, recorded, and only then released."""
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -14,9 +15,9 @@ from broker.streams import ANSWERS_OF_A_SEARCH_MAX, ANSWERS_STREAM, answer_subje
 from broker.watch import KnownSearches
 from countersign.connector.v1.connector_pb2 import SearchAnswer, SignedAnswer
 from countersign.ledger.v1.entry_pb2 import RequestRejected
-from shared.backoff import Backoff
-from shared.bus import Bus, Delivery, Poison, Retry
-from shared.errors import ServiceError
+from shared.backoff import Backoff, PutOff
+from shared.bus import Bus, Delivery, Forbidden, Poison, Retry
+from shared.errors import ServiceError, Unavailable
 from shared.identity import SpiffeId
 from shared.registry import TrustRoots
 from shared.rejections import Rejections
@@ -26,9 +27,18 @@ log = logging.getLogger(__name__)
 
 AGAIN: Final = Backoff(first_s=1.0, most_s=10.0)
 """Before an answer comes again that could not be recorded."""
+REMOVING_AGAIN: Final = Backoff(first_s=60.0, most_s=600.0)
+"""Before a bus is asked anew that did not let us: until it is configured anew, it will not."""
+REMOVING_MAX: Final = 8
+"""After so many deliveries a message that cannot be taken off is left, and goes with its age."""
+OUTDATED_BUS: Final = (
+    "the bus does not let the broker take one message off the stream of answers, which a connector can fill:"
+    " write the bus's configuration anew, with this release, and have the bus read it (docs/upgrading.md)"
+)
+NO_MESSAGE: Final = 2**63 - 1
+"""No stream comes to this number."""
 _PLAIN: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
-"""What an id looks like that is asked for, or taken off the bus, by its name. A connector may publish under
-any bytes: `*` and `>` would take off all that its system answered, also what is on record."""
+"""What an id looks like that is asked for by its name. A connector may publish under any bytes."""
 
 
 class AnswerRefused(Exception):
@@ -70,6 +80,7 @@ class Answers:
         rejections: Rejections,
     ) -> None:
         self._bus = bus
+        self._removing = PutOff(REMOVING_AGAIN)
         self._rejections = rejections
         self._trust_domain = trust_domain
         self._ledger = ledger
@@ -86,16 +97,18 @@ class Answers:
             raise Retry(AGAIN.wait_s(delivery.deliveries)) from error
 
     async def _take_in(self, delivery: Delivery) -> None:
-        _, system, search_id = delivery.subject.split(".")
+        # The bus has it that the first two are ours; what a connector writes after them may be anything.
+        system, _, search_id = delivery.subject.removeprefix("answers.").partition(".")
         if _PLAIN.fullmatch(search_id) is None:
             await self._set_aside(system, "", "ANSWER_TO_NO_SEARCH", spent=False)
+            await self._remove(delivery)
             return
         record = self._known.get(search_id) or await self._ledger.look_up(search_id)
         if record is None or not record.permitted:
             await self._set_aside(system, search_id, "ANSWER_TO_NO_SEARCH", spent=False)
-            await self._remove(delivery.subject)
+            await self._remove(delivery, search_id)
             return
-        if record.ended is not None:
+        if record.ended is not None and system == record.system:
             # Delivered again after it was recorded, or too late: the end on record stands.
             self._known.put(record)
             return
@@ -109,7 +122,7 @@ class Answers:
             reason = str(refused) if isinstance(refused, AnswerRefused) else "ANSWER_UNREADABLE"
             await self._set_aside(system, search_id, reason, spent=True)
             if system != record.system:
-                await self._remove(delivery.subject)
+                await self._remove(delivery, search_id)
             raise Poison from refused
         digest = hashlib.sha256(signed.answer).digest()
         ended = await self._ledger.end(record, answered_entry(record, answer, digest))
@@ -128,9 +141,40 @@ class Answers:
             event, lambda event: self._ledger.append(rejected_entry(event, search_id, spent))
         )
 
-    async def _remove(self, subject: str) -> None:
-        """Takes off the bus what can be nobody's answer: the stream is every system's, and has a bound."""
-        await self._bus.purge(ANSWERS_STREAM, subject)
+    async def _remove(self, delivery: Delivery, search_id: str = "") -> None:
+        """Takes off the bus what can be nobody's answer: the stream is every system's, and has a bound.
+
+        By its number, since it may stand under no name; `search_id` is given when that is plain.
+        """
+        try:
+            if await self._delete(delivery.sequence) or not search_id:
+                return
+            # A bus that was configured by 0.1 lets a broker take off all under one name.
+            await self._bus.purge(ANSWERS_STREAM, delivery.subject)
+        except Unavailable:
+            if delivery.deliveries < REMOVING_MAX:
+                raise
+            log.warning("what is nobody's answer stays on the bus")
+
+    async def _delete(self, sequence: int) -> bool:
+        """Takes one message off; False when the bus's configuration does not allow it. Raises Unavailable."""
+        if not self._removing.is_due(ANSWERS_STREAM):
+            return False
+        try:
+            await self._bus.delete(ANSWERS_STREAM, sequence)
+        except Forbidden:
+            if self._removing.is_due(ANSWERS_STREAM):
+                log.warning(OUTDATED_BUS)
+            self._removing.failed(ANSWERS_STREAM)
+            return False
+        self._removing.succeeded(ANSWERS_STREAM)
+        return True
+
+    async def try_removing(self) -> None:
+        """Warns of a bus that was configured for another release: at the start, before somebody uses it."""
+        # Whoever does not answer now may do so when there is something to take off.
+        with contextlib.suppress(Unavailable):
+            await self._delete(NO_MESSAGE)
 
     async def give_out(self, record: Record) -> SignedAnswer | None:
         """The recorded answer, if it is still held: exactly the one whose digest is on record."""

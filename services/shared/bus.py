@@ -29,14 +29,7 @@ from opentelemetry.trace import SpanKind
 from shared import envelope, messaging, telemetry
 from shared.deliveries import Delivery as Delivery
 from shared.deliveries import Poison as Poison
-from shared.deliveries import (
-    Puller,
-    Waiting,
-    as_unavailable,
-    check_acknowledged,
-    drained,
-    waiting_in,
-)
+from shared.deliveries import Puller, as_unavailable, check_acknowledged, drained
 from shared.deliveries import Retry as Retry
 from shared.errors import (
     Broken,
@@ -46,8 +39,10 @@ from shared.errors import (
     from_status,
 )
 from shared.nats_client import BusClient, header_block
+from shared.nats_client import Forbidden as Forbidden
 from shared.nats_frames import MESSAGE_ID, text
 from shared.settings import BusSettings
+from shared.stored import Waiting, delete_in, first_in, subject_in, waiting_in
 from shared.tls import Renewal, bus_context
 
 log = logging.getLogger(__name__)
@@ -96,6 +91,7 @@ class Bus:
             if "permissions violation" in str(error).lower():
                 # Whoever published or subscribed hears nothing but silence, so this must be heard.
                 log.error("the bus forbids what this process did", extra={"fields": fields})
+                client.was_forbidden(str(error))
             else:
                 log.warning("bus error", extra={"fields": fields})
 
@@ -342,29 +338,23 @@ class Bus:
 
     async def first_messages(self, stream: str, subject: str, count_max: int) -> list[bytes]:
         """The oldest messages on a subject. Raises Unavailable."""
-        found: list[bytes] = []
-        after = 0
-        with as_unavailable(f"stream {stream}"), contextlib.suppress(nats.js.errors.NotFoundError):
-            while len(found) < count_max:
-                message = await self._jetstream.get_msg(
-                    stream, seq=after + 1, subject=subject, next=True
-                )
-                found.append(bytes(message.data or b""))
-                after = int(message.seq or 0)
-        return found
+        with as_unavailable(f"stream {stream}"):
+            return await first_in(self._jetstream, stream, subject, count_max)
 
     async def subject_of(self, stream: str, sequence: int) -> str | None:
         """Of a message that a stream holds, None when it holds it no more. Raises Unavailable."""
         with as_unavailable(f"stream {stream}"):
-            try:
-                return (await self._jetstream.get_msg(stream, seq=sequence)).subject
-            except nats.js.errors.NotFoundError:
-                return None
+            return await subject_in(self._jetstream, stream, sequence)
 
     async def purge(self, stream: str, subject: str) -> None:
         """Deletes what a stream holds on a subject. Raises Unavailable."""
         with as_unavailable(f"stream {stream}"):
             await self._jetstream.purge_stream(stream, subject=subject)
+
+    async def delete(self, stream: str, sequence: int) -> None:
+        """Takes one message off a stream, if it is there. Raises Unavailable, and Forbidden."""
+        with as_unavailable(f"stream {stream}"):
+            await delete_in(self._client, self._jetstream, stream, sequence, ACK_TIMEOUT_S)
 
     async def close(self) -> None:
         """Leaves new work to others, lets handlers finish, for a bounded time, and closes."""

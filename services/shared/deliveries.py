@@ -12,14 +12,12 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
-from nats.js.client import JetStreamContext
 from opentelemetry.trace import SpanKind
 
 from shared import messaging, telemetry
@@ -69,17 +67,10 @@ class Delivery:
     data: bytes
     deliveries: int
     """How often it has been delivered, from 1."""
+    sequence: int
+    """Its number in the stream, the one name that every message has."""
     in_progress: Callable[[], Awaitable[None]]
     """Tells the server that it is still being worked on."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """What a stream holds."""
-
-    messages: int
-    oldest: datetime | None
-    """When the oldest came; None when there is none."""
 
 
 def check_acknowledged(answer: bytes) -> None:
@@ -91,29 +82,18 @@ def check_acknowledged(answer: bytes) -> None:
         raise nats.js.errors.Error("no acknowledgement")
 
 
-def delivered(reply: str) -> tuple[int, int]:
-    """How often, and when it was published, in nanoseconds since 1970: the server says so in the reply.
+def delivered(reply: str) -> tuple[int, int, int]:
+    """How often, its number in the stream, and when it was published, in nanoseconds since 1970.
 
-    `$JS.ACK.stream.consumer.deliveries.sequence.sequence.time.pending`, or with a domain and an account
-    before the stream and perhaps more at the end. Raises NotJSMessageError.
+    The server says so in the reply: `$JS.ACK.stream.consumer.deliveries.sequence.sequence.time.pending`
+    (that in the stream, that in the consumer), or with a domain and an account before the stream and
+    perhaps more at the end. Raises NotJSMessageError.
     """
     parts = reply.split(".")
     if parts[:2] != ["$JS", "ACK"] or len(parts) in (10, *range(9)):
         raise nats.errors.NotJSMessageError
     at = 4 if len(parts) == 9 else 6
-    return int(parts[at]), int(parts[at + 3])
-
-
-async def waiting_in(jetstream: JetStreamContext, stream: str) -> Waiting:
-    """What it holds now."""
-    state = (await jetstream.stream_info(stream)).state
-    if not state.messages:
-        return Waiting(0, None)
-    try:
-        oldest = await jetstream.get_msg(stream, seq=state.first_seq)
-    except nats.js.errors.NotFoundError:
-        return Waiting(state.messages, None)  # handled since we asked
-    return Waiting(state.messages, oldest.time)
+    return int(parts[at]), int(parts[at + 1]), int(parts[at + 3])
 
 
 async def drained(client: Client, subscription: Subscription) -> None:
@@ -299,12 +279,12 @@ class Puller:
         ):
             deliveries = 1
             try:
-                deliveries, published_ns = delivered(message.reply)
+                deliveries, sequence, published_ns = delivered(message.reply)
                 if telemetry.switch.on:
                     messaging.record_age(self._template, published_ns / 1e9)
                 span.set_attribute("countersign.deliveries", deliveries)
                 await self._handler(
-                    Delivery(message.subject, message.data, deliveries, in_progress)
+                    Delivery(message.subject, message.data, deliveries, sequence, in_progress)
                 )
             except Retry as again:
                 outcome.failure = "Retry"

@@ -50,6 +50,10 @@ _TOKEN_BYTES: Final = 8
 _TOKENS_AT_ONCE: Final = 128
 
 
+class Forbidden(Exception):
+    """The server's configuration does not let this process say that; nobody heard it."""
+
+
 class Reply(NamedTuple):
     """What came back."""
 
@@ -84,6 +88,7 @@ class BusClient(Client):
         self._inbox = ""
         self._waiting: dict[bytes, asyncio.Future[Reply]] = {}
         self._tokens: list[str] = []
+        self._forbidden: dict[str, asyncio.Future[None]] = {}
         self._tried_in_vain = 0
 
     def tried_in_vain(self) -> None:
@@ -123,6 +128,26 @@ class BusClient(Client):
         if reply.headers and reply.headers.get("Status") == _NO_RESPONDERS:
             raise nats.errors.NoRespondersError
         return reply
+
+    async def ask_if_allowed(self, subject: str, payload: bytes, timeout_s: float) -> Reply:
+        """As `ask`. Raises Forbidden as soon as the server says so: `ask` waits for its whole time."""
+        forbidden = self._forbidden.get(subject)
+        if forbidden is None:
+            forbidden = self._forbidden[subject] = asyncio.get_running_loop().create_future()
+        asking = asyncio.ensure_future(self.ask(subject, payload, timeout_s))
+        try:
+            await asyncio.wait((asking, forbidden), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise Forbidden(subject)
+            return asking.result()
+        finally:
+            asking.cancel()
+
+    def was_forbidden(self, said: str) -> None:
+        """Takes what the server says of a violation: it names the subject, and not the request."""
+        # The library hands it on in small letters.
+        for subject in [one for one in self._forbidden if f'"{one.lower()}"' in said.lower()]:
+            self._forbidden.pop(subject).set_result(None)
 
     async def request(
         self,

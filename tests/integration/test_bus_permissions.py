@@ -254,6 +254,7 @@ async def test_the_broker_cannot_take_orders_from_a_queue(
         "$JS.API.CONSUMER.MSG.NEXT.ORDERS_LACRIS.connector", reply="_INBOX_broker.1"
     )
     assert await intruder.refused_to_publish("$JS.API.STREAM.DELETE.ORDERS_LACRIS")
+    assert await intruder.refused_to_publish("$JS.API.STREAM.MSG.DELETE.ORDERS_LACRIS")
     await intruder.client.close()
 
 

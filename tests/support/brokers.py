@@ -242,12 +242,16 @@ class BrokerOnTheTable:
             signature=self.connector_key.sign(ANSWER_CONTEXT, data),
         )
 
-    def delivery(self, search_id: str, signed: SignedAnswer) -> Delivery:
+    def delivery(
+        self, search_id: str, signed: SignedAnswer, system: str = "lacris", deliveries: int = 1
+    ) -> Delivery:
         """The answer as the bus brings it."""
-        subject = answer_subject("lacris", search_id)
+        subject = answer_subject(system, search_id)
         self.bus.published[subject] = signed.SerializeToString()
 
         async def in_progress() -> None:
             return None
 
-        return Delivery(subject, self.bus.published[subject], 1, in_progress)
+        data = self.bus.published[subject]
+        number = self.bus.sequence_of(subject)
+        return Delivery(subject, data, deliveries, number, in_progress)

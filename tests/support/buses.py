@@ -40,6 +40,7 @@ from countersign.type.v1.decision_pb2 import (
     Seat,
     VerdictOutcome,
 )
+from shared.bus import Forbidden
 from shared.errors import InvalidRequest, Unavailable
 
 PERMITTED = DecisionOutcome.DECISION_OUTCOME_PERMITTED
@@ -238,6 +239,11 @@ class BusInMemory:
         self.begun_within_s: dict[str, float | None] = {}
         """Within how long the newest question on each subject was to be begun."""
         self.publishing_fails = 0
+        self.forbids_deletes = False
+        """As one that was configured for 0.1."""
+        self.delete_lost = 0
+        self.deleted_but_failed = 0
+        self._numbers: dict[str, int] = {}
         self.queues: set[str] = set()
         self.has_published = asyncio.Event()
         self.before: dict[str, Callable[[], Awaitable[None]]] = {}
@@ -300,3 +306,20 @@ class BusInMemory:
         words = ["[^.]+" if word in ("*", ">") else re.escape(word) for word in subject.split(".")]
         for one in [one for one in self.published if re.fullmatch("[.]".join(words), one)]:
             del self.published[one]
+
+    def sequence_of(self, subject: str) -> int:
+        """The number of what was published on a subject."""
+        return self._numbers.setdefault(subject, len(self._numbers) + 1)
+
+    async def delete(self, _stream: str, sequence: int) -> None:
+        """Forgets one message; `delete_lost` and `deleted_but_failed` break the next ones."""
+        if self.forbids_deletes:
+            raise Forbidden
+        if self.delete_lost:
+            self.delete_lost -= 1
+            raise Unavailable("BUS_UNAVAILABLE", "the bus is down")
+        for subject in [one for one, number in self._numbers.items() if number == sequence]:
+            self.published.pop(subject, None)
+        if self.deleted_but_failed:
+            self.deleted_but_failed -= 1
+            raise Unavailable("BUS_UNAVAILABLE", "the answer was lost")

@@ -170,4 +170,4 @@ def delivery(
         return None
 
     data = signed if isinstance(signed, bytes) else signed.SerializeToString()
-    return Delivery(f"orders.{SYSTEM}.{search_id}", data, deliveries, in_progress)
+    return Delivery(f"orders.{SYSTEM}.{search_id}", data, deliveries, 1, in_progress)

@@ -1,11 +1,11 @@
 """Answers are released only once recorded, and a search ends once."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
-from broker.answers import AnswerRefused, verified_answer
+from broker import answers
+from broker.answers import OUTDATED_BUS, REMOVING_MAX, AnswerRefused, verified_answer
 from broker.record import Record
 from broker.streams import answer_subject
 from countersign.broker.v1 import broker_pb2 as pb
@@ -18,6 +18,7 @@ from countersign.connector.v1.connector_pb2 import (
 from shared.bus import Poison, Retry
 from shared.errors import Broken
 from shared.signing import ANSWER_CONTEXT, SigningKey
+from support.backoffs import NoWait
 from support.brokers import BrokerOnTheTable
 from support.waiting import WAIT_S_MAX
 
@@ -172,29 +173,94 @@ async def test_an_answer_to_no_search_is_recorded(broker: BrokerOnTheTable) -> N
     assert delivery.subject not in broker.bus.published, "it takes no other answer's room"
 
 
-@pytest.mark.parametrize("name", ["*", ">"])
-async def test_an_answer_under_no_name_of_a_search_takes_no_other_off_the_bus(
+@pytest.mark.parametrize("name", ["*", ">", "\ufffd", "a\x0bb", "", "a.b", "x" * 65])
+async def test_an_answer_under_no_name_of_a_search_takes_itself_off_the_bus_and_no_other(
     broker: BrokerOnTheTable, name: str
 ) -> None:
     """The bus takes `answers.lacris.*` off as a pattern, though it stands there as a name."""
     search_id = await submitted(broker)
-    delivery = broker.delivery(search_id, broker.answer(search_id))
-    await broker.answers.take_in(replace(delivery, subject=answer_subject("lacris", name)))
+    genuine = broker.delivery(search_id, broker.answer(search_id))
+    odd = broker.delivery(name, broker.answer(search_id))
+    await broker.answers.take_in(odd)
     rejected = broker.bus.ledger.entries[-1].request_rejected
     assert rejected.reason == "ANSWER_TO_NO_SEARCH"
-    assert delivery.subject in broker.bus.published
+    assert odd.subject not in broker.bus.published, "it takes no other answer's room"
+    assert genuine.subject in broker.bus.published
 
 
-async def test_an_answer_under_another_systems_name_takes_no_room(broker: BrokerOnTheTable) -> None:
+@pytest.mark.parametrize("ended", [False, True])
+async def test_an_answer_under_another_systems_name_takes_no_room(
+    broker: BrokerOnTheTable, ended: bool
+) -> None:
     search_id = await submitted(broker)
     delivery = broker.delivery(search_id, broker.answer(search_id))
-    foreign = replace(delivery, subject=answer_subject("facefind", search_id))
-    broker.bus.published[foreign.subject] = foreign.data
+    foreign = broker.delivery(search_id, broker.answer(search_id), system="facefind")
+    if ended:
+        await broker.answers.take_in(delivery)
     with pytest.raises(Poison):
         await broker.answers.take_in(foreign)
+    assert broker.bus.ledger.entries[-1].request_rejected.reason == "ANSWER_SIGNATURE"
     assert foreign.subject not in broker.bus.published
     assert delivery.subject in broker.bus.published, "what the right one sent stays"
-    assert record(broker, search_id).state == pb.SEARCH_STATE_PENDING
+    assert record(broker, search_id).is_open is not ended
+
+
+@pytest.mark.parametrize("failure", ["delete_lost", "deleted_but_failed"])
+async def test_an_answer_that_the_bus_did_not_take_off_comes_again(
+    broker: BrokerOnTheTable, failure: str
+) -> None:
+    search_id = await submitted(broker)
+    odd = broker.delivery("*", broker.answer(search_id))
+    setattr(broker.bus, failure, 1)
+    with pytest.raises(Retry):
+        await broker.answers.take_in(odd)
+    await broker.answers.take_in(odd)
+    assert odd.subject not in broker.bus.published
+
+
+async def test_an_answer_that_the_bus_never_takes_off_does_not_come_for_ever(
+    broker: BrokerOnTheTable, caplog: pytest.LogCaptureFixture
+) -> None:
+    search_id = await submitted(broker)
+    signed = broker.answer(search_id)
+    broker.bus.delete_lost = REMOVING_MAX
+    for deliveries in range(1, REMOVING_MAX):
+        with pytest.raises(Retry):
+            await broker.answers.take_in(broker.delivery("*", signed, deliveries=deliveries))
+    await broker.answers.take_in(broker.delivery("*", signed, deliveries=REMOVING_MAX))
+    assert "what is nobody's answer stays on the bus" in caplog.messages
+
+
+async def test_a_bus_that_is_configured_for_the_last_release_takes_off_what_has_a_name(
+    broker: BrokerOnTheTable, caplog: pytest.LogCaptureFixture
+) -> None:
+    search_id = await submitted(broker)
+    signed = broker.answer(search_id)
+    broker.bus.forbids_deletes = True
+    await broker.answers.try_removing()
+    assert caplog.messages == [OUTDATED_BUS], "at the start, and no more"
+    to_none, odd = broker.delivery("none", signed), broker.delivery("*", signed)
+    await broker.answers.take_in(to_none)
+    await broker.answers.take_in(odd)
+    assert to_none.subject not in broker.bus.published
+    assert odd.subject in broker.bus.published
+    assert caplog.messages.count(OUTDATED_BUS) == 1
+    await broker.answers.take_in(broker.delivery(search_id, signed))
+    assert record(broker, search_id).state == pb.SEARCH_STATE_ANSWERED
+
+
+async def test_a_bus_that_is_configured_anew_is_asked_again(
+    broker: BrokerOnTheTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "REMOVING_AGAIN", NoWait())
+    broker.restart()
+    odd = broker.delivery("*", SignedAnswer())
+    broker.bus.forbids_deletes = True
+    await broker.answers.take_in(odd)
+    assert odd.subject in broker.bus.published
+    broker.bus.forbids_deletes = False
+    await broker.answers.take_in(odd)
+    assert odd.subject not in broker.bus.published
 
 
 @pytest.mark.promise(8)

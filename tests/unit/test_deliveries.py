@@ -22,10 +22,11 @@ LONG = "$JS.ACK.hub.ACC.ORDERS.connector.3.41.42.1763887877123456789.7"
 
 
 @pytest.mark.parametrize("reply", [SHORT, LONG, f"{LONG}.token", f"{LONG}.token.more"])
-def test_deliveries_and_time_are_read_as_the_library_reads_them(reply: str) -> None:
+def test_deliveries_sequence_and_time_are_read_as_the_library_reads_them(reply: str) -> None:
     read = Msg.Metadata._from_reply(reply)
-    deliveries, published_ns = delivered(reply)
+    deliveries, sequence, published_ns = delivered(reply)
     assert deliveries == read.num_delivered == 3
+    assert sequence == read.sequence.stream == 41
     assert datetime.fromtimestamp(published_ns / 1e9, read.timestamp.tzinfo) == read.timestamp
 
 

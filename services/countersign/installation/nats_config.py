@@ -179,6 +179,8 @@ def _broker(trust_domain: str, systems: Sequence[str]) -> dict[str, Any]:
             f"$JS.API.CONSUMER.INFO.{stream}.{consumer}",
         ]
     publish += [
+        # What is nobody's answer may stand under a name that nobody can say; brokers of 0.1 purge there.
+        f"$JS.API.STREAM.MSG.DELETE.{ANSWERS_STREAM}",
         f"$JS.API.CONSUMER.MSG.NEXT.{ANSWERS_STREAM}.{ANSWERS_CONSUMER}",
         f"$JS.ACK.{ANSWERS_STREAM}.{ANSWERS_CONSUMER}.>",
     ]
