@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -35,8 +35,6 @@ OUTDATED_BUS: Final = (
     "the bus does not let the broker take one message off the stream of answers, which a connector can fill:"
     " write the bus's configuration anew, with this release, and have the bus read it (docs/upgrading.md)"
 )
-NO_MESSAGE: Final = 2**63 - 1
-"""No stream comes to this number."""
 _PLAIN: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 """What an id looks like that is asked for by its name. A connector may publish under any bytes."""
 
@@ -147,34 +145,34 @@ class Answers:
         By its number, since it may stand under no name; `search_id` is given when that is plain.
         """
         try:
-            if await self._delete(delivery.sequence) or not search_id:
-                return
-            # A bus that was configured by 0.1 lets a broker take off all under one name.
-            await self._bus.purge(ANSWERS_STREAM, delivery.subject)
+            if self._removing.is_due(ANSWERS_STREAM):
+                with self._forbidden():
+                    await self._bus.delete(ANSWERS_STREAM, delivery.sequence)
+                    self._removing.succeeded(ANSWERS_STREAM)
+                    return
+            if search_id:
+                # A bus that was configured by 0.1 lets a broker take off all under one name.
+                await self._bus.purge(ANSWERS_STREAM, delivery.subject)
         except Unavailable:
             if delivery.deliveries < REMOVING_MAX:
                 raise
             log.warning("what is nobody's answer stays on the bus")
 
-    async def _delete(self, sequence: int) -> bool:
-        """Takes one message off; False when the bus's configuration does not allow it. Raises Unavailable."""
-        if not self._removing.is_due(ANSWERS_STREAM):
-            return False
+    @contextlib.contextmanager
+    def _forbidden(self) -> Iterator[None]:
+        """Tells of a bus that was configured by another release, and lets it be for a while."""
         try:
-            await self._bus.delete(ANSWERS_STREAM, sequence)
+            yield
         except Forbidden:
             if self._removing.is_due(ANSWERS_STREAM):
                 log.warning(OUTDATED_BUS)
             self._removing.failed(ANSWERS_STREAM)
-            return False
-        self._removing.succeeded(ANSWERS_STREAM)
-        return True
 
     async def try_removing(self) -> None:
-        """Warns of a bus that was configured for another release: at the start, before somebody uses it."""
-        # Whoever does not answer now may do so when there is something to take off.
-        with contextlib.suppress(Unavailable):
-            await self._delete(NO_MESSAGE)
+        """Has whoever starts a broker hear of such a bus, before somebody fills it."""
+        # One that does not answer now may do so when there is something to take off.
+        with contextlib.suppress(Unavailable), self._forbidden():
+            await self._bus.may_delete(ANSWERS_STREAM)
 
     async def give_out(self, record: Record) -> SignedAnswer | None:
         """The recorded answer, if it is still held: exactly the one whose digest is on record."""

@@ -42,7 +42,7 @@ from shared.nats_client import BusClient, header_block
 from shared.nats_client import Forbidden as Forbidden
 from shared.nats_frames import MESSAGE_ID, text
 from shared.settings import BusSettings
-from shared.stored import Waiting, delete_in, first_in, subject_in, waiting_in
+from shared.stored import Waiting, delete_in, first_in, may_delete_in, subject_in, waiting_in
 from shared.tls import Renewal, bus_context
 
 log = logging.getLogger(__name__)
@@ -355,6 +355,11 @@ class Bus:
         """Takes one message off a stream, if it is there. Raises Unavailable, and Forbidden."""
         with as_unavailable(f"stream {stream}"):
             await delete_in(self._client, self._jetstream, stream, sequence, ACK_TIMEOUT_S)
+
+    async def may_delete(self, stream: str) -> None:
+        """Raises Forbidden when the bus's configuration does not let this process, and Unavailable."""
+        with as_unavailable(f"stream {stream}"):
+            await may_delete_in(self._client, stream, ACK_TIMEOUT_S)
 
     async def close(self) -> None:
         """Leaves new work to others, lets handlers finish, for a bounded time, and closes."""

@@ -4,11 +4,14 @@ import contextlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import nats.js.errors
 from nats.js.client import JetStreamContext
 
 from shared.nats_client import BusClient
+
+_DELETE: Final = "$JS.API.STREAM.MSG.DELETE.{}"
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,14 @@ async def delete_in(
     # Not nats-py's, which has the server write noise over the message: answers are sealed, and whoever fills
     # a stream with others would have the server do more for each of them than it costs him.
     what = json.dumps({"seq": sequence, "no_erase": True}).encode()
-    reply = await client.ask_if_allowed(f"$JS.API.STREAM.MSG.DELETE.{stream}", what, timeout_s)
+    reply = await client.ask_if_allowed(_DELETE.format(stream), what, timeout_s)
     said = json.loads(reply.data)
     # That it is there no more, the server says in several ways.
     if "error" in said and await subject_in(jetstream, stream, sequence) is not None:
         raise nats.js.errors.APIError.from_error(said["error"])
+
+
+async def may_delete_in(client: BusClient, stream: str, timeout_s: float) -> None:
+    """Raises Forbidden when this process may take nothing off."""
+    # The server refuses a request that names no message, and touches nothing.
+    await client.ask_if_allowed(_DELETE.format(stream), b"", timeout_s)

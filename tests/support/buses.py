@@ -311,6 +311,11 @@ class BusInMemory:
         """The number of what was published on a subject."""
         return self._numbers.setdefault(subject, len(self._numbers) + 1)
 
+    async def may_delete(self, _stream: str) -> None:
+        """Whether it lets the broker."""
+        if self.forbids_deletes:
+            raise Forbidden
+
     async def delete(self, _stream: str, sequence: int) -> None:
         """Forgets one message; `delete_lost` and `deleted_but_failed` break the next ones."""
         if self.forbids_deletes:
