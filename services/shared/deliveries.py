@@ -153,6 +153,7 @@ class Puller:
         self._template = template
         self._inbox = self._client.new_inbox()
         self._requested = 0
+        self._requested_lately = 0
         self._in_flight = 0
         self._left_over: deque[Message] = deque()
         self._heard_at = time.monotonic()
@@ -191,6 +192,7 @@ class Puller:
         if self._stopped or wanted <= 0:
             return
         self._requested += wanted
+        self._requested_lately += wanted
         body = json.dumps({"batch": wanted, "expires": PULL_EXPIRES_S * 1_000_000_000})
         self._say(self._subject, body.encode(), self._inbox)
 
@@ -204,6 +206,17 @@ class Puller:
             await asyncio.sleep(PULL_WATCHDOG_S)
             if time.monotonic() - self._heard_at > PULL_WATCHDOG_S:
                 await self.pull()
+            else:
+                self.forget_lost()
+
+    def forget_lost(self) -> None:
+        """Each PULL_WATCHDOG_S: all that was asked for before the last time has come, ended or been lost.
+
+        As when the server that led the consumer is killed, and the one that we are connected to is not.
+        """
+        self._requested = min(self._requested, self._requested_lately)
+        self._requested_lately = 0
+        self._ask()
 
     def _on_message(
         self, subject: bytes, reply: bytes, data: bytes, headers: Mapping[str, str]

@@ -126,6 +126,39 @@ async def test_a_busy_process_asks_for_a_quarter_at_a_time() -> None:
     await puller.stop()
 
 
+async def test_a_request_that_was_lost_without_a_word_is_made_again_also_while_messages_come() -> (
+    None
+):
+    server, go_on = Server(), asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    def spawn(work: Coroutine[Any, Any, None]) -> None:
+        tasks.append(asyncio.create_task(work))
+
+    async def handle(_: Delivery) -> None:
+        await go_on.wait()
+
+    def asked() -> list[int]:
+        found = [json.loads(said)["batch"] for _, said in server.said if said[:1] == b"{"]
+        server.said.clear()
+        return found
+
+    puller = Puller(server, spawn, "ORDERS", "connector", handle, 8, "orders")
+    await puller.start()
+    for number in range(2):
+        server.deliver(b"orders.x", SHORT.replace("41", f"{number}").encode(), b"", {})
+    assert asked() == [8]
+    puller.forget_lost()
+    assert asked() == [], "what was asked for lately may still come"
+    puller.forget_lost()
+    assert asked() == [6]
+    puller.forget_lost()
+    assert asked() == []
+    go_on.set()
+    await asyncio.gather(*tasks)
+    await puller.stop()
+
+
 async def test_subject_that_is_no_text_reaches_its_handler() -> None:
     server, taken = Server(), asyncio.Queue[str]()
     tasks: list[asyncio.Task[None]] = []
