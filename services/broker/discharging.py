@@ -56,7 +56,7 @@ class Discharging:
     async def _check_officer(self, call: Call, officer: str) -> None:
         """A provider vouches for whom it knows; who is an officer the registry says. Raises NotAllowed."""
         index = self._admission.documents_index
-        if not await self._policy.has_officer(call.caller.name, officer, index):
+        if not await self._policy.has_officer(call.caller.name, officer, index, call.until):
             raise NotAllowed("OFFICER_UNKNOWN", "the registry has no such officer of your agency")
 
 

@@ -1,5 +1,6 @@
 """The broker's line to the policy service: questions gathered into few messages."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -56,13 +57,19 @@ class Policy:
             raise Broken("POLICY_ANSWER", "the decision does not follow from its verdicts")
         return evaluated
 
-    async def has_officer(self, agency: str, officer: str, documents_index: int | None) -> bool:
-        """Whether the registry has somebody as an officer of an agency. Raises Unavailable."""
+    async def has_officer(
+        self, agency: str, officer: str, documents_index: int | None, until: float | None = None
+    ) -> bool:
+        """Whether the registry has somebody as an officer of an agency. Raises Unavailable.
+
+        It is not begun after `until`, by the loop's clock.
+        """
+        within_s = None if until is None else until - asyncio.get_running_loop().time()
         asked = EvaluateBatchRequest()
         asked.officers.add(agency=agency, officer=officer, documents_index=documents_index)
         try:
             told = await self._bus.request(
-                "policy.evaluate", asked, EvaluateBatchResponse, TIMEOUT_S
+                "policy.evaluate", asked, EvaluateBatchResponse, TIMEOUT_S, within_s
             )
             (answer,) = told.officers
         except (ServiceError, ValueError) as error:

@@ -1,6 +1,7 @@
 """A duty that came with a decision is done: who may say so, that it is one entry, and who is turned away."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -28,15 +29,17 @@ SERVICE = "countersign.broker.v1.BrokerService"
 class CallFrom:
     """As much of a gRPC context as tells the caller."""
 
-    def __init__(self, agency: str) -> None:
+    def __init__(self, agency: str, waits_s: float | None = None) -> None:
+        self._waits_s = waits_s
         self._uri = f"spiffe://countersign.test/agency/{agency}".encode()
 
     def auth_context(self) -> dict[str, list[bytes]]:
         """What the TLS handshake found in the certificate."""
         return {"x509_subject_alternative_name": [self._uri]}
 
-    def time_remaining(self) -> None:
-        """Waits as long as it takes."""
+    def time_remaining(self) -> float | None:
+        """None for as long as it takes."""
+        return self._waits_s
 
 
 @pytest.fixture(name="broker")
@@ -68,9 +71,12 @@ def request(
 
 
 async def say(
-    broker: BrokerOnTheTable, asked: pb.DischargeObligationRequest, agency: str = LAPD
+    broker: BrokerOnTheTable,
+    asked: pb.DischargeObligationRequest,
+    agency: str = LAPD,
+    waits_s: float | None = None,
 ) -> pb.DischargeObligationResponse:
-    context = cast(Context, CallFrom(agency))
+    context = cast(Context, CallFrom(agency, waits_s))
     return await broker.servicer.DischargeObligation(asked, context)
 
 
@@ -228,6 +234,16 @@ async def test_nothing_is_discharged_while_nobody_says_who_is_an_officer(
         await say(broker, request(broker, search_id))
     assert caught.value.reason == "POLICY_UNAVAILABLE"
     assert len(broker.bus.ledger.entries) == entries
+
+
+@pytest.mark.parametrize("waits_s", [None, 0.5])
+async def test_nobody_is_asked_later_than_the_caller_waits(
+    broker: BrokerOnTheTable, waits_s: float | None
+) -> None:
+    await say(broker, request(broker, await submitted(broker)), waits_s=waits_s)
+    begun_within_s = broker.bus.begun_within_s
+    assert (begun_within_s["policy.evaluate"] or math.inf) <= (waits_s or math.inf)
+    assert (begun_within_s["ledger.append"] or math.inf) <= (waits_s or math.inf)
 
 
 async def test_an_agency_that_discharges_too_often_waits_and_its_searches_do_not() -> None:
