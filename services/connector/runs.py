@@ -127,7 +127,7 @@ class RunStore:
             runs = [run for run, _ in batch]
             try:
                 durable = await self._writer.do(functools.partial(self._insert, runs))
-            except sqlite3.Error as error:
+            except Exception as error:  # noqa: BLE001  # whoever waits gets it, and waits no more
                 for _, kept in batch:
                     if not kept.done():
                         kept.set_exception(error)

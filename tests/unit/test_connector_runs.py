@@ -17,6 +17,7 @@ from connector.report_store import Ran, WaitingReport
 from connector.runs import RETENTION_MIN, TOGETHER_MAX, Run, RunStore
 from connector.state import StateError, candidate_key, open_state
 from support.orders import NOW
+from support.waiting import WAIT_S_MAX
 
 
 def run(search_id: str = "one", answer: bytes = b"an answer") -> Run:
@@ -48,6 +49,15 @@ async def test_answer_is_durable_when_keep_returns(store: RunStore, tmp_path: Pa
     reader = sqlite3.connect(tmp_path / "state" / "runs.sqlite")
     assert reader.execute("SELECT signed_answer FROM runs").fetchall() == [(b"an answer",)]
     reader.close()
+
+
+async def test_nobody_waits_for_what_could_not_be_written_for_whatever_reason(
+    store: RunStore,
+) -> None:
+    async with asyncio.timeout(WAIT_S_MAX):
+        with pytest.raises(UnicodeEncodeError):
+            await store.keep(run("\ud800"))
+        assert await store.keep(run()) == run()
 
 
 async def test_first_answer_stays(store: RunStore) -> None:
