@@ -212,7 +212,8 @@ class Puller:
     def forget_lost(self) -> None:
         """Each PULL_WATCHDOG_S: all that was asked for before the last time has come, ended or been lost.
 
-        As when the server that led the consumer is killed, and the one that we are connected to is not.
+        A server that leads the consumer and freezes swallows what it is asked; whichever leads after it does
+        not know of that, and the connection may be to a third.
         """
         self._requested = min(self._requested, self._requested_lately)
         self._requested_lately = 0
