@@ -137,9 +137,11 @@ def nats_in(folder: Path, without: str = "") -> Iterator[NatsUnderTest]:
     """A running server for the systems lacris and facefind; nobody may publish to the subject `without`."""
     (folder / "nats").mkdir()
     server = NatsUnderTest(folder / "nats", without=without)
-    server.start()
-    yield server
-    server.kill()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture
