@@ -34,6 +34,10 @@ QUEUES_AGAIN: Final = Backoff(first_s=1.0, most_s=30.0)
 ANSWERS_BYTES_MAX: Final = 4 * 1024**3
 ANSWER_BYTES_MAX: Final = 256 * 1024
 """Fifty candidates take a twentieth of it. All systems share the stream, and none may fill it in no time."""
+ANSWERS_DUPLICATE_WINDOW: Final = timedelta(milliseconds=100)
+"""The least that the server takes. For so long it keeps each message's id in memory, whatever a connector
+publishes, up to 64 KiB and also of what was taken off; and one's id would keep out another's answer.
+An answer that is published again, within seconds at the soonest, does no harm: the first is on record."""
 ANSWERS_OF_A_SEARCH_MAX: Final = 8
 """A connector publishes one; a few more if it has lost its record, or was sent forged orders."""
 
@@ -143,7 +147,7 @@ async def ensure_answers(bus: Bus, settings: BrokerSettings) -> None:
             # The recorded answer is never pushed out by later ones.
             discard_new_per_subject=True,
             max_age=settings.answers_kept.total_seconds(),
-            duplicate_window=DUPLICATE_WINDOW.total_seconds(),
+            duplicate_window=ANSWERS_DUPLICATE_WINDOW.total_seconds(),
         )
     )
     await bus.ensure_consumer(

@@ -4,6 +4,7 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from broker.streams import (
     ANSWERS_CONSUMER,
     ANSWERS_OF_A_SEARCH_MAX,
     ANSWERS_STREAM,
+    DUPLICATE_WINDOW,
     answer_subject,
     ensure_answers,
 )
@@ -58,9 +60,46 @@ async def test_answers_are_bounded_in_size_and_in_number_for_each_search(
         assert held == [b"%d" % number for number in range(ANSWERS_OF_A_SEARCH_MAX)]
 
 
-async def publish(connector: Bus, search: str, data: bytes, system: str = "lacris") -> None:
+async def publish(
+    connector: Bus, search: str, data: bytes, system: str = "lacris", message_id: str = ""
+) -> None:
     subject = answer_subject(system, search)
-    await connector.publish_durable(subject, data, str(uuid.uuid4()), TEMPLATE)
+    await connector.publish_durable(subject, data, message_id or str(uuid.uuid4()), TEMPLATE)
+
+
+async def test_attack_the_bus_forgets_what_connectors_called_their_messages(
+    nats_server: NatsUnderTest,
+) -> None:
+    """It keeps the names in memory, 64 KiB each, and lets no other message in under one that it keeps."""
+    long = "same" * 10_000
+    as_broker = nats_server.bus_settings("service", "broker")
+    async with contextlib.AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(connected(as_broker, "broker"))
+        # As 0.1 made it, with what it remembers for ten minutes.
+        await broker.ensure_stream(
+            api.StreamConfig(
+                name=ANSWERS_STREAM,
+                subjects=["answers.*.*"],
+                discard=api.DiscardPolicy.NEW,
+                duplicate_window=DUPLICATE_WINDOW.total_seconds(),
+            )
+        )
+        facefind, lacris = [
+            await stack.enter_async_context(
+                connected(nats_server.bus_settings("connector", system), f"connector-{system}")
+            )
+            for system in ("facefind", "lacris")
+        ]
+        await publish(facefind, "one", b"an answer", "facefind", message_id=long)
+        await ensure_answers(broker, SETTINGS)
+
+        async def comes(search: str) -> bool:
+            await publish(lacris, search, b"another", message_id=long)
+            subject = answer_subject("lacris", search)
+            return await broker.last_message(ANSWERS_STREAM, subject) is not None
+
+        await until(partial(comes, "one"))
+        await until(partial(comes, "another"))
 
 
 @contextlib.asynccontextmanager
