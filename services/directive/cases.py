@@ -26,7 +26,7 @@ from directive.entities import EntitiesError
 from directive.evaluate import Evaluator, SeatVerdict
 from directive.findings import DocumentError, Finding, Place
 from directive.vocabulary import Vocabulary
-from shared.model_errors import plainly
+from shared.model_errors import problems_of
 from shared.registry import Registry
 
 CASES_MAX: Final = 2_000
@@ -287,11 +287,3 @@ def _differences(case: Case, held: SeatVerdict) -> list[str]:
         facts = ", ".join(verdict.unknown_facts)
         differences.append(f"not known, so say it in `ordinary` or in the case's `given`: {facts}")
     return differences
-
-
-def problems_of(error: ValidationError) -> str:
-    """What a strict document has wrong, field by field."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'])}: {plainly(problem['type'], problem['msg'])}"
-        for problem in error.errors()
-    )

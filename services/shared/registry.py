@@ -36,6 +36,7 @@ from pydantic import (
 
 from countersign.type.v1.circumstances_pb2 import GalleryOrigin
 from countersign.type.v1.search_pb2 import GalleryClass, SearchFacts
+from shared.model_errors import problems_of
 from shared.registrars import Registrars
 
 Ori = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{9}$")]
@@ -241,7 +242,9 @@ class Registry(_Strict):
         """Reads a TOML file; raises RegistryError."""
         try:
             return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
+        except ValidationError as error:
+            raise RegistryError(f"cannot read the registry {path}: {problems_of(error)}") from error
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise RegistryError(f"cannot read the registry {path}: {error}") from error
 
     @classmethod
@@ -388,5 +391,9 @@ class TrustRoots(_Strict):
         """Reads a JSON file; raises RegistryError."""
         try:
             return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+        except ValidationError as error:
+            raise RegistryError(
+                f"cannot read the trust roots {path}: {problems_of(error)}"
+            ) from error
+        except OSError as error:
             raise RegistryError(f"cannot read the trust roots {path}: {error}") from error

@@ -168,3 +168,23 @@ async def test_an_empty_export_has_nothing_outside(auditor: Auditor) -> None:
     said = await auditor.reconcile(arguments=("--json",))
     assert (said.code, said.document["rows"]) == (0, 0)
     assert json.loads(said.out)["basis"] is None
+
+
+async def test_what_compared_nothing_does_not_say_that_all_is_on_record(auditor: Auditor) -> None:
+    row = ("0", "smith", "26-1", search_id(1))
+    past = (auditor.began - timedelta(days=2)).isoformat()
+    said = await auditor.reconcile(row, arguments=("--until", past))
+    assert (said.code, "NOTHING COMPARED" in said.out) == (0, True), said
+    said = await auditor.reconcile(row, arguments=("--until", past, "--since", past))
+    assert (said.code, "--since is not before --until" in said.err) == (2, True), said
+
+
+async def test_rows_of_a_system_that_has_nothing_on_record_ask_for_its_name(
+    auditor: Auditor,
+) -> None:
+    said = await auditor.reconcile(("0", "smith", "26-1", ""))
+    assert "as the registry does?" not in said.err
+    mapping = auditor.folder / "mapping.toml"
+    mapping.write_text(MAPPING.replace("lacris", "lacrs"))
+    said = await auditor.run(auditor.folder / "export.csv", "--mapping", mapping)
+    assert (said.code, "as the registry does?" in said.err) == (1, True), said

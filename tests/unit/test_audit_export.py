@@ -64,6 +64,24 @@ def test_what_cannot_be_read_is_named_with_its_line(
     assert said in str(refused.value)
 
 
+def test_a_mapping_by_which_no_row_is_a_search_is_said_to_be_wrong(tmp_path: Path) -> None:
+    only = PLAIN + '[only]\ncolumn = "Who"\nvalues = ["Face search"]\n'
+    text = HEADING + "2026-11-20,Login,\n2026-11-20,Face Search,\n"
+    with pytest.raises(BadExport) as refused:
+        rows(tmp_path, text, only)
+    assert "never says 'Face search', and says 'Login', 'Face Search'" in str(refused.value)
+    assert rows(tmp_path, HEADING, only) == []
+    assert len(rows(tmp_path, text, only.replace("Face search", "Face Search"))) == 1
+
+
+def test_a_mapping_with_a_wrong_key_is_refused_in_words_for_its_writer(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as refused:
+        rows(tmp_path, HEADING, PLAIN.replace("search_id", "searchid"))
+    assert str(refused.value).endswith("mapping.toml: columns.searchid: there is no such key")
+    with pytest.raises(SettingsError, match=r"^cannot read the mapping /none\.toml: No such file"):
+        AuditMapping.load(Path("/none.toml"))
+
+
 def test_an_hour_that_clocks_show_twice_has_two_times(tmp_path: Path) -> None:
     (row,) = rows(tmp_path, HEADING + "2026-11-01T01:30:00,x,\n")
     assert at(row.earliest_us) == "2026-11-01T08:30:00+00:00"

@@ -213,3 +213,15 @@ def test_who_oversees_changes_no_decision() -> None:
     alone = Registry(agencies={"CA0194200": agency})
     overseen = Registry(agencies={"CA0194200": agency}, oversight={"commission": body})
     assert alone.sha256 == overseen.sha256
+
+
+def test_what_a_file_has_wrong_is_said_by_its_place_and_without_what_stands_there(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(RegistryError) as refused:
+        load(tmp_path, WORLD.replace("active = true", 'actve = "of Officer Doe"'))
+    assert "officers.lapd-40123.actve: there is no such key" in str(refused.value)
+    assert not {"Doe", "pydantic"} & set(str(refused.value).replace(".", " ").split())
+    (tmp_path / "roots.json").write_text('{"sistems": {}}')
+    with pytest.raises(RegistryError, match=r"roots\.json: .*sistems: there is no such key"):
+        TrustRoots.load(tmp_path / "roots.json")

@@ -40,6 +40,14 @@ class Bounds:
     since_us: int | None
     until_us: int | None
 
+    def empty(self) -> bool:
+        """Whether nothing can be within them."""
+        return (
+            self.since_us is not None
+            and self.until_us is not None
+            and self.since_us >= self.until_us
+        )
+
     def hold(self, row: AuditRow) -> bool:
         """Whether a row counts: one of two times does."""
         after = self.since_us is None or row.latest_us >= self.since_us
@@ -138,9 +146,11 @@ def import_(
     """  # fmt: skip
     if bool(options["agency"]) != bool(options["authority"]):
         raise click.UsageError("give --agency and --authority, or neither")
+    bounds = Bounds(_micros(options["since"]), _micros(options["until"]))
+    if bounds.empty():
+        raise click.UsageError("--since is not before --until: no search is of these times")
     settings = load(config)
     known = AuditMapping.load(mapping)
-    bounds = Bounds(_micros(options["since"]), _micros(options["until"]))
     try:
         source = AuditExport(export, known)
         rows, skipped = _read(source, bounds)
@@ -284,12 +294,25 @@ def _show(document: dict[str, Any], outside: Outside) -> None:
         err().print(
             f"{lacking} searches on record of these times have no row: is the export whole?"
         )
-    out().print(
-        f"OUTSIDE: {outside.count} searches of {document['system']} are not on record, "
-        f"by {len(outside.users)} users"
-        if outside.count
-        else f"NOTHING OUTSIDE: every search of {document['system']} in the export is on record"
-    )
+    if document["rows"] and not document["searches_on_record"]:
+        err().print(
+            f"The record has no search on {document['system']} of these times at all: "
+            "does the mapping name the system as the registry does?"
+        )
+    out().print(_result(document, outside))
+
+
+def _result(document: dict[str, Any], outside: Outside) -> str:
+    system = document["system"]
+    if outside.count:
+        return (
+            f"OUTSIDE: {outside.count} searches of {system} are not on record, "
+            f"by {len(outside.users)} users"
+        )
+    if not document["rows"]:
+        # Nobody is to take it for a comparison that found all in order.
+        return f"NOTHING COMPARED: the export has no search of {system} of these times"
+    return f"NOTHING OUTSIDE: every search of {system} in the export is on record"
 
 
 def _shown(*values: object) -> list[str]:

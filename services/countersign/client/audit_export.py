@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, StringConstraints, ValidationError
 
+from shared.model_errors import problems_of
 from shared.registry import Name, OfficerId
 from shared.settings import Section, SettingsError
 
@@ -26,6 +27,8 @@ ROWS_MAX: Final = 2_000_000
 """Some 40 bytes each are held while rows are matched."""
 YEARS: Final = range(1990, 2100)
 """A time of another year was read wrongly."""
+OTHERS_NAMED: Final = 5
+"""So many of the values of a column are said, when none is what was looked for."""
 LINE_CHARACTERS_MAX: Final = 256 * 1024
 """A longer line is no audit export's, and would be held whole."""
 _SEARCH_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -125,7 +128,11 @@ class AuditMapping(Section):
             mapping = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
             if mapping.time.zone is not None:
                 ZoneInfo(mapping.time.zone)
-        except (OSError, ValueError, KeyError, ValidationError) as error:
+        except ValidationError as error:
+            raise SettingsError(f"cannot use the mapping {path}: {problems_of(error)}") from error
+        except OSError as error:
+            raise SettingsError(f"cannot read the mapping {path}: {error.strerror}") from error
+        except (ValueError, KeyError) as error:
             raise SettingsError(f"cannot use the mapping {path}: {error}") from error
         if mapping.time.zone is None and not {"%z", "iso"} & {
             mapping.time.format,
@@ -179,6 +186,7 @@ class AuditExport:
             raise self._bad(1, "is not there: the file is empty")
         places, only = self._places(heading), self._mapping.only
         count = 0
+        others: list[str] = []
         for line, cells in numbered:
             if not cells:
                 continue  # an empty line, as many programs leave one at the end
@@ -186,12 +194,20 @@ class AuditExport:
                 raise self._bad(line, f"has {len(cells)} cells; the heading has {len(heading)}")
             if any("\0" in cell for cell in cells):
                 raise self._bad(line, "has a zero byte")
-            if only is not None and cells[places["only"]].strip() not in only.values:
+            if only is not None and (said := cells[places["only"]].strip()) not in only.values:
+                if len(others) < OTHERS_NAMED and said not in others:
+                    others.append(said)
                 continue
             count += 1
             if count > ROWS_MAX:
                 raise self._bad(line, f"is past {ROWS_MAX} searches: split the file")
             yield self._row(line, cells, places)
+        if only is not None and others and not count:
+            # Otherwise a value that is misspelt in the mapping would say that nothing is outside.
+            raise BadExport(
+                f"{self._path} has no search by the mapping: its column {only.column!r} never says "
+                f"{_listed(only.values)}, and says {_listed(others)}; correct `values` below `[only]`"
+            )
 
     def _places(self, heading: Sequence[str]) -> dict[str, int]:
         names = [name.strip() for name in heading]
@@ -269,6 +285,10 @@ class AuditExport:
 
     def _bad(self, line: int, what: str) -> BadExport:
         return BadExport(f"{self._path}: line {line} {what}")
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join(repr(value[:40]) for value in values[:OTHERS_NAMED])
 
 
 def _in_utc(at: datetime, zone: tzinfo, fold: int) -> datetime:
