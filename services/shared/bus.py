@@ -90,6 +90,7 @@ class Bus:
             fields = {"error": type(error).__name__}
             if "permissions violation" in str(error).lower():
                 # Whoever published or subscribed hears nothing but silence, so this must be heard.
+                fields["said"] = str(error)  # which subject
                 log.error("the bus forbids what this process did", extra={"fields": fields})
                 client.was_forbidden(str(error))
             else:

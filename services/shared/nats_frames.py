@@ -156,8 +156,9 @@ class Frames(asyncio.BufferedProtocol):
         self._stream.resume_writing()
 
     def eof_received(self) -> bool | None:
-        """See `asyncio`."""
-        return self._stream.eof_received()
+        """See `asyncio`, which warns of whoever would go on to speak over TLS: that cannot be."""
+        goes_on = self._stream.eof_received()
+        return goes_on and self._transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio`."""

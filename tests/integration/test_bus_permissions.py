@@ -15,7 +15,7 @@ from nats.js import api
 
 from countersign.installation.nats_config import CONNECTIONS_OF_A_CONNECTOR_MAX
 from countersign.installation.pki import CERTIFICATE_LIFETIME, Authority
-from shared.bus import Bus, Delivery
+from shared.bus import Bus, Delivery, Forbidden
 from shared.clock import SystemClock
 from shared.errors import Unavailable
 from shared.identity import Kind
@@ -298,6 +298,20 @@ async def test_a_certificate_that_is_not_acceptable_is_not_let_in(
     with contextlib.nullcontext() if attack == "right" else refused:
         intruder = await Intruder.connected(settings, "broker")
         await intruder.client.close()
+
+
+async def test_what_the_bus_forbids_a_process_stands_in_its_log_with_the_subject(
+    nats_server: NatsUnderTest, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = nats_server.bus_settings("connector", "lacris")
+    bus = await Bus.connect(settings, "connector-lacris")
+    try:
+        with pytest.raises(Forbidden):
+            await bus.may_delete("ANSWERS")
+    finally:
+        await bus.close()
+    fields = [vars(one)["fields"] for one in caplog.records if "forbids" in one.message]
+    assert "$js.api.stream.msg.delete.answers" in str(fields)
 
 
 async def test_nobody_is_let_in_without_a_certificate(nats_server: NatsUnderTest) -> None:

@@ -133,8 +133,8 @@ class OurClient(Told, BusClient):
 class Wire(asyncio.Transport):
     """What TLS would be: it hands bytes to its protocol."""
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        super().__init__()
+    def __init__(self, reader: asyncio.StreamReader, **extra: object) -> None:
+        super().__init__(extra)
         self.reader = reader
         self._protocol: asyncio.BaseProtocol = asyncio.StreamReaderProtocol(reader)
 
@@ -217,6 +217,17 @@ async def frames_of() -> FramesOf:
         return made, wire
 
     return make
+
+
+async def test_a_connection_over_tls_that_the_server_ends_is_not_held_open() -> None:
+    plain, over_tls = (
+        Frames(wire, wire.reader, {})
+        for wire in (
+            Wire(asyncio.StreamReader()),
+            Wire(asyncio.StreamReader(), sslcontext=object()),
+        )
+    )
+    assert (plain.eof_received(), over_tls.eof_received()) == (True, False)
 
 
 async def ignored(_: Exception) -> None:
