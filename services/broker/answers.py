@@ -106,21 +106,23 @@ class Answers:
             await self._set_aside(system, search_id, "ANSWER_TO_NO_SEARCH", spent=False)
             await self._remove(delivery, search_id)
             return
-        if record.ended is not None and system == record.system:
+        if system != record.system:
+            await self._set_aside(system, search_id, "ANSWER_SIGNATURE", spent=True)
+            await self._remove(delivery, search_id)
+            return
+        if record.ended is not None:
             # Delivered again after it was recorded, or too late: the end on record stands.
             self._known.put(record)
             return
         key = self._keys.get(system)
         try:
-            if key is None or system != record.system:
+            if key is None:
                 raise AnswerRefused("ANSWER_SIGNATURE")
             signed = SignedAnswer.FromString(delivery.data)
             answer = verified_answer(signed, record, key)
         except (AnswerRefused, DecodeError) as refused:
             reason = str(refused) if isinstance(refused, AnswerRefused) else "ANSWER_UNREADABLE"
             await self._set_aside(system, search_id, reason, spent=True)
-            if system != record.system:
-                await self._remove(delivery, search_id)
             raise Poison from refused
         digest = hashlib.sha256(signed.answer).digest()
         ended = await self._ledger.end(record, answered_entry(record, answer, digest))
@@ -130,14 +132,18 @@ class Answers:
         self._known.put(ended)
 
     async def _set_aside(self, system: str, search_id: str, reason: str, spent: bool) -> None:
-        log.error("answer refused", extra={"fields": {"system": system, "reason": reason}})
         # The bus lets a connector publish under its own system's name only.
         connector = SpiffeId(self._trust_domain, "connector", system)
         event = RequestRejected(rpc="answers", caller=str(connector), reason=reason)
         # Past what a connector may have on record, its answers are set aside all the same.
-        await self._rejections.record(
+        wait_s = await self._rejections.record(
             event, lambda event: self._ledger.append(rejected_entry(event, search_id, spent))
         )
+        if not wait_s:
+            # A line for each entry: whoever cannot fill the ledger cannot fill the disk of logs either.
+            without = event.unrecorded_before
+            fields = {"system": system, "reason": reason, "unrecorded_before": without}
+            log.error("answer refused", extra={"fields": fields})
 
     async def _remove(self, delivery: Delivery, search_id: str = "") -> None:
         """Takes off the bus what can be nobody's answer: the stream is every system's, and has a bound.

@@ -197,8 +197,7 @@ async def test_an_answer_under_another_systems_name_takes_no_room(
     foreign = broker.delivery(search_id, broker.answer(search_id), system="facefind")
     if ended:
         await broker.answers.take_in(delivery)
-    with pytest.raises(Poison):
-        await broker.answers.take_in(foreign)
+    await broker.answers.take_in(foreign)
     assert broker.bus.ledger.entries[-1].request_rejected.reason == "ANSWER_SIGNATURE"
     assert foreign.subject not in broker.bus.published
     assert delivery.subject in broker.bus.published, "what the right one sent stays"

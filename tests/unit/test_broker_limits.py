@@ -169,19 +169,33 @@ async def test_calls_that_are_turned_away_cannot_fill_the_ledger() -> None:
     assert last.request_rejected.unrecorded_before == RATE.burst * 4, "the next says how many"
 
 
-async def test_answers_that_are_set_aside_cannot_fill_the_ledger() -> None:
+@pytest.mark.parametrize("to", ["none", "another systems search"])
+async def test_answers_that_are_set_aside_cannot_fill_the_ledger_nor_the_log(
+    caplog: pytest.LogCaptureFixture, to: str
+) -> None:
     broker = broker_with()
     search_id = await submit(broker)
     signed = broker.answer(search_id)
+    caplog.clear()
+
+    async def stray() -> None:
+        if to == "none":
+            await broker.answers.take_in(broker.delivery(own_case().search_id, signed))
+        else:
+            await broker.answers.take_in(broker.delivery(search_id, signed, system="facefind"))
+
     for _ in range(RATE.burst * 3):
-        stray = broker.delivery(own_case().search_id, signed)
-        await broker.answers.take_in(stray)
+        await stray()
     rejected: list[RequestRejected] = [
         entry.request_rejected
         for entry in broker.bus.ledger.entries
         if entry.HasField("request_rejected")
     ]
     assert len(rejected) == RATE.burst
+    assert caplog.messages == ["answer refused"] * RATE.burst
+    broker.clock.advance(seconds=1 / RATE.per_s)
+    await stray()
+    assert caplog.records[-1].fields["unrecorded_before"] == RATE.burst * 2  # type: ignore[attr-defined]
     await broker.answers.take_in(broker.delivery(search_id, signed))
     assert broker.bus.ledger.kinds()[-1] == "search_answered"
 
