@@ -146,9 +146,11 @@ async def writing(
         queries = await stack.enter_async_context(
             querying(settings, index, log, disclosed.finder, openings.sealer)
         )
-
+        buses = [bus]
         if not _has_ended(log):
-            await stack.enter_async_context(reconciling(settings, log, index, bus))
+            # Whatever a connector asks without end keeps the broker waiting less on a connection of its own.
+            buses.append(await stack.enter_async_context(connected(settings.bus, "ledger")))
+            await stack.enter_async_context(reconciling(settings, log, index, buses[-1]))
 
         def register(on: grpc.aio.Server) -> None:
             add_LedgerServiceServicer_to_server(servicer, on)
@@ -172,8 +174,9 @@ async def writing(
         await stack.enter_async_context(
             beating(settings.heartbeat_s, settings.trust_domain, log.sequencer, witnessing)
         )
-        ended = asyncio.create_task(_first(bus.closed, log.sequencer.ended))
-        stack.callback(ended.cancel)
+        for one in buses:
+            ended = asyncio.create_task(_first(one.closed, log.sequencer.ended))
+            stack.callback(ended.cancel)
         yield RunningLedger(server, bus, log.sequencer)
 
 

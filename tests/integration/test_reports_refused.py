@@ -1,10 +1,13 @@
 """Reports of runs that the ledger does not take."""
 
+import asyncio
 import base64
 import json
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +21,8 @@ from countersign.ledger.v1.append_pb2 import (
 from ledger.__main__ import running
 from ledger.config import LedgerSettings
 from ledger.runs_on_record import REPORTS_MAX
-from shared.bus import connected
+from ledger.runs_service import SUBJECT
+from shared.bus import Bus, connected
 from shared.clock import SystemClock
 from shared.errors import Conflict, InvalidRequest, NotAuthentic, NotReady, ServiceError
 from shared.signing import SigningKey
@@ -26,6 +30,7 @@ from support.ledgers import write_settings
 from support.nats_servers import NatsUnderTest
 from support.orders import SYSTEM
 from support.reconciling import DAY, World, begin_report, ids, run_of, tell_of, world
+from support.waiting import WAIT_S_MAX
 
 ONE, TWO = ids(2)
 
@@ -115,9 +120,7 @@ async def test_a_report_made_before_the_ledger_was_restored_is_made_anew(
     assert await world.alarms() == []
 
 
-async def test_a_running_ledger_takes_reports_by_its_trust_roots(
-    tmp_path: Path, nats_server: NatsUnderTest
-) -> None:
+def with_trust_roots(tmp_path: Path, nats_server: NatsUnderTest) -> LedgerSettings:
     key = base64.b64encode(SigningKey.generate().verify_key.raw).decode()
     roots = {
         "log_verifier_keys": ["a key"],
@@ -127,8 +130,37 @@ async def test_a_running_ledger_takes_reports_by_its_trust_roots(
     (tmp_path / "roots.json").write_text(json.dumps(roots))
     config = write_settings(tmp_path, nats_server)
     config.write_text('trust_roots = "roots.json"\n' + config.read_text())
+    return LedgerSettings.load(config)
+
+
+async def test_attack_reports_without_end_do_not_stand_before_what_the_broker_asks(
+    tmp_path: Path, nats_server: NatsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one connection brings is taken in its order, so connectors' questions come by another."""
+    by_connection = defaultdict[Bus, set[str]](set)
+    serve = Bus.serve
+
+    async def spy(bus: Bus, subject: str, *rest: Any) -> None:
+        by_connection[bus].add(subject)
+        await serve(bus, subject, *rest)
+
+    monkeypatch.setattr(Bus, "serve", spy)
+    async with running(with_trust_roots(tmp_path, nats_server)) as ledger:
+        (of_connectors,) = [bus for bus, served in by_connection.items() if SUBJECT in served]
+        assert by_connection.pop(of_connectors) == {SUBJECT}
+        assert {"ledger.append", "ledger.look_up_search"} <= set().union(*by_connection.values())
+        assert not ledger.ended.is_set()
+        of_connectors.closed.set()
+        async with asyncio.timeout(WAIT_S_MAX):
+            await ledger.ended.wait()  # a ledger that is deaf on one side goes on for nobody
+
+
+async def test_a_running_ledger_takes_reports_by_its_trust_roots(
+    tmp_path: Path, nats_server: NatsUnderTest
+) -> None:
+    settings = with_trust_roots(tmp_path, nats_server)
     async with (
-        running(LedgerSettings.load(config)),
+        running(settings),
         connected(
             nats_server.bus_settings("connector", SYSTEM), f"connector-{SYSTEM}"
         ) as connector,
