@@ -109,6 +109,20 @@ def test_no_word_is_cut_in_a_list_of_searches(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_a_party_that_would_be_asked_at_a_peer_is_not_said_to_have_refused() -> None:
+    decision = refused_by_two_seats()
+    decision.verdicts.add(
+        seat=Seat.SEAT_JURISDICTION,
+        party="US-NV",
+        outcome=CANNOT_TELL,
+        faults=["ASKED_AT_PEER"],
+        asked_at="state-b.example",
+    )
+    said = printed(200, lambda console: print_decision(console, decision))
+    assert "Refused by CA0194200, an unknown party. Nothing was sent." in said
+    assert "US-NV" in said
+
+
 def test_table_that_cannot_fit_loses_nothing() -> None:
     rows = table("a", "b")
     rows.add_row(*cells("x" * 30, "[y]"))

@@ -149,7 +149,8 @@ def _refusal(decision: Decision) -> str:
     names = dict.fromkeys(
         said.party or "an unknown party"
         for said in decision.verdicts
-        if said.outcome != VerdictOutcome.VERDICT_OUTCOME_PERMIT
+        # Whoever would have been asked at a peer was not: the search was not referred.
+        if said.outcome != VerdictOutcome.VERDICT_OUTCOME_PERMIT and not said.asked_at
     )
     who = ", ".join(names) or "nobody was there to permit it"
     return f"[bold red]Refused[/] by {escape(who)}. Nothing was sent."
