@@ -76,8 +76,16 @@ def officer_of(token: str) -> str:
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
         return str(claims["sub"])
-    except (jwt.InvalidTokenError, KeyError, RecursionError) as error:
-        raise NotAuthentic("OFFICER_TOKEN_INVALID", "the token names no officer") from error
+    except KeyError as error:
+        raise NotAuthentic(
+            "OFFICER_TOKEN_INVALID",
+            "the officer token lacks the claim sub, which names the officer",
+        ) from error
+    except (jwt.InvalidTokenError, RecursionError) as error:
+        raise NotAuthentic(
+            "OFFICER_TOKEN_INVALID",
+            "the officer token is no JWT: pass on the ID token as the identity provider issued it",
+        ) from error
 
 
 class Client:
