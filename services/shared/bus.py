@@ -38,7 +38,7 @@ from shared.errors import (
     Unavailable,
     from_status,
 )
-from shared.nats_client import BusClient, header_block
+from shared.nats_client import GONE, BusClient, header_block
 from shared.nats_client import Forbidden as Forbidden
 from shared.nats_frames import MESSAGE_ID, text
 from shared.settings import BusSettings
@@ -369,7 +369,7 @@ class Bus:
         await asyncio.gather(*leaving)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=ACK_TIMEOUT_S)
-        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+        with contextlib.suppress(*GONE):
             await self._client.close()
         await self._client.stop_reconnecting()
 

@@ -23,7 +23,7 @@ from opentelemetry.trace import SpanKind
 from shared import messaging, telemetry
 from shared.backoff import Backoff
 from shared.errors import Unavailable
-from shared.nats_client import BusClient
+from shared.nats_client import GONE, BusClient
 from shared.nats_frames import text
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def delivered(reply: str) -> tuple[int, int, int]:
 
 async def drained(client: Client, subscription: Subscription) -> None:
     """Has nothing more sent, and what was sent handed over, as far as the server answers in time."""
-    with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+    with contextlib.suppress(*GONE):
         async with asyncio.timeout(DRAIN_S_MAX):
             # By itself `drain` writes its ping before what it has just buffered, so that the answer proves
             # nothing; then it drops what still comes, and whoever asked waits in vain.

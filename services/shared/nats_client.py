@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 RECONNECT: Final = Backoff(first_s=0.5, most_s=4.0)
 """Before a server that was tried in vain is tried again: all its clients lost it in the same moment."""
 
+GONE: Final = (nats.errors.Error, OSError, TimeoutError, RuntimeError)
+"""What the library raises whose connection is gone while it speaks; the last is uvloop's, of a closed one."""
+
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _NO_LINES: Final = str.maketrans({"\r": " ", "\n": " "})
 _NO_RESPONDERS: Final = "503"

@@ -2,12 +2,15 @@
 
 import asyncio
 
+import uvloop
 from google.protobuf.wrappers_pb2 import StringValue
 from nats.js import api
 
+from countersign.installation.ports import LOOPBACK
 from shared.bus import Bus, Delivery, connected
+from support.links import Link
 from support.nats_servers import NatsUnderTest
-from support.waiting import WAIT_S_MAX
+from support.waiting import WAIT_S_MAX, until
 
 STREAM, CONSUMER, TEMPLATE = "ORDERS_LACRIS", "connector", "orders.{system}.{search}"
 LOST_AFTER_S = 10 * WAIT_S_MAX
@@ -116,3 +119,23 @@ async def test_requests_while_a_service_finishes_are_answered_by_another(
         await closing
     assert answers
     assert not staying.given.empty()
+
+
+def test_a_process_whose_bus_is_away_ends_all_the_same(nats_server: NatsUnderTest) -> None:
+    async def leave(link: Link) -> None:
+        settings = nats_server.bus_settings("service", "policy")
+        there = settings.model_copy(update={"servers": (f"tls://{LOOPBACK}:{link.port}",)})
+        bus = await Bus.connect(there, "policy")
+        await bus.serve(SUBJECT, "policy", StringValue, Busy().answer, 64)
+        link.cut()
+
+        async def tried_in_vain() -> int:
+            return bus._client._tried_in_vain
+
+        # A connection that came to nothing is what the client then has.
+        await until(tried_in_vain)
+        await bus.close()
+
+    with Link([nats_server.port]) as link:
+        # Its loop, which the services have, says more of a connection that is gone than asyncio's.
+        uvloop.run(leave(link))
