@@ -21,7 +21,8 @@ from shared.errors import ServiceError, Unavailable
 from shared.identity import SpiffeId
 from shared.registry import TrustRoots
 from shared.rejections import Rejections
-from shared.signing import ANSWER_CONTEXT, BadSignature, VerifyKey
+from shared.signing import BadSignature, VerifyKey
+from shared.together import verify_answer
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class AnswerRefused(Exception):
 def verified_answer(signed: SignedAnswer, record: Record, verify_key: VerifyKey) -> SearchAnswer:
     """The answer, if it is the connector's to this search. Raises AnswerRefused."""
     try:
-        verify_key.verify(ANSWER_CONTEXT, signed.answer, signed.signature)
+        verify_answer(verify_key, signed)
     except BadSignature:
         raise AnswerRefused("ANSWER_SIGNATURE") from None
     try:

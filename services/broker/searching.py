@@ -21,6 +21,7 @@ from broker.admission import Admission, Admitted, Call
 from broker.ending import Ending
 from broker.ledger import Ledger
 from broker.limits import Limits
+from broker.ordering import Ordering
 from broker.policy import Policy
 from broker.record import (
     Record,
@@ -39,7 +40,6 @@ from countersign.broker.v1.broker_pb2 import (
     SubmitSearchRequest,
 )
 from countersign.broker.v1.peer_pb2 import ReferSearchRequest
-from countersign.connector.v1.connector_pb2 import SearchOrder, SignedOrder
 from countersign.ledger.v1.append_pb2 import Appended, PendingEntry
 from countersign.policy.v1.policy_pb2 import EvaluateRequest, EvaluateResponse, Peer
 from countersign.type.v1.decision_pb2 import DecisionOutcome
@@ -51,7 +51,7 @@ from shared.clock import Clock, put_stamp
 from shared.errors import Broken, FieldViolation, InvalidRequest, ServiceError, Unavailable
 from shared.referral import VALIDITY_S, NotProved, ProvedReferral, require_same_meaning
 from shared.registry import TrustRoots
-from shared.signing import ORDER_CONTEXT, SigningKey, key_id
+from shared.signing import SigningKey, key_id
 from shared.unknown_fields import has_unknown_fields
 
 _decisions = telemetry.meter.create_counter(
@@ -119,7 +119,7 @@ class Searching:
         systems = ChainMap(*({**peer.systems} for peer in trust.peers), {**trust.systems})
         self._key_ids = {name: key_id(keys.sealing_public_key) for name, keys in systems.items()}
         self._referring = referring
-        self._signing_key = signing_key
+        self._ordering = Ordering(signing_key, clock)
         self._clock = clock
         self._limits = limits
         self._default_wait_s = default_wait_s
@@ -365,22 +365,12 @@ class Searching:
         if self._witnesses_wait_s:
             # First: a connector that demands witnesses would refuse the order, and that is an end.
             receipt = await self._ledger.witnessed(record, self._witnesses_wait_s)
-        order = SearchOrder(search_id=record.search_id, system=record.system, bound_request=bound)
-        order.decision_receipt.CopyFrom(receipt)
-        order.deadline.CopyFrom(record.decision.deadline)
-        put_stamp(order.issued_at, self._clock.now())
-        data = order.SerializeToString()
-        signed = SignedOrder(
-            order=data,
-            key_id=self._signing_key.key_id,
-            signature=self._signing_key.sign(ORDER_CONTEXT, data),
-        )
-        signed.sealed_probe.CopyFrom(sealed_probe)
+        order = await self._ordering.order(record, receipt, bound, sealed_probe)
         if self._make_queue is not None:
             await self._make_queue(record.system)
         await self._bus.publish_durable(
             order_subject(record.system, record.search_id),
-            signed.SerializeToString(),
+            order,
             message_id=f"order/{record.search_id}",
             template="orders.{system}.{search}",
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ from connector.reporting import Reporter
 from connector.runs import RunStore
 from connector.state import State, StateError, candidate_key, open_state
 from connector.system import FaceSystem, SystemUnusable
+from connector.together import signed_together
 from connector.worker_messages import Bounds
 from shared.bus import Bus, connected
 from shared.clock import Clock, SystemClock
@@ -107,7 +109,7 @@ async def running(
         try:
             state = open_state(settings.state)
             keys = read_keys(settings, trust, state)
-            runs = RunStore(state.runs)
+            runs = RunStore(state.runs, functools.partial(signed_together, keys.answers))
             stack.push_async_callback(runs.close)
             behind = behind_of(settings, state)
             stack.push_async_callback(behind.close)

@@ -160,9 +160,12 @@ class Orders:
             signed_answer=answered.data,
             answered_at=self._clock.now(),
             ran=told_of(signed, answered),
+            answer_sha256=answered.sha256,
         )
         kept = await self._runs.keep(run)
-        return answered if kept is run else Answered.read(kept.signed_answer)
+        if kept.answer_sha256 == answered.sha256:
+            return answered._replace(data=kept.signed_answer)
+        return Answered.read(kept.signed_answer)
 
     def _replay(self, signed: SignedBytes, earlier: Run) -> Answered:
         """The answer that was given; another request under the same search id gets none."""

@@ -20,7 +20,6 @@ in the signed answer and in the ledger:
 That the search has not been run before is seen from what the connector keeps (see `orders`).
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,8 +35,9 @@ from countersign.type.v1.decision_pb2 import DecisionOutcome, Verdict, VerdictOu
 from countersign.type.v1.search_pb2 import BoundRequest, SealedPayload, SearchFacts
 from shared.binding import payload_digest, request_digest
 from shared.sealing import can_be_sealed_to
-from shared.signing import ORDER_CONTEXT, BadSignature, VerifyKey
+from shared.signing import BadSignature, VerifyKey
 from shared.times import no_times
+from shared.together import verify_order
 from tlog.cosignature import LogVerifier
 from tlog.errors import TlogError
 from tlog.policy import Policy
@@ -155,7 +155,7 @@ def read_signed(
         raise OrderRefused("ORDER_SIGNATURE")
     data = signed.order
     try:
-        key.verify(ORDER_CONTEXT, data, signed.signature)
+        order_sha256 = verify_order(key, signed)
     except BadSignature:
         raise OrderRefused("ORDER_SIGNATURE") from None
     try:
@@ -168,7 +168,7 @@ def read_signed(
     bound_request, leaf = order.bound_request, order.decision_receipt.leaf
     return SignedBytes(
         order=order,
-        order_sha256=hashlib.sha256(data).digest(),
+        order_sha256=order_sha256,
         bound_request=bound_request,
         request_sha256=request_digest(bound_request),
         leaf=leaf,

@@ -67,12 +67,17 @@ class Run:
     answered_at: datetime
     ran: Ran | None = field(default=None, compare=False)
     """What the ledger is told of it; not read back."""
+    answer_sha256: bytes = field(default=b"", compare=False)
+    """Of the answer that is signed; not read back."""
 
 
 class RunStore:
     """The file, written by one thread: answers that arrive together are committed together."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, finish: Callable[[Sequence[Run]], Sequence[Run]] = lambda runs: runs
+    ) -> None:
+        """`finish` is given what is about to be committed together, and gives what is to be kept of it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         # Opened here so that a file that cannot be used stops the start.
         self._database = sqlite3.connect(
@@ -85,6 +90,7 @@ class RunStore:
         self._reader = sqlite3.connect(path, timeout=BUSY_S_MAX, isolation_level=None)
         self._reader.execute("PRAGMA query_only = ON")
         self._writer = WorkThread("runs")
+        self._finish = finish
         self._waiting: list[tuple[Run, asyncio.Future[Run]]] = []
         self._flushing: asyncio.Task[None] | None = None
 
@@ -124,8 +130,8 @@ class RunStore:
     async def _flush(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            runs = [run for run, _ in batch]
             try:
+                runs = self._finish([run for run, _ in batch])
                 durable = await self._writer.do(functools.partial(self._insert, runs))
             except Exception as error:  # noqa: BLE001  # whoever waits gets it, and waits no more
                 for _, kept in batch:

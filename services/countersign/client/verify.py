@@ -57,7 +57,8 @@ from shared.binding import bind, request_digest
 from shared.referral import keys_of, peer_with
 from shared.registry import TrustRoots
 from shared.sealing import Unopenable, candidates_info
-from shared.signing import ANSWER_CONTEXT, BadSignature, VerifyKey
+from shared.signing import BadSignature, VerifyKey
+from shared.together import verify_answer
 from tlog import proof
 from tlog.checkpoint import Checkpoint, open_checkpoint
 from tlog.cosignature import parse_log_vkey
@@ -370,9 +371,7 @@ def _signed_answer(prepared: PreparedSearch, search: Search, trust: TrustRoots) 
     if keys is None:
         raise VerificationError("SYSTEM_UNKNOWN", "the trust roots do not know the system")
     try:
-        _answer_key(keys.answer_verify_key).verify(
-            ANSWER_CONTEXT, search.answer.answer, search.answer.signature
-        )
+        verify_answer(_answer_key(keys.answer_verify_key), search.answer)
         answer = SearchAnswer.FromString(search.answer.answer)
     except (BadSignature, DecodeError) as error:
         raise VerificationError("ANSWER_SIGNATURE", "the answer is not the connector's") from error

@@ -27,43 +27,45 @@ from countersign.type.v1 import search_pb2 as countersign_dot_type_dot_v1_dot_se
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(countersign/connector/v1/connector.proto\x12\x18\x63ountersign.connector.v1\x1a\"countersign/type/v1/decision.proto\x1a countersign/type/v1/search.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x01\n\x0bSearchOrder\x12\x11\n\tsearch_id\x18\x01 \x01(\t\x12\x0e\n\x06system\x18\x02 \x01(\t\x12\x15\n\rbound_request\x18\x03 \x01(\x0c\x12\x36\n\x10\x64\x65\x63ision_receipt\x18\x04 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tissued_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampJ\x04\x08\x05\x10\x06\"y\n\x0bSignedOrder\x12\r\n\x05order\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x38\n\x0csealed_probe\x18\x04 \x01(\x0b\x32\".countersign.type.v1.SealedPayload\"\xa4\x01\n\x0f\x43\x61ndidatesFound\x12\x10\n\x08returned\x18\x01 \x01(\r\x12\x17\n\x0f\x61\x62ove_threshold\x18\x02 \x01(\r\x12\x14\n\x0cgallery_size\x18\x03 \x01(\x04\x12\x11\n\talgorithm\x18\x04 \x01(\t\x12=\n\x11sealed_candidates\x18\x05 \x01(\x0b\x32\".countersign.type.v1.SealedPayload\"W\n\rSearchFailure\x12\x37\n\x06reason\x18\x01 \x01(\x0e\x32\'.countersign.connector.v1.FailureReason\x12\r\n\x05\x63heck\x18\x02 \x01(\t\"\xa3\x02\n\x0cSearchAnswer\x12\x11\n\tsearch_id\x18\x01 \x01(\t\x12\x14\n\x0corder_sha256\x18\x02 \x01(\x0c\x12\x0e\n\x06system\x18\x03 \x01(\t\x12\x0f\n\x07gallery\x18\x04 \x01(\t\x12/\n\x0b\x61nswered_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x05\x66ound\x18\x06 \x01(\x0b\x32).countersign.connector.v1.CandidatesFoundH\x00\x12:\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\'.countersign.connector.v1.SearchFailureH\x00\x12\x16\n\x0erequest_sha256\x18\x08 \x01(\x0c\x42\x08\n\x06result\"A\n\x0cSignedAnswer\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\xc3\x01\n\x03Run\x12\x11\n\tsearch_id\x18\x01 \x01(\t\x12\x14\n\x0corder_sha256\x18\x02 \x01(\x0c\x12\x16\n\x0erequest_sha256\x18\x03 \x01(\x0c\x12\x15\n\ranswer_sha256\x18\x04 \x01(\x0c\x12\x33\n\x06result\x18\x05 \x01(\x0e\x32#.countersign.connector.v1.RunResult\x12/\n\x0b\x61nswered_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x01\n\nRunsReport\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x02 \x01(\t\x12\x0e\n\x06report\x18\x03 \x01(\r\x12\x0c\n\x04page\x18\x04 \x01(\r\x12\r\n\x05pages\x18\x05 \x01(\r\x12\r\n\x05\x63ount\x18\x06 \x01(\x04\x12\x12\n\nknown_size\x18\x07 \x01(\x04\x12+\n\x04runs\x18\x08 \x03(\x0b\x32\x1d.countersign.connector.v1.Run\"E\n\x10SignedRunsReport\x12\x0e\n\x06report\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\x88\x01\n\nScoreScale\x12\x11\n\talgorithm\x18\x01 \x01(\t\x12\x0f\n\x07minimum\x18\x02 \x01(\x01\x12\x0f\n\x07maximum\x18\x03 \x01(\x01\x12\x11\n\tthreshold\x18\x04 \x01(\x01\x12\x1d\n\x10\x66\x61lse_match_rate\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x13\n\x11_false_match_rate\"x\n\tCandidate\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x14\n\x0c\x63\x61ndidate_id\x18\x02 \x01(\t\x12\x18\n\x10similarity_score\x18\x03 \x01(\x01\x12\x17\n\x0f\x61\x62ove_threshold\x18\x04 \x01(\x08\x12\x14\n\x0cimage_sha256\x18\x05 \x01(\x0c\">\n\x07\x46\x61\x63\x65\x42ox\x12\t\n\x01x\x18\x01 \x01(\x05\x12\t\n\x01y\x18\x02 \x01(\x05\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\"X\n\x0cProbeQuality\x12\x16\n\x0e\x64\x65tector_score\x18\x01 \x01(\x01\x12\x1d\n\x15inter_eye_distance_px\x18\x02 \x01(\x01\x12\x11\n\tsharpness\x18\x03 \x01(\x01\"\xba\x03\n\rCandidateList\x12\x11\n\tsearch_id\x18\x01 \x01(\t\x12\x0f\n\x07gallery\x18\x02 \x01(\t\x12\x14\n\x0cgallery_size\x18\x03 \x01(\x04\x12\x11\n\trequested\x18\x04 \x01(\r\x12\x37\n\ncandidates\x18\x05 \x03(\x0b\x32#.countersign.connector.v1.Candidate\x12\x39\n\x0bscore_scale\x18\x06 \x01(\x0b\x32$.countersign.connector.v1.ScoreScale\x12\x35\n\nprobe_face\x18\x07 \x01(\x0b\x32!.countersign.connector.v1.FaceBox\x12=\n\rprobe_quality\x18\x08 \x01(\x0b\x32&.countersign.connector.v1.ProbeQuality\x12\x14\n\x0cprobe_sha256\x18\t \x01(\x0c\x12\x1b\n\x13\x63lean_pixels_sha256\x18\n \x01(\x0c\x12/\n\x0bsearched_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06notice\x18\x0c \x01(\t*\xc7\x03\n\rFailureReason\x12\x1e\n\x1a\x46\x41ILURE_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x46\x41ILURE_REASON_PROBE_UNREADABLE\x10\x01\x12\x1f\n\x1b\x46\x41ILURE_REASON_NOT_AN_IMAGE\x10\x02\x12\"\n\x1e\x46\x41ILURE_REASON_IMAGE_TOO_LARGE\x10\x03\x12\x1a\n\x16\x46\x41ILURE_REASON_NO_FACE\x10\x04\x12 \n\x1c\x46\x41ILURE_REASON_SEVERAL_FACES\x10\x05\x12\x1e\n\x1a\x46\x41ILURE_REASON_LOW_QUALITY\x10\x06\x12!\n\x1d\x46\x41ILURE_REASON_ORDER_REJECTED\x10\x07\x12 \n\x1c\x46\x41ILURE_REASON_ORDER_EXPIRED\x10\x08\x12%\n!FAILURE_REASON_NOT_PERMITTED_HERE\x10\t\x12\x1f\n\x1b\x46\x41ILURE_REASON_SYSTEM_ERROR\x10\n\x12\x1f\n\x1b\x46\x41ILURE_REASON_PEER_REFUSED\x10\x0b\x12 \n\x1c\x46\x41ILURE_REASON_PEER_REJECTED\x10\x0c*l\n\tRunResult\x12\x1a\n\x16RUN_RESULT_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_RESULT_FOUND\x10\x01\x12\x15\n\x11RUN_RESULT_FAILED\x10\x02\x12\x16\n\x12RUN_RESULT_REFUSED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(countersign/connector/v1/connector.proto\x12\x18\x63ountersign.connector.v1\x1a\"countersign/type/v1/decision.proto\x1a countersign/type/v1/search.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x01\n\x0bSearchOrder\x12\x11\n\tsearch_id\x18\x01 \x01(\t\x12\x0e\n\x06system\x18\x02 \x01(\t\x12\x15\n\rbound_request\x18\x03 \x01(\x0c\x12\x36\n\x10\x64\x65\x63ision_receipt\x18\x04 \x01(\x0b\x32\x1c.countersign.type.v1.Receipt\x12,\n\x08\x64\x65\x61\x64line\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tissued_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampJ\x04\x08\x05\x10\x06\"4\n\x0eSignedTogether\x12\x0f\n\x07\x64igests\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\xb5\x01\n\x0bSignedOrder\x12\r\n\x05order\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x38\n\x0csealed_probe\x18\x04 \x01(\x0b\x32\".countersign.type.v1.SealedPayload\x12:\n\x08together\x18\x05 \x01(\x0b\x32(.countersign.connector.v1.SignedTogether\"\xa4\x01\n\x0f\x43\x61ndidatesFound\x12\x10\n\x08returned\x18\x01 \x01(\r\x12\x17\n\x0f\x61\x62ove_threshold\x18\x02 \x01(\r\x12\x14\n\x0cgallery_size\x18\x03 \x01(\x04\x12\x11\n\talgorithm\x18\x04 \x01(\t\x12=\n\x11sealed_candidates\x18\x05 \x01(\x0b\x32\".countersign.type.v1.SealedPayload\"W\n\rSearchFailure\x12\x37\n\x06reason\x18\x01 \x01(\x0e\x32\'.countersign.connector.v1.FailureReason\x12\r\n\x05\x63heck\x18\x02 \x01(\t\"\xa3\x02\n\x0cSearchAnswer\x12\x11\n\tsearch_id\x18\x01 \x01(\t\x12\x14\n\x0corder_sha256\x18\x02 \x01(\x0c\x12\x0e\n\x06system\x18\x03 \x01(\t\x12\x0f\n\x07gallery\x18\x04 \x01(\t\x12/\n\x0b\x61nswered_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x05\x66ound\x18\x06 \x01(\x0b\x32).countersign.connector.v1.CandidatesFoundH\x00\x12:\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\'.countersign.connector.v1.SearchFailureH\x00\x12\x16\n\x0erequest_sha256\x18\x08 \x01(\x0c\x42\x08\n\x06result\"}\n\x0cSignedAnswer\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12:\n\x08together\x18\x04 \x01(\x0b\x32(.countersign.connector.v1.SignedTogether\"\xc3\x01\n\x03Run\x12\x11\n\tsearch_id\x18\x01 \x01(\t\x12\x14\n\x0corder_sha256\x18\x02 \x01(\x0c\x12\x16\n\x0erequest_sha256\x18\x03 \x01(\x0c\x12\x15\n\ranswer_sha256\x18\x04 \x01(\x0c\x12\x33\n\x06result\x18\x05 \x01(\x0e\x32#.countersign.connector.v1.RunResult\x12/\n\x0b\x61nswered_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x01\n\nRunsReport\x12\x0e\n\x06system\x18\x01 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x02 \x01(\t\x12\x0e\n\x06report\x18\x03 \x01(\r\x12\x0c\n\x04page\x18\x04 \x01(\r\x12\r\n\x05pages\x18\x05 \x01(\r\x12\r\n\x05\x63ount\x18\x06 \x01(\x04\x12\x12\n\nknown_size\x18\x07 \x01(\x04\x12+\n\x04runs\x18\x08 \x03(\x0b\x32\x1d.countersign.connector.v1.Run\"E\n\x10SignedRunsReport\x12\x0e\n\x06report\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\x88\x01\n\nScoreScale\x12\x11\n\talgorithm\x18\x01 \x01(\t\x12\x0f\n\x07minimum\x18\x02 \x01(\x01\x12\x0f\n\x07maximum\x18\x03 \x01(\x01\x12\x11\n\tthreshold\x18\x04 \x01(\x01\x12\x1d\n\x10\x66\x61lse_match_rate\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x13\n\x11_false_match_rate\"x\n\tCandidate\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x14\n\x0c\x63\x61ndidate_id\x18\x02 \x01(\t\x12\x18\n\x10similarity_score\x18\x03 \x01(\x01\x12\x17\n\x0f\x61\x62ove_threshold\x18\x04 \x01(\x08\x12\x14\n\x0cimage_sha256\x18\x05 \x01(\x0c\">\n\x07\x46\x61\x63\x65\x42ox\x12\t\n\x01x\x18\x01 \x01(\x05\x12\t\n\x01y\x18\x02 \x01(\x05\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\"X\n\x0cProbeQuality\x12\x16\n\x0e\x64\x65tector_score\x18\x01 \x01(\x01\x12\x1d\n\x15inter_eye_distance_px\x18\x02 \x01(\x01\x12\x11\n\tsharpness\x18\x03 \x01(\x01\"\xba\x03\n\rCandidateList\x12\x11\n\tsearch_id\x18\x01 \x01(\t\x12\x0f\n\x07gallery\x18\x02 \x01(\t\x12\x14\n\x0cgallery_size\x18\x03 \x01(\x04\x12\x11\n\trequested\x18\x04 \x01(\r\x12\x37\n\ncandidates\x18\x05 \x03(\x0b\x32#.countersign.connector.v1.Candidate\x12\x39\n\x0bscore_scale\x18\x06 \x01(\x0b\x32$.countersign.connector.v1.ScoreScale\x12\x35\n\nprobe_face\x18\x07 \x01(\x0b\x32!.countersign.connector.v1.FaceBox\x12=\n\rprobe_quality\x18\x08 \x01(\x0b\x32&.countersign.connector.v1.ProbeQuality\x12\x14\n\x0cprobe_sha256\x18\t \x01(\x0c\x12\x1b\n\x13\x63lean_pixels_sha256\x18\n \x01(\x0c\x12/\n\x0bsearched_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06notice\x18\x0c \x01(\t*\xc7\x03\n\rFailureReason\x12\x1e\n\x1a\x46\x41ILURE_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x46\x41ILURE_REASON_PROBE_UNREADABLE\x10\x01\x12\x1f\n\x1b\x46\x41ILURE_REASON_NOT_AN_IMAGE\x10\x02\x12\"\n\x1e\x46\x41ILURE_REASON_IMAGE_TOO_LARGE\x10\x03\x12\x1a\n\x16\x46\x41ILURE_REASON_NO_FACE\x10\x04\x12 \n\x1c\x46\x41ILURE_REASON_SEVERAL_FACES\x10\x05\x12\x1e\n\x1a\x46\x41ILURE_REASON_LOW_QUALITY\x10\x06\x12!\n\x1d\x46\x41ILURE_REASON_ORDER_REJECTED\x10\x07\x12 \n\x1c\x46\x41ILURE_REASON_ORDER_EXPIRED\x10\x08\x12%\n!FAILURE_REASON_NOT_PERMITTED_HERE\x10\t\x12\x1f\n\x1b\x46\x41ILURE_REASON_SYSTEM_ERROR\x10\n\x12\x1f\n\x1b\x46\x41ILURE_REASON_PEER_REFUSED\x10\x0b\x12 \n\x1c\x46\x41ILURE_REASON_PEER_REJECTED\x10\x0c*l\n\tRunResult\x12\x1a\n\x16RUN_RESULT_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_RESULT_FOUND\x10\x01\x12\x15\n\x11RUN_RESULT_FAILED\x10\x02\x12\x16\n\x12RUN_RESULT_REFUSED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'countersign.connector.v1.connector_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FAILUREREASON']._serialized_start=2441
-  _globals['_FAILUREREASON']._serialized_end=2896
-  _globals['_RUNRESULT']._serialized_start=2898
-  _globals['_RUNRESULT']._serialized_end=3006
+  _globals['_FAILUREREASON']._serialized_start=2616
+  _globals['_FAILUREREASON']._serialized_end=3071
+  _globals['_RUNRESULT']._serialized_start=3073
+  _globals['_RUNRESULT']._serialized_end=3181
   _globals['_SEARCHORDER']._serialized_start=174
   _globals['_SEARCHORDER']._serialized_end=400
-  _globals['_SIGNEDORDER']._serialized_start=402
-  _globals['_SIGNEDORDER']._serialized_end=523
-  _globals['_CANDIDATESFOUND']._serialized_start=526
-  _globals['_CANDIDATESFOUND']._serialized_end=690
-  _globals['_SEARCHFAILURE']._serialized_start=692
-  _globals['_SEARCHFAILURE']._serialized_end=779
-  _globals['_SEARCHANSWER']._serialized_start=782
-  _globals['_SEARCHANSWER']._serialized_end=1073
-  _globals['_SIGNEDANSWER']._serialized_start=1075
-  _globals['_SIGNEDANSWER']._serialized_end=1140
-  _globals['_RUN']._serialized_start=1143
-  _globals['_RUN']._serialized_end=1338
-  _globals['_RUNSREPORT']._serialized_start=1341
-  _globals['_RUNSREPORT']._serialized_end=1507
-  _globals['_SIGNEDRUNSREPORT']._serialized_start=1509
-  _globals['_SIGNEDRUNSREPORT']._serialized_end=1578
-  _globals['_SCORESCALE']._serialized_start=1581
-  _globals['_SCORESCALE']._serialized_end=1717
-  _globals['_CANDIDATE']._serialized_start=1719
-  _globals['_CANDIDATE']._serialized_end=1839
-  _globals['_FACEBOX']._serialized_start=1841
-  _globals['_FACEBOX']._serialized_end=1903
-  _globals['_PROBEQUALITY']._serialized_start=1905
-  _globals['_PROBEQUALITY']._serialized_end=1993
-  _globals['_CANDIDATELIST']._serialized_start=1996
-  _globals['_CANDIDATELIST']._serialized_end=2438
+  _globals['_SIGNEDTOGETHER']._serialized_start=402
+  _globals['_SIGNEDTOGETHER']._serialized_end=454
+  _globals['_SIGNEDORDER']._serialized_start=457
+  _globals['_SIGNEDORDER']._serialized_end=638
+  _globals['_CANDIDATESFOUND']._serialized_start=641
+  _globals['_CANDIDATESFOUND']._serialized_end=805
+  _globals['_SEARCHFAILURE']._serialized_start=807
+  _globals['_SEARCHFAILURE']._serialized_end=894
+  _globals['_SEARCHANSWER']._serialized_start=897
+  _globals['_SEARCHANSWER']._serialized_end=1188
+  _globals['_SIGNEDANSWER']._serialized_start=1190
+  _globals['_SIGNEDANSWER']._serialized_end=1315
+  _globals['_RUN']._serialized_start=1318
+  _globals['_RUN']._serialized_end=1513
+  _globals['_RUNSREPORT']._serialized_start=1516
+  _globals['_RUNSREPORT']._serialized_end=1682
+  _globals['_SIGNEDRUNSREPORT']._serialized_start=1684
+  _globals['_SIGNEDRUNSREPORT']._serialized_end=1753
+  _globals['_SCORESCALE']._serialized_start=1756
+  _globals['_SCORESCALE']._serialized_end=1892
+  _globals['_CANDIDATE']._serialized_start=1894
+  _globals['_CANDIDATE']._serialized_end=2014
+  _globals['_FACEBOX']._serialized_start=2016
+  _globals['_FACEBOX']._serialized_end=2078
+  _globals['_PROBEQUALITY']._serialized_start=2080
+  _globals['_PROBEQUALITY']._serialized_end=2168
+  _globals['_CANDIDATELIST']._serialized_start=2171
+  _globals['_CANDIDATELIST']._serialized_end=2613
 # @@protoc_insertion_point(module_scope)

@@ -166,6 +166,34 @@ class SearchOrder(_message.Message):
 Global___SearchOrder: _TypeAlias = SearchOrder  # noqa: Y015
 
 @_typing.final
+class SignedTogether(_message.Message):
+    """One signature over several messages of one signer. Each of them bears it, beside its own: whoever verifies
+    many verifies it once. Release 0.1 knows nothing of it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    digests: _builtins.bytes
+    """SHA-256 of each message, one after the other, 32 bytes each; of 32 messages at most."""
+    signature: _builtins.bytes
+    """Ed25519 over "countersign/orders/v1" or "countersign/answers/v1", one zero byte and the digests."""
+    def __init__(
+        self,
+        *,
+        digests: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedTogether: _TypeAlias = SignedTogether  # noqa: Y015
+
+@_typing.final
 class SignedOrder(_message.Message):
     """An order with the broker's signature."""
 
@@ -175,6 +203,7 @@ class SignedOrder(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     SEALED_PROBE_FIELD_NUMBER: _builtins.int
+    TOGETHER_FIELD_NUMBER: _builtins.int
     order: _builtins.bytes
     """A serialised SearchOrder. The signature is over these bytes."""
     key_id: _builtins.str
@@ -187,6 +216,12 @@ class SignedOrder(_message.Message):
         bound request in the order holds the SHA-256 of its ciphertext.
         """
 
+    @_builtins.property
+    def together(self) -> Global___SignedTogether:
+        """Orders to the same system that were signed together, this one among them. It vouches for the order as the
+        signature of its own does; either will do.
+        """
+
     def __init__(
         self,
         *,
@@ -194,10 +229,11 @@ class SignedOrder(_message.Message):
         key_id: _builtins.str = ...,
         signature: _builtins.bytes = ...,
         sealed_probe: _search_pb2.SealedPayload | None = ...,
+        together: Global___SignedTogether | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["sealed_probe", b"sealed_probe"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sealed_probe", b"sealed_probe", "together", b"together"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "order", b"order", "sealed_probe", b"sealed_probe", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "order", b"order", "sealed_probe", b"sealed_probe", "signature", b"signature", "together", b"together"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -338,22 +374,30 @@ class SignedAnswer(_message.Message):
     ANSWER_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    TOGETHER_FIELD_NUMBER: _builtins.int
     answer: _builtins.bytes
     """A serialised SearchAnswer. The signature is over these bytes."""
     key_id: _builtins.str
     """First 8 bytes of the SHA-256 of the signer's raw public key, in lower-case hex."""
     signature: _builtins.bytes
     """Ed25519 over "countersign/answer/v1", one zero byte and the answer's bytes."""
+    @_builtins.property
+    def together(self) -> Global___SignedTogether:
+        """Answers that were signed together, this one among them. It vouches for the answer as the signature of its
+        own does; either will do.
+        """
+
     def __init__(
         self,
         *,
         answer: _builtins.bytes = ...,
         key_id: _builtins.str = ...,
         signature: _builtins.bytes = ...,
+        together: Global___SignedTogether | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["together", b"together"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "key_id", b"key_id", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "key_id", b"key_id", "signature", b"signature", "together", b"together"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
