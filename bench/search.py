@@ -45,13 +45,15 @@ from measuring import Measured, console, cpu_seconds, load, show, together
 from shared.signing import SigningKey
 from shared.tokens import LIFETIME_MAX
 
-LEVELS: Final = ((1, 100), (16, 640), (64, 1_920), (256, 1_920))
-"""How many in flight, and how many searches in all: long enough that a process's first seconds, in which
-it gives each verdict for the first time, do not make the figure."""
+LEVELS: Final = ((1, 120), (16, 960), (64, 3_840), (256, 3_840))
+"""How many in flight, and how many searches in all."""
 IN_FLIGHT: Final = 64
 """Where the project holds itself to a bound."""
 WARM_UP: Final = 64
-TURNS: Final = 6
+SETTLING: Final = 1_536
+"""Searches before the first turn: an installation is to be measured as it runs on, and in the first thousand
+each process gives most verdicts for the first time."""
+TURNS: Final = 12
 """A machine with other guests changes its pace within seconds, for what lives off its caches above all."""
 ECHOES_EACH: Final = 4
 """Echoes for each search: they are that much faster at least."""
@@ -92,10 +94,8 @@ OFFENCES: Final = (
     ("23C", s.OFFENCE_SEVERITY_MISDEMEANOUR),
 )
 ECHO_SERVER: Final = Path(__file__).parent / "echo_server.py"
-RATIO_MAX: Final = 11.0
+RATIO_MAX: Final = 9.0
 """CPU of a full search over that of an echo, 64 in flight: what the project holds itself to."""
-RATIO_GOAL: Final = 9.0
-"""What it is on its way to."""
 
 
 def own_case(chance: random.Random) -> s.SearchFacts:
@@ -295,6 +295,7 @@ async def compare(folder: Path, levels: tuple[tuple[int, int], ...]) -> list[Com
         # The echo's server is a child of this process too, and no part of a search.
         ours = {name: process for name, process in ours.items() if process != server}
         theirs = {"load": ours["load"], "echo": server}
+        await load(search, IN_FLIGHT, SETTLING, ours)
         compared = [Compared([], []) for _ in levels]
         for level, (in_flight, count) in zip(compared, levels, strict=True):
             for _ in range(TURNS):
@@ -346,11 +347,7 @@ def main() -> None:
     levels = LEVELS[2:3] if arguments.quick else LEVELS
     held = uvloop.run(run(levels))
     verdict = "within" if held < RATIO_MAX else "ABOVE"
-    goal = "reached" if held < RATIO_GOAL else "not reached"
-    console.print(
-        f"CPU ratio {held:.1f}: {verdict} the bound of {RATIO_MAX:.0f}; "
-        f"the goal of {RATIO_GOAL:.0f} is {goal}"
-    )
+    console.print(f"CPU ratio {held:.1f}: {verdict} the bound of {RATIO_MAX:.0f}")
     sys.exit(0 if held < RATIO_MAX else 1)
 
 

@@ -3,7 +3,7 @@
 The steps, in order; the first that fails refuses the order with the word in brackets, which stands
 in the signed answer and in the ledger:
 
-1. The order is signed by a broker whose key the connector holds. [ORDER_SIGNATURE]
+1. The order is signed, by itself or with others, by a broker whose key the connector holds. [ORDER_SIGNATURE]
 2. What is signed is a whole order. [ORDER_MALFORMED]
 3. It is for this system. [WRONG_SYSTEM]
 4. It is neither stale nor from the future, and its deadline has not passed.

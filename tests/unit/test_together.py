@@ -33,20 +33,25 @@ def listed(together: SignedTogether, data: bytes) -> SignedOrder:
     return SignedOrder(order=data, key_id=KEY.key_id, together=together)
 
 
+def verified(signed: SignedOrder | SignedAnswer) -> bytes:
+    if isinstance(signed, SignedOrder):
+        return verify_order(KEY.verify_key, signed)
+    return verify_answer(KEY.verify_key, signed)
+
+
 def refused(signed: SignedOrder | SignedAnswer) -> bool:
     """Asked twice: what did not verify must not be remembered as if it had."""
     for _ in range(2):
         with pytest.raises(BadSignature):
-            if isinstance(signed, SignedOrder):
-                verify_order(KEY.verify_key, signed)
-            else:
-                verify_answer(KEY.verify_key, signed)
+            verified(signed)
     return True
 
 
 @pytest.mark.promise(2)
 @given(signed=messages, other=st.binary(max_size=200))
-def test_it_vouches_for_each_of_them_and_for_nothing_else(signed: list[bytes], other: bytes) -> None:
+def test_it_vouches_for_each_of_them_and_for_nothing_else(
+    signed: list[bytes], other: bytes
+) -> None:
     together = sign_together(KEY, ORDERS_CONTEXT, [sha256(one) for one in signed])
     for one in signed:
         assert verify_order(KEY.verify_key, listed(together, one)) == sha256(one)
