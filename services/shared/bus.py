@@ -27,6 +27,7 @@ from nats.js import api
 from opentelemetry.trace import SpanKind
 
 from shared import envelope, messaging, telemetry
+from shared.bus_failures import in_words
 from shared.deliveries import Delivery as Delivery
 from shared.deliveries import Poison as Poison
 from shared.deliveries import Puller, as_unavailable, check_acknowledged, drained
@@ -170,7 +171,7 @@ class Bus:
                 except (nats.errors.Error, TimeoutError, OSError) as error:
                     raise Unavailable(
                         "SERVICE_UNAVAILABLE",
-                        f"no answer on {subject} ({type(error).__name__})",
+                        f"no answer on {subject}: {in_words(error)}",
                         metadata={"subject": subject},
                         retry_after_s=1,
                     ) from error
@@ -291,7 +292,7 @@ class Bus:
             except (nats.errors.Error, TimeoutError, OSError) as error:
                 raise Unavailable(
                     "BUS_UNAVAILABLE",
-                    f"the bus did not take a message on {template} ({type(error).__name__})",
+                    f"the bus did not take a message on {template}: {in_words(error)}",
                     retry_after_s=1,
                 ) from error
 

@@ -22,6 +22,7 @@ from opentelemetry.trace import SpanKind
 
 from shared import messaging, telemetry
 from shared.backoff import Backoff
+from shared.bus_failures import in_words
 from shared.errors import Unavailable
 from shared.nats_client import GONE, BusClient
 from shared.nats_frames import text
@@ -115,7 +116,7 @@ def as_unavailable(what: str) -> Iterator[None]:
         yield
     except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError) as error:
         raise Unavailable(
-            "BUS_UNAVAILABLE", f"{what}: {type(error).__name__}", retry_after_s=1
+            "BUS_UNAVAILABLE", f"{what}: {in_words(error)}", retry_after_s=1
         ) from error
 
 

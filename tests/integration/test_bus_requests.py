@@ -134,7 +134,7 @@ async def test_answer_beyond_the_bound_is_told_and_not_waited_for(broker: Bus, p
 async def test_nobody_there_is_known_at_once(broker: Bus) -> None:
     refused = await refusal(broker, timeout_s=3600)
     assert (type(refused), refused.reason) == (Unavailable, "SERVICE_UNAVAILABLE")
-    assert "NoResponders" in refused.message
+    assert refused.message == f"no answer on {SUBJECT}: nobody serves it now"
     assert refused.retry_after_s is not None
 
 
