@@ -339,6 +339,10 @@ def test_a_load_is_measured_and_marked_on_the_record(
     unasked = countersign(*load, "--rate", "5")
     assert unasked.code == 2
     assert "--yes" in unasked.err
+    assert "people who are not sought" in unasked.err
+    dry = countersign("bench", *OFFICER, "--own-case", *case, "--mix", "check=1", "--rate", "5")
+    assert dry.code == 2
+    assert "sought" not in dry.err
     bounds = ("--searches", "4", "--yes", "--errors-max", "0")
     said = countersign(*load, *bounds, "--rate", "20", "--json", "--output", tmp_path / "out.json")
     assert said.code == 0, said.err

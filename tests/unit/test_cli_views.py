@@ -7,13 +7,14 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from countersign.broker.v1.broker_pb2 import Search, SearchState
+from countersign.broker.v1.broker_pb2 import Search, SearchState, System
 from countersign.cli.directive_view import print_list
 from countersign.cli.ledger_lines import line
 from countersign.cli.ledger_view import entry_rows, show_entry
 from countersign.cli.main import exit_code
 from countersign.cli.output import cells, print_error, print_json, table
 from countersign.cli.search_view import print_decision, print_searches
+from countersign.cli.system import rows_of
 from countersign.ledger.v1.entry_pb2 import Entry
 from countersign.ledger.v1.ledger_pb2 import EntryRecord
 from countersign.type.v1.circumstances_pb2 import InstrumentKind
@@ -29,6 +30,7 @@ from countersign.type.v1.decision_pb2 import (
 from countersign.type.v1.search_pb2 import Purpose
 from shared.entry_json import message_dict
 from shared.errors import Unavailable
+from shared.registry import TrustRoots
 
 SEARCH = "0b8f6f0e-7a44-4c55-9f5e-3a2f0a6c1d11"
 PERMIT = VerdictOutcome.VERDICT_OUTCOME_PERMIT
@@ -148,6 +150,14 @@ def test_fault_of_the_request_is_said_once() -> None:
     assert "CA0194200" not in text
     listed = printed(120, lambda console: console.print(entry_rows([record(decision)])))
     assert listed.count("UNKNOWN_OFFICER") == 1
+
+
+@pytest.mark.parametrize("peer", ["", "lasd.test"])
+def test_a_system_at_a_peer_is_listed_with_the_peer(peer: str) -> None:
+    systems = [System(id="facefind", name="Face Find"), System(id="lacris", peer=peer)]
+    nobody = TrustRoots(log_verifier_keys=(), broker_verify_keys=())
+    listed = printed(200, lambda console: console.print(rows_of(systems, nobody)))
+    assert ("at peer" in listed, listed.count("lasd.test")) == (bool(peer), int(bool(peer)))
 
 
 def test_nothing_found_is_said() -> None:

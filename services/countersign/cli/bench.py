@@ -247,9 +247,10 @@ def _agree(asked: Asked, settings: ClientSettings, yes: bool) -> None:
     parts = sum(asked.mix.values())
     entries = sum(ENTRIES[kind] * weight for kind, weight in asked.mix.items()) * count // parts
     about = f"about {entries:,}" if asked.rate is not None or count < COUNT_MAX else "thousands of"
+    searched = ", and has the system searched for people who are not sought"
     warning = (
         f"This makes {about} entries for ever in the ledger at {settings.ledger.address}, as "
-        f"{settings.agency}, and has the system searched for people who are not sought."
+        f"{settings.agency}{searched if Kind.SEARCH in asked.mix else ''}."
     )
     if not sys.stdin.isatty():
         raise click.UsageError(f"{warning} Say --yes if it may.")

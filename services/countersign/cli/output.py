@@ -35,8 +35,8 @@ PLAIN_WIDTH: Final = 120
 """Columns when the output is not a terminal: wide enough for every table of ours."""
 
 WHAT_NEXT: Final = {
-    "UNREACHABLE": "See that the installation runs (countersign up), and that the address in the "
-    "configuration file is right.",
+    "UNREACHABLE": "See that the installation runs (one for trials: countersign up), and that the address "
+    "in the configuration file is right.",
     "DEADLINE_EXCEEDED": "Try again; a search keeps its id, so nothing is done twice.",
     "CALLER_NOT_ALLOWED": "The certificate in the configuration file does not allow this call.",
     "OFFICER_TOKEN_EXPIRED": "Have a new token issued and call again with the same search id.",

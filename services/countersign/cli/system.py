@@ -1,7 +1,7 @@
 """`countersign system`: the face-recognition systems and their galleries."""
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,12 +47,15 @@ def list_systems(config: Path, as_json: bool) -> None:
     if not systems:
         out().print("No systems.")
         return
-    out().print(_rows(systems, trust))
+    out().print(rows_of(systems, trust))
 
 
-def _rows(systems: Iterable[pb.System], trust: TrustRoots) -> Rows:
+def rows_of(systems: Sequence[pb.System], trust: TrustRoots) -> Rows:
+    """The systems and their galleries; where any is at a peer, with the peer's trust domain."""
+    at_peers = any(one.peer for one in systems)
     rows = table(
         *("system", "name", "operator", "commercial", "gallery", "class", "owner", "key"),
+        *(("at peer",) if at_peers else ()),
         text={"name"},
         below={"class": "gallery", "owner": "gallery", "operator": "name"},
     )
@@ -67,6 +70,7 @@ def _rows(systems: Iterable[pb.System], trust: TrustRoots) -> Rows:
                     kind,
                     gallery.owner_agency,
                     _key(one, trust) if number == 0 else "",
+                    *((one.peer if number == 0 else "",) if at_peers else ()),
                 )
             )
     return rows
