@@ -155,7 +155,7 @@ def test_fault_of_the_request_is_said_once() -> None:
 @pytest.mark.parametrize("peer", ["", "lasd.test"])
 def test_a_system_at_a_peer_is_listed_with_the_peer(peer: str) -> None:
     systems = [System(id="facefind", name="Face Find"), System(id="lacris", peer=peer)]
-    nobody = TrustRoots(log_verifier_keys=(), broker_verify_keys=())
+    nobody = TrustRoots(log_verifier_keys=("a log",), broker_verify_keys=(bytes(32),))
     listed = printed(200, lambda console: console.print(rows_of(systems, nobody)))
     assert ("at peer" in listed, listed.count("lasd.test")) == (bool(peer), int(bool(peer)))
 
