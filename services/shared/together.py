@@ -20,7 +20,7 @@ _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _DIGESTS_BYTES_MAX: Final = TOGETHER_MAX * _DIGEST_BYTES
 _SIGNATURE_BYTES_MAX: Final = 64
 _AT_HAND: Final = 1024
-"""Signatures over several that are kept as verified, or as not: 4 kB each at most."""
+"""Signatures over several that are kept as verified, or as not: 6 kB each at most."""
 
 
 def sign_together(key: SigningKey, context: str, digests: Sequence[bytes]) -> SignedTogether:
@@ -58,7 +58,9 @@ def _verify(
 def _signed_together(
     key: VerifyKey, context: str, digests: bytes, signature: bytes
 ) -> frozenset[bytes]:
-    """The digests that the key signed; none where it did not."""
+    """The digests that the key signed; none where it did not, or signed anything but whole digests."""
+    if len(digests) % _DIGEST_BYTES:
+        return frozenset()
     try:
         key.verify(context, digests, signature)
     except BadSignature:

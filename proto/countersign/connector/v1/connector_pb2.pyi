@@ -167,8 +167,10 @@ Global___SearchOrder: _TypeAlias = SearchOrder  # noqa: Y015
 
 @_typing.final
 class SignedTogether(_message.Message):
-    """One signature over several messages of one signer. Each of them bears it, beside its own: whoever verifies
-    many verifies it once. Release 0.1 knows nothing of it.
+    """One signature over several orders of one broker, or over several answers of one connector. Each of them bears it,
+    beside its own: whoever verifies many verifies it once. It vouches for a message whose digest is one of those in
+    it, counted in steps of 32 bytes from the first. A list of another form, or one that does not verify, vouches for
+    nothing, and the message's own signature decides. Release 0.1 knows nothing of it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -176,9 +178,13 @@ class SignedTogether(_message.Message):
     DIGESTS_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     digests: _builtins.bytes
-    """SHA-256 of each message, one after the other, 32 bytes each; of 32 messages at most."""
+    """SHA-256 of the bytes that each one's own signature is over (a SignedOrder's `order`, a SignedAnswer's
+    `answer`), one after the other, 32 bytes each; of 32 messages at most.
+    """
     signature: _builtins.bytes
-    """Ed25519 over "countersign/orders/v1" or "countersign/answers/v1", one zero byte and the digests."""
+    """Ed25519 by the key of each one's own signature, over "countersign/orders/v1" for orders or
+    "countersign/answers/v1" for answers, one zero byte and the digests.
+    """
     def __init__(
         self,
         *,
@@ -218,8 +224,8 @@ class SignedOrder(_message.Message):
 
     @_builtins.property
     def together(self) -> Global___SignedTogether:
-        """Orders to the same system that were signed together, this one among them. It vouches for the order as the
-        signature of its own does; either will do.
+        """Orders to the same system that were signed together, this one among them; absent when there were no others. It
+        vouches for the order as the signature of its own does; either will do.
         """
 
     def __init__(
@@ -383,8 +389,8 @@ class SignedAnswer(_message.Message):
     """Ed25519 over "countersign/answer/v1", one zero byte and the answer's bytes."""
     @_builtins.property
     def together(self) -> Global___SignedTogether:
-        """Answers that were signed together, this one among them. It vouches for the answer as the signature of its
-        own does; either will do.
+        """Answers of the same system that were signed together, this one among them; absent when there were no others. It
+        vouches for the answer as the signature of its own does; either will do.
         """
 
     def __init__(
