@@ -6,6 +6,7 @@ of the event loop. One signature over all of them spares the connector a verific
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 from broker.record import Record
@@ -59,10 +60,19 @@ class Ordering:
         waiting = self._waiting.pop(system)
         for start in range(0, len(waiting), TOGETHER_MAX):
             some = waiting[start : start + TOGETHER_MAX]
-            field = _ALONE
-            if len(some) > 1:
-                together = sign_together(self._key, ORDERS_CONTEXT, [digest for digest, _ in some])
-                field = SignedOrder(together=together).SerializeToString()
+            try:
+                field = self._field([digest for digest, _ in some])
+            except Exception as error:  # noqa: BLE001  # whoever waits gets it, and waits no more
+                for _, done in some:
+                    if not done.done():
+                        done.set_exception(error)
+                continue
             for _, done in some:
                 if not done.done():
                     done.set_result(field)
+
+    def _field(self, digests: Sequence[bytes]) -> bytes:
+        if len(digests) < 2:
+            return _ALONE
+        together = sign_together(self._key, ORDERS_CONTEXT, digests)
+        return SignedOrder(together=together).SerializeToString()

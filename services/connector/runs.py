@@ -77,7 +77,7 @@ class RunStore:
     def __init__(
         self, path: Path, finish: Callable[[Sequence[Run]], Sequence[Run]] = lambda runs: runs
     ) -> None:
-        """`finish` is given what is about to be committed together, and gives what is to be kept of it."""
+        """`finish` is given what is about to be committed together, and gives each as it is to be kept."""
         path.parent.mkdir(parents=True, exist_ok=True)
         # Opened here so that a file that cannot be used stops the start.
         self._database = sqlite3.connect(

@@ -14,11 +14,12 @@ def signed_together(key: SigningKey, runs: Sequence[Run]) -> Sequence[Run]:
 
     It spares the broker a verification for each answer, and the requester one for each of its own.
     """
-    if len(runs) < 2:
-        return runs
     signed: list[Run] = []
     for start in range(0, len(runs), TOGETHER_MAX):
         some = runs[start : start + TOGETHER_MAX]
+        if len(some) < 2:
+            signed += some
+            break
         together = sign_together(key, ANSWERS_CONTEXT, [run.answer_sha256 for run in some])
         # What follows a message's other fields belongs to it: protobuf reads fields wherever they stand.
         field = SignedAnswer(together=together).SerializeToString()
