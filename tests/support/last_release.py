@@ -78,9 +78,12 @@ class LastRelease:
 
     def countersign(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Its command line."""
-        main = "from countersign.cli.main import main; main()"
+        return self.run("from countersign.cli.main import main; main()", *arguments)
+
+    def run(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A script, with its code."""
         return subprocess.run(
-            (*self._python, "-c", main, *arguments),
+            (*self._python, "-c", script, *arguments),
             check=False, capture_output=True, text=True, env=environment(),
         )  # fmt: skip
 
