@@ -10,7 +10,7 @@ from shared.together import ANSWERS_CONTEXT, TOGETHER_MAX, sign_together
 
 
 def signed_together(key: SigningKey, runs: Sequence[Run]) -> Sequence[Run]:
-    """The same runs; where there are several, each answer with a signature over all of them.
+    """The same runs; where there are several, each answer with a signature over as many as one may be over.
 
     It spares the broker a verification for each answer, and the requester one for each of its own.
     """
