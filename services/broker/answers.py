@@ -114,6 +114,8 @@ class Answers:
         if record.ended is not None:
             # Delivered again after it was recorded, or too late: the end on record stands.
             self._known.put(record)
+            if not await self._is_kept(delivery, record):
+                await self._remove(delivery)
             return
         key = self._keys.get(system)
         try:
@@ -124,6 +126,7 @@ class Answers:
         except (AnswerRefused, DecodeError) as refused:
             reason = str(refused) if isinstance(refused, AnswerRefused) else "ANSWER_UNREADABLE"
             await self._set_aside(system, search_id, reason, spent=True)
+            await self._remove(delivery)
             raise Poison from refused
         digest = hashlib.sha256(signed.answer).digest()
         ended = await self._ledger.end(record, answered_entry(record, answer, digest))
@@ -131,6 +134,19 @@ class Answers:
         if ended.answer_sha256 == digest:
             self._known.put_answer(search_id, signed)
         self._known.put(ended)
+        if ended.answer_sha256 != digest:
+            await self._remove(delivery)
+
+    async def _is_kept(self, delivery: Delivery, record: Record) -> bool:
+        """Whether it is what the recorded answer is given out from: the first of its copies."""
+        if _digest(delivery.data) != record.answer_sha256:
+            return False
+        first = await self._bus.first_messages(ANSWERS_STREAM, delivery.subject, 1)
+        # Only the first may vouch that another is not needed: two brokers may look at two copies.
+        return not any(
+            one.sequence != delivery.sequence and _digest(one.data) == record.answer_sha256
+            for one in first
+        )
 
     async def _set_aside(self, system: str, search_id: str, reason: str, spent: bool) -> None:
         # The bus lets a connector publish under its own system's name only.
@@ -147,9 +163,10 @@ class Answers:
             log.error("answer refused", extra={"fields": fields})
 
     async def _remove(self, delivery: Delivery, search_id: str = "") -> None:
-        """Takes off the bus what can be nobody's answer: the stream is every system's, and has a bound.
+        """Takes off the bus what is not the answer on record: the stream is every system's, and has a bound.
 
-        By its number, since it may stand under no name; `search_id` is given when that is plain.
+        By its number, since it may stand under no name, or under that of an answer which is to stay;
+        `search_id` is given where neither is so.
         """
         try:
             if self._removing.is_due(ANSWERS_STREAM):
@@ -195,19 +212,23 @@ class Answers:
             # An answer came after the one that was recorded, as of a connector that had lost its record.
             log.warning("the last answer is not the recorded one")
             held = await self._bus.first_messages(ANSWERS_STREAM, subject, ANSWERS_OF_A_SEARCH_MAX)
-            signed = _recorded_one(held, record)
+            signed = _recorded_one([one.data for one in held], record)
         if signed is not None:
             self._known.put_answer(record.search_id, signed)
         return signed
 
 
+def _digest(data: bytes) -> bytes | None:
+    """Of the answer in a message; None where there is none."""
+    try:
+        return hashlib.sha256(SignedAnswer.FromString(data).answer).digest()
+    except DecodeError:
+        return None
+
+
 def _recorded_one(held: Sequence[bytes], record: Record) -> SignedAnswer | None:
     """That of these messages whose answer's digest is on record."""
     for data in held:
-        try:
-            signed = SignedAnswer.FromString(data)
-        except DecodeError:
-            continue
-        if hashlib.sha256(signed.answer).digest() == record.answer_sha256:
-            return signed
+        if _digest(data) == record.answer_sha256:
+            return SignedAnswer.FromString(data)
     return None

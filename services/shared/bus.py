@@ -43,7 +43,15 @@ from shared.nats_client import GONE, BusClient, header_block
 from shared.nats_client import Forbidden as Forbidden
 from shared.nats_frames import MESSAGE_ID, text
 from shared.settings import BusSettings
-from shared.stored import Waiting, delete_in, first_in, may_delete_in, subject_in, waiting_in
+from shared.stored import (
+    Stored,
+    Waiting,
+    delete_in,
+    first_in,
+    may_delete_in,
+    subject_in,
+    waiting_in,
+)
 from shared.tls import Renewal, bus_context
 
 log = logging.getLogger(__name__)
@@ -338,7 +346,7 @@ class Bus:
                 return None
             return bytes(message.data or b"")
 
-    async def first_messages(self, stream: str, subject: str, count_max: int) -> list[bytes]:
+    async def first_messages(self, stream: str, subject: str, count_max: int) -> list[Stored]:
         """The oldest messages on a subject. Raises Unavailable."""
         with as_unavailable(f"stream {stream}"):
             return await first_in(self._jetstream, stream, subject, count_max)

@@ -4,7 +4,7 @@ import contextlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import nats.js.errors
 from nats.js.client import JetStreamContext
@@ -23,6 +23,14 @@ class Waiting:
     """When the oldest came; None when there is none."""
 
 
+class Stored(NamedTuple):
+    """One message."""
+
+    sequence: int
+    """Its number in the stream."""
+    data: bytes
+
+
 async def waiting_in(jetstream: JetStreamContext, stream: str) -> Waiting:
     """What it holds now."""
     state = (await jetstream.stream_info(stream)).state
@@ -37,15 +45,15 @@ async def waiting_in(jetstream: JetStreamContext, stream: str) -> Waiting:
 
 async def first_in(
     jetstream: JetStreamContext, stream: str, subject: str, count_max: int
-) -> list[bytes]:
+) -> list[Stored]:
     """The oldest messages on a subject."""
-    found: list[bytes] = []
+    found: list[Stored] = []
     after = 0
     with contextlib.suppress(nats.js.errors.NotFoundError):
         while len(found) < count_max:
             message = await jetstream.get_msg(stream, seq=after + 1, subject=subject, next=True)
-            found.append(bytes(message.data or b""))
             after = int(message.seq or 0)
+            found.append(Stored(after, bytes(message.data or b"")))
     return found
 
 

@@ -22,6 +22,7 @@ from broker.streams import (
     ensure_answers,
 )
 from countersign.broker.v1 import broker_pb2 as pb
+from countersign.connector.v1.connector_pb2 import SignedAnswer
 from shared.bus import Bus, connected
 from shared.errors import Unavailable
 from support.brokers import BrokerOnTheTable
@@ -57,7 +58,7 @@ async def test_answers_are_bounded_in_size_and_in_number_for_each_search(
                 await publish(connector, "often", b"one too many")
             await publish(connector, "another", b"an answer")
         held = await broker.first_messages(ANSWERS_STREAM, "answers.lacris.often", 100)
-        assert held == [b"%d" % number for number in range(ANSWERS_OF_A_SEARCH_MAX)]
+        assert [one.data for one in held] == [b"%d" % at for at in range(ANSWERS_OF_A_SEARCH_MAX)]
 
 
 async def publish(
@@ -178,6 +179,46 @@ async def test_what_is_nobodys_answer_is_taken_off_whatever_it_is_called_and_eve
         assert (await bus._jetstream.stream_info(ANSWERS_STREAM)).state.last_seq == came + 2
     reasons = {entry.request_rejected.reason for entry in table.bus.ledger.entries} - {""}
     assert reasons == {"ANSWER_TO_NO_SEARCH", "ANSWER_SIGNATURE"}
+
+
+async def test_of_a_searchs_answers_the_recorded_one_stays_and_no_other(
+    nats_server: NatsUnderTest,
+) -> None:
+    """Forged before it, others and more copies by its connector after it, and any after another end."""
+    table = BrokerOnTheTable()
+    search_id, withdrawn = await submitted(table), await submitted(table)
+    genuine = table.answer(search_id).SerializeToString()
+    forged = table.answer(search_id)
+    forged.signature = bytes(64)
+    later = table.answer(search_id, gallery="another").SerializeToString()
+    late = table.answer(withdrawn).SerializeToString()
+    async with (
+        taking_in(nats_server, table) as bus,
+        connected(nats_server.bus_settings("connector", "lacris"), "connector-lacris") as connector,
+    ):
+
+        async def only(count: int) -> None:
+            async def is_so() -> bool:
+                return (await bus.waiting(ANSWERS_STREAM)).messages == count
+
+            await until(is_so)
+
+        await publish(connector, search_id, forged.SerializeToString(), "lacris")
+        await only(0)
+        await answered(nats_server, table, search_id)
+        await publish(connector, search_id, later, "lacris")
+        await publish(connector, search_id, b"\xff", "lacris")
+        for number in range(ANSWERS_OF_A_SEARCH_MAX // 2):
+            padded = SignedAnswer.FromString(genuine)
+            padded.key_id = str(number)
+            await publish(connector, search_id, padded.SerializeToString(), "lacris")
+        record = table.known.get(withdrawn)
+        assert record is not None
+        await table.ending.withdraw(record)
+        await publish(connector, withdrawn, late, "lacris")
+        await only(1)
+        held = await bus.last_message(ANSWERS_STREAM, answer_subject("lacris", search_id))
+        assert held == genuine
 
 
 async def test_a_bus_that_is_configured_for_the_last_release_still_brings_every_answer(

@@ -12,6 +12,7 @@ from broker.given_up import hear_of_given_up
 from shared import nats_client
 from shared.bus import Bus, Delivery, Poison, Retry, connected
 from shared.errors import Unavailable
+from shared.stored import Stored
 from support.backoffs import NoWait
 from support.nats_servers import NatsUnderTest
 from support.signals import Signals
@@ -59,10 +60,10 @@ async def test_the_first_messages_of_a_subject_come_oldest_first(orders: Bus) ->
     for name in ("one", "other"):
         await publish(orders, name)
     subject = "orders.lacris.one"
-    assert await orders.first_messages(STREAM, subject, 8) == [b"one"]
+    assert await orders.first_messages(STREAM, subject, 8) == [Stored(1, b"one")]
     await publish(orders, "one", message_id="again")
-    assert await orders.first_messages(STREAM, subject, 8) == [b"one", b"one"]
-    assert await orders.first_messages(STREAM, subject, 1) == [b"one"]
+    assert await orders.first_messages(STREAM, subject, 8) == [Stored(1, b"one"), Stored(3, b"one")]
+    assert await orders.first_messages(STREAM, subject, 1) == [Stored(1, b"one")]
     assert await orders.first_messages(STREAM, "orders.lacris.none", 8) == []
 
 

@@ -42,6 +42,7 @@ from countersign.type.v1.decision_pb2 import (
 )
 from shared.bus import Forbidden
 from shared.errors import InvalidRequest, Unavailable
+from shared.stored import Stored
 
 PERMITTED = DecisionOutcome.DECISION_OUTCOME_PERMITTED
 REFUSED = DecisionOutcome.DECISION_OUTCOME_REFUSED
@@ -297,9 +298,12 @@ class BusInMemory:
         """What was published on a subject."""
         return self.published.get(subject)
 
-    async def first_messages(self, _stream: str, subject: str, count_max: int) -> list[bytes]:
+    async def first_messages(self, _stream: str, subject: str, count_max: int) -> list[Stored]:
         """What was published on a subject, oldest first."""
-        return [*self.before_the_last, self.published[subject]][:count_max]
+        held = [Stored(0, data) for data in self.before_the_last]
+        if subject in self.published:
+            held.append(Stored(self.sequence_of(subject), self.published[subject]))
+        return held[:count_max]
 
     async def purge(self, _stream: str, subject: str) -> None:
         """Forgets what was published on a subject, in which `*` stands for any word, as NATS has it."""
