@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from broker.ordering import Ordering
 from broker.record import Record
 from connector.proof import OrderRefused, read_signed
 from connector.runs import Run, RunStore
+from connector.system import Findings
 from connector.together import signed_together
 from countersign.client.verify import VerificationError, open_answer
 from countersign.connector.v1.connector_pb2 import SearchOrder, SignedAnswer, SignedOrder
@@ -197,6 +199,26 @@ async def test_answers_that_are_committed_together_verify_by_either_signature(
     for again in deliveries:
         await desk.take(again)
     assert sorted(bus.published[:SEVERAL]) == sorted(bus.published[SEVERAL:])
+
+
+async def test_an_answer_that_another_connector_kept_meanwhile_is_published_as_that_one(
+    workshop: OrderWorkshop, runs: RunStore, tmp_path: Path
+) -> None:
+    """Two may share a folder; the bus tells copies apart by the answer's digest."""
+    bus, other = BusThatKeeps(), RunStore(tmp_path / "runs.sqlite")
+    theirs = workshop.connector_answers.sign("any", b"")
+    kept = SignedAnswer(answer=b"", signature=theirs).SerializeToString()
+
+    class Overtaken(SystemThatAnswers):
+        async def search(self, probe: bytes, candidates_max: int) -> Findings:
+            await other.keep(Run(SEARCH_ID, b"r" * 32, kept, NOW))
+            return await super().search(probe, candidates_max)
+
+    await orders(workshop, Overtaken(), runs, bus).take(delivery(workshop.sign(workshop.order())))
+    await other.close()
+    ((_, data, message_id),) = bus.published
+    assert data == kept
+    assert message_id.endswith(hashlib.sha256(b"").hexdigest())
 
 
 async def test_an_answer_by_itself_has_only_its_own_signature(
