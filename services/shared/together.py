@@ -19,8 +19,9 @@ TOGETHER_MAX: Final = 32
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _DIGESTS_BYTES_MAX: Final = TOGETHER_MAX * _DIGEST_BYTES
 _SIGNATURE_BYTES_MAX: Final = 64
-_AT_HAND: Final = 1024
-"""Signatures over several that are kept as verified, or as not: 6 kB each at most."""
+_AT_HAND: Final = 128
+"""Signatures over several that are kept as verified, or as not, 6 kB each at most: messages that were signed
+together come within a second, and what is kept longer only grows."""
 
 
 def sign_together(key: SigningKey, context: str, digests: Sequence[bytes]) -> SignedTogether:
